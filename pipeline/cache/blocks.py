@@ -1,0 +1,79 @@
+"""Plans of arrays and of the row blocks they are written in. Pure; no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+TARGET_BYTES = 8 << 20  # of a chunk, where the number of files allows
+MOST_BYTES = 64 << 20
+MOST_FILES = 190  # of 200 an output may have; the rest are metadata
+
+
+@dataclass(frozen=True)
+class ArrayPlan:
+    """One array to be written: the shape of a row, and its dtype on disk."""
+
+    row_shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows [start, stop) of one view: the unit of work, of resuming and of chunks."""
+
+    view: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.view}-{self.start}"
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """The arrays of one dump, all (views, rows, ...), and how their rows are cut.
+
+    Attributes:
+        arrays: by name.
+        views, rows: the two leading axes.
+        chunk_rows: rows of a block, a multiple of `batch` unless one block holds them all.
+    """
+
+    arrays: Mapping[str, ArrayPlan]
+    views: int
+    rows: int
+    chunk_rows: int
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, in order."""
+        for view in range(self.views):
+            for start in range(0, self.rows, self.chunk_rows):
+                yield Block(view, start, min(start + self.chunk_rows, self.rows))
+
+    def shape(self, array: str) -> tuple[int, ...]:
+        """The whole array's shape."""
+        return (self.views, self.rows, *self.arrays[array].row_shape)
+
+
+def plan_store(arrays: Mapping[str, ArrayPlan], *, views: int, rows: int, batch: int) -> StorePlan:
+    """Cut the rows evenly into blocks of whole batches.
+
+    Chunks are about 8 MB, larger (up to 64 MB) where there would be too many files. They divide
+    the rows evenly, since a store writes its last chunk full.
+    """
+    widest = max(array.row_bytes for array in arrays.values())
+    total = widest * rows
+    files = MOST_FILES // (views * len(arrays)) or 1
+    chunks = min(math.ceil(total / TARGET_BYTES), max(files, math.ceil(total / MOST_BYTES)))
+    batches = math.ceil(rows / batch)
+    per_chunk = math.ceil(batches / max(1, min(chunks, batches)))
+    return StorePlan(arrays, views, rows, min(per_chunk * batch, rows))

@@ -1,0 +1,96 @@
+"""What a source hands over, and where its files are found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pipeline.errors import InputError
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A source as published: pixels (n, C, H, W) uint8 and labels (n,) int64 of both its parts."""
+
+    train_images: Pixels
+    train_labels: Labels
+    test_images: Pixels
+    test_labels: Labels
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look for a source's files, and whether they may be fetched.
+
+    Attributes:
+        root: the folder that `params.yaml` names, or None.
+        folder: the folder's name below `$TEACHERCACHE_DATA` or `data/raw`.
+        download: let torchvision fetch what is missing (into `data/raw/<folder>`).
+    """
+
+    folder: str
+    root: str | None = None
+    download: bool = False
+
+    def find(self) -> Path:
+        """The folder with the files: `root`, else `$TEACHERCACHE_DATA/<folder>`, else `data/raw/<folder>`.
+
+        Raises:
+            InputError: no such folder, or an empty one.
+        """
+        if self.root is not None:
+            candidates = [Path(self.root).expanduser()]
+        else:
+            shared = os.environ.get("TEACHERCACHE_DATA")
+            candidates = [Path(shared).expanduser() / self.folder] if shared else []
+            candidates.append(Path("data/raw") / self.folder)
+        for candidate in candidates:
+            if candidate.exists() and (candidate.is_file() or any(candidate.iterdir())):
+                return candidate
+        if self.download and self.root is None:
+            candidates[-1].mkdir(parents=True, exist_ok=True)
+            return candidates[-1]
+        raise InputError(
+            f"data folder {self.folder!r}", expected="its files in " + " or ".join(map(str, candidates)),
+            found="an empty folder" if any(c.exists() for c in candidates) else "no such folder",
+            fix="put the files there, set `root:` or TEACHERCACHE_DATA, or set `download: true` where the source offers it",
+        )
+
+
+def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
+    """One image as (C, H, W) uint8: RGB or grey, and where a size is stated, resized so that the
+    shorter side fits and cropped around the centre to (C, size, size)."""
+    image = image.convert("L" if grey else "RGB")
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
+
+
+@contextmanager
+def torchvision_errors(folder: Path, name: str) -> Iterator[None]:
+    """Say in our form that torchvision did not find a source's files whole."""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{name} in {folder}", expected="the files as torchvision stores them, with their published checksums",
+            found=str(error), fix="fetch them again, or set `download: true`",
+        ) from None
+
+
+def as_labels(values: Any) -> Labels:
+    """Labels as a new int64 array."""
+    return np.array(values, dtype=np.int64)

@@ -1,0 +1,125 @@
+"""The one record that every source becomes, and its form on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.files import canonical_json, read_json, remove, write_json
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels in a fixed order; a row's number is its *sample id* everywhere.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, 0 <= label < len(classes).
+        bounds: the splits lie one behind the other: train is rows [0, a), validation [a, b),
+            test [b, N) for bounds (a, b).
+        classes: class names, by label.
+        origin: (N,) int64: the row's number in the source, whose training images come first
+            and whose test images follow.
+
+    Raises:
+        InputError: shapes, dtypes, labels or bounds that do not fit together.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    bounds: tuple[int, int]
+    classes: tuple[str, ...]
+    origin: NDArray[np.int64]
+    name: str = ""
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        what = f"data set {self.name!r}"
+        count = len(self.images)
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise InputError(what, expected="uint8 images (N, C, H, W)", found=f"{self.images.dtype} {self.images.shape}")
+        if self.labels.shape != (count,) or self.labels.dtype != np.int64 or self.origin.shape != (count,):
+            raise InputError(what, expected=f"{count} int64 labels", found=f"{self.labels.dtype} {self.labels.shape}")
+        if not 0 < self.bounds[0] <= self.bounds[1] <= count:
+            raise InputError(what, expected="at least one training image", found=f"splits that end at {(*self.bounds, count)}")
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise InputError(
+                what, expected=f"labels in 0..{len(self.classes) - 1}", found=f"{self.labels.min()}..{self.labels.max()}"
+            )
+        object.__setattr__(self, "fingerprint", fingerprint(self.images, self.labels, self.bounds))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def rows(self, split: Split) -> slice:
+        """The sample ids of a split, as a slice."""
+        ends = (0, *self.bounds, len(self))
+        index = SPLITS.index(split)
+        return slice(ends[index], ends[index + 1])
+
+    def card(self) -> dict[str, Any]:
+        """What a reader without the pixels needs to know, as JSON."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "samples": len(self),
+            "shape": list(self.shape),
+            "bounds": list(self.bounds),
+            "classes": list(self.classes),
+        }
+
+
+def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], bounds: tuple[int, int]) -> str:
+    """SHA-256 over pixels, labels, their order and the split: two equal ones train alike."""
+    digest = hashlib.sha256(canonical_json({"shape": list(images.shape), "bounds": list(bounds)}))
+    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels.astype("<i8")))
+    return digest.hexdigest()
+
+
+def save(dataset: Dataset, folder: Path) -> None:
+    """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`."""
+    remove(folder)
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", dataset.images, allow_pickle=False)
+    np.save(folder / "labels.npy", dataset.labels.astype("<i8"), allow_pickle=False)
+    np.save(folder / "origin.npy", dataset.origin.astype("<i8"), allow_pickle=False)
+    write_json(folder / "dataset.json", dataset.card())
+
+
+def load(folder: Path) -> Dataset:
+    """Read what `save` wrote.
+
+    Raises:
+        InputError: no prepared data there, or its bytes are not those that were prepared.
+    """
+    fix = f"run `teachercache prepare {folder.name}`"
+    card = read_json(folder / "dataset.json", fix)
+    try:
+        images, labels, origin = (
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("images", "labels", "origin")
+        )
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"prepared data in {folder}", expected="whole .npy files", found=str(error), fix=fix) from None
+    dataset = Dataset(images, labels, tuple(card["bounds"]), tuple(card["classes"]), origin, card["name"])
+    if dataset.card() != card:
+        raise InputError(
+            f"prepared data in {folder}", expected=f"fingerprint {card['fingerprint'][:12]}",
+            found=dataset.fingerprint[:12], fix=fix,
+        )
+    return dataset

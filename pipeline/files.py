@@ -1,0 +1,141 @@
+"""Files that are whole or absent: digests, canonical JSON, atomic writes, locks, publishing."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+
+READ_PIECE = 1 << 20  # bytes a read, so that hashing a large file never holds it in memory
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(READ_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string that stands for a JSON value: sorted keys, two spaces, no NaN."""
+    return (json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=True) + "\n").encode()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value's canonical bytes."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value in its canonical bytes, whole or not at all."""
+    write_bytes(path, canonical_json(value))
+
+
+def read_json(path: Path, fix: str) -> Any:
+    """Read a JSON file that an earlier stage wrote.
+
+    Raises:
+        InputError: it is missing or is no JSON; `fix` says how to make it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(str(path), expected="a file made by an earlier stage", found="nothing", fix=fix) from None
+    except ValueError as error:
+        raise InputError(str(path), expected="JSON", found=str(error), fix=fix) from None
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file under another name, flush it to the disk, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on a file; the kernel frees it however the process ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                str(path), expected="no other writer", found="a running process that writes the same output",
+                fix="wait for it to end, or stop it",
+            ) from None
+        yield
+
+
+def publish(work: Path, target: Path) -> None:
+    """Put a finished folder or file into its place, taking the old one away only then.
+
+    A rename onto a folder that is not empty fails, so the old one is moved aside first;
+    `recover` finishes a swap that was cut between the two renames.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    trash = work.with_name(f"trash-{work.name}")
+    remove(trash)
+    if target.exists() or target.is_symlink():
+        target.replace(trash)
+    work.replace(target)
+    remove(trash)
+
+
+def recover(work: Path, target: Path) -> None:
+    """Finish a `publish` that was cut: the old output is put back where no new one arrived."""
+    trash = work.with_name(f"trash-{work.name}")
+    if trash.exists():
+        if target.exists():
+            remove(trash)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            trash.replace(target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def explained(error: OSError) -> InputError | None:
+    """The one-line form of an operating system error that the user can mend, else None."""
+    where = str(error.filename) if error.filename else "the output folder"
+    # HDF5 reports the number only inside its message.
+    number = error.errno or next((n for n in (errno.ENOSPC, errno.EDQUOT) if f"errno = {n}," in str(error)), None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(
+            "disk full while writing " + where, fix="nothing half-written was published; free some space and run again"
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputError(
+            where, expected="permission to write here", found=os.strerror(number),
+            fix="change the folder's owner or mode, or run from a folder of your own",
+        )
+    return None

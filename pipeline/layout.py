@@ -1,0 +1,44 @@
+"""Where each room's files live, relative to the folder that holds `params.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one study. Every path that a stage reads or writes is named here."""
+
+    root: Path
+
+    def prepared(self, dataset: str) -> Path:
+        return self.root / "data/prepared" / dataset
+
+    def teacher(self, teacher: str) -> Path:
+        return self.root / "data/teachers" / teacher
+
+    def cache(self, dump: str) -> Path:
+        return self.root / "data/cache" / dump
+
+    def student(self, student: str) -> Path:
+        return self.root / "data/students" / student
+
+    def metrics(self, kind: str, name: str) -> Path:
+        """Small JSON files that git keeps, not DVC: `data/metrics/students/kd.json`."""
+        return self.root / "data/metrics" / kind / f"{name}.json"
+
+    def report(self) -> Path:
+        return self.root / "data/report"
+
+    def timings(self, stage: str) -> Path:
+        """Wall-clock seconds: no DVC output, since they differ from run to run."""
+        return self.root / "data/timings" / stage / "timings.json"
+
+    def work(self, stage: str) -> Path:
+        """Unfinished work of one stage: on the outputs' file system, ignored by git and DVC."""
+        return self.root / ".work" / stage
+
+    def relative(self, path: Path) -> str:
+        """The path as dvc.yaml and messages name it: relative to the study, with slashes."""
+        return path.relative_to(self.root).as_posix()

@@ -1,0 +1,26 @@
+"""Logits learning (Ba and Caruana 2014)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from pipeline.losses.step import Outputs, Reduction, reduced
+
+READS = "logits"
+
+
+def logits_mse(
+    outputs: Outputs, target: Tensor, *, over_classes: Literal["mean", "sum"] = "mean", reduction: Reduction = "mean"
+) -> Tensor:
+    """|a_S - a_T|^2, averaged (or, as the paper writes it, summed) over the classes.
+
+    Args:
+        outputs: the student's logits (B, C).
+        target: the teacher's logits (B, C).
+        over_classes: how the C squares of a sample are put together.
+        reduction: over the samples.
+    """
+    squares = (outputs.logits - target).square()
+    return reduced(squares.mean(1) if over_classes == "mean" else squares.sum(1), reduction)

@@ -1,0 +1,87 @@
+"""The frame around every architecture: pixels in, logits out, activations on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.registry import unknown
+
+
+class Layers(nn.Sequential):
+    """Named layers in a row.
+
+    Attributes:
+        taps: the points where activations may be read: tap name -> module path.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], taps: Mapping[str, str]) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.taps = dict(taps)
+
+
+class Network(nn.Module):
+    """An architecture with its input scaling, so that whoever has the weights has it too.
+
+    Args:
+        body: float images (B, C, H, W) -> logits (B, classes).
+        mean, std: per channel, subtracted and divided after pixels are scaled to [0, 1].
+    """
+
+    def __init__(self, body: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.taps: dict[str, str] = dict(getattr(body, "taps", {}))
+        # Scaling is written out in `forward` as one multiply and add; no state to save.
+        self._scale = None if std is None else tuple(1 / (255 * s) for s in std)
+        self._shift = None if mean is None else tuple(-m / s for m, s in zip(mean, std or [1.0] * len(mean), strict=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of uint8 images (B, C, H, W)."""
+        logits: Tensor = self.body(self.scaled(images))
+        return logits
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """Float32 inputs: pixels / 255, then (x - mean) / std where stated."""
+        if self._scale is None and self._shift is None:
+            return images.to(torch.float32).mul_(1 / 255)
+        scale = images.new_tensor(self._scale or (1 / 255,), dtype=torch.float32).view(-1, 1, 1)
+        shift = images.new_tensor(self._shift or (0.0,), dtype=torch.float32).view(-1, 1, 1)
+        return images.to(torch.float32).mul_(scale).add_(shift)
+
+    def tapped(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and the activations (B, ...) at the named taps, in one pass.
+
+        Args:
+            images: uint8 (B, C, H, W).
+            names: taps of the architecture, or any module path inside it (`layer3.1`).
+
+        Raises:
+            InputError: the architecture has no such tap.
+        """
+        activations: dict[str, Tensor] = {}
+        modules = dict(self.body.named_modules())
+        handles = []
+        for name in names:
+            path = self.taps.get(name, name)
+            if path not in modules or not path:
+                raise InputError(unknown("tap", name, [*self.taps, *(m for m in modules if m)]))
+
+            def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
+                activations[name] = output
+
+            handles.append(modules[path].register_forward_hook(keep))
+        try:
+            return self(images), activations
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def parameter_count(self) -> int:
+        """Trainable numbers, biases included."""
+        return sum(parameter.numel() for parameter in self.parameters())

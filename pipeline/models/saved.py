@@ -1,0 +1,53 @@
+"""A trained network on disk: `weights.safetensors` and `card.json`, which rebuild it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.files import read_json, sha256_of, write_bytes, write_json
+from pipeline.models import build
+from pipeline.models.network import Network
+from pipeline.models.weights import load_into, read_weights
+
+
+def save_network(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, Any]) -> str:
+    """Write the weights and, last, the card.
+
+    Args:
+        folder: receives both files.
+        state: the network's state dict.
+        card: JSON values; `model`, `shape` and `classes` must be those given to `models.build`.
+
+    Returns:
+        The SHA-256 of the weights file, which the card holds as `weights_sha256`.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # No metadata: safetensors writes its keys in an order that varies from save to save.
+    write_bytes(folder / "weights.safetensors", to_safetensors(tensors))
+    digest = sha256_of(folder / "weights.safetensors")
+    write_json(folder / "card.json", {**card, "weights_sha256": digest})
+    return digest
+
+
+def load_network(folder: Path, device: torch.device, fix: str) -> tuple[Network, dict[str, Any]]:
+    """The network, in evaluation mode on `device`, and its card.
+
+    Raises:
+        InputError: no network there, or its weights are not those of the card; `fix` says how
+            to make it.
+    """
+    card = read_json(folder / "card.json", fix)
+    weights = folder / "weights.safetensors"
+    state = read_weights(weights)
+    if sha256_of(weights) != card["weights_sha256"]:
+        raise InputError(str(weights), expected=f"SHA-256 {card['weights_sha256'][:12]}...", found="another", fix=fix)
+    network = build(card["model"], tuple(card["shape"]), len(card["classes"]), files=False)
+    load_into(network, state, str(weights))
+    return network.to(device).eval(), card

@@ -1,0 +1,60 @@
+"""Any classification model of torchvision, by its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from torch import Tensor, nn
+
+from pipeline.models.weights import load_into, read_weights
+from pipeline.registry import unknown
+
+WITH_AUXILIARY_HEADS = {"googlenet": {"aux_logits": False, "init_weights": True}, "inception_v3": {"aux_logits": False, "init_weights": True}}
+
+
+def named(architecture: str) -> Callable[..., nn.Module]:
+    """The builder of `torchvision:<architecture>`.
+
+    Raises:
+        ValueError: torchvision has no such classification model.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in known:
+        raise ValueError(unknown("torchvision model", architecture, known))
+    return partial(torchvision_model, architecture)
+
+
+def torchvision_model(
+    architecture: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    weights: Path | None = None,
+    new_head: bool = False,
+) -> nn.Module:
+    """The architecture with random weights, or with those of a local file.
+
+    Args:
+        architecture: torchvision's name (`resnet18`).
+        shape: (C, H, W); grey images are repeated to three channels.
+        classes: outputs.
+        weights: a safetensors or state-dict file; nothing is downloaded.
+        new_head: the file's last layer has other classes; start that layer afresh.
+
+    Taps: any module path of the architecture (`layer3`, `features.5`).
+    """
+    extra: dict[str, Any] = WITH_AUXILIARY_HEADS.get(architecture, {})
+    body = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **extra)
+    if weights is not None:
+        load_into(body, read_weights(weights), f"weights file {weights}", new_head=new_head)
+    if shape[0] == 1:
+        body.register_forward_pre_hook(_repeat_grey)
+    return body
+
+
+def _repeat_grey(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].expand(-1, 3, -1, -1), *inputs[1:])

@@ -1,0 +1,147 @@
+"""Named parts (models, losses, optimisers, ...): a name is one line, its options a signature.
+
+A registry maps a name to `module:function`. The function's keyword-only parameters, with their
+annotations and defaults, *are* its options in `params.yaml`: nothing is declared twice, and
+nothing heavy is imported before the name is used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """One frozen mapping of `params.yaml` that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            raise PydanticCustomError("mapping", "expected a mapping of keys")
+        for key in values:
+            if key not in cls.model_fields:
+                raise PydanticCustomError("unknown_key", "{text}", {"text": unknown("key", key, cls.model_fields)})
+        return values
+
+    def options_beyond(self, base: type[Section]) -> dict[str, Any]:
+        """The values of the fields that `base` does not have: what the named function takes."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key not in base.model_fields}
+
+
+S = TypeVar("S", bound=Section)
+
+
+class NestedErrors(ValueError):
+    """Several (location, message) pairs from a mapping that was validated by its own model."""
+
+    def __init__(self, errors: list[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__(str(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The names of one kind of part.
+
+    Attributes:
+        kind: what the parts are, as error messages call them ("model").
+        entries: name -> "module:function"; the function's docstring and options live there.
+        resolve: finds functions for names that are not listed (`torchvision:resnet18`);
+            returns None for a name that it does not know either.
+    """
+
+    kind: str
+    entries: Mapping[str, str]
+    resolve: Callable[[str], Callable[..., Any] | None] = lambda _: None
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The function behind a name.
+
+        Raises:
+            ValueError: nobody knows the name; the message lists those known.
+        """
+        if name in self.entries:
+            return imported(self.entries[name])
+        found = self.resolve(name)
+        if found is None:
+            raise ValueError(unknown(self.kind, name, self.entries))
+        return found
+
+    def module(self, name: str) -> str | None:
+        """The module that holds a listed name's function (the stage graph depends on its file)."""
+        return self.entries[name].partition(":")[0] if name in self.entries else None
+
+    def parse(self, value: Any, *, tag: str, base: type[S]) -> S:
+        """Validate a mapping such as `{name: mlp, widths: [64]}` against the function it names.
+
+        Args:
+            value: the mapping as it stands in `params.yaml`.
+            tag: the key that holds the name.
+            base: the section with the keys that every part of this kind has, `tag` included.
+
+        Raises:
+            NestedErrors: with the place of each mistake inside the mapping.
+        """
+        if isinstance(value, base):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get(tag), str):
+            raise NestedErrors([((tag,), f"missing; expected the name of a {self.kind}")])
+        try:
+            return options_model(self.function(value[tag]), base).model_validate(dict(value))
+        except ValidationError as error:
+            raise NestedErrors(list(flatten(error))) from None
+        except ValueError as error:
+            raise NestedErrors([((tag,), str(error))]) from None
+
+
+@cache
+def options_model(function: Callable[..., Any], base: type[S]) -> type[S]:
+    """A section with `base`'s keys and one key for each keyword-only parameter of `function`."""
+    hints = get_type_hints(getattr(function, "func", function), include_extras=True)  # a partial has none
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in base.model_fields
+    }
+    return create_model(f"{base.__name__}Options", __base__=base, **fields)
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """The object at `module:attribute`."""
+    module, _, attribute = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return function
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that nobody knows, with those known and the nearest of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}: expected one of {', '.join(names) or '(none)'}{hint}"
+
+
+def flatten(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    """Each mistake of a validation as (place, message), nested validations opened up."""
+    for item in error.errors(include_url=False):
+        nested = item.get("ctx", {}).get("error")
+        if isinstance(nested, NestedErrors):
+            yield from (((*item["loc"], *place), text) for place, text in nested.errors)
+        elif item["type"] in ("unknown_key", "mapping", "value_error"):
+            yield item["loc"], item["msg"].removeprefix("Value error, ")
+        elif item["type"] == "missing":
+            yield item["loc"], "missing; this key is required"
+        else:
+            expected = item["msg"].removeprefix("Input should be ")
+            yield item["loc"], f"expected {expected}, found {item['input']!r}"

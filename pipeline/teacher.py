@@ -1,0 +1,186 @@
+"""The teacher: fitted once, then run over fixed batches. The only room that runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.datasets import Dataset
+from pipeline.errors import InputError
+from pipeline.files import digest_of, read_json
+from pipeline.models import Network, build
+from pipeline.models.saved import load_network
+from pipeline.models.weights import load_into, read_weights
+from pipeline.seeds import derive, seeded
+from pipeline.training import Batch, Fitted, History, Regime, Splits, evaluate, fit
+
+Average = Literal["logits", "probabilities"]
+
+
+class Ensemble(nn.Module):
+    """Several networks that answer as one; a single teacher is an ensemble of one.
+
+    Args:
+        members: networks of the same classes.
+        average: of their logits, or of their probabilities (then log of the mean, so that its
+            softmax is that mean).
+    """
+
+    def __init__(self, members: list[Network], average: Average = "logits") -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.average = average
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of uint8 images (B, C, H, W)."""
+        answers = [member(images) for member in self.members]
+        if len(answers) == 1:
+            return answers[0]  # type: ignore[no-any-return]
+        if self.average == "logits":
+            return torch.stack(answers).mean(0)
+        stacked = torch.stack([functional.log_softmax(answer, dim=1) for answer in answers])
+        return stacked.logsumexp(0) - float(np.log(len(answers)))
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained teacher and its card."""
+
+    network: Ensemble
+    card: Mapping[str, Any]
+    device: torch.device
+
+    @torch.no_grad()
+    def logits(self, images: NDArray[np.uint8], start: int, stop: int, batch: int) -> NDArray[np.float32]:
+        """Logits (stop - start, classes) of rows [start, stop), over the fixed forward partition.
+
+        The network only ever sees batches of exactly `batch` rows that begin at a multiple of
+        `batch`, the last one padded: smaller batches differ in their last bits. So every run,
+        resumed or not, in one process or many, gives the same bytes.
+
+        Args:
+            images: (rows, C, H, W) uint8, all rows of the dump.
+            start, stop: multiples of `batch`, except for `stop` at the end of the rows.
+            batch: rows a forward pass.
+        """
+        self.network.eval()
+        answers = [self.network(rows.to(self.device))[:real] for rows, real in partition(images, start, stop, batch)]
+        return torch.cat(answers).to(torch.float32).cpu().numpy()
+
+
+def partition(images: NDArray[np.uint8], start: int, stop: int, batch: int) -> Iterator[tuple[Tensor, int]]:
+    """Batches of exactly `batch` rows, the last padded with zeros, each with its number of real rows."""
+    for first in range(start, stop, batch):
+        rows = torch.from_numpy(np.ascontiguousarray(images[first : min(first + batch, stop)]))
+        missing = batch - len(rows)
+        yield (torch.cat([rows, rows.new_zeros((missing, *rows.shape[1:]))]) if missing else rows), len(rows)
+
+
+def train_teacher(
+    splits: Splits,
+    *,
+    model: Mapping[str, Any],
+    regime: Regime,
+    seed: int,
+    what: str,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 10.0,
+    on_epoch: Callable[[History], None] = lambda _: None,
+) -> tuple[Network, Fitted]:
+    """Fit a teacher on the true labels; the network returned is that of the best validation accuracy.
+
+    The loss is the mean cross-entropy H(y, P_T); L1 and L2 penalties are in `regime`.
+    Arguments as for `training.fit`.
+    """
+    device = splits.train.labels.device
+    with seeded(derive(seed, "init"), device):
+        network = build(model, splits.shape, splits.classes).to(device)
+
+    def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": functional.cross_entropy(network(batch.images), batch.labels)}
+
+    fitted = fit(
+        network, splits.train, splits.validation, objective,
+        regime=regime, seed=seed, what=what,
+        checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch,
+    )  # fmt: skip
+    network.load_state_dict(fitted.best)
+    return network, fitted
+
+
+def teacher_from_file(path: Path, *, model: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Network:
+    """A ready teacher: the architecture with the weights of a safetensors or state-dict file.
+
+    Raises:
+        InputError: the file is missing, damaged, holds NaN, or is of another architecture.
+    """
+    network = build(model, shape, classes, files=False)
+    state = read_weights(path)
+    # A file saved by this tool names the tensors of the whole network, another one its body's.
+    own = state.keys() == network.state_dict().keys()
+    load_into(network if own else network.body, state, f"weights file {path}")
+    return network
+
+
+def join(folders: Mapping[str, Path], average: Average, device: torch.device) -> tuple[Ensemble, dict[str, Any]]:
+    """An ensemble of trained teachers, and its card's entries.
+
+    Args:
+        folders: by member name.
+        average: see `Ensemble`.
+        device: where it will run.
+
+    Raises:
+        InputError: a member is missing or damaged, or was trained on other images or classes.
+    """
+    networks, digests, first = [], {}, None
+    for name, folder in folders.items():
+        network, card = load_network(folder, device, f"run `teachercache train-teacher {name}`")
+        first = first or card
+        for key in ("shape", "classes"):
+            if card[key] != first[key]:
+                raise InputError(f"member {name!r}: {key}", expected=str(first[key]), found=str(card[key]), fix="join teachers of the same data")
+        networks.append(network)
+        digests[name] = card["weights_sha256"]
+    ensemble = Ensemble(networks, average)
+    entries = {"members": digests, "average": average, "weights_sha256": digest_of([digests, average])}
+    return ensemble, entries
+
+
+def load_teacher(folder: Path, device: torch.device, fix: str) -> Teacher:
+    """The teacher in a folder: one network, or the members beside it that its card names.
+
+    Raises:
+        InputError: missing or damaged files, or members that have changed since.
+    """
+    card = read_json(folder / "card.json", fix)
+    if "members" not in card:
+        network, card = load_network(folder, device, fix)
+        return Teacher(Ensemble([network]), card, device)
+    ensemble, now = join({name: folder.parent / name for name in card["members"]}, card["average"], device)
+    if now["members"] != card["members"]:
+        raise InputError(f"ensemble {folder}", expected="the members that it was joined from", found="others", fix=fix)
+    return Teacher(ensemble, card, device)
+
+
+def refuse_other_images(card: Mapping[str, Any], dataset: Dataset, what: str) -> None:
+    """Raise InputError where a network's card does not suit a data set's images or classes."""
+    if tuple(card["shape"]) != dataset.shape:
+        raise InputError(
+            what, expected=f"images of {tuple(card['shape'])}, as it was trained on",
+            found=f"data set {dataset.name!r} with {dataset.shape}", fix="give the data set the same size and grey",
+        )
+    if tuple(card["classes"]) != dataset.classes:
+        raise InputError(
+            what, expected=f"the {len(card['classes'])} classes that it was trained on ({', '.join(card['classes'][:3])}, ...)",
+            found=f"data set {dataset.name!r} with {len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...)",
+            fix="use a data set of the same classes",
+        )

@@ -1,0 +1,91 @@
+"""What every command shares: its options, its exit codes, the study it works on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.params import Study
+
+T = TypeVar("T")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def main(command: Callable[..., Any]) -> None:
+    """Run a Typer application or one command function, with the project's exit codes.
+
+    0 done; 2 bad input, one line on standard error; 1 a bug, with its traceback.
+    """
+    from pipeline.errors import InputError
+    from pipeline.files import explained
+
+    app = command if isinstance(command, typer.Typer) else single(command)
+    try:
+        app()
+    except InputError as error:
+        refuse(error)
+    except OSError as error:
+        known = explained(error)
+        if known is None:
+            raise
+        refuse(known)
+
+
+def single(command: Callable[..., Any]) -> typer.Typer:
+    """An application of one command, for `python -m stages.NAME`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    return app
+
+
+def refuse(error: Exception) -> None:
+    """Print one line and exit with 2."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def open_study(params: Path) -> Study:
+    """Validate a study and go to its folder, where its paths and its own modules are found."""
+    folder, name = params.resolve().parent, params.name
+    if folder.is_dir():
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+    from pipeline.params import load
+
+    return load(Path(name))
+
+
+def named(entries: Mapping[str, T], section: str, name: str) -> T:
+    """The entry of a section of params.yaml.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    from pipeline.errors import InputError
+    from pipeline.registry import unknown
+
+    if name not in entries:
+        raise InputError(f"params.yaml: {section}: " + unknown("name", name, entries))
+    return entries[name]
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Note a stage's wall-clock seconds beside the outputs, not in them."""
+    from pipeline.files import write_json
+    from pipeline.layout import Layout
+
+    start = time.perf_counter()
+    yield
+    write_json(Layout(Path()).timings(stage), {"stage": stage, "seconds": round(time.perf_counter() - start, 2)})

@@ -1,0 +1,39 @@
+"""Source -> data/prepared/<dataset>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages import cli
+
+
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="A name under datasets: in params.yaml.")],
+    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
+) -> None:
+    """Read a data set's files, split them, and write the arrays that all later stages read."""
+    study = cli.open_study(params)
+    from pipeline import datasets
+    from pipeline.files import locked, publish
+    from pipeline.layout import Layout
+
+    spec = cli.named(study.datasets, "datasets", dataset)
+    layout, stage = Layout(Path()), f"prepare-{dataset}"
+    place = datasets.Place(spec.folder or spec.source, spec.root, spec.download)
+    with cli.timed(stage), locked(layout.work(f"{stage}.lock")):
+        prepared = datasets.prepare(
+            dataset, spec.source, place, size=spec.size, grey=spec.grey,
+            train=spec.amount("train"), validation=spec.amount("validation"), folds=spec.split_folds(),
+            seed=spec.seed, options=spec.options,
+        )  # fmt: skip
+        datasets.save(prepared, layout.work(stage))
+        publish(layout.work(stage), layout.prepared(dataset))
+    sizes = ", ".join(f"{len(prepared.labels[prepared.rows(split)])} {split}" for split in datasets.SPLITS)
+    typer.echo(f"{dataset}: {sizes} images of {prepared.shape}, {len(prepared.classes)} classes")
+
+
+if __name__ == "__main__":
+    cli.main(prepare)

@@ -1,0 +1,165 @@
+"""From a study's sections to the plain values that the library takes, and back to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from pipeline import __version__, cache, datasets, dumps
+from pipeline.cache import Cache, Format
+from pipeline.curves import Curves
+from pipeline.datasets import Dataset
+from pipeline.device import resolve
+from pipeline.errors import InputError
+from pipeline.files import digest_of, locked, publish, read_json, recover, remove
+from pipeline.layout import Layout
+from pipeline.losses import Recipe, Term
+from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.params import StudentParams, Study, TeacherParams, TrainingParams
+from pipeline.progress import progress_bar
+from pipeline.schedules import schedule
+from pipeline.teacher import load_teacher
+from pipeline.training import History, Regime
+from stages.cli import named
+
+
+def regime(params: TrainingParams) -> Regime:
+    """The optimiser, schedule and length of a teacher or student."""
+    return Regime(
+        optimizer=partial(OPTIMIZERS.function(params.optimizer.name), **params.optimizer.options),
+        scheduler=partial(LR_SCHEDULES.function(params.schedule.name), **params.schedule.options),
+        epochs=params.epochs,
+        steps=params.steps,
+        batch_size=params.batch_size,
+        drop_last=params.drop_last,
+        l1=params.l1,
+    )
+
+
+def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
+    """A network's architecture as its card and its caches' manifests state it."""
+    if params.model is not None:
+        return params.model.model_dump(mode="json")
+    assert isinstance(params, TeacherParams)
+    return {"name": "ensemble", "members": list(params.members or ()), "average": params.average}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A stage's folder of unfinished work.
+
+    Attributes:
+        folder: checkpoints live here; another fingerprint's are never taken up.
+        out: becomes the output when the stage is done.
+    """
+
+    folder: Path
+    out: Path
+
+    def checkpoint(self, number: int = 0) -> Path:
+        """Where run `number` of the stage keeps its unfinished training."""
+        return self.folder / f"checkpoint-{number}.pt"
+
+
+@contextmanager
+def workshop(layout: Layout, stage: str, target: Path, *decides: Any) -> Iterator[Workshop]:
+    """Hold the stage's lock, hand out its work folder, publish `out` as `target` at the end.
+
+    Args:
+        layout: of the study.
+        stage: its name.
+        target: the output.
+        decides: JSON values that decide the result: unfinished work of others is thrown away.
+    """
+    work = layout.work(stage)
+    folder = work / digest_of([__version__, *decides])[:16]
+    with locked(layout.work(f"{stage}.lock")):
+        recover(work / "out", target)
+        for stale in work.glob("*"):
+            if stale != folder:
+                remove(stale)
+        (work / "out").mkdir(parents=True)
+        yield Workshop(folder, work / "out")
+        publish(work / "out", target)
+        remove(work)
+
+
+def network_folder(layout: Layout, study: Study, name: str, seed: int = 0) -> tuple[Path, str]:
+    """Where a teacher or a student (of one seed) lies, and the command that makes it."""
+    if name in study.teachers:
+        return layout.teacher(name), f"run `teachercache train-teacher {name}`"
+    return layout.student(name) / f"seed-{seed}", f"run `teachercache train-student {name}`"
+
+
+
+
+@contextmanager
+def progress(title: str, epochs: int, curves: Curves) -> Iterator[Callable[[History], None]]:
+    """An `on_epoch` that logs the curves and moves a bar."""
+    with progress_bar(title, epochs) as bar:
+
+        def on_epoch(history: History) -> None:
+            curves(history)
+            accuracy = history[-1].get("validation/accuracy") if history else None
+            bar(len(history), f"validation {accuracy:.4f}" if accuracy is not None else "")
+
+        yield on_epoch
+
+
+def recipe(params: StudentParams, epochs: int) -> Recipe:
+    """A student's weighted loss terms, their schedules spread over its epochs."""
+    return Recipe(
+        tuple(
+            Term(name, schedule(term.weight, epochs), term.options, term.reads) for name, term in params.losses.items()
+        )
+    )
+
+
+def run_dump(study: Study, dump: str, field: str, device: str) -> str:
+    """Compute one configured dump; returns a line that says what was made.
+
+    Raises:
+        InputError: no such dump, one of another field, or whatever the library refuses.
+    """
+    spec = named(study.dumps, "dumps", dump)
+    if spec.field != field:
+        raise InputError(f"dump {dump!r}", expected=f"field {field}", found=spec.field, fix=f"run `teachercache dump-{spec.field} {dump}`")
+    layout, stage = Layout(Path()), f"dump-{field}-{dump}"
+    dataset = datasets.load(layout.prepared(str(spec.dataset)))
+    folder, fix = network_folder(layout, study, spec.of, spec.of_seed)
+    manifest = dumps.dump(
+        load_teacher(folder, resolve(device), fix), dataset, layout.cache(dump), layout.work(stage),
+        field=field, options=spec.options, store=cast("Format", spec.format), batch=spec.batch, samples=spec.samples,
+    )  # fmt: skip
+    size = sum(info.bytes for info in manifest.files.values())
+    return f"{dump}: {manifest.rows} samples, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
+
+
+def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
+    """The cache of a configured dump, refused unless it is exactly what params.yaml describes.
+
+    The teacher itself is not looked at: it need not be there. Where its metrics file is (git
+    keeps it), the weights it names must be those that made the cache.
+    """
+    spec, layout = study.dumps[dump], Layout(Path())
+    source = study.teachers.get(spec.of) or study.students[spec.of]
+    expect = {
+        "field.name": spec.field,
+        "field.parameters": spec.options,
+        "teacher.name": spec.of,
+        "teacher.architecture": architecture(source),
+        "dataset.fingerprint": dataset.fingerprint,
+        "dataset.classes": list(dataset.classes),
+        "views": study.views.model_dump(mode="json"),
+        "rows": dataset.bounds[0] if spec.samples == "train" else len(dataset),
+        "batch": spec.batch,
+        "store": spec.format,
+    }
+    metrics = layout.metrics("teachers", spec.of)
+    if metrics.exists():
+        expect["teacher.weights_sha256"] = read_json(metrics, "run `dvc repro`")["weights_sha256"]
+    return cache.open(layout.cache(dump), expect, fix=f"run `dvc repro dump-{spec.field}-{dump}`")

@@ -1,0 +1,82 @@
+"""Prepared data and caches -> data/students/<student>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.params import StudentParams
+    from pipeline.student import Trained
+    from stages.run import Workshop
+
+
+def train_student(
+    student: Annotated[str, typer.Argument(help="A name under students: in params.yaml.")],
+    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
+    device: cli.Device = "auto",
+) -> None:
+    """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
+    study = cli.open_study(params)
+    from pipeline import __version__, datasets
+    from pipeline.device import resolve
+    from pipeline.files import write_json
+    from pipeline.layout import Layout
+    from pipeline.models.saved import save_network
+    from pipeline.student import CachedRows, results
+    from pipeline.training import Splits
+    from stages.run import architecture, open_dump, recipe, regime, workshop
+
+    spec = cli.named(study.students, "students", student)
+    layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
+    with cli.timed(stage):
+        dataset = datasets.load(layout.prepared(str(spec.dataset)))
+        splits = Splits.of(dataset, where)
+        loss = recipe(spec, regime(spec).epochs_for(len(splits.train)))
+        caches = {dump: open_dump(study, dump, dataset) for dump in loss.dumps}
+        consumed = {dump: cache.manifest.root for dump, cache in caches.items()}
+        targets = {dump: CachedRows.of(cache.load(), where) for dump, cache in caches.items()}
+        decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, consumed, where.type
+        with workshop(layout, stage, layout.student(student), *decides) as work:
+            runs = []
+            for number in range(spec.seeds):
+                run = _run(student, spec, number, study.seed, recipe=loss, splits=splits, targets=targets, work=work)
+                runs.append(run)
+                card = {
+                    "name": student, "seed_number": number, "model": architecture(spec), "shape": dataset.shape,
+                    "classes": dataset.classes, "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+                    "consumed": consumed, "select": spec.select, **run.scores(spec.select, splits.test),
+                }  # fmt: skip
+                save_network(work.out / f"seed-{number}", run.state(spec.select), card)
+        metrics = {**results(runs, spec.select), "package": __version__, "seed": study.seed, "dataset": dataset.fingerprint, "consumed": consumed}
+        write_json(layout.metrics("students", student), metrics)
+    mean, std = metrics["test_accuracy"]["mean"], metrics["test_accuracy"]["std"]
+    spread = f" +- {std:.4f}" if std is not None else ""
+    typer.echo(f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {metrics['parameters']:,} parameters")
+
+
+def _run(
+    student: str, spec: StudentParams, number: int, seed: int, *, work: Workshop, **given: Any
+) -> Trained:
+    """Train the student of one seed and write its network."""
+    from pipeline.curves import Curves
+    from pipeline.seeds import derive
+    from pipeline.student import train_student as train
+    from stages.run import architecture, progress, regime
+
+    how, splits = regime(spec), given["splits"]
+    title, curves = f"student {student} {number + 1}/{spec.seeds}", Curves(work.out / f"seed-{number}/curves")
+    with progress(title, how.epochs_for(len(splits.train)), curves) as on_epoch:
+        return train(
+            splits, given["targets"], given["recipe"], model=architecture(spec), regime=how,
+            seed=derive(seed, "student", number), what=f"student {student!r}, seed {number}",
+            checkpoint=work.checkpoint(number), on_epoch=on_epoch,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.main(train_student)

@@ -1,0 +1,86 @@
+"""Prepared data -> data/teachers/<teacher>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.params import TeacherParams
+    from pipeline.training import Splits
+    from stages.run import Workshop
+
+
+def train_teacher(
+    teacher: Annotated[str, typer.Argument(help="A name under teachers: in params.yaml.")],
+    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
+    device: cli.Device = "auto",
+) -> None:
+    """Train a teacher (or take one from a file, or join members) and measure it on the test part."""
+    study = cli.open_study(params)
+    from pipeline import datasets
+    from pipeline.device import resolve
+    from pipeline.files import write_json
+    from pipeline.layout import Layout
+    from pipeline.models.saved import save_network
+    from pipeline.training import Splits, evaluate, per_class_accuracy
+    from stages.run import architecture, workshop
+
+    spec = cli.named(study.teachers, "teachers", teacher)
+    layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
+    with cli.timed(stage):
+        dataset = datasets.load(layout.prepared(str(spec.dataset)))
+        splits = Splits.of(dataset, where)
+        decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, where.type
+        with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
+            network, entries = _make(teacher, spec, study.seed, splits, work)
+            card = {
+                "name": teacher, "model": architecture(spec), "shape": dataset.shape, "classes": dataset.classes,
+                "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+                "parameters": sum(p.numel() for p in network.parameters()),
+                **per_class_accuracy(evaluate(network, splits.test)[0], splits.test), **entries,
+            }  # fmt: skip
+            if "members" in entries:
+                write_json(work.out / "card.json", card)
+            else:
+                card["weights_sha256"] = save_network(work.out, network.state_dict(), card)
+        kept = ("test_accuracy", "test_accuracy_per_class", "parameters", "weights_sha256", "best_epoch", "epochs")
+        write_json(layout.metrics("teachers", teacher), {key: card[key] for key in kept if key in card})
+    typer.echo(f"teacher {teacher}: test accuracy {card['test_accuracy']:.4f}, {card['parameters']:,} parameters")
+
+
+def _make(
+    teacher: str, spec: TeacherParams, seed: int, splits: Splits, work: Workshop
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The teacher's network on its device, and what its card says beyond the common entries."""
+    from pipeline import teacher as room
+    from pipeline.curves import Curves
+    from pipeline.layout import Layout
+    from pipeline.seeds import derive
+    from stages.run import architecture, progress, regime
+
+    device = splits.train.labels.device
+    if spec.members:
+        return room.join({name: Layout(Path()).teacher(name) for name in spec.members}, spec.average, device)
+    if spec.weights:
+        network = room.teacher_from_file(
+            spec.weights, model=architecture(spec), shape=splits.shape, classes=splits.classes
+        )
+        return network.to(device), {"weights_file": spec.weights.name}
+    how = regime(spec)
+    with progress(f"teacher {teacher}", how.epochs_for(len(splits.train)), Curves(work.out / "curves")) as on_epoch:
+        network, fitted = room.train_teacher(
+            splits, model=architecture(spec), regime=how, seed=derive(seed, "teacher", teacher),
+            what=f"teacher {teacher!r}", checkpoint=work.checkpoint(), on_epoch=on_epoch,
+        )  # fmt: skip
+    return network, {"seed": seed, "epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
+
+
+if __name__ == "__main__":
+    cli.main(train_teacher)
