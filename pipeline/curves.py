@@ -19,7 +19,7 @@ class Curves:
 
     def __init__(self, folder: Path) -> None:
         logging.getLogger("dvclive").setLevel(logging.ERROR)  # it warns where there is no git repository
-        from dvclive import Live  # heavy imports
+        from dvclive.live import Live  # heavy imports
         from scmrepo.exceptions import SCMError
 
         try:
@@ -27,8 +27,10 @@ class Curves:
             self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False)
         except SCMError as error:
             raise InputError(
-                "the git repository around this folder", expected="at least one commit (dvclive asks for it)",
-                found=str(error), fix="commit once: git add -A && git commit -m start",
+                "the git repository around this folder",
+                expected="at least one commit (dvclive asks for it)",
+                found=str(error),
+                fix="commit once: git add -A && git commit -m start",
             ) from None
         self._logged = 0
 
@@ -36,7 +38,7 @@ class Curves:
         for row in history[self._logged :]:
             for name, value in row.items():
                 self._live.log_metric(name, value)
-            self._live.next_step()
+            self._live.next_step()  # type: ignore[no-untyped-call]
         self._logged = len(history)
 
 

@@ -21,7 +21,12 @@ def resolve(device: str) -> torch.device:
         raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=device)
     if kind == "cuda":
         if int(index or 0) >= torch.cuda.device_count():
-            raise InputError(f"--device {device}", expected=f"one of {torch.cuda.device_count()} CUDA devices", found="none such", fix="use --device cpu")
+            raise InputError(
+                f"--device {device}",
+                expected=f"one of {torch.cuda.device_count()} CUDA devices",
+                found="none such",
+                fix="use --device cpu",
+            )
         # The same run twice gives the same bytes; cuBLAS reads its variable at its first call.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

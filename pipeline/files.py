@@ -84,7 +84,9 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                str(path), expected="no other writer", found="a running process that writes the same output",
+                str(path),
+                expected="no other writer",
+                found="a running process that writes the same output",
                 fix="wait for it to end, or stop it",
             ) from None
         yield
@@ -135,7 +137,9 @@ def explained(error: OSError) -> InputError | None:
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(
-            where, expected="permission to write here", found=os.strerror(number),
+            where,
+            expected="permission to write here",
+            found=os.strerror(number),
             fix="change the folder's owner or mode, or run from a folder of your own",
         )
     return None

@@ -12,10 +12,10 @@ from pipeline.dumps import FIELDS
 from pipeline.layout import Layout
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
-from pipeline.params import DumpParams, StudentParams, Study, TeacherParams
+from pipeline.sections import DumpParams, StudentParams, Study, TeacherParams
 
 NETWORK = ("pipeline.models.network", "pipeline.models.saved", "pipeline.models.weights")
-TRAINING = (*NETWORK, "pipeline.training", "pipeline.optimizers", "pipeline.seeds")
+TRAINING = (*NETWORK, "pipeline.training", "pipeline.rows", "pipeline.optimizers", "pipeline.seeds")
 READING = ("pipeline.cache.manifest", "pipeline.cache.reader")
 WRITING = ("pipeline.cache.blocks", "pipeline.cache.manifest", "pipeline.cache.writer")
 STORES = {"zarr": "pipeline.cache.zarr_store", "hdf5": "pipeline.cache.hdf5_store"}
@@ -34,7 +34,7 @@ class Stage:
         deps, outs: paths read and written.
         params: keys of params.yaml that it uses.
         metrics: small JSON files that git keeps.
-        plots: pictures among the outputs to show in `dvc plots`.
+        kept_in_git: outputs that git keeps too, since people look at them.
         group: the headline it stands under.
     """
 
@@ -46,6 +46,7 @@ class Stage:
     params: tuple[str, ...] = ()
     outs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    kept_in_git: tuple[str, ...] = ()
 
 
 def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
@@ -55,21 +56,22 @@ def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
         study: the validated study.
         raw: its file as plain values: a stage lists only keys that stand there.
     """
-    compiler = _Compiler(study, raw)
-    return list(compiler.stages())
+    return list(_Compiler(study, raw, Layout(Path())).stages())
 
 
 @dataclass(frozen=True)
 class _Compiler:
     study: Study
     raw: Mapping[str, Any]
-    layout: Layout = Layout(Path())
+    layout: Layout
 
     def stages(self) -> Iterator[Stage]:
         yield Stage(
-            "graph", "teachercache graph --check", "Is this file the one that params.yaml compiles to?",
+            "graph",
+            "teachercache graph --check",
+            "Is this file the one that params.yaml compiles to?",
             deps=("params.yaml",),
-        )  # fmt: skip
+        )
         yield from map(self.prepare, self.study.datasets)
         yield from map(self.teacher, self.study.teachers)
         dumps = dict(self.study.dumps)
@@ -85,41 +87,57 @@ class _Compiler:
         # A folder inside the study is a dependency; one on another disk is not DVC's to watch.
         root = (params.root,) if params.root and not Path(params.root).expanduser().is_absolute() else ()
         return Stage(
-            f"prepare-{name}", f"teachercache prepare {name}", "Data sets",
-            modules=_modules(SOURCES.module(params.source), "pipeline.datasets.raw", "pipeline.datasets.split", *RECORD),
+            f"prepare-{name}",
+            f"teachercache prepare {name}",
+            "Data sets",
+            modules=_modules(
+                SOURCES.module(params.source), "pipeline.datasets.raw", "pipeline.datasets.split", *RECORD
+            ),
             deps=root,
             params=self.keys(f"datasets.{name}" if "datasets" in self.raw else "dataset"),
             outs=(self.path(self.layout.prepared(name)),),
-        )  # fmt: skip
+        )
 
     def teacher(self, name: str) -> Stage:
         params = self.study.teachers[name]
         weights = (params.weights.as_posix(),) if params.weights and not params.weights.is_absolute() else ()
-        members = tuple(self.path(self.layout.teacher(member)) for member in params.members or ())
         return Stage(
-            f"train-teacher-{name}", f"teachercache train-teacher {name}", "Teachers",
-            modules=_modules("pipeline.teacher", *TRAINING, *RECORD, *self.model_modules(params)),
-            deps=(self.prepared(params), *weights, *members),
+            f"train-teacher-{name}",
+            f"teachercache train-teacher {name}",
+            "Teachers",
+            modules=_modules("pipeline.teacher", *TRAINING, *RECORD, model_module(params)),
+            deps=(self.prepared(params), *weights, *self.teachers(params.members or ())),
             params=self.keys("seed", f"teachers.{name}"),
             outs=(self.path(self.layout.teacher(name)),),
             metrics=(self.path(self.layout.metrics("teachers", name)),),
-        )  # fmt: skip
+        )
 
     def dump(self, name: str) -> Stage:
         params = self.study.dumps[name]
-        source = self.study.teachers.get(params.of) or self.study.students[params.of]
-        members = source.members or () if isinstance(source, TeacherParams) else ()
-        network = self.layout.teacher(params.of) if params.of in self.study.teachers else self.layout.student(params.of)
+        of_teacher = params.of in self.study.teachers
+        source = self.study.teachers[params.of] if of_teacher else self.study.students[params.of]
+        members = (source.members or ()) if isinstance(source, TeacherParams) else ()
+        networks = [source, *(self.study.teachers[member] for member in members)]
+        folder = self.layout.teacher(params.of) if of_teacher else self.layout.student(params.of)
         return Stage(
-            f"dump-{params.field}-{name}", f"teachercache dump-{params.field} {name}", "Dumps: what teachers know, computed once",
+            f"dump-{params.field}-{name}",
+            f"teachercache dump-{params.field} {name}",
+            "Dumps: what teachers know, computed once",
             modules=_modules(
-                FIELDS.module(params.field), "pipeline.teacher", *NETWORK, *WRITING, STORES[str(params.format)], *RECORD,
-                *self.model_modules(source), *(m for member in members for m in self.model_modules(self.study.teachers[member])),
+                FIELDS.module(params.field),
+                "pipeline.dumps.field",
+                "pipeline.dumps.run",
+                "pipeline.teacher",
+                *NETWORK,
+                *RECORD,
+                *WRITING,
+                STORES[str(params.format)],
+                *map(model_module, networks),
             ),
-            deps=(self.prepared(params), self.path(network), *(self.path(self.layout.teacher(member)) for member in members)),
+            deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
             params=self.keys("cache", "views", f"dumps.{name}"),
             outs=(self.path(self.layout.cache(name)),),
-        )  # fmt: skip
+        )
 
     def student(self, name: str) -> Stage:
         params = self.study.students[name]
@@ -127,21 +145,32 @@ class _Compiler:
         terms = [TERMS.module(loss) for loss in params.losses]
         stores = [STORES[str(self.study.dumps[dump].format)] for dump in dumps]
         return Stage(
-            f"train-student-{name}", f"teachercache train-student {name}", "Students: from the cache alone",
+            f"train-student-{name}",
+            f"teachercache train-student {name}",
+            "Students: from the cache alone",
             modules=_modules(
-                "pipeline.student", *TRAINING, *RECORD, *self.model_modules(params),
-                "pipeline.schedules", "pipeline.losses.step", *terms, *(READING if dumps else ()), *stores,
+                "pipeline.student",
+                *TRAINING,
+                *RECORD,
+                model_module(params),
+                "pipeline.schedules",
+                "pipeline.losses.step",
+                *terms,
+                *(READING if dumps else ()),
+                *stores,
             ),
             deps=(self.prepared(params), *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps))),
             params=self.keys("seed", "views", f"students.{name}"),
             outs=(self.path(self.layout.student(name)),),
             metrics=(self.path(self.layout.metrics("students", name)),),
-        )  # fmt: skip
+        )
 
     def report(self) -> Stage:
         students = self.study.students
         return Stage(
-            "report", "teachercache report", "Report",
+            "report",
+            "teachercache report",
+            "Report",
             modules=_modules(*REPORT),
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in self.study.teachers),
@@ -149,9 +178,9 @@ class _Compiler:
                 *(self.path(self.layout.student(name)) for name in students),
             ),
             params=self.keys("report"),
-            outs=(self.path(self.layout.report()),),
+            kept_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
-        )  # fmt: skip
+        )
 
     def path(self, path: Path) -> str:
         return self.layout.relative(path)
@@ -163,16 +192,17 @@ class _Compiler:
         """Those that stand in the file: DVC refuses a stage whose key is missing."""
         return tuple(key for key in keys if key.partition(".")[0] in self.raw)
 
-    def model_modules(self, params: TeacherParams | StudentParams) -> Iterator[str | None]:
-        if params.model is not None:
-            yield model_module(params.model.name)
+    def teachers(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self.path(self.layout.teacher(name)) for name in names)
 
 
-def model_module(name: str) -> str:
-    """The module that builds an architecture, ours or the user's."""
-    own = MODELS.module(name)
-    prefix = name.partition(":")[0]
-    return own or (f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix)
+def model_module(params: TeacherParams | StudentParams) -> str | None:
+    """The module that builds a network's architecture, ours or the user's; None for an ensemble."""
+    if params.model is None:
+        return None
+    prefix = params.model.name.partition(":")[0]
+    outside = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
+    return MODELS.module(params.model.name) or outside
 
 
 def _modules(*names: str | None) -> tuple[str, ...]:
@@ -191,7 +221,7 @@ def module_files(modules: Iterable[str], study: Path, repository: Path | None) -
     """
     study = study.resolve()
     folders = dict.fromkeys((study, repository or study))
-    found = set()
+    found: set[str] = set()
     for name in modules:
         stem = name.replace(".", "/")
         files = (folder / path for folder in folders for path in (f"{stem}.py", f"{stem}/__init__.py"))
@@ -236,7 +266,7 @@ def to_yaml(graph: Iterable[Stage], study: Path) -> str:
         lines.append(f"    cmd: {stage.command}")
         lines += _list("deps", [*stage.deps, *module_files(stage.modules, study, repository)])
         lines += _list("params", stage.params)
-        lines += _list("outs", stage.outs)
+        lines += _list("outs", [*stage.outs, *(f"{path}: {{cache: false}}" for path in stage.kept_in_git)])
         lines += _list("metrics", [f"{path}: {{cache: false}}" for path in stage.metrics])
     lines += PLOTS
     return "\n".join(lines) + "\n"

@@ -89,5 +89,6 @@ def plateau(
     optimizer: Optimizer, epochs: int, *, factor: PositiveFloat = 0.1, patience: PositiveInt = 10
 ) -> ReduceLROnPlateau:
     """Multiply by `factor` when the validation loss (the training loss, where there is no
-    validation part) has not fallen for `patience` epochs."""
+    validation part) has not fallen for `patience` epochs.
+    """
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)

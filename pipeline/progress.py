@@ -24,7 +24,9 @@ def progress_bar(description: str, total: float) -> Iterator[Bar]:
     """A bar on standard error while the block runs; nothing at all where that is no terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not sys.stderr.isatty()) as bars:
+    with Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not sys.stderr.isatty()
+    ) as bars:
         task = bars.add_task(description, total=total, note="")
         yield lambda completed, note="": bars.update(task, completed=completed, note=note)
 

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
@@ -42,7 +43,7 @@ class Section(BaseModel):
 S = TypeVar("S", bound=Section)
 
 
-class NestedErrors(ValueError):
+class NestedError(ValueError):
     """Several (location, message) pairs from a mapping that was validated by its own model."""
 
     def __init__(self, errors: list[tuple[tuple[str | int, ...], str]]) -> None:
@@ -91,28 +92,36 @@ class Registry:
             base: the section with the keys that every part of this kind has, `tag` included.
 
         Raises:
-            NestedErrors: with the place of each mistake inside the mapping.
+            NestedError: with the place of each mistake inside the mapping.
         """
         if isinstance(value, base):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get(tag), str):
-            raise NestedErrors([((tag,), f"missing; expected the name of a {self.kind}")])
+            raise NestedError([((tag,), f"missing; expected the name of a {self.kind}")])
         try:
-            return options_model(self.function(value[tag]), base).model_validate(dict(value))
+            made: S = options_model(self.function(value[tag]), base).model_validate(dict(value))
         except ValidationError as error:
-            raise NestedErrors(list(flatten(error))) from None
+            raise NestedError(list(flatten(error))) from None
         except ValueError as error:
-            raise NestedErrors([((tag,), str(error))]) from None
+            raise NestedError([((tag,), str(error))]) from None
+        return made
 
 
 @cache
 def options_model(function: Callable[..., Any], base: type[S]) -> type[S]:
     """A section with `base`'s keys and one key for each keyword-only parameter of `function`."""
-    hints = get_type_hints(getattr(function, "func", function), include_extras=True)  # a partial has none
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
+    plain = getattr(function, "func", function)  # a partial has neither annotations nor globals
+    options = {
+        name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and name not in base.model_fields
+    }
+    # Only the options' annotations are evaluated: the others may name types that are not imported.
+    annotations = {name: plain.__annotations__.get(name, Any) for name in options}
+    hints = get_type_hints(SimpleNamespace(__annotations__=annotations), plain.__globals__, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if option.default is option.empty else option.default)
+        for name, option in options.items()
     }
     return create_model(f"{base.__name__}Options", __base__=base, **fields)
 
@@ -136,7 +145,7 @@ def flatten(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str
     """Each mistake of a validation as (place, message), nested validations opened up."""
     for item in error.errors(include_url=False):
         nested = item.get("ctx", {}).get("error")
-        if isinstance(nested, NestedErrors):
+        if isinstance(nested, NestedError):
             yield from (((*item["loc"], *place), text) for place, text in nested.errors)
         elif item["type"] in ("unknown_key", "mapping", "value_error"):
             yield item["loc"], item["msg"].removeprefix("Value error, ")

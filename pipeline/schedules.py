@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -19,7 +20,7 @@ SCHEDULES = Registry(
 
 def constant(epochs: int, *, value: NonNegativeFloat) -> Schedule:
     """The same weight throughout."""
-    return lambda epoch: value
+    return lambda _: value
 
 
 def linear(epochs: int, *, start: NonNegativeFloat, end: NonNegativeFloat) -> Schedule:
@@ -31,7 +32,7 @@ def linear(epochs: int, *, start: NonNegativeFloat, end: NonNegativeFloat) -> Sc
 def exponential(
     epochs: int, *, start: NonNegativeFloat, factor: PositiveFloat, floor: NonNegativeFloat = 0.0
 ) -> Schedule:
-    """start * factor^epoch, never below `floor`."""
+    """Start * factor^epoch, never below `floor`."""
     return lambda epoch: max(floor, start * factor**epoch)
 
 
@@ -44,7 +45,7 @@ def piecewise(
     def weight(epoch: int) -> float:
         if epoch <= ordered[0][0]:
             return ordered[0][1]
-        for (left, before), (right, after) in zip(ordered, ordered[1:], strict=False):
+        for (left, before), (right, after) in pairwise(ordered):
             if epoch <= right:
                 return before + (after - before) * (epoch - left) / (right - left) if right > left else after
         return ordered[-1][1]

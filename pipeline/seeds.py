@@ -18,7 +18,8 @@ def derive(seed: int, *purpose: str | int) -> int:
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's global generators (initial weights, dropout) start at `seed` inside the block and
-    are put back after it."""
+    are put back after it.
+    """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

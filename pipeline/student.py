@@ -13,9 +13,10 @@ from torch import Tensor
 
 from pipeline.losses import Outputs, Recipe
 from pipeline.models import Network, build
+from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
 from pipeline.seeds import derive, seeded
 from pipeline.statistics import summary
-from pipeline.training import Batch, Fitted, History, Regime, Rows, Splits, evaluate, fit, per_class_accuracy
+from pipeline.training import Batch, Fitted, History, Regime, fit
 
 Select = Literal["best", "last"]
 
@@ -76,7 +77,7 @@ class Trained:
 
     def scores(self, select: Select, test: Rows) -> dict[str, Any]:
         """What a network's card says of its test accuracy."""
-        return per_class_accuracy(self.right[select], test)
+        return {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.right[select], test)}
 
 
 RULES: dict[Select, str] = {
@@ -104,7 +105,7 @@ def results(runs: Sequence[Trained], select: Select) -> dict[str, Any]:
             for kind in kinds
         },
         "parameters": runs[0].parameters,
-        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in runs[0].state(select).values()),
+        "bytes": sum(tensor.nbytes for tensor in runs[0].state(select).values()),
     }
 
 
@@ -143,10 +144,17 @@ def train_student(
         return recipe(outputs, rows, batch.epoch)
 
     fitted = fit(
-        network, splits.train, splits.validation, objective,
-        regime=regime, seed=seed, what=what,
-        checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch,
-    )  # fmt: skip
+        network,
+        splits.train,
+        splits.validation,
+        objective,
+        regime=regime,
+        seed=seed,
+        what=what,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        on_epoch=on_epoch,
+    )
     right = {}
     states: dict[Select, dict[str, Tensor]] = {"last": fitted.last, "best": fitted.best}
     for select, state in states.items():

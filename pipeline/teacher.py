@@ -19,8 +19,9 @@ from pipeline.files import digest_of, read_json
 from pipeline.models import Network, build
 from pipeline.models.saved import load_network
 from pipeline.models.weights import load_into, read_weights
+from pipeline.rows import Splits
 from pipeline.seeds import derive, seeded
-from pipeline.training import Batch, Fitted, History, Regime, Splits, evaluate, fit
+from pipeline.training import Batch, Fitted, History, Regime, fit
 
 Average = Literal["logits", "probabilities"]
 
@@ -108,10 +109,17 @@ def train_teacher(
         return {"ce": functional.cross_entropy(network(batch.images), batch.labels)}
 
     fitted = fit(
-        network, splits.train, splits.validation, objective,
-        regime=regime, seed=seed, what=what,
-        checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch,
-    )  # fmt: skip
+        network,
+        splits.train,
+        splits.validation,
+        objective,
+        regime=regime,
+        seed=seed,
+        what=what,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        on_epoch=on_epoch,
+    )
     network.load_state_dict(fitted.best)
     return network, fitted
 
@@ -147,7 +155,12 @@ def join(folders: Mapping[str, Path], average: Average, device: torch.device) ->
         first = first or card
         for key in ("shape", "classes"):
             if card[key] != first[key]:
-                raise InputError(f"member {name!r}: {key}", expected=str(first[key]), found=str(card[key]), fix="join teachers of the same data")
+                raise InputError(
+                    f"member {name!r}: {key}",
+                    expected=str(first[key]),
+                    found=str(card[key]),
+                    fix="join teachers of the same data",
+                )
         networks.append(network)
         digests[name] = card["weights_sha256"]
     ensemble = Ensemble(networks, average)
@@ -175,12 +188,15 @@ def refuse_other_images(card: Mapping[str, Any], dataset: Dataset, what: str) ->
     """Raise InputError where a network's card does not suit a data set's images or classes."""
     if tuple(card["shape"]) != dataset.shape:
         raise InputError(
-            what, expected=f"images of {tuple(card['shape'])}, as it was trained on",
-            found=f"data set {dataset.name!r} with {dataset.shape}", fix="give the data set the same size and grey",
+            what,
+            expected=f"images of {tuple(card['shape'])}, as it was trained on",
+            found=f"data set {dataset.name!r} with {dataset.shape}",
+            fix="give the data set the same size and grey",
         )
     if tuple(card["classes"]) != dataset.classes:
         raise InputError(
-            what, expected=f"the {len(card['classes'])} classes that it was trained on ({', '.join(card['classes'][:3])}, ...)",
+            what,
+            expected=f"its {len(card['classes'])} classes ({', '.join(card['classes'][:3])}, ...)",
             found=f"data set {dataset.name!r} with {len(dataset.classes)} ({', '.join(dataset.classes[:3])}, ...)",
             fix="use a data set of the same classes",
         )

@@ -10,74 +10,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pipeline.datasets.record import SPLITS, Dataset, Split
 from pipeline.errors import InputError
 from pipeline.models import Network
+from pipeline.rows import Rows, evaluate
 from pipeline.seeds import derive, seeded
 
-EVALUATION_BATCH = 1000
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 History = list[dict[str, float]]  # one row an epoch: its losses, rate and validation scores
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Images and labels of one split on the device.
-
-    Attributes:
-        images: (n, C, H, W) uint8.
-        labels: (n,) int64, below `classes`.
-    """
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @classmethod
-    def of(cls, dataset: Dataset, split: Split, device: torch.device) -> Rows:
-        """A split of a data set, moved to the device as it is."""
-        rows = dataset.rows(split)
-        images, labels = (torch.from_numpy(array[rows]).to(device) for array in (dataset.images, dataset.labels))
-        return cls(images, labels, len(dataset.classes))
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A prepared data set on the device.
-
-    Attributes:
-        train, validation, test: its rows; a training row's number is its sample id.
-        shape: (C, H, W) of one image.
-    """
-
-    train: Rows
-    validation: Rows
-    test: Rows
-    shape: tuple[int, int, int]
-
-    @property
-    def classes(self) -> int:
-        """Their number."""
-        return self.train.classes
-
-    @classmethod
-    def of(cls, dataset: Dataset, device: torch.device) -> Splits:
-        """The data set, moved to the device as it is."""
-        train, validation, test = (Rows.of(dataset, split, device) for split in SPLITS)
-        return cls(train, validation, test, dataset.shape)
 
 
 @dataclass(frozen=True)
@@ -212,30 +160,8 @@ def fit(
 def batches(train: Rows, order: torch.Generator, batch_size: int, steps: int, epoch: int) -> Iterator[Batch]:
     """The first `steps` batches of an epoch, in an order drawn from the generator."""
     ids = torch.randperm(len(train), generator=order).to(train.labels.device)
-    for chunk in ids.split(batch_size)[:steps]:
+    for chunk in torch.split(ids, batch_size)[:steps]:
         yield Batch(chunk, train.images.index_select(0, chunk), train.labels.index_select(0, chunk), epoch)
-
-
-@torch.no_grad()
-def evaluate(network: nn.Module, rows: Rows) -> tuple[Tensor, float]:
-    """Which rows the network classifies rightly, (n,) bool on the CPU, and its mean cross-entropy."""
-    network.eval()
-    right, loss = [], torch.zeros((), dtype=torch.float64, device=rows.labels.device)
-    for images, labels in zip(rows.images.split(EVALUATION_BATCH), rows.labels.split(EVALUATION_BATCH), strict=True):
-        logits = network(images)
-        right.append(logits.argmax(1) == labels)
-        loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
-    return torch.cat(right).cpu(), float(loss) / len(rows)
-
-
-def per_class_accuracy(right: Tensor, rows: Rows) -> dict[str, Any]:
-    """Test accuracy over all rows and by class (None for a class without rows), for a network's card."""
-    labels = rows.labels.cpu()
-    classes = [right[labels == label] for label in range(rows.classes)]
-    return {
-        "test_accuracy": float(right.double().mean()),
-        "test_accuracy_per_class": [float(members.double().mean()) if len(members) else None for members in classes],
-    }
 
 
 def copied(network: nn.Module) -> dict[str, Tensor]:
@@ -247,13 +173,16 @@ def check_batches(network: nn.Module, samples: int, regime: Regime, what: str) -
     """Refuse batch sizes that leave no step, or one sample to a batch normalisation."""
     if not regime.steps_per_epoch(samples):
         raise InputError(
-            f"{what}: batch_size", expected=f"at most the {samples} training images",
-            found=str(regime.batch_size), fix="lower it or leave drop_last out",
+            f"{what}: batch_size",
+            expected=f"at most the {samples} training images",
+            found=str(regime.batch_size),
+            fix="lower it or leave drop_last out",
         )
     alone = regime.batch_size == 1 or (samples % regime.batch_size == 1 and not regime.drop_last)
-    if alone and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+    if alone and any(isinstance(module, BATCH_NORMS) for module in network.modules()):
         raise InputError(
-            f"{what}: batch_size", expected="at least 2 samples in every batch (batch normalisation)",
+            f"{what}: batch_size",
+            expected="at least 2 samples in every batch (batch normalisation)",
             found=f"a batch of one ({samples} images in batches of {regime.batch_size})",
             fix="choose another batch_size or set drop_last: true",
         )
@@ -265,8 +194,10 @@ def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: 
     if len(bad):
         step, term = bad[0]
         raise InputError(
-            f"{what}: loss term {names[term]!r} at step {first_step + step + 1}", expected="a finite number",
-            found=str(table[step, term]), fix="lower the learning rate or the term's weight",
+            f"{what}: loss term {names[term]!r} at step {first_step + step + 1}",
+            expected="a finite number",
+            found=str(table[step, term]),
+            fix="lower the learning rate or the term's weight",
         )
 
 
@@ -323,13 +254,14 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
+        on_gpu = next(self.network.parameters()).is_cuda
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "order": self.order.get_state(),
             "dropout": torch.get_rng_state(),
-            "dropout_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+            "dropout_cuda": torch.cuda.get_rng_state() if on_gpu else None,
             "history": self.history,
             "best": vars(self.best),
         }

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.params import Study
+    from pipeline.sections import Study
 
 T = TypeVar("T")
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")]
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
 DEFAULT_PARAMS = Path("params.yaml")
 

@@ -26,8 +26,10 @@ def graph(
     current = target.read_text(encoding="utf-8") if target.exists() else None
     if check and current != text:
         raise InputError(
-            "dvc.yaml", expected=f"the stages that {params.name} compiles to",
-            found="an older or edited file" if current else "no file", fix="run `teachercache graph`, then `dvc repro`",
+            "dvc.yaml",
+            expected=f"the stages that {params.name} compiles to",
+            found="an older or edited file" if current else "no file",
+            fix="run `teachercache graph`, then `dvc repro`",
         )
     if current != text:
         write_bytes(target, text.encode())

@@ -25,10 +25,17 @@ def prepare(
     place = datasets.Place(spec.folder or spec.source, spec.root, spec.download)
     with cli.timed(stage), locked(layout.work(f"{stage}.lock")):
         prepared = datasets.prepare(
-            dataset, spec.source, place, size=spec.size, grey=spec.grey,
-            train=spec.amount("train"), validation=spec.amount("validation"), folds=spec.split_folds(),
-            seed=spec.seed, options=spec.options,
-        )  # fmt: skip
+            dataset,
+            spec.source,
+            place,
+            size=spec.size,
+            grey=spec.grey,
+            train=spec.amount("train"),
+            validation=spec.amount("validation"),
+            folds=spec.split_folds(),
+            seed=spec.seed,
+            options=spec.options,
+        )
         datasets.save(prepared, layout.work(stage))
         publish(layout.work(stage), layout.prepared(dataset))
     sizes = ", ".join(f"{len(prepared.labels[prepared.rows(split)])} {split}" for split in datasets.SPLITS)

@@ -7,24 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pipeline import __version__, cache, datasets, dumps
-from pipeline.cache import Cache, Format
+from pipeline import __version__, cache
+from pipeline.cache import Cache
 from pipeline.curves import Curves
 from pipeline.datasets import Dataset
-from pipeline.device import resolve
-from pipeline.errors import InputError
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove
 from pipeline.layout import Layout
 from pipeline.losses import Recipe, Term
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.params import StudentParams, Study, TeacherParams, TrainingParams
 from pipeline.progress import progress_bar
 from pipeline.schedules import schedule
-from pipeline.teacher import load_teacher
+from pipeline.sections import StudentParams, Study, TeacherParams, TrainingParams
 from pipeline.training import History, Regime
-from stages.cli import named
 
 
 def regime(params: TrainingParams) -> Regime:
@@ -46,6 +42,17 @@ def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
         return params.model.model_dump(mode="json")
     assert isinstance(params, TeacherParams)
     return {"name": "ensemble", "members": list(params.members or ()), "average": params.average}
+
+
+def card(name: str, params: TeacherParams | StudentParams, dataset: Dataset) -> dict[str, Any]:
+    """What every network's card says: enough to build it again and to know what it was trained on."""
+    return {
+        "name": name,
+        "model": architecture(params),
+        "shape": dataset.shape,
+        "classes": dataset.classes,
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+    }
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,6 @@ def workshop(layout: Layout, stage: str, target: Path, *decides: Any) -> Iterato
         remove(work)
 
 
-def network_folder(layout: Layout, study: Study, name: str, seed: int = 0) -> tuple[Path, str]:
-    """Where a teacher or a student (of one seed) lies, and the command that makes it."""
-    if name in study.teachers:
-        return layout.teacher(name), f"run `teachercache train-teacher {name}`"
-    return layout.student(name) / f"seed-{seed}", f"run `teachercache train-student {name}`"
-
-
-
-
 @contextmanager
 def progress(title: str, epochs: int, curves: Curves) -> Iterator[Callable[[History], None]]:
     """An `on_epoch` that logs the curves and moves a bar."""
@@ -117,26 +115,6 @@ def recipe(params: StudentParams, epochs: int) -> Recipe:
             Term(name, schedule(term.weight, epochs), term.options, term.reads) for name, term in params.losses.items()
         )
     )
-
-
-def run_dump(study: Study, dump: str, field: str, device: str) -> str:
-    """Compute one configured dump; returns a line that says what was made.
-
-    Raises:
-        InputError: no such dump, one of another field, or whatever the library refuses.
-    """
-    spec = named(study.dumps, "dumps", dump)
-    if spec.field != field:
-        raise InputError(f"dump {dump!r}", expected=f"field {field}", found=spec.field, fix=f"run `teachercache dump-{spec.field} {dump}`")
-    layout, stage = Layout(Path()), f"dump-{field}-{dump}"
-    dataset = datasets.load(layout.prepared(str(spec.dataset)))
-    folder, fix = network_folder(layout, study, spec.of, spec.of_seed)
-    manifest = dumps.dump(
-        load_teacher(folder, resolve(device), fix), dataset, layout.cache(dump), layout.work(stage),
-        field=field, options=spec.options, store=cast("Format", spec.format), batch=spec.batch, samples=spec.samples,
-    )  # fmt: skip
-    size = sum(info.bytes for info in manifest.files.values())
-    return f"{dump}: {manifest.rows} samples, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
 
 
 def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:

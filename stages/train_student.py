@@ -10,7 +10,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.params import StudentParams
+    from pipeline.sections import StudentParams
     from pipeline.student import Trained
     from stages.run import Workshop
 
@@ -27,9 +27,9 @@ def train_student(
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
+    from pipeline.rows import Splits
     from pipeline.student import CachedRows, results
-    from pipeline.training import Splits
-    from stages.run import architecture, open_dump, recipe, regime, workshop
+    from stages.run import card, open_dump, recipe, regime, workshop
 
     spec = cli.named(study.students, "students", student)
     layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
@@ -46,22 +46,27 @@ def train_student(
             for number in range(spec.seeds):
                 run = _run(student, spec, number, study.seed, recipe=loss, splits=splits, targets=targets, work=work)
                 runs.append(run)
-                card = {
-                    "name": student, "seed_number": number, "model": architecture(spec), "shape": dataset.shape,
-                    "classes": dataset.classes, "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
-                    "consumed": consumed, "select": spec.select, **run.scores(spec.select, splits.test),
-                }  # fmt: skip
-                save_network(work.out / f"seed-{number}", run.state(spec.select), card)
-        metrics = {**results(runs, spec.select), "package": __version__, "seed": study.seed, "dataset": dataset.fingerprint, "consumed": consumed}
+                entries = {"seed_number": number, "consumed": consumed, **run.scores(spec.select, splits.test)}
+                state = run.state(spec.select)
+                save_network(work.out / f"seed-{number}", state, {**card(student, spec, dataset), **entries})
+        metrics = {
+            **results(runs, spec.select),
+            "losses": {name: term.weight for name, term in spec.losses.items()},
+            "taught_by": sorted({cache.manifest.teacher.name for cache in caches.values()}),
+            "consumed": consumed,
+            "dataset": dataset.fingerprint,
+            "seed": study.seed,
+            "package": __version__,
+        }
         write_json(layout.metrics("students", student), metrics)
     mean, std = metrics["test_accuracy"]["mean"], metrics["test_accuracy"]["std"]
     spread = f" +- {std:.4f}" if std is not None else ""
-    typer.echo(f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {metrics['parameters']:,} parameters")
+    typer.echo(
+        f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {metrics['parameters']:,} parameters"
+    )
 
 
-def _run(
-    student: str, spec: StudentParams, number: int, seed: int, *, work: Workshop, **given: Any
-) -> Trained:
+def _run(student: str, spec: StudentParams, number: int, seed: int, *, work: Workshop, **given: Any) -> Trained:
     """Train the student of one seed and write its network."""
     from pipeline.curves import Curves
     from pipeline.seeds import derive
@@ -72,10 +77,16 @@ def _run(
     title, curves = f"student {student} {number + 1}/{spec.seeds}", Curves(work.out / f"seed-{number}/curves")
     with progress(title, how.epochs_for(len(splits.train)), curves) as on_epoch:
         return train(
-            splits, given["targets"], given["recipe"], model=architecture(spec), regime=how,
-            seed=derive(seed, "student", number), what=f"student {student!r}, seed {number}",
-            checkpoint=work.checkpoint(number), on_epoch=on_epoch,
-        )  # fmt: skip
+            splits,
+            given["targets"],
+            given["recipe"],
+            model=architecture(spec),
+            regime=how,
+            seed=derive(seed, "student", number),
+            what=f"student {student!r}, seed {number}",
+            checkpoint=work.checkpoint(number),
+            on_epoch=on_epoch,
+        )
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from stages import cli
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.params import TeacherParams
-    from pipeline.training import Splits
+    from pipeline.rows import Splits
+    from pipeline.sections import TeacherParams
     from stages.run import Workshop
 
 
@@ -29,8 +29,9 @@ def train_teacher(
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
-    from pipeline.training import Splits, evaluate, per_class_accuracy
-    from stages.run import architecture, workshop
+    from pipeline.rows import Splits, evaluate, per_class_accuracy
+    from stages.run import card as common_card
+    from stages.run import workshop
 
     spec = cli.named(study.teachers, "teachers", teacher)
     layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
@@ -41,16 +42,25 @@ def train_teacher(
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
             network, entries = _make(teacher, spec, study.seed, splits, work)
             card = {
-                "name": teacher, "model": architecture(spec), "shape": dataset.shape, "classes": dataset.classes,
-                "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+                **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
-                **per_class_accuracy(evaluate(network, splits.test)[0], splits.test), **entries,
-            }  # fmt: skip
+                "bytes": sum(p.nbytes for p in network.state_dict().values()),
+                **per_class_accuracy(evaluate(network, splits.test)[0], splits.test),
+                **entries,
+            }
             if "members" in entries:
                 write_json(work.out / "card.json", card)
             else:
                 card["weights_sha256"] = save_network(work.out, network.state_dict(), card)
-        kept = ("test_accuracy", "test_accuracy_per_class", "parameters", "weights_sha256", "best_epoch", "epochs")
+        kept = (
+            "test_accuracy",
+            "test_accuracy_per_class",
+            "parameters",
+            "bytes",
+            "weights_sha256",
+            "best_epoch",
+            "epochs",
+        )
         write_json(layout.metrics("teachers", teacher), {key: card[key] for key in kept if key in card})
     typer.echo(f"teacher {teacher}: test accuracy {card['test_accuracy']:.4f}, {card['parameters']:,} parameters")
 
@@ -76,9 +86,14 @@ def _make(
     how = regime(spec)
     with progress(f"teacher {teacher}", how.epochs_for(len(splits.train)), Curves(work.out / "curves")) as on_epoch:
         network, fitted = room.train_teacher(
-            splits, model=architecture(spec), regime=how, seed=derive(seed, "teacher", teacher),
-            what=f"teacher {teacher!r}", checkpoint=work.checkpoint(), on_epoch=on_epoch,
-        )  # fmt: skip
+            splits,
+            model=architecture(spec),
+            regime=how,
+            seed=derive(seed, "teacher", teacher),
+            what=f"teacher {teacher!r}",
+            checkpoint=work.checkpoint(),
+            on_epoch=on_epoch,
+        )
     return network, {"seed": seed, "epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
 
 

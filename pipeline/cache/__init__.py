@@ -1,7 +1,7 @@
 """The cache: a folder with a manifest that proves what is inside (docs/cache-format.md).
 
-    cache = pipeline.cache.open("data/cache/big-logits")
-    logits = cache.load()[0]  # (samples, classes)
+cache = pipeline.cache.open("data/cache/big-logits")
+logits = cache.load()[0]  # (samples, classes)
 """
 
 from pipeline.cache.manifest import Format, Manifest

@@ -132,7 +132,9 @@ def read_manifest(folder: Path, fix: str) -> Manifest:
     version = re.search(rb'^  "version": (\d+)$', data, re.MULTILINE)
     if version and int(version[1]) != FORMAT_VERSION:
         raise InputError(
-            str(path), expected=f"format version {FORMAT_VERSION}", found=version[1].decode(),
+            str(path),
+            expected=f"format version {FORMAT_VERSION}",
+            found=version[1].decode(),
             fix="read it with the version of teachercache that wrote it",
         )
     try:
@@ -152,5 +154,6 @@ def describe_files(folder: Path) -> dict[str, FileInfo]:
     """Size and digest of every file below a folder but the manifest, by path with slashes."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     return {
-        path.relative_to(folder).as_posix(): FileInfo(bytes=path.stat().st_size, sha256=sha256_of(path)) for path in paths
+        path.relative_to(folder).as_posix(): FileInfo(bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in paths
     }

@@ -45,8 +45,10 @@ class Cache:
         values: NDArray[Any] = STORES[self.manifest.store].read(self.folder, name)
         if list(values.shape) != info.shape or values.dtype != np.dtype(info.dtype):
             raise InputError(
-                f"cache {self.folder}: array {name!r}", expected=f"{info.dtype} {info.shape}",
-                found=f"{values.dtype} {list(values.shape)}", fix="dump it again",
+                f"cache {self.folder}: array {name!r}",
+                expected=f"{info.dtype} {info.shape}",
+                found=f"{values.dtype} {list(values.shape)}",
+                fix="dump it again",
             )
         return values
 
@@ -58,10 +60,13 @@ class Cache:
         """
         views, rows = self.manifest.views.count, self.manifest.rows
         if not 0 <= view < views:
-            raise InputError(f"cache {self.folder}: view {view}", expected=f"0..{views - 1}, the views that were dumped")
-        if len(ids) and not (0 <= ids.min() and ids.max() < rows):
             raise InputError(
-                f"cache {self.folder}: sample ids", expected=f"0..{rows - 1}, the samples that were dumped",
+                f"cache {self.folder}: view {view}", expected=f"0..{views - 1}, the views that were dumped"
+            )
+        if len(ids) and not (ids.min() >= 0 and ids.max() < rows):
+            raise InputError(
+                f"cache {self.folder}: sample ids",
+                expected=f"0..{rows - 1}, the samples that were dumped",
                 found=f"{ids.min()}..{ids.max()}",
             )
         picked: NDArray[Any] = self.load(array)[view][ids]
@@ -115,7 +120,9 @@ def refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
         if size != info.bytes:
             raise InputError(f"cache {folder}: file {name}", expected=f"{info.bytes} bytes", found=str(size), fix=fix)
         if sha256_of(folder / name) != info.sha256:
-            raise InputError(f"cache {folder}: file {name}", expected="its sealed bytes", found="another SHA-256", fix=fix)
+            raise InputError(
+                f"cache {folder}: file {name}", expected="its sealed bytes", found="another SHA-256", fix=fix
+            )
 
 
 def _short(value: object) -> str:

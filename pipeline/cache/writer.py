@@ -59,7 +59,9 @@ def write_cache(
         for stale in work.glob("blocks-*"):
             if stale != blocks:
                 remove(stale)
-        pending = [block for block in plan.blocks() if not all((blocks / _file(n, block)).exists() for n in plan.arrays)]
+        pending = [
+            block for block in plan.blocks() if not all((blocks / _file(n, block)).exists() for n in plan.arrays)
+        ]
         for block in track(pending, f"dump {target.name}", len(pending)):
             for name, values in compute(block).items():
                 _write_block(blocks / _file(name, block), values, plan, name)
@@ -88,7 +90,9 @@ def _write_block(path: Path, values: NDArray[Any], plan: StorePlan, name: str) -
     write_bytes(path, memoryview(little).cast("B"))
 
 
-def _seal(sealed_folder: Path, blocks: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> Manifest:
+def _seal(
+    sealed_folder: Path, blocks: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]
+) -> Manifest:
     def read_block(name: str, block: Block) -> NDArray[Any]:
         array = plan.arrays[name]
         values = np.fromfile(blocks / _file(name, block), np.dtype(array.dtype).newbyteorder("<"))

@@ -30,6 +30,9 @@ def _load(place: Place, name: str) -> Raw:
             getattr(datasets, name)(str(folder), train=train, download=place.download) for train in (True, False)
         )
     return Raw(
-        np.moveaxis(train.data, -1, 1), as_labels(train.targets),
-        np.moveaxis(test.data, -1, 1), as_labels(test.targets), tuple(train.classes),
-    )  # fmt: skip
+        np.moveaxis(train.data, -1, 1),
+        as_labels(train.targets),
+        np.moveaxis(test.data, -1, 1),
+        as_labels(test.targets),
+        tuple(train.classes),
+    )

@@ -56,12 +56,16 @@ def _part(folder: Path, name: str | None, prefix: str, classes: int) -> tuple[ND
     images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise InputError(
-            f"{labels_path}", expected=f"{len(images)} labels, one for each image of {images_path.name}",
-            found=str(len(labels)), fix="fetch both files of the same release",
+            f"{labels_path}",
+            expected=f"{len(images)} labels, one for each image of {images_path.name}",
+            found=str(len(labels)),
+            fix="fetch both files of the same release",
         )
     if len(labels) and labels.max() >= classes:
         raise InputError(
-            f"{labels_path}", expected=f"labels below {classes}", found=str(labels.max()),
+            f"{labels_path}",
+            expected=f"labels below {classes}",
+            found=str(labels.max()),
             fix="the file is mislabelled or belongs to another data set",
         )
     return images[:, None], as_labels(labels)
@@ -81,8 +85,10 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     magic = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     if data[:4] != magic:
         raise InputError(
-            str(path), expected=f"an idx file of {dimensions} dimensions (magic {magic.hex()})",
-            found=f"magic {data[:4].hex() or '(empty)'}", fix=fix,
+            str(path),
+            expected=f"an idx file of {dimensions} dimensions (magic {magic.hex()})",
+            found=f"magic {data[:4].hex() or '(empty)'}",
+            fix=fix,
         )
     header = 4 + 4 * dimensions
     shape = tuple(int(n) for n in np.frombuffer(data[4:header].ljust(4 * dimensions, b"\0"), ">u4"))
@@ -102,7 +108,9 @@ def _require(folder: Path, name: str | None, stem: str) -> Path:
     if path is None:
         places = f"{folder}" + (f" or {folder / name / 'raw'}" if name else "")
         raise InputError(
-            f"{stem}[.gz]", expected=f"the file in {places}", found="nothing",
+            f"{stem}[.gz]",
+            expected=f"the file in {places}",
+            found="nothing",
             fix="put it there" + (", or set `download: true`" if name else ""),
         )
     return path

@@ -57,16 +57,20 @@ def imagefolder(
     if test and test.keys() != train.keys():
         differing = ", ".join(sorted(train.keys() ^ test.keys()))
         raise InputError(
-            f"image folder {root}", expected=f"the same class folders in {train_folder} and {test_folder}",
-            found=f"only in one of them: {differing}", fix="rename or add the folders",
+            f"image folder {root}",
+            expected=f"the same class folders in {train_folder} and {test_folder}",
+            found=f"only in one of them: {differing}",
+            fix="rename or add the folders",
         )
     classes = tuple(train)
     train_images, train_labels = _decode(train, size, grey)
     test_images, test_labels = _decode(test, size, grey) if test else (train_images[:0], train_labels[:0])
     if test_images.shape[1:] != train_images.shape[1:]:
         raise InputError(
-            f"image folder {root}", expected=f"test images of {train_images.shape[2:]} like the training images",
-            found=str(test_images.shape[2:]), fix="state `size:`",
+            f"image folder {root}",
+            expected=f"test images of {train_images.shape[2:]} like the training images",
+            found=str(test_images.shape[2:]),
+            fix="state `size:`",
         )
     return Raw(train_images, train_labels, test_images, test_labels, classes)
 
@@ -77,7 +81,8 @@ def _pictures(root: Path) -> list[Picture]:
     if root.is_dir():
         found += [
             Picture(PurePosixPath(path.relative_to(root).as_posix()), str(path), path.read_bytes)
-            for path in root.rglob("*") if path.is_file()
+            for path in root.rglob("*")
+            if path.is_file()
         ]
     return [picture for picture in found if _is_image(picture.path)]
 
@@ -109,7 +114,9 @@ def _by_class(pictures: list[Picture], folder: str, root: Path) -> dict[str, lis
             classes.setdefault(parts[start], []).append(picture)
     if not classes:
         raise InputError(
-            f"image folder {root}", expected=f"images in {folder}/<class>/", found="none",
+            f"image folder {root}",
+            expected=f"images in {folder}/<class>/",
+            found="none",
             fix="lay them out so, zip them so, or set `train_folder:` and `test_folder:`",
         )
     return dict(sorted(classes.items()))
@@ -125,8 +132,10 @@ def _decode(classes: dict[str, list[Picture]], size: int | None, grey: bool) -> 
         for row, pixels in enumerate(track(decoded, "images", len(pictures))):
             if pixels.shape != first.shape:
                 raise InputError(
-                    pictures[row].where, expected=f"{first.shape[2]}x{first.shape[1]} pixels like {pictures[0].where}",
-                    found=f"{pixels.shape[2]}x{pixels.shape[1]}", fix="state `size:` to have all images resized",
+                    pictures[row].where,
+                    expected=f"{first.shape[2]}x{first.shape[1]} pixels like {pictures[0].where}",
+                    found=f"{pixels.shape[2]}x{pixels.shape[1]}",
+                    fix="state `size:` to have all images resized",
                 )
             images[row] = pixels
     return images, as_labels(labels)

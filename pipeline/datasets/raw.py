@@ -63,15 +63,17 @@ class Place:
             candidates[-1].mkdir(parents=True, exist_ok=True)
             return candidates[-1]
         raise InputError(
-            f"data folder {self.folder!r}", expected="its files in " + " or ".join(map(str, candidates)),
+            f"data folder {self.folder!r}",
+            expected="its files in " + " or ".join(map(str, candidates)),
             found="an empty folder" if any(c.exists() for c in candidates) else "no such folder",
-            fix="put the files there, set `root:` or TEACHERCACHE_DATA, or set `download: true` where the source offers it",
+            fix="put the files there, set `root:` or TEACHERCACHE_DATA, or `download: true` where it is offered",
         )
 
 
 def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
     """One image as (C, H, W) uint8: RGB or grey, and where a size is stated, resized so that the
-    shorter side fits and cropped around the centre to (C, size, size)."""
+    shorter side fits and cropped around the centre to (C, size, size).
+    """
     image = image.convert("L" if grey else "RGB")
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
@@ -86,8 +88,10 @@ def torchvision_errors(folder: Path, name: str) -> Iterator[None]:
         yield
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(
-            f"{name} in {folder}", expected="the files as torchvision stores them, with their published checksums",
-            found=str(error), fix="fetch them again, or set `download: true`",
+            f"{name} in {folder}",
+            expected="the files as torchvision stores them, with their published checksums",
+            found=str(error),
+            fix="fetch them again, or set `download: true`",
         ) from None
 
 

@@ -46,14 +46,20 @@ class Dataset:
         what = f"data set {self.name!r}"
         count = len(self.images)
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
-            raise InputError(what, expected="uint8 images (N, C, H, W)", found=f"{self.images.dtype} {self.images.shape}")
+            raise InputError(
+                what, expected="uint8 images (N, C, H, W)", found=f"{self.images.dtype} {self.images.shape}"
+            )
         if self.labels.shape != (count,) or self.labels.dtype != np.int64 or self.origin.shape != (count,):
             raise InputError(what, expected=f"{count} int64 labels", found=f"{self.labels.dtype} {self.labels.shape}")
         if not 0 < self.bounds[0] <= self.bounds[1] <= count:
-            raise InputError(what, expected="at least one training image", found=f"splits that end at {(*self.bounds, count)}")
+            raise InputError(
+                what, expected="at least one training image", found=f"splits that end at {(*self.bounds, count)}"
+            )
         if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
             raise InputError(
-                what, expected=f"labels in 0..{len(self.classes) - 1}", found=f"{self.labels.min()}..{self.labels.max()}"
+                what,
+                expected=f"labels in 0..{len(self.classes) - 1}",
+                found=f"{self.labels.min()}..{self.labels.max()}",
             )
         object.__setattr__(self, "fingerprint", fingerprint(self.images, self.labels, self.bounds))
 
@@ -119,7 +125,9 @@ def load(folder: Path) -> Dataset:
     dataset = Dataset(images, labels, tuple(card["bounds"]), tuple(card["classes"]), origin, card["name"])
     if dataset.card() != card:
         raise InputError(
-            f"prepared data in {folder}", expected=f"fingerprint {card['fingerprint'][:12]}",
-            found=dataset.fingerprint[:12], fix=fix,
+            f"prepared data in {folder}",
+            expected=f"fingerprint {card['fingerprint'][:12]}",
+            found=dataset.fingerprint[:12],
+            fix=fix,
         )
     return dataset

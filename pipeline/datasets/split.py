@@ -84,7 +84,8 @@ def stratified(pool: Indices, labels: NDArray[np.int64], wanted: int, seed: int)
     most_short = np.argsort(quota - exact, kind="stable")[: wanted - quota.sum()]
     quota[most_short] += 1
     drawn = [
-        generator.permutation(pool[labels[pool] == label])[:number] for label, number in zip(classes, quota, strict=True)
+        generator.permutation(pool[labels[pool] == label])[:number]
+        for label, number in zip(classes, quota, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
 

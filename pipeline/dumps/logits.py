@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.dumps.field import Field
 from pipeline.errors import InputError
-from pipeline.teacher import Teacher
+
+if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
+    from pipeline.teacher import Teacher
 
 
 def logits(
@@ -43,9 +45,7 @@ def logits(
     return Field({"logits": ArrayPlan((classes,), dtype)}, len(images), compute, {"dtype": dtype})
 
 
-def refuse_non_finite(
-    exact: NDArray[np.floating], rounded: NDArray[np.floating], first: int, teacher: str
-) -> None:
+def refuse_non_finite(exact: NDArray[np.floating], rounded: NDArray[np.floating], first: int, teacher: str) -> None:
     """Raise InputError that names the first sample with a value the dtype cannot hold."""
     bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
     if len(bad):

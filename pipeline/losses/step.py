@@ -28,7 +28,7 @@ class Outputs:
     _log_softmax: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     def log_softmax(self, temperature: float = 1.0) -> Tensor:
-        """log softmax(logits / temperature), (B, C); terms of one temperature share it."""
+        """Log softmax(logits / temperature), (B, C); terms of one temperature share it."""
         if temperature not in self._log_softmax:
             self._log_softmax[temperature] = functional.log_softmax(self.logits / temperature, dim=1)
         return self._log_softmax[temperature]

@@ -33,13 +33,17 @@ class Network(nn.Module):
         mean, std: per channel, subtracted and divided after pixels are scaled to [0, 1].
     """
 
-    def __init__(self, body: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, body: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.body = body
         self.taps: dict[str, str] = dict(getattr(body, "taps", {}))
         # Scaling is written out in `forward` as one multiply and add; no state to save.
         self._scale = None if std is None else tuple(1 / (255 * s) for s in std)
-        self._shift = None if mean is None else tuple(-m / s for m, s in zip(mean, std or [1.0] * len(mean), strict=True))
+        self._shift = (
+            None if mean is None else tuple(-m / s for m, s in zip(mean, std or [1.0] * len(mean), strict=True))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""

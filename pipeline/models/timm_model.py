@@ -23,7 +23,7 @@ def named(architecture: str) -> Callable[..., nn.Module]:
     except ImportError:
         raise ValueError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
     if not timm.is_model(architecture):
-        raise ValueError(unknown("timm model", architecture, timm.list_models()[:12] + ["..."]))
+        raise ValueError(unknown("timm model", architecture, [*timm.list_models()[:12], "..."]))
     return partial(timm_model, architecture)
 
 

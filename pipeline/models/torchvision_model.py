@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from pipeline.models.weights import load_into, read_weights
 from pipeline.registry import unknown
 
-WITH_AUXILIARY_HEADS = {"googlenet": {"aux_logits": False, "init_weights": True}, "inception_v3": {"aux_logits": False, "init_weights": True}}
+WITH_AUXILIARY_HEADS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
 
 
 def named(architecture: str) -> Callable[..., nn.Module]:
@@ -48,7 +51,7 @@ def torchvision_model(
     Taps: any module path of the architecture (`layer3`, `features.5`).
     """
     extra: dict[str, Any] = WITH_AUXILIARY_HEADS.get(architecture, {})
-    body = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **extra)
+    body: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **extra)
     if weights is not None:
         load_into(body, read_weights(weights), f"weights file {weights}", new_head=new_head)
     if shape[0] == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError  # only the exception: nothing is unpickled
 
 import torch
 from safetensors import SafetensorError
@@ -26,10 +27,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"weights file {path}", expected="a file", found="nothing", fix="correct the path") from None
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise InputError(f"weights file {path}", expected="a state dict", found=_first_line(error), fix=fix) from None
-    except Exception as error:  # the unpickler's own error class is private to torch
-        raise InputError(f"weights file {path}", expected="tensors only", found=_first_line(error), fix=fix) from None
+    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        found = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"weights file {path}", expected="a dict of tensors", found=found, fix=fix) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=type(state).__name__, fix=fix)
     for name, value in state.items():
@@ -62,18 +62,17 @@ def load_into(module: nn.Module, state: dict[str, Tensor], what: str, *, new_hea
         reshaped = []
     if differing:
         raise InputError(
-            what, expected=f"the {len(own)} tensors of the architecture",
+            what,
+            expected=f"the {len(own)} tensors of the architecture",
             found=f"{len(differing)} names that only one side has ({', '.join(differing[:3])}, ...)",
             fix="name the architecture that the file was saved from",
         )
     if reshaped:
-        name = sorted(reshaped)[0]
+        name = min(reshaped)
         raise InputError(
-            what, expected=f"{name} of shape {tuple(own[name].shape)}", found=str(tuple(state[name].shape)),
+            what,
+            expected=f"{name} of shape {tuple(own[name].shape)}",
+            found=str(tuple(state[name].shape)),
             fix="correct the model's options",
         )
     module.load_state_dict(state)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,113 @@
+"""What one section of a study says of another: names that must exist, defaults that follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.losses import field_of
+from pipeline.registry import unknown
+from pipeline.sections import DumpParams, StudentParams, Study, TeacherParams, TermParams
+
+
+def complete(study: Study) -> Study:
+    """The study with every default that depends on another section, all references checked.
+
+    Raises:
+        ValueError: a name that nobody has, or two parts that do not fit; it begins with the key.
+    """
+    both = sorted(study.teachers.keys() & study.students.keys())
+    if both:
+        raise ValueError(f"students.{both[0]}: also the name of a teacher; expected a name of its own")
+    teachers = {name: _teacher(study, name) for name in study.teachers}
+    known = study.model_copy(update={"teachers": teachers})
+    students = {
+        name: params.model_copy(update={"dataset": _dataset(known, f"students.{name}", params.dataset)})
+        for name, params in study.students.items()
+    }
+    known = known.model_copy(update={"students": students})
+    known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
+    known = known.model_copy(
+        update={
+            "students": {
+                name: params.model_copy(update={"losses": _losses(known, name)}) for name, params in students.items()
+            }
+        }
+    )
+    baseline = study.report.baseline
+    if baseline is not None and baseline not in students:
+        raise ValueError("report.baseline: " + unknown("student", baseline, students))
+    return known
+
+
+def _dataset(study: Study, key: str, name: str | None) -> str:
+    if name is None:
+        if len(study.datasets) > 1:
+            raise ValueError(f"{key}.dataset: missing; expected one of {', '.join(sorted(study.datasets))}")
+        return next(iter(study.datasets))
+    if name not in study.datasets:
+        raise ValueError(f"{key}.dataset: " + unknown("data set", name, study.datasets))
+    return name
+
+
+def _teacher(study: Study, name: str) -> TeacherParams:
+    params, key = study.teachers[name], f"teachers.{name}"
+    for member in params.members or ():
+        if member not in study.teachers or study.teachers[member].members:
+            trained = [other for other, its in study.teachers.items() if not its.members]
+            raise ValueError(f"{key}.members: " + unknown("single teacher", member, trained))
+    return params.model_copy(update={"dataset": _dataset(study, key, params.dataset)})
+
+
+def _dump(study: Study, name: str) -> DumpParams:
+    params, key = study.dumps[name], f"dumps.{name}"
+    source = study.teachers.get(params.of) or study.students.get(params.of)
+    if source is None:
+        raise ValueError(f"{key}.of: " + unknown("teacher or student", params.of, [*study.teachers, *study.students]))
+    if isinstance(source, StudentParams) and params.of_seed >= source.seeds:
+        raise ValueError(f"{key}.of_seed: expected 0 to {source.seeds - 1}, found {params.of_seed}")
+    update: dict[str, Any] = {
+        "dataset": _dataset(study, key, params.dataset or source.dataset),
+        "format": params.format or study.cache.format,
+    }
+    if "dtype" in params.options and "dtype" not in params.model_fields_set:
+        update["dtype"] = study.cache.dtype
+    return params.model_copy(update=update)
+
+
+def _losses(study: Study, student: str) -> dict[str, TermParams]:
+    return {
+        name: term.model_copy(update={"reads": _reads(study, student, name, term)})
+        for name, term in study.students[student].losses.items()
+    }
+
+
+def _reads(study: Study, student: str, loss: str, term: TermParams) -> str | None:
+    """The dump that a term reads: the one it names, or the only one that fits."""
+    key, field, dataset = f"students.{student}.losses.{loss}", field_of(loss), study.students[student].dataset
+    if field is None:
+        if term.reads is not None:
+            raise ValueError(f"{key}.reads: this loss reads no dump; remove the key")
+        return None
+    if term.reads is None:
+        fitting = [name for name, dump in study.dumps.items() if (dump.field, dump.dataset) == (field, dataset)]
+        if not fitting:
+            raise ValueError(
+                f"{key}: needs a dump of field {field!r} on data set {dataset!r}, found none; add one under dumps:"
+            )
+        if len(fitting) > 1:
+            raise ValueError(f"{key}.reads: missing; expected one of {', '.join(sorted(fitting))}")
+        return fitting[0]
+    if term.reads in study.teachers:
+        raise ValueError(f"{key}.reads: {term.reads!r} is a teacher; expected one of its dumps")
+    if term.reads not in study.dumps:
+        raise ValueError(f"{key}.reads: " + unknown("dump", term.reads, study.dumps))
+    dump = study.dumps[term.reads]
+    if dump.field != field:
+        raise ValueError(
+            f"{key}.reads: expected a dump of field {field!r}, found {term.reads!r} of field {dump.field!r}"
+        )
+    if dump.dataset != dataset:
+        raise ValueError(
+            f"{key}.reads: expected a dump on data set {dataset!r}, found {term.reads!r} on {dump.dataset!r}"
+        )
+    return term.reads

@@ -1,0 +1,120 @@
+"""What the tests share: one thread a process, a tiny study, and the commands as functions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # two test processes share two cores
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from stages import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STUDY: dict[str, Any] = {
+    "seed": 0,
+    "cache": {"format": "zarr", "dtype": "float32"},
+    "datasets": {"digits": {"source": "digits", "train": {"first": 200}, "validation": {"first": 100}}},
+    "teachers": {"big": {"model": {"name": "mlp", "widths": [16]}, "epochs": 2, "batch_size": 50}},
+    "dumps": {"big-logits": {"field": "logits", "of": "big", "batch": 64}},
+    "students": {
+        "baseline": {
+            "model": {"name": "mlp", "widths": [8]}, "epochs": 2, "batch_size": 50, "seeds": 2, "losses": {"ce": {}},
+        },
+        "kd": {
+            "model": {"name": "mlp", "widths": [8]}, "epochs": 2, "batch_size": 50, "seeds": 2,
+            "losses": {"ce": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 4.0}},
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def study() -> dict[str, Any]:
+    """A small valid study as plain values, to be changed at will."""
+    return copied(STUDY)
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of plain values."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
+
+
+def write_study(folder: Path, study: dict[str, Any]) -> Path:
+    """Write a study's params.yaml."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(study, file)
+    return folder
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run a `teachercache` command in this process; returns its exit code."""
+    from stages.main import app
+
+    path = list(sys.path)
+    before = Path.cwd()
+
+    def call(folder: Path, *arguments: str) -> int:
+        os.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["teachercache", *arguments])
+        try:
+            cli.main(app)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            os.chdir(before)
+        return 0
+
+    yield call
+    sys.path[:] = path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder with everything made: data, teacher, cache, students."""
+    folder = tmp_path_factory.mktemp("made") / "study"
+    write_study(folder, STUDY)
+    for command in (
+        "prepare digits", "train-teacher big", "dump-logits big-logits", "train-student baseline", "train-student kd",
+    ):  # fmt: skip
+        shell(folder, f"{sys.executable} -m stages.main {command}")
+    return folder
+
+
+@pytest.fixture
+def copy_of(made: Path, tmp_path: Path) -> Path:
+    """A copy of `made` that a test may damage."""
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def shell(folder: Path, command: str, **variables: str) -> str:
+    """Run a shell command with this environment's programs first; its output, both streams."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": programs, **variables},
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, f"{command}\n{output}"
+    return output
