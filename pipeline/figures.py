@@ -39,7 +39,7 @@ def curves(students: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
             axes.fill_between(epochs, table.mean(0) - std, table.mean(0) + std, color=line.get_color(), alpha=0.15)
     if students:
         # The first epochs would squeeze the rest into a line: start at the lowest curve's early value.
-        early = [100 * float(np.mean([seed[len(seed) // 10] for seed in seeds])) for seeds in students.values()]
+        early = [100 * float(np.mean([seed[len(seed) // 6] for seed in seeds])) for seeds in students.values()]
         axes.set_ylim(bottom=min(early))
         axes.legend(frameon=False)
     axes.set(

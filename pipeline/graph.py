@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
+from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
@@ -270,6 +271,19 @@ def to_yaml(graph: Iterable[Stage], study: Path) -> str:
         lines += _list("metrics", [f"{path}: {{cache: false}}" for path in stage.metrics])
     lines += PLOTS
     return "\n".join(lines) + "\n"
+
+
+def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError where the folder's dvc.yaml is not what its params.yaml compiles to."""
+    path = folder / "dvc.yaml"
+    current = path.read_text(encoding="utf-8") if path.exists() else None
+    if current != to_yaml(stages(study, raw), folder):
+        raise InputError(
+            "dvc.yaml",
+            expected="the stages that params.yaml compiles to",
+            found="no file" if current is None else "an older or edited file",
+            fix="run `teachercache graph`, then `dvc repro`",
+        )
 
 
 def _list(key: str, items: Iterable[str]) -> list[str]:

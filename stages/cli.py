@@ -29,6 +29,9 @@ def main(command: Callable[..., Any]) -> None:
 
     0 done; 2 bad input, one line on standard error; 1 a bug, with its traceback.
     """
+    # Threads that wait by spinning take the core that the other needs: where two runs share a
+    # machine's cores, small networks train ten times slower. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from pipeline.errors import InputError
     from pipeline.files import explained
 
@@ -63,9 +66,15 @@ def open_study(params: Path) -> Study:
     if folder.is_dir():
         os.chdir(folder)
         sys.path.insert(0, str(folder))
-    from pipeline.params import load
+    from pipeline.params import load, read_raw
 
-    return load(Path(name))
+    study = load(Path(name))
+    if "DVC_STAGE" in os.environ:
+        # DVC may start with any stage whose inputs are there, so each one refuses a stale graph.
+        from pipeline.graph import refuse_stale
+
+        refuse_stale(study, read_raw(Path(name)), Path())
+    return study
 
 
 def named(entries: Mapping[str, T], section: str, name: str) -> T:

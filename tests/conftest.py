@@ -46,7 +46,8 @@ def _one_thread() -> None:
 @pytest.fixture
 def study() -> dict[str, Any]:
     """A small valid study as plain values, to be changed at will."""
-    return copied(STUDY)
+    made: dict[str, Any] = copied(STUDY)
+    return made
 
 
 def copied(value: Any) -> Any:

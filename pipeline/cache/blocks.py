@@ -67,13 +67,15 @@ class StorePlan:
 def plan_store(arrays: Mapping[str, ArrayPlan], *, views: int, rows: int, batch: int) -> StorePlan:
     """Cut the rows evenly into blocks of whole batches.
 
-    Chunks are about 8 MB, larger (up to 64 MB) where there would be too many files. They divide
-    the rows evenly, since a store writes its last chunk full.
+    Chunks are about 8 MB, larger (up to 64 MB) where there would be too many files. Of the sizes
+    that do, the one that divides the rows most evenly, since a store writes its last chunk full.
     """
     widest = max(array.row_bytes for array in arrays.values())
     total = widest * rows
     files = MOST_FILES // (views * len(arrays)) or 1
     chunks = min(math.ceil(total / TARGET_BYTES), max(files, math.ceil(total / MOST_BYTES)))
     batches = math.ceil(rows / batch)
-    per_chunk = math.ceil(batches / max(1, min(chunks, batches)))
+    least = math.ceil(batches / max(1, min(chunks, batches)))
+    most = max(least, min(2 * least, MOST_BYTES // (widest * batch)))
+    per_chunk = min(range(least, most + 1), key=lambda size: (math.ceil(batches / size) * size, size))
     return StorePlan(arrays, views, rows, min(per_chunk * batch, rows))

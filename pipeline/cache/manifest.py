@@ -129,7 +129,7 @@ def read_manifest(folder: Path, fix: str) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         found = "a folder without it: not a finished cache" if folder.is_dir() else "nothing"
         raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
-    version = re.search(rb'^  "version": (\d+)$', data, re.MULTILINE)
+    version = re.search(rb'^  "version": (\d+),?$', data, re.MULTILINE)
     if version and int(version[1]) != FORMAT_VERSION:
         raise InputError(
             str(path),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.cache.manifest import MANIFEST, Manifest, read_manifest
 from pipeline.cache.writer import STORES
@@ -52,24 +52,27 @@ class Cache:
             )
         return values
 
-    def rows(self, ids: NDArray[np.integer[Any]], view: int = 0, array: str | None = None) -> NDArray[Any]:
+    def rows(self, ids: ArrayLike, view: int = 0, array: str | None = None) -> NDArray[Any]:
         """The rows (len(ids), ...) of sample ids in any order, in one view.
 
         Raises:
             InputError: an id or a view that was not dumped.
         """
+        wanted = np.asarray(ids)
         views, rows = self.manifest.views.count, self.manifest.rows
         if not 0 <= view < views:
             raise InputError(
                 f"cache {self.folder}: view {view}", expected=f"0..{views - 1}, the views that were dumped"
             )
-        if len(ids) and not (ids.min() >= 0 and ids.max() < rows):
+        if wanted.dtype.kind not in "iu" and wanted.size:
+            raise InputError(f"cache {self.folder}: sample ids", expected="integers", found=str(wanted.dtype))
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < rows):
             raise InputError(
                 f"cache {self.folder}: sample ids",
                 expected=f"0..{rows - 1}, the samples that were dumped",
-                found=f"{ids.min()}..{ids.max()}",
+                found=f"{wanted.min()}..{wanted.max()}",
             )
-        picked: NDArray[Any] = self.load(array)[view][ids]
+        picked: NDArray[Any] = self.load(array)[view][wanted.astype(np.int64)]
         return picked
 
 

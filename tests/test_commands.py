@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run, write_study
+from PIL import Image
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
+
+from pipeline import cache
+from pipeline.files import locked, write_json
+
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(run: Run, capsys: Capture, folder: Path, *command: str) -> str:
+    """The one line on standard error of a command that must exit with 2."""
+    capsys.readouterr()
+    assert run(folder, *command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+def test_the_whole_flow_makes_what_it_says(made: Path) -> None:
+    card = json.loads((made / "data/students/kd/seed-1/card.json").read_text())
+    metrics = json.loads((made / "data/metrics/students/kd.json").read_text())
+    manifest = cache.open(made / "data/cache/big-logits").manifest
+    assert metrics["consumed"] == card["consumed"] == {"big-logits": manifest.root}
+    assert metrics["test_accuracy"]["n"] == len(metrics["test_accuracy_per_seed"]) == 2
+    assert metrics["test_accuracy"]["mean"] == pytest.approx(np.mean(metrics["test_accuracy_per_seed"]))
+    assert metrics["test_accuracy"]["std"] == pytest.approx(np.std(metrics["test_accuracy_per_seed"], ddof=1))
+    assert metrics["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
+    assert metrics["bytes"] == 4 * metrics["parameters"]
+    assert metrics["taught_by"] == ["big"]
+    assert (
+        manifest.teacher.weights_sha256
+        == json.loads((made / "data/teachers/big/card.json").read_text())["weights_sha256"]
+    )
+    rows = (made / "data/students/kd/seed-0/curves/plots/metrics/validation/accuracy.tsv").read_text().splitlines()
+    assert rows[0].split("\t") == ["step", "accuracy"]
+    assert len(rows) == 1 + 2
+    assert not (made / ".work/train-student-kd").exists()
+
+
+def test_students_of_one_seed_start_alike_and_other_seeds_differ(made: Path) -> None:
+    states = {
+        (name, seed): load_file(made / f"data/students/{name}/seed-{seed}/weights.safetensors")
+        for name in ("baseline", "kd") for seed in (0, 1)
+    }  # fmt: skip
+    first = [state["body.fc1.weight"] for state in states.values()]
+    assert not any(torch.equal(first[0], other) for other in first[1:])
+
+
+def test_every_command_answers_help(run: Run, tmp_path: Path, capsys: Capture) -> None:
+    for command in ("graph", "prepare", "train-teacher", "dump-logits", "train-student", "report"):
+        assert run(tmp_path, command, "--help") == 0
+        assert "--params" in capsys.readouterr().out
+
+
+def test_every_stage_is_a_module_of_its_own(made: Path, copy_of: Path) -> None:
+    for command in ("graph", "prepare digits", "dump_logits big-logits", "report"):
+        done = subprocess.run(
+            [sys.executable, "-m", *f"stages.{command}".split()], cwd=copy_of, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def test_params_may_lie_elsewhere(run: Run, copy_of: Path, tmp_path: Path) -> None:
+    shutil.rmtree(copy_of / "data/prepared")
+    assert run(tmp_path, "prepare", "digits", "--params", str(copy_of / "params.yaml")) == 0
+    assert (copy_of / "data/prepared/digits/dataset.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("prepare nobody", "datasets: unknown name 'nobody': expected one of digits"),
+        ("train-teacher bug", "teachers: unknown name 'bug': expected one of big; did you mean 'big'?"),
+        ("dump-logits nobody", "dumps: unknown name 'nobody'"),
+        ("train-student nobody", "students: unknown name 'nobody'"),
+        ("train-teacher big --device tpu", "--device: expected auto, cpu, cuda or cuda:NUMBER, found tpu"),
+        ("train-teacher big --device cpu:1", "--device: expected"),
+    ],
+)
+def test_a_name_that_nobody_has(run: Run, capsys: Capture, made: Path, command: str, message: str) -> None:
+    assert message in refused(run, capsys, made, *command.split())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there(run: Run, capsys: Capture, made: Path) -> None:
+    assert "expected one of 0 CUDA devices" in refused(run, capsys, made, "train-teacher", "big", "--device", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("remove", "command", "message"),
+    [
+        ("prepared", "train-teacher big", "run `teachercache prepare digits`"),
+        ("teachers", "dump-logits big-logits", "run `teachercache train-teacher big`"),
+        ("cache", "train-student kd", "run `dvc repro dump-logits-big-logits`"),
+        ("metrics", "report", "run `dvc repro`"),
+    ],
+)
+def test_a_stage_says_which_stage_is_missing(
+    run: Run, capsys: Capture, copy_of: Path, remove: str, command: str, message: str
+) -> None:
+    shutil.rmtree(copy_of / "data" / remove)
+    assert message in refused(run, capsys, copy_of, *command.split())
+
+
+def change_dataset(folder: Path, run: Run, **options: object) -> None:
+    study = study_of(folder)
+    study["datasets"]["digits"] |= options
+    write_study(folder, study)
+    assert run(folder, "prepare", "digits") == 0
+
+
+def study_of(folder: Path) -> dict[str, Any]:
+    study: dict[str, Any] = YAML(typ="safe").load((folder / "params.yaml").read_text())
+    return study
+
+
+def test_a_cache_of_another_order_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    change_dataset(copy_of, run, validation={"first": 101})
+    message = refused(run, capsys, copy_of, "train-student", "kd")
+    assert "is another one than expected: dataset.fingerprint expected" in message
+    assert "run `dvc repro dump-logits-big-logits`" in message
+
+
+def test_a_cache_of_other_samples_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["dumps"]["big-logits"]["samples"] = "all"
+    write_study(copy_of, study)
+    assert "rows expected 660, found 200" in refused(run, capsys, copy_of, "train-student", "kd")
+    assert run(copy_of, "dump-logits", "big-logits") == 0
+    assert run(copy_of, "train-student", "kd") == 0
+
+
+def test_a_cache_of_another_teacher_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["teachers"]["big"]["epochs"] = 3
+    write_study(copy_of, study)
+    assert run(copy_of, "train-teacher", "big") == 0
+    assert "teacher.weights_sha256 expected" in refused(run, capsys, copy_of, "train-student", "kd")
+    study["teachers"]["big"]["model"]["widths"] = [17]
+    write_study(copy_of, study)
+    assert "teacher.architecture expected" in refused(run, capsys, copy_of, "train-student", "kd")
+    study["teachers"]["other"] = study["teachers"]["big"]
+    study["dumps"]["big-logits"]["of"] = "other"
+    write_study(copy_of, study)
+    assert "teacher.name expected other, found big" in refused(run, capsys, copy_of, "train-student", "kd")
+
+
+def test_a_cache_of_another_class_count_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    """The same pixels under two classes fewer."""
+    folder = copy_of / "data/prepared/digits"
+    card = json.loads((folder / "dataset.json").read_text())
+    card["classes"] = [*card["classes"], "ten"]
+    write_json(folder / "dataset.json", card)
+    assert "dataset.classes expected ['0', '1'" in refused(run, capsys, copy_of, "train-student", "kd")
+    assert "its 10 classes" in refused(run, capsys, copy_of, "dump-logits", "big-logits")
+
+
+def test_changed_parameters_of_a_dump_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["cache"] = {"format": "hdf5", "dtype": "float16"}
+    write_study(copy_of, study)
+    message = refused(run, capsys, copy_of, "train-student", "kd")
+    assert "field.parameters expected {'dtype': 'float16'}, found {'dtype': 'float32'}" in message
+    assert "store expected hdf5, found zarr" in message
+    assert run(copy_of, "dump-logits", "big-logits") == 0
+    assert run(copy_of, "train-student", "kd") == 0
+
+
+def test_nan_weights_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    path = copy_of / "data/teachers/big/weights.safetensors"
+    state = load_file(path)
+    state["body.fc1.weight"][3, 3] = float("nan")
+    save_file(state, path)
+    message = refused(run, capsys, copy_of, "dump-logits", "big-logits")
+    assert "expected finite numbers, found NaN or inf in 'body.fc1.weight'" in message
+
+
+def test_other_weights_than_the_card_names_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    path = copy_of / "data/teachers/big/weights.safetensors"
+    state = load_file(path)
+    save_file({name: tensor * 2 for name, tensor in state.items()}, path)
+    assert "expected SHA-256" in refused(run, capsys, copy_of, "dump-logits", "big-logits")
+
+
+def test_logits_beyond_float16_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["cache"]["dtype"] = "float16"
+    study["teachers"]["loud"] = {"model": {"name": "mlp", "widths": [16]}, "weights": "loud.safetensors"}
+    study["dumps"]["loud-logits"] = {"field": "logits", "of": "loud"}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    write_study(copy_of, study)
+    state = load_file(copy_of / "data/teachers/big/weights.safetensors")
+    save_file({name: tensor * 3000 for name, tensor in state.items()}, copy_of / "loud.safetensors")
+    assert run(copy_of, "train-teacher", "loud") == 0
+    message = refused(run, capsys, copy_of, "dump-logits", "loud-logits")
+    assert "logits of teacher 'loud' for sample 0: expected finite float16 numbers" in message
+    assert "dump with dtype: float32" in message
+    assert not (copy_of / "data/cache/loud-logits").exists()
+
+
+def test_a_teacher_from_a_file_and_an_ensemble(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    model = {"name": "mlp", "widths": [16]}
+    study["teachers"] |= {"ready": {"model": model, "weights": "ready.pt"}, "both": {"members": ["big", "ready"]}}
+    study["dumps"]["both-logits"] = {"field": "logits", "of": "both"}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "both-logits"
+    write_study(copy_of, study)
+    state = load_file(copy_of / "data/teachers/big/weights.safetensors")
+    torch.save({name.removeprefix("body."): tensor for name, tensor in state.items()}, copy_of / "ready.pt")
+    for command in ("train-teacher ready", "train-teacher both", "dump-logits both-logits", "train-student kd"):
+        assert run(copy_of, *command.split()) == 0
+    big, ready, both = (
+        json.loads((copy_of / f"data/metrics/teachers/{name}.json").read_text()) for name in ("big", "ready", "both")
+    )
+    assert big["test_accuracy"] == ready["test_accuracy"] == both["test_accuracy"]
+    assert np.array_equal(
+        cache.open(copy_of / "data/cache/both-logits").load(), cache.open(copy_of / "data/cache/big-logits").load()
+    )
+    study["teachers"]["ready"]["model"] = {"name": "mlp", "widths": [17]}
+    write_study(copy_of, study)
+    message = refused(run, capsys, copy_of, "train-teacher", "ready")
+    assert "expected fc1.bias of shape (17,), found (16,)" in message or "fc1.weight" in message
+
+
+def test_a_dump_of_a_student(run: Run, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["dumps"]["of-student"] = {"field": "logits", "of": "baseline", "of_seed": 1}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-student"
+    write_study(copy_of, study)
+    assert run(copy_of, "dump-logits", "of-student") == 0
+    assert run(copy_of, "train-student", "kd") == 0
+    assert cache.open(copy_of / "data/cache/of-student").manifest.teacher.name == "baseline"
+
+
+def test_a_teacher_of_other_images_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["datasets"]["larger"] = {"source": "digits", "size": 12}
+    for part in [*study["teachers"].values(), *study["students"].values()]:
+        part["dataset"] = "digits"
+    study["dumps"]["larger"] = {"field": "logits", "of": "big", "dataset": "larger"}
+    write_study(copy_of, study)
+    assert run(copy_of, "prepare", "larger") == 0
+    message = refused(run, capsys, copy_of, "dump-logits", "larger")
+    assert "expected images of (1, 8, 8), as it was trained on, found data set 'larger' with (1, 12, 12)" in message
+
+
+def test_a_diverging_teacher_names_the_step(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["teachers"]["big"] |= {"optimizer": {"name": "sgd", "lr": 1e20}}
+    write_study(copy_of, study)
+    message = refused(run, capsys, copy_of, "train-teacher", "big")
+    assert "teacher 'big': loss term 'ce' at step " in message
+    assert (copy_of / "data/teachers/big/card.json").exists()  # the old teacher is still there
+
+
+def as_nobody(action: Callable[[], int]) -> tuple[int, str]:
+    """Run an action in a child process of an unprivileged user; its result and standard error."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writing, 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1)  # pytest had put its own in its place
+        os.setgid(65534)
+        os.setuid(65534)
+        os._exit(action())
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        output = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("command", ["prepare digits", "dump-logits big-logits", "train-student baseline"])
+def test_no_permission_to_write(run: Run, copy_of: Path, command: str) -> None:
+    before = {path: path.read_bytes() for path in copy_of.rglob("*") if path.is_file()}
+    assert run(copy_of, *command.split()) == 0  # so that the child finds every module loaded
+    changed = [path for path, data in before.items() if path.exists() and path.read_bytes() != data]
+    assert all(path.name == "timings.json" for path in changed)
+    for path in [*copy_of.parents][:4]:
+        path.chmod(0o755)
+    shutil.rmtree(copy_of / ".work", ignore_errors=True)
+    code, error = as_nobody(lambda: run(copy_of, *command.split()))
+    assert code == 2
+    assert "expected permission to write here, found Permission denied" in error
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_in_the_middle_of_a_dump(run: Run, capsys: Capture, copy_of: Path) -> None:
+    """The study lies on a file system with room for its files, but not for the dump."""
+    small = copy_of.parent / "small"
+    small.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        folder = Path(shutil.copytree(copy_of, small / "study"))
+        shutil.rmtree(folder / "data/cache")
+        (small / "filler").write_bytes(b"\0" * (shutil.disk_usage(small).free - 8192))
+        assert "disk full while writing" in refused(run, capsys, folder, "dump-logits", "big-logits")
+        assert not (folder / "data/cache/big-logits").exists()
+        assert "manifest.json" in refused(run, capsys, folder, "train-student", "kd")
+        (small / "filler").unlink()
+        assert run(folder, "dump-logits", "big-logits") == 0
+        assert run(folder, "train-student", "kd") == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("command", "output"), [("train-teacher big", "teachers/big"), ("train-student kd", "students/kd")]
+)
+def test_a_killed_training_resumes(run: Run, copy_of: Path, command: str, output: str) -> None:
+    study = study_of(copy_of)
+    for part in (study["teachers"]["big"], study["students"]["kd"]):
+        part["epochs"] = 120
+    study["dumps"]["big-logits"] |= {"dtype": "float32"}
+    write_study(copy_of, study)
+    if "student" in command:  # its teacher's dump must be of the longer training
+        assert run(copy_of, "train-teacher", "big") == 0
+        assert run(copy_of, "dump-logits", "big-logits") == 0
+    code = (
+        "import pipeline.training as t, sys; "
+        "t.fit.__kwdefaults__['checkpoint_seconds'] = 0; "
+        "import pipeline.student, pipeline.teacher; "
+        "pipeline.student.train_student.__kwdefaults__['checkpoint_seconds'] = 0; "
+        "pipeline.teacher.train_teacher.__kwdefaults__['checkpoint_seconds'] = 0; "
+        "from stages.main import main; main()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, *command.split()], cwd=copy_of)
+    work = copy_of / ".work" / command.replace(" ", "-")
+    deadline = time.monotonic() + 60
+    while not list(work.glob("*/checkpoint-0.pt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    checkpoint = next(work.glob("*/checkpoint-0.pt"))
+    epochs = len(torch.load(checkpoint, weights_only=True)["history"])
+    assert 0 < epochs < 120, "it was not killed in the middle"
+    assert run(copy_of, *command.split()) == 0
+    resumed = tree(copy_of / "data" / output)
+    assert not work.exists()
+    assert run(copy_of, *command.split()) == 0  # from the start this time
+    assert tree(copy_of / "data" / output) == resumed
+
+
+def test_a_second_run_of_a_stage_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    with locked(copy_of / ".work/train-teacher-big.lock"):
+        assert "a running process that writes the same output" in refused(run, capsys, copy_of, "train-teacher", "big")
+
+
+POISONED = """
+import importlib.abc, sys
+class Poison(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("pipeline.teacher", "pipeline.dumps.run", "stages.dump"):
+            raise SystemExit(f"a student reached for {name}")
+sys.meta_path.insert(0, Poison())
+from stages import cli
+from stages.train_student import train_student
+cli.main(train_student)
+"""
+
+
+def test_a_student_never_reaches_for_a_teacher(copy_of: Path) -> None:
+    shutil.rmtree(copy_of / "data/teachers")
+    before = tree(copy_of / "data/students/kd")
+    shutil.rmtree(copy_of / "data/students")
+    done = subprocess.run(
+        [sys.executable, "-c", POISONED, "kd"], cwd=copy_of, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert tree(copy_of / "data/students/kd") == before
+    reaching = POISONED.replace("from stages import cli", "import pipeline.teacher\nfrom stages import cli")
+    done = subprocess.run(
+        [sys.executable, "-c", reaching, "kd"], cwd=copy_of, capture_output=True, text=True, check=False
+    )
+    assert "a student reached for pipeline.teacher" in done.stderr
+
+
+def test_your_own_images(run: Run, tmp_path: Path, capsys: Capture, study: dict[str, Any]) -> None:
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 10)):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(label * 128, label * 128 + 128, (9, 11, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / f"photos/{part}/{name}/{number}.png")
+    study["datasets"] = {"photos": {"source": "imagefolder", "root": "photos", "size": 8, "validation": 0.2}}
+    study["teachers"]["big"]["epochs"] = study["students"]["kd"]["epochs"] = 60
+    write_study(tmp_path, study)
+    for command in ("prepare photos", "train-teacher big", "dump-logits big-logits", "train-student kd"):
+        assert run(tmp_path, *command.split()) == 0
+    assert "photos: 48 train, 12 validation, 20 test images of (3, 8, 8), 2 classes" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "data/metrics/students/kd.json").read_text())
+    assert metrics["test_accuracy"]["mean"] > 0.9
+    shutil.rmtree(tmp_path / "photos/test/light")
+    assert "expected the same class folders in train and test, found only in one of them: light" in refused(
+        run, capsys, tmp_path, "prepare", "photos"
+    )
+    assert (tmp_path / "data/prepared/photos/dataset.json").exists()

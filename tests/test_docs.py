@@ -1,0 +1,78 @@
+"""What the documents show must work."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, Run, write_study
+
+from pipeline import losses
+from pipeline.losses import Outputs
+from pipeline.registry import Registry
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_readmes_python_reads_a_cache(made: Path) -> None:
+    (code,) = blocks("README.md", "python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=made, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "digits\n(1, 200, 10)\n[[" in done.stdout
+
+
+def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(
+    copy_of: Path, run: Run, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = next(block for block in blocks("docs/extending.md", "python") if "logits_mae" in block)
+    (tmp_path / "one_file.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(losses.TERMS.entries, "logits_mae", "one_file:logits_mae")
+    logits, target = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]])
+    term = losses.TERMS.function("logits_mae")
+    assert term(Outputs(logits, torch.tensor([0])), target).item() == 2.0
+    study["students"]["kd"]["losses"] = {"logits_mae": {"weight": 0.5}}
+    write_study(copy_of, study)
+    assert run(copy_of, "train-student", "kd") == 0
+
+
+def test_the_readme_names_every_part() -> None:
+    from pipeline.datasets import SOURCES
+    from pipeline.dumps import FIELDS
+    from pipeline.models import MODELS
+    from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
+
+    text = (ROOT / "README.md").read_text()
+    registries: list[Registry] = [SOURCES, FIELDS, MODELS, losses.TERMS, OPTIMIZERS, LR_SCHEDULES]
+    assert [name for registry in registries for name in registry.entries if f"`{name}`" not in text] == []
+
+
+def test_the_readme_names_every_command() -> None:
+    from stages.main import app
+
+    text = (ROOT / "README.md").read_text()
+    names = [
+        str(command.callback.__name__).replace("_", "-") for command in app.registered_commands if command.callback
+    ]
+    assert len(names) >= 6
+    assert all(f"`teachercache {name}" in text for name in names)
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    commands = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
+    found = [line for line in commands if re.match(r"^python3 -m venv .*pytest$", line)]
+    assert found == ["python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]' && pytest"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/extending.md", "docs/sharing.md", "data/README.md"])
+def test_every_link_leads_somewhere(document: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
+    for link in links:
+        assert link.startswith("http") or ((ROOT / document).parent / link).exists(), link

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, write_study
+from ruamel.yaml import YAML
+
+from pipeline import graph
+from pipeline.params import load, parse, read_raw
+
+STUDIES = [ROOT, *sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))]
+
+
+def compiled(study: dict[str, Any], folder: Path = ROOT) -> dict[str, Any]:
+    parsed: dict[str, Any] = YAML(typ="safe").load(graph.to_yaml(graph.stages(parse(study), study), folder))
+    return parsed
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_every_committed_graph_is_current(folder: Path) -> None:
+    path = folder / "params.yaml"
+    assert (folder / "dvc.yaml").read_text() == graph.to_yaml(graph.stages(load(path), read_raw(path)), folder)
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_every_module_that_a_stage_names_exists(folder: Path) -> None:
+    stages = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
+    modules = {dep for stage in stages.values() for dep in stage.get("deps", ()) if dep.endswith(".py")}
+    assert len(modules) > 20
+    assert all((folder / module).is_file() for module in modules)
+
+
+def test_modules_are_named_by_real_names(study: dict[str, Any]) -> None:
+    for stage in graph.stages(parse(study), study):
+        for module in stage.modules:
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), (stage.name, module)
+
+
+def test_each_stage_depends_on_exactly_what_it_reads(study: dict[str, Any]) -> None:
+    stages = compiled(study)["stages"]
+    files = {name: {dep for dep in stage.get("deps", ()) if not dep.endswith(".py")} for name, stage in stages.items()}
+    assert files == {
+        "graph": {"params.yaml"},
+        "prepare-digits": set(),
+        "train-teacher-big": {"data/prepared/digits"},
+        "dump-logits-big-logits": {"data/prepared/digits", "data/teachers/big"},
+        "train-student-baseline": {"data/prepared/digits"},
+        "train-student-kd": {"data/prepared/digits", "data/cache/big-logits"},
+        "report": {
+            "data/metrics/teachers/big.json", "data/metrics/students/baseline.json", "data/metrics/students/kd.json",
+            "data/students/baseline", "data/students/kd",
+        },
+    }  # fmt: skip
+    modules = set(stages["train-student-kd"]["deps"])
+    assert "pipeline/losses/soft_targets.py" in modules
+    assert "pipeline/losses/logits_mse.py" not in modules
+    assert "pipeline/teacher.py" not in modules
+    assert "pipeline/cache/hdf5_store.py" not in modules
+
+
+def test_stages_stand_in_flow_order(study: dict[str, Any]) -> None:
+    study["dumps"]["of-student"] = {"field": "logits", "of": "baseline"}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    made: dict[str, int] = {}
+    for place, stage in enumerate(graph.stages(parse(study), study)):
+        for dep in stage.deps:
+            if dep.startswith("data/"):
+                assert made[dep] < place
+        made |= dict.fromkeys([*stage.outs, *stage.metrics, *stage.kept_in_git], place)
+    assert "data/cache/of-student" in made
+
+
+def test_a_stage_lists_only_keys_that_stand_in_the_file(study: dict[str, Any]) -> None:
+    stages = compiled(study)["stages"]
+    assert stages["train-student-kd"]["params"] == ["seed", "students.kd"]
+    study["views"] = {"policy": "none", "count": 1}
+    assert compiled(study)["stages"]["train-student-kd"]["params"] == ["seed", "views", "students.kd"]
+
+
+def test_files_are_dependencies_where_they_lie_in_the_study(study: dict[str, Any]) -> None:
+    study["datasets"]["digits"] = {"source": "imagefolder", "root": "images"}
+    study["teachers"]["ready"] = {"model": {"name": "mlp", "widths": [2]}, "weights": "ready.safetensors"}
+    study["teachers"]["both"] = {"members": ["big", "ready"]}
+    stages = compiled(study)["stages"]
+    assert "images" in stages["prepare-digits"]["deps"]
+    assert "ready.safetensors" in stages["train-teacher-ready"]["deps"]
+    assert {"data/teachers/big", "data/teachers/ready"} < set(stages["train-teacher-both"]["deps"])
+    study["datasets"]["digits"]["root"] = "/elsewhere/images"
+    assert "/elsewhere/images" not in compiled(study)["stages"]["prepare-digits"]["deps"]
+
+
+def test_outside_our_repository_no_module_is_a_dependency(tmp_path: Path, study: dict[str, Any]) -> None:
+    assert not [
+        dep
+        for stage in compiled(study, tmp_path)["stages"].values()
+        for dep in stage.get("deps", ())
+        if dep.endswith(".py")
+    ]
+
+
+def test_a_users_own_model_is_a_dependency(
+    tmp_path: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text("from torch import nn\ndef tiny(shape, classes, *, width: int = 4): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    study["students"]["kd"]["model"] = {"name": "my_nets:tiny", "width": 3}
+    assert "my_nets.py" in compiled(study, tmp_path)["stages"]["train-student-kd"]["deps"]
+
+
+def test_a_stale_graph_is_refused(
+    tmp_path: Path, study: dict[str, Any], run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_study(tmp_path, study)
+    assert run(folder, "graph", "--check") == 2
+    assert (
+        "dvc.yaml: expected the stages that params.yaml compiles to, found no file; run `teachercache graph`"
+        in capsys.readouterr().err
+    )
+    assert run(folder, "graph") == 0
+    assert run(folder, "graph", "--check") == 0
+    study["students"]["more"] = study["students"]["kd"]
+    write_study(tmp_path, study)
+    assert run(folder, "graph", "--check") == 2
+    assert "found an older or edited file" in capsys.readouterr().err

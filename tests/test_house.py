@@ -1,0 +1,105 @@
+"""The house's walls: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from pipeline.datasets import SOURCES
+from pipeline.dumps import FIELDS
+from pipeline.losses import TERMS
+from pipeline.models import MODELS
+
+PIPELINE = sorted((ROOT / "pipeline").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports at run time (not for annotations alone)."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text())
+    unseen = [
+        child for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    ]  # fmt: skip
+    for node in ast.walk(tree):
+        if node in unseen:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, path
+            found |= {str(node.module)} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def importing(path: Path, *forbidden: str) -> set[str]:
+    return {name for name in imports(path) if any(name == bad or name.startswith(f"{bad}.") for bad in forbidden)}
+
+
+def test_the_walk_finds_the_house() -> None:
+    assert len(PIPELINE) > 40
+    assert "pipeline.errors" in imports(ROOT / "pipeline/files.py")
+
+
+@pytest.mark.parametrize("path", PIPELINE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_library_knows_neither_commands_nor_dvc(path: Path) -> None:
+    assert not importing(path, "stages", "typer", "dvc")
+
+
+@pytest.mark.parametrize("path", [ROOT / "pipeline/student.py", *sorted((ROOT / "pipeline/losses").glob("*.py"))])
+def test_students_and_losses_know_no_teacher(path: Path) -> None:
+    assert not importing(path, "pipeline.teacher", "pipeline.dumps")
+
+
+def test_the_teacher_knows_no_student() -> None:
+    for path in (ROOT / "pipeline/teacher.py", *sorted((ROOT / "pipeline/dumps").glob("*.py"))):
+        assert not importing(path, "pipeline.student", "pipeline.losses")
+
+
+def test_the_cache_knows_neither() -> None:
+    for path in sorted((ROOT / "pipeline/cache").glob("*.py")):
+        assert not importing(path, "torch", "pipeline.teacher", "pipeline.student", "pipeline.dumps", "pipeline.models")
+
+
+@pytest.mark.parametrize(
+    ("room", "contracts"),
+    [
+        ("datasets", {"raw", "record", "split"}),
+        ("models", {"network", "weights", "saved"}),
+        ("dumps", {"field", "run"}),
+        ("losses", {"step"}),
+    ],
+)
+def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> None:
+    files = {path.stem: path for path in (ROOT / "pipeline" / room).glob("*.py") if path.stem != "__init__"}
+    siblings = files.keys() - contracts
+    assert siblings
+    for name in siblings:
+        others = [f"pipeline.{room}.{other}" for other in siblings - {name}]
+        assert not importing(files[name], *others), name
+
+
+@pytest.mark.parametrize("registry", [SOURCES, FIELDS, TERMS, MODELS], ids=lambda registry: registry.kind)
+def test_every_registered_name_resolves_and_says_what_it_is(registry: object) -> None:
+    for name in registry.entries:  # type: ignore[attr-defined]
+        assert registry.function(name).__doc__, name  # type: ignore[attr-defined]
+
+
+def test_the_top_level_is_what_it_should_be() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    top = {name.partition("/")[0] for name in listed}
+    assert {name for name in top if not name.startswith(".")} <= {
+        "dvc.yaml", "params.yaml", "pipeline", "stages", "tests", "data", "pyproject.toml", "README.md", "studies",
+        "benchmarks", "docs", "LICENSE",
+    }  # fmt: skip
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from stages.main import app; print([m for m in ('torch','zarr','pydantic','dvc') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

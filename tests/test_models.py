@@ -1,0 +1,579 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_files import refused
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.models import MODELS, Network, build
+from pipeline.models.saved import load_network, save_network
+from pipeline.models.vgg_guided import STUDENT, TEACHER
+from pipeline.models.weights import load_into, read_weights
+from pipeline.params import parse
+
+Shape = tuple[int, int, int]
+DIGIT, GREY, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"widths": (12, 7), "dropout": 0.2},
+    "cnn": {"widths": (4, 6, 9)},
+    "nin": {"scale": 0.05},
+    "vgg_guided": {"layers": (4, "M", 6, 5, "G", "M"), "hidden": (11, 8)},
+    "shallow_conv": {"filters": 4, "bottleneck": 6, "hidden": 16},
+}
+# What each tap of `SMALL` gives for one image, as a function of the image's side.
+TAPS: dict[str, Callable[[int], dict[str, tuple[int, ...]]]] = {
+    "mlp": lambda _: {"hidden1": (12,), "hidden2": (7,), "features": (7,)},
+    "cnn": lambda n: {"block1": (4, n // 2, n // 2), "block2": (6, n // 4, n // 4), "features": (9,)},
+    "nin": lambda n: {
+        "block1": (5, n, n),
+        "block2": (10, n // 2, n // 2),
+        "block3": (10, n // 4, n // 4),
+        "features": (10, n // 4, n // 4),
+    },
+    "vgg_guided": lambda n: {
+        "conv1": (4, n, n),
+        "conv2": (6, n // 2, n // 2),
+        "conv3": (5, n // 2, n // 2),
+        "hint": (5, n // 2, n // 2),
+        "features": (8,),
+    },
+    "shallow_conv": lambda n: {"conv": (4, n, n), "bottleneck": (6,), "features": (16,)},
+}
+
+
+def images(shape: Shape, count: int = 3, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+
+
+def network(name: str, shape: Shape = COLOUR, classes: int = 10, **options: Any) -> Network:
+    torch.manual_seed(0)
+    return build({"name": name, **options}, shape, classes)
+
+
+def from_params(model: dict[str, Any], shape: Shape, classes: int = 10) -> Network:
+    """As a study makes it: a mistake may be found in the parameters or when the network is built."""
+    teacher = {"model": model, "epochs": 1}
+    section = parse({"dataset": {"source": "digits"}, "teachers": {"big": teacher}}).teachers["big"].model
+    assert section is not None
+    return build(dict(section), shape, classes)
+
+
+def on_paper(name: str, shape: Shape = COLOUR, **options: Any) -> Network:
+    with torch.device("meta"):
+        return network(name, shape, **options)
+
+
+def weights_without_biases(made: Network) -> int:
+    return sum(parameter.numel() for parameter in made.parameters() if parameter.ndim > 1)
+
+
+# ------------------------------------------------------------------ architectures
+
+
+def test_every_architecture_is_tested() -> None:
+    assert set(MODELS.entries) == set(SMALL) == set(TAPS)
+
+
+@pytest.mark.parametrize("shape", [DIGIT, GREY, COLOUR], ids=str)
+@pytest.mark.parametrize("name", SMALL)
+def test_pixels_in_logits_out_and_every_tap(name: str, shape: Shape) -> None:
+    made = network(name, shape, 7, **SMALL[name]).eval()
+    pixels = images(shape)
+    before = pixels.clone()
+    taps = TAPS[name](shape[1])
+    assert set(made.taps) == set(taps)
+    logits, activations = made.tapped(pixels, taps)
+    assert (logits.shape, logits.dtype) == ((3, 7), torch.float32)
+    assert {tap: tuple(value.shape) for tap, value in activations.items()} == {
+        tap: (3, *inner) for tap, inner in taps.items()
+    }
+    assert torch.equal(logits, made(pixels))
+    assert torch.equal(pixels, before)
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_images_do_not_influence_each_other(name: str) -> None:
+    made = network(name, **SMALL[name]).eval()
+    pixels = images(COLOUR)
+    torch.testing.assert_close(made(pixels)[1:], made(pixels[1:]))
+
+
+@pytest.mark.parametrize(("layers", "count", "hint"), [(TEACHER, 2_440_394, 128), (STUDENT, 1_497_434, 64)])
+def test_vgg_guided_has_the_parameters_and_hints_of_the_write_up(
+    layers: tuple[Any, ...], count: int, hint: int
+) -> None:
+    made = on_paper("vgg_guided", layers=layers)
+    assert made.parameter_count() == count
+    pixels = torch.empty((2, *COLOUR), dtype=torch.uint8, device="meta")
+    assert made.tapped(pixels, ["hint"])[1]["hint"].shape == (2, hint, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("widths", "count"),
+    [
+        ((1200, 1200), 2_392_800),
+        ((800, 800), 1_275_200),
+        ((1200, 1200, 1200), 3_832_800),
+        ((800, 800, 800), 1_915_200),
+        ((4096, 4096), 20_029_440),
+        ((3072, 3072), 11_876_352),
+    ],
+)
+def test_mlp_has_the_weights_of_the_write_up(widths: tuple[int, ...], count: int) -> None:
+    made = on_paper("mlp", GREY, widths=widths)
+    assert weights_without_biases(made) == count
+    assert made.parameter_count() == count + sum(widths) + 10
+
+
+def test_shallow_conv_to_the_letter_has_167_million_weights() -> None:
+    assert round(weights_without_biases(on_paper("shallow_conv", pool=1)) / 1e6) == 167
+    assert weights_without_biases(on_paper("shallow_conv")) == 3 * 9 * 128 + 128 * 8 * 8 * 1200 + 1200 * 8192 + 81920
+
+
+def test_nin_s_maps_and_widths() -> None:
+    made = on_paper("nin", scale=1.0)
+    pixels = torch.empty((2, *COLOUR), dtype=torch.uint8, device="meta")
+    maps = made.tapped(pixels, ["block1", "block2", "block3", "maps"])[1]
+    assert [tuple(value.shape[1:]) for value in maps.values()] == [(96, 32, 32), (192, 16, 16), (192, 8, 8), (10, 8, 8)]
+    convolutions = [module for module in made.modules() if isinstance(module, nn.Conv2d)]
+    assert [(layer.out_channels, layer.kernel_size[0]) for layer in convolutions] == [
+        *[(192, 5), (160, 1), (96, 1)],
+        *[(192, 5), (192, 1), (192, 1)],
+        *[(192, 3), (192, 1), (10, 1)],
+    ]
+
+
+def test_nin_averages_its_maps() -> None:
+    made = network("nin", scale=0.05).eval()
+    logits, taps = made.tapped(images(COLOUR), ["maps"])
+    torch.testing.assert_close(logits, taps["maps"].mean(dim=(2, 3)))
+    assert (taps["maps"] < 0).any()
+
+
+def test_cnn_taps_features_after_relu_and_before_dropout() -> None:
+    made = network("cnn", GREY, widths=(4, 6, 64), dropout=0.5)
+    pixels = images(GREY, 8)
+    _, training = made.train().tapped(pixels, ["features", "dropout"])
+    logits, evaluation = made.eval().tapped(pixels, ["features", "fc"])
+    assert torch.equal(training["features"], evaluation["features"])
+    assert torch.equal(evaluation["features"], evaluation["fc"].relu())
+    assert (evaluation["fc"] < 0).any()
+    output = made.body.get_submodule("logits")
+    torch.testing.assert_close(output(evaluation["features"]), logits)
+    kept = training["dropout"] != 0
+    torch.testing.assert_close(training["dropout"][kept], 2 * training["features"][kept])
+    assert kept.sum() < (training["features"] > 0).sum()
+
+
+def test_cnn_starts_as_the_study_did() -> None:
+    made = network("cnn", GREY, widths=(32, 64, 512), initial="truncated_normal")
+    weighted = [module for module in made.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    biases = [value for name, value in made.named_parameters() if name.endswith("bias")]
+    assert [sorted(set(bias.tolist())) for bias in biases] == [[0.0], *[[pytest.approx(0.1)]] * 3]
+    for layer in weighted:
+        # A normal of std 0.1 that is cut at two deviations keeps 0.8796 of its deviation.
+        assert layer.weight.std().item() == pytest.approx(0.08796, rel=0.05)
+        assert layer.weight.abs().max() <= 0.2
+    assert network("cnn", GREY, widths=(32, 64, 512)).state_dict()["body.conv1.bias"].std() > 0.01
+
+
+@pytest.mark.parametrize(("activation", "by_hand"), [("relu", torch.relu), ("tanh", torch.tanh)])
+def test_mlp_computed_by_hand(activation: str, by_hand: Callable[[Tensor], Tensor]) -> None:
+    made = network("mlp", DIGIT, widths=(12, 7), activation=activation, dropout=0.3)
+    pixels = images(DIGIT)
+    state = made.body.state_dict()
+    first = by_hand(pixels.flatten(1) / 255 @ state["fc1.weight"].T + state["fc1.bias"])
+    second = by_hand(first @ state["fc2.weight"].T + state["fc2.bias"])
+    logits, taps = made.eval().tapped(pixels, ["hidden1", "hidden2", "features"])
+    torch.testing.assert_close(taps, {"hidden1": first, "hidden2": second, "features": second})
+    torch.testing.assert_close(logits, second @ state["logits.weight"].T + state["logits.bias"])
+    assert torch.equal(made.train().tapped(pixels, ["hidden1"])[1]["hidden1"], taps["hidden1"])
+    assert not torch.equal(made(pixels), made(pixels))
+
+
+def test_a_linear_model_is_an_mlp_without_widths() -> None:
+    made = network("mlp", DIGIT, widths=())
+    assert (made.parameter_count(), made.taps) == (65 * 10, {})
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "part"),
+    [
+        ({"name": "cnn", "widths": [2, 2, 2, 2, 5]}, DIGIT, "cnn"),
+        ({"name": "shallow_conv", "pool": 9}, DIGIT, "shallow_conv"),
+        ({"name": "vgg_guided", "layers": [4, "M", "M", "M", "M"]}, DIGIT, "vgg_guided"),
+        ({"name": "vgg_guided", "layers": ["G", 4]}, DIGIT, "layers"),
+        ({"name": "mlp", "widths": [3], "mean": [0.1, 0.1, 0.1]}, DIGIT, "mean"),
+        ({"name": "mlp", "widths": [3], "mean": [0.1], "std": [0.2, 0.2]}, DIGIT, "std"),
+    ],
+    ids=["cnn too deep", "pool too wide", "vgg too deep", "mark before any layer", "channels", "mean and std"],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_options_that_do_not_fit_the_images_are_refused(model: dict[str, Any], shape: Shape, part: str) -> None:
+    with refused(part):
+        from_params(model, shape)(images(shape))
+
+
+# ------------------------------------------------------------------ taps and scaling
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["featurs"], ["unknown tap 'featurs': expected one of", "hidden1", "did you mean 'features'?"]),
+        (["hidden1", "fc9"], ["unknown tap 'fc9'", "did you mean 'fc"]),
+        ([""], ["unknown tap ''"]),
+    ],
+)
+def test_unknown_taps_are_refused_and_leave_nothing_behind(names: list[str], parts: list[str]) -> None:
+    made = network("mlp", DIGIT, widths=(12, 7))
+    with refused(*parts):
+        made.tapped(images(DIGIT), names)
+    assert [module for module in made.modules() if module._forward_hooks] == []
+
+
+def test_taps_leave_no_hooks() -> None:
+    made = network("mlp", DIGIT, widths=(12, 7))
+    made.tapped(images(DIGIT), ["hidden1", "logits"])
+    assert [module for module in made.modules() if module._forward_hooks] == []
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        made.tapped(images(GREY), ["hidden1"])
+    assert [module for module in made.modules() if module._forward_hooks] == []
+
+
+def test_a_tap_is_not_changed_by_later_layers_that_work_in_place() -> None:
+    made = network("torchvision:resnet18").eval()
+    pixels = images(COLOUR)
+    taps = made.tapped(pixels, ["conv1", "bn1", "layer1.0.bn2"])[1]
+    torch.testing.assert_close(taps["bn1"], made.body.get_submodule("bn1")(taps["conv1"]))
+    assert (taps["layer1.0.bn2"] < 0).any()
+
+
+@pytest.mark.parametrize("mean", [None, (0.4, 0.5, 0.6)])
+@pytest.mark.parametrize("std", [None, (0.2, 0.25, 0.3)])
+def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    made = network("mlp", widths=(3,), mean=mean, std=std)
+    pixels = images(COLOUR)
+    by_hand = pixels.double() / 255
+    by_hand = by_hand - torch.tensor(mean or (0.0,), dtype=torch.float64).view(-1, 1, 1)
+    by_hand = by_hand / torch.tensor(std or (1.0,), dtype=torch.float64).view(-1, 1, 1)
+    scaled = made.scaled(pixels)
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled.double(), by_hand, rtol=1e-5, atol=1e-6)
+    assert torch.equal(made(pixels), made.body(scaled))
+    assert set(made.state_dict()) == {f"body.{name}" for name in made.body.state_dict()}
+
+
+# ------------------------------------------------------------------ models from elsewhere
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet.pt"
+    torch.save(network("torchvision:resnet18", classes=5).body.state_dict(), path)
+    return path
+
+
+def test_torchvision_repeats_grey_images(resnet_file: Path) -> None:
+    grey, colour = (network("torchvision:resnet18", s, 5, weights=resnet_file).eval() for s in ((1, 32, 32), COLOUR))
+    pixels = images((1, 32, 32))
+    assert grey(pixels).shape == (3, 5)
+    assert torch.equal(grey(pixels), colour(pixels.repeat(1, 3, 1, 1)))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_torchvision_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
+    torch.manual_seed(1)
+    saved = build({"name": "torchvision:resnet18"}, COLOUR, 5).eval()
+    path = tmp_path / f"mine{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(saved.body.state_dict(), path)
+    pixels = images(COLOUR)
+    read = from_params({"name": "torchvision:resnet18", "weights": str(path)}, COLOUR, 5).eval()
+    assert torch.equal(read(pixels), saved(pixels))
+    assert not torch.equal(network("torchvision:resnet18", classes=5).eval()(pixels), saved(pixels))
+
+
+def test_a_new_head_keeps_the_rest_of_the_weights(resnet_file: Path) -> None:
+    torch.manual_seed(7)
+    made = build({"name": "torchvision:resnet18", "weights": resnet_file, "new_head": True}, COLOUR, 4).body
+    torch.manual_seed(7)
+    fresh = build({"name": "torchvision:resnet18"}, COLOUR, 4).body.state_dict()
+    saved = read_weights(resnet_file)
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, (fresh if name.startswith("fc.") else saved)[name]), name
+    with refused(f"weights file {resnet_file}: expected fc.bias of shape (4,)", "found (5,)"):
+        network("torchvision:resnet18", classes=4, weights=resnet_file)
+
+
+def test_torchvision_with_auxiliary_heads_gives_logits() -> None:
+    made = network("torchvision:googlenet", (3, 64, 64), 5)
+    assert made.train()(images((3, 64, 64))).shape == (3, 5)
+
+
+def test_weights_are_not_read_for_a_network_that_gets_its_own(tmp_path: Path) -> None:
+    model = {"name": "torchvision:resnet18", "weights": tmp_path / "gone.pt", "new_head": True}
+    assert build(model, COLOUR, 5, files=False).parameter_count() > 0
+    with refused(f"weights file {tmp_path / 'gone.pt'}: expected a file, found nothing"):
+        build(model, COLOUR, 5)
+
+
+def test_timm_models(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    pixels = images((1, 32, 32))
+    made = network("timm:resnet18", (1, 32, 32), 5).eval()
+    logits, taps = made.tapped(pixels, ["layer2"])
+    assert (logits.shape, taps["layer2"].shape) == ((3, 5), (3, 128, 4, 4))
+    torch.save(made.body.state_dict(), tmp_path / "mine.pt")
+    torch.manual_seed(9)
+    model = {"name": "timm:resnet18", "weights": str(tmp_path / "mine.pt")}
+    assert torch.equal(from_params(model, (1, 32, 32), 5).eval()(pixels), logits)
+
+
+def test_timm_models_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with refused("params.yaml: teachers.big.model.name: model 'timm:resnet18' needs timm", "teachercache[timm]"):
+        from_params({"name": "timm:resnet18"}, COLOUR)
+
+
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_models.py").write_text(
+        """
+from __future__ import annotations
+from typing import Literal
+from pydantic import PositiveInt
+from torch import nn
+
+NUMBER = 3
+
+def net(shape, classes, *, width: PositiveInt, kind: Literal["a", "b"] = "a") -> nn.Module:
+    channels, rows, columns = shape
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * rows * columns, width), nn.Linear(width, classes))
+
+class Net(nn.Module):
+    def __init__(self, shape, classes, *, width: int = 3) -> None:
+        super().__init__()
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+
+
+def test_a_model_of_one_s_own(own_models: None) -> None:
+    made = from_params({"name": "own_models:net", "width": 13}, DIGIT, 4)
+    assert made(images(DIGIT)).shape == (3, 4)
+    assert made.parameter_count() == 65 * 13 + 14 * 4
+    assert made.tapped(images(DIGIT), ["1"])[1]["1"].shape == (3, 13)
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ({"name": "own_models:net"}, ["teachers.big.model.width: missing"]),
+        ({"name": "own_models:net", "width": 0}, ["teachers.big.model.width: expected greater than 0, found 0"]),
+        (
+            {"name": "own_models:net", "width": 2, "kind": "c"},
+            ["teachers.big.model.kind: expected 'a' or 'b', found 'c'"],
+        ),
+        ({"name": "own_models:net", "widht": 2}, ["teachers.big.model: unknown key 'widht'", "did you mean 'width'?"]),
+        ({"name": "own_models:nett"}, ["model.name: cannot import model 'own_models:nett'", "package.module:function"]),
+        ({"name": "no_models:net"}, ["model.name: cannot import model 'no_models:net'", "package.module:function"]),
+        ({"name": "own_models:NUMBER"}, ["model.name: ", "'own_models:NUMBER'", "package.module:function"]),
+        ({"name": "own_models:Net"}, ["model.name: ", "'own_models:Net'", "package.module:function"]),
+        ({"name": ".own_models:net"}, ["model.name: ", "'.own_models:net'", "package.module:function"]),
+        ({"name": "mpl"}, ["model.name: unknown model 'mpl': expected one of cnn", "did you mean 'mlp'?"]),
+        ({"name": "torchvision:resnet81"}, ["unknown torchvision model 'resnet81'", "did you mean 'resnet"]),
+        ({"name": "mlp", "widths": [3], "dropout": 1}, ["teachers.big.model.dropout: expected less than 1, found 1"]),
+    ],
+)
+def test_models_that_nobody_has_are_refused(own_models: None, model: dict[str, Any], parts: list[str]) -> None:
+    with refused("params.yaml: teachers.big.model", *parts):
+        from_params(model, DIGIT)
+
+
+# ------------------------------------------------------------------ weight files
+
+
+def two_layers(inputs: int = 4, hidden: int = 8, outputs: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.Linear(hidden, outputs))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_missing_weights_are_refused(tmp_path: Path, name: str) -> None:
+    with refused(f"weights file {tmp_path / name}: expected a file, found nothing; correct the path"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no weights, just text\n", b"\x80\x02\xff\xfe\xfd", b"PK\x03\x04" + b"\0" * 40, b"X0", b"."],
+    ids=["empty", "text", "pickle-like", "zip-like", "short", "stack"],
+)
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_garbage_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with refused(f"weights file {tmp_path / name}: expected a dict of tensors, found"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    (save_file if name.endswith(".safetensors") else torch.save)(two_layers().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with refused(f"weights file {path}: expected a dict of tensors, found"):
+        read_weights(path)
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_pickle_is_refused_and_not_executed(tmp_path: Path, how: str) -> None:
+    path, sprung = tmp_path / "w.pt", tmp_path / "sprung"
+    content = {"weight": torch.ones(2), "more": Trap(sprung)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with refused(f"weights file {path}: expected a dict of tensors, found"):
+        read_weights(path)
+    assert not sprung.exists()
+    if how == "torch":
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(path.read_bytes())
+    assert sprung.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [([torch.ones(2)], "list"), ({"epoch": 3}, "dict"), ({"state_dict": {"w": torch.ones(2)}}, "dict"), (3, "int")],
+)
+def test_files_of_anything_but_tensors_are_refused(tmp_path: Path, content: object, found: str) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with refused(
+        f"weights file {tmp_path / 'w.pt'}: expected a dict of tensors, found {found}", "export the state dict"
+    ):
+        read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    state = {"fine": torch.ones(2), "broken.weight": torch.tensor([1.0, value], dtype=dtype)}
+    save_file(state, tmp_path / "w.safetensors")
+    with refused("expected finite numbers, found NaN or inf in 'broken.weight'"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_wrong_names_and_shapes_are_named() -> None:
+    state = two_layers().state_dict()
+    renamed = {name.replace("1.weight", "head.weight"): value for name, value in state.items()}
+    with refused("w.pt: expected the 4 tensors of the architecture, found 2 names", "1.weight, head.weight"):
+        load_into(two_layers(), renamed, "w.pt")
+    with refused("w.pt: expected 0.weight of shape (8, 5), found (8, 4)", "correct the model's options"):
+        load_into(two_layers(inputs=5), state, "w.pt")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"outputs": 3, "inputs": 5}, {"hidden": 9}, {"inputs": 5}], ids=["two layers", "hidden", "first layer"]
+)
+def test_a_new_head_is_the_last_layer_only(sizes: dict[str, int]) -> None:
+    with refused("w.pt: expected", "of shape"):
+        load_into(two_layers(**sizes), two_layers().state_dict(), "w.pt", new_head=True)
+
+
+def test_loading_does_not_change_the_network_when_it_fails() -> None:
+    module = two_layers(outputs=3)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with refused("w.pt: expected 1.bias of shape (3,), found (2,)"):
+        load_into(module, {name: value + 1 for name, value in two_layers().state_dict().items()}, "w.pt")
+    torch.testing.assert_close(dict(module.state_dict()), before)
+
+
+# ------------------------------------------------------------------ saved networks
+
+MODEL = {"name": "cnn", "widths": [4, 6, 9], "dropout": 0.5, "mean": [0.3], "std": [0.2]}
+CARD = {"model": MODEL, "shape": list(GREY), "classes": list("abcdefg"), "accuracy": 0.5}
+CPU = torch.device("cpu")
+FIX = "run `teachercache train-teacher big`"
+
+
+def saved(folder: Path) -> Network:
+    torch.manual_seed(3)
+    made = build(MODEL, GREY, 7)
+    save_network(folder, made.state_dict(), CARD)
+    return made.eval()
+
+
+def test_a_saved_network_comes_back(tmp_path: Path) -> None:
+    made = saved(tmp_path)
+    back, card = load_network(tmp_path, CPU, FIX)
+    pixels = images(GREY)
+    assert torch.equal(back(pixels), made(pixels))
+    assert not back.training
+    assert {key: card[key] for key in CARD} == CARD
+    assert back.taps == made.taps
+
+
+def test_a_network_is_saved_in_the_same_bytes(tmp_path: Path) -> None:
+    made = saved(tmp_path / "first")
+    backwards = dict(reversed(made.state_dict().items()))
+    digest = save_network(tmp_path / "second", backwards, dict(reversed(CARD.items())))
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")]
+    assert files[0] == files[1]
+    assert set(files[0]) == {"weights.safetensors", "card.json"}
+    assert digest.encode() in files[0]["card.json"]
+
+
+@pytest.mark.parametrize("offset", [-1, -70, 0, 30])
+def test_a_flipped_byte_in_the_weights_is_refused(tmp_path: Path, offset: int) -> None:
+    saved(tmp_path)
+    path = tmp_path / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+    with refused(str(path), "expected", "found"):
+        load_network(tmp_path, CPU, FIX)
+
+
+def test_other_weights_than_the_card_s_are_refused(tmp_path: Path) -> None:
+    made = saved(tmp_path)
+    other = {name: value + 1 for name, value in made.state_dict().items()}
+    digest = save_network(tmp_path / "other", other, CARD)
+    (tmp_path / "other/weights.safetensors").replace(tmp_path / "weights.safetensors")
+    with refused(f"{tmp_path / 'weights.safetensors'}: expected SHA-256 ", FIX):
+        load_network(tmp_path, CPU, FIX)
+    assert digest not in (tmp_path / "card.json").read_text()
+
+
+@pytest.mark.parametrize("file", ["card.json", "weights.safetensors"])
+def test_half_a_network_is_refused(tmp_path: Path, file: str) -> None:
+    saved(tmp_path)
+    (tmp_path / file).unlink()
+    with refused(str(tmp_path / file), "found nothing"):
+        load_network(tmp_path, CPU, FIX)
+
+
+@pytest.mark.parametrize("card", [b"{}", b"[]", b"{"], ids=["no keys", "no mapping", "no JSON"])
+def test_a_card_that_is_none_is_refused(tmp_path: Path, card: bytes) -> None:
+    saved(tmp_path)
+    (tmp_path / "card.json").write_bytes(card)
+    with refused(str(tmp_path), FIX):
+        load_network(tmp_path, CPU, FIX)

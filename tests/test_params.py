@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.params import load, parse
+
+Study = dict[str, Any]
+
+
+def set_at(study: Study, key: str, value: object) -> Study:
+    """Set `a.b.c`; None deletes."""
+    *folders, last = key.split(".")
+    place = study
+    for folder in folders:
+        place = place[folder]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return study
+
+
+def test_the_default_study_is_valid() -> None:
+    study = load(Path(__file__).parent.parent / "params.yaml")
+    assert set(study.students) == {"baseline", "kd", "logits"}
+    assert study.students["kd"].losses["soft_targets"].options["temperature"] == 4.0
+
+
+def test_what_may_be_left_out_is_filled_in(study: Study) -> None:
+    made = parse(study)
+    assert made.teachers["big"].dataset == made.students["kd"].dataset == made.dumps["big-logits"].dataset == "digits"
+    assert made.students["kd"].losses["soft_targets"].reads == "big-logits"
+    assert made.dumps["big-logits"].format == "zarr"
+    assert made.dumps["big-logits"].options == {"dtype": "float32"}
+
+
+def test_a_dump_may_override_the_cache_section(study: Study) -> None:
+    study["dumps"]["big-logits"] |= {"format": "hdf5", "dtype": "float16"}
+    made = parse(study)
+    assert (made.dumps["big-logits"].format, made.dumps["big-logits"].options["dtype"]) == ("hdf5", "float16")
+
+
+def test_one_unnamed_dataset_is_called_default(study: Study) -> None:
+    study["dataset"] = study.pop("datasets")["digits"]
+    assert list(parse(study).datasets) == ["default"]
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path, study: Study) -> None:
+    text = "datasets: {d: {source: digits}}\nteachers: {t: {model: {name: mlp, widths: [4]}, optimizer: {name: adam, lr: 1e-4}, epochs: 1}}\n"
+    (tmp_path / "params.yaml").write_text(text)
+    assert load(tmp_path / "params.yaml").teachers["t"].optimizer.options["lr"] == 1e-4
+
+
+def test_sections_are_frozen(study: Study) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse(study).seed = 3  # type: ignore[misc]
+
+
+MISTAKES = [
+    ("sed", 1, "sed", "unknown key 'sed'", "did you mean 'seed'?"),
+    ("students.kd.epoch", 1, "students.kd", "unknown key 'epoch'", "did you mean 'epochs'?"),
+    ("students.kd.epochs", "many", "students.kd.epochs", "integer", "'many'"),
+    ("students.kd.epochs", 0, "students.kd.epochs", "greater than 0", "found 0"),
+    ("students.kd.steps", 5, "students.kd", "exactly one of epochs and steps", ""),
+    ("students.kd.model.name", "mpl", "students.kd.model.name", "unknown model 'mpl'", "did you mean 'mlp'?"),
+    ("students.kd.model.widths", ["a"], "students.kd.model.widths.0", "integer", "'a'"),
+    ("students.kd.model.depth", 3, "students.kd.model", "unknown key 'depth'", "widths"),
+    ("students.kd.model", None, "students.kd.model", "missing", ""),
+    ("students.kd.model.name", "torchvision:resnet19", "students.kd.model.name", "unknown torchvision model", "resnet18"),
+    ("students.kd.model.name", "nowhere:net", "students.kd.model.name", "cannot import model 'nowhere:net'", ""),
+    ("students.kd.optimizer", {"name": "adamm"}, "students.kd.optimizer.name", "unknown optimizer 'adamm'", "'adam'"),
+    ("students.kd.optimizer", {"name": "adam", "lr": -1}, "students.kd.optimizer.lr", "greater than 0", "-1"),
+    ("students.kd.schedule", "cosin", "students.kd.schedule.name", "unknown learning-rate schedule", "'cosine'"),
+    ("students.kd.losses.soft_target", {}, "students.kd.losses.soft_target", "unknown loss 'soft_target'", "soft_targets"),
+    ("students.kd.losses.soft_targets.temprature", 2, "students.kd.losses.soft_targets", "'temprature'", "'temperature'"),
+    ("students.kd.losses.soft_targets.form", "lk", "students.kd.losses.soft_targets.form", "'ce' or 'kl'", "'lk'"),
+    ("students.kd.losses.ce.weight", -1, "students.kd.losses.ce.weight", "a number from 0", "-1"),
+    ("students.kd.losses.ce.weight", {"name": "linear", "start": 1}, "students.kd.losses.ce.weight.end", "missing", ""),
+    ("students.kd.losses.ce.reads", "big-logits", "students.kd.losses.ce.reads", "reads no dump", ""),
+    ("students.kd.losses", {}, "students.kd.losses", "mapping of loss terms", ""),
+    ("students.kd.losses.soft_targets.reads", "big", "losses.soft_targets.reads", "'big' is a teacher", "one of its dumps"),
+    ("students.kd.losses.soft_targets.reads", "nobody", "losses.soft_targets.reads", "unknown dump 'nobody'", "big-logits"),
+    ("dumps", None, "students.kd.losses.soft_targets", "needs a dump of field 'logits'", "found none"),
+    ("dumps.big-logits.of", "bog", "dumps.big-logits.of", "unknown teacher or student 'bog'", "did you mean 'big'?"),
+    ("dumps.big-logits.field", "logit", "dumps.big-logits.field", "unknown field 'logit'", "'logits'"),
+    ("dumps.big-logits.dtype", "int8", "dumps.big-logits.dtype", "'float16' or 'float32'", "'int8'"),
+    ("dumps.big-logits.format", "npz", "dumps.big-logits.format", "'zarr' or 'hdf5'", "'npz'"),
+    ("datasets.digits.source", "digit", "datasets.digits.source", "unknown source 'digit'", "did you mean 'digits'?"),
+    ("datasets.digits.folds", {"count": 3, "test": 3}, "datasets.digits.folds", "0 to 2", "found 3"),
+    ("datasets.digits.sise", 3, "datasets.digits", "unknown key 'sise'", "did you mean 'size'?"),
+    ("datasets", {}, "datasets", "at least 1 item", ""),
+    ("datasets", None, "datasets", "missing", ""),
+    ("teachers.big.dataset", "mnist", "teachers.big.dataset", "unknown data set 'mnist'", "digits"),
+    ("teachers.both", {"members": ["big", "tiny"]}, "teachers.both.members", "unknown single teacher 'tiny'", "big"),
+    ("teachers.big.members", ["a", "b"], "teachers.big", "an ensemble has no model", ""),
+    ("teachers.big.weights", "w.safetensors", "teachers.big", "is not trained", "remove epochs"),
+    ("teachers.big.model", None, "teachers.big", "needs a model, or members", ""),
+    ("teachers.kd", {"model": {"name": "mlp", "widths": [2]}, "epochs": 1}, "students.kd", "also the name of a teacher", ""),
+    ("teachers.a b", {"model": {"name": "mlp", "widths": [2]}, "epochs": 1}, "teachers.a b", "match", ""),
+    ("teachers", ["big"], "teachers", "dictionary", ""),
+    ("report", {"baseline": "base"}, "report.baseline", "unknown student 'base'", "baseline"),
+    ("views", {"policy": "flip"}, "views.policy", "'none'", "'flip'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "names", "expected", "advice"), MISTAKES)
+def test_every_mistake_is_named(study: Study, key: str, value: object, names: str, expected: str, advice: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(set_at(study, key, value))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("params.yaml: ")
+    assert all(part in message for part in (names, expected, advice)), message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a: [", "valid YAML"), ("- a", "a mapping of sections"), ("seed: 1\nseed: 2", "duplicate key"), ("", "mapping")],
+)
+def test_a_file_that_is_no_study(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=expected):
+        load(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file; run from the study's folder"):
+        load(tmp_path / "params.yaml")
+
+
+def test_two_dumps_that_fit_must_be_chosen_between(study: Study) -> None:
+    study["dumps"]["other"] = {"field": "logits", "of": "big"}
+    with pytest.raises(InputError, match="reads: missing; expected one of big-logits, other"):
+        parse(study)
+
+
+def test_a_dump_on_another_data_set_is_refused(study: Study) -> None:
+    study["datasets"]["more"] = {"source": "digits"}
+    study["teachers"]["big"]["dataset"] = "digits"
+    study["dumps"]["big-logits"]["dataset"] = "more"
+    for student in study["students"].values():
+        student["dataset"] = "digits"
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    with pytest.raises(InputError, match="expected a dump on data set 'digits', found 'big-logits' on 'more'"):
+        parse(study)
+
+
+def test_a_dump_may_be_of_a_student(study: Study) -> None:
+    study["dumps"]["of-student"] = {"field": "logits", "of": "baseline", "of_seed": 1}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-student"
+    assert parse(study).dumps["of-student"].of_seed == 1
+    study["dumps"]["of-student"]["of_seed"] = 2
+    with pytest.raises(InputError, match=r"of_seed: expected 0 to 1, found 2"):
+        parse(study)
