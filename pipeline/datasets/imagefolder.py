@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit
 from pipeline.errors import InputError
 from pipeline.progress import track
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+# What damaged images and damaged, encrypted or unsupported zip members raise (RuntimeError: encrypted).
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 
 
@@ -90,7 +102,7 @@ def _pictures(root: Path) -> list[Picture]:
 def _in_zip(path: Path) -> list[Picture]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
         raise InputError(str(path), expected="a whole zip file", found=str(error), fix="fetch it again") from None
     # `name=name` binds each name now; the archive stays open for as long as one of them lives.
     return [
@@ -145,7 +157,12 @@ def _read(picture: Picture, size: int | None, grey: bool) -> Pixels:
     try:
         with Image.open(io.BytesIO(picture.read())) as image:
             return fit(image, size, grey=grey)
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
+        # Pillow's own words for this name the buffer's address in memory.
+        found = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InputError(
-            picture.where, expected="an image", found=str(error), fix="remove the file or replace it"
+            picture.where,
+            expected="an image",
+            found=found or "a file that ends too early",
+            fix="remove the file or replace it",
         ) from None

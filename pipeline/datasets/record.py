@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -49,8 +50,12 @@ class Dataset:
             raise InputError(
                 what, expected="uint8 images (N, C, H, W)", found=f"{self.images.dtype} {self.images.shape}"
             )
-        if self.labels.shape != (count,) or self.labels.dtype != np.int64 or self.origin.shape != (count,):
+        if self.labels.shape != (count,) or self.labels.dtype != np.int64:
             raise InputError(what, expected=f"{count} int64 labels", found=f"{self.labels.dtype} {self.labels.shape}")
+        if self.origin.shape != (count,) or self.origin.dtype != np.int64:
+            raise InputError(
+                what, expected=f"{count} int64 rows of origin", found=f"{self.origin.dtype} {self.origin.shape}"
+            )
         if not 0 < self.bounds[0] <= self.bounds[1] <= count:
             raise InputError(
                 what, expected="at least one training image", found=f"splits that end at {(*self.bounds, count)}"
@@ -61,7 +66,7 @@ class Dataset:
                 expected=f"labels in 0..{len(self.classes) - 1}",
                 found=f"{self.labels.min()}..{self.labels.max()}",
             )
-        object.__setattr__(self, "fingerprint", fingerprint(self.images, self.labels, self.bounds))
+        object.__setattr__(self, "fingerprint", fingerprint(self.images, self.labels, self.bounds, len(self.classes)))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,12 +92,14 @@ class Dataset:
             "shape": list(self.shape),
             "bounds": list(self.bounds),
             "classes": list(self.classes),
+            "origin_sha256": hashlib.sha256(np.ascontiguousarray(self.origin.astype("<i8"))).hexdigest(),
         }
 
 
-def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], bounds: tuple[int, int]) -> str:
-    """SHA-256 over pixels, labels, their order and the split: two equal ones train alike."""
-    digest = hashlib.sha256(canonical_json({"shape": list(images.shape), "bounds": list(bounds)}))
+def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
+    """SHA-256 over pixels, labels, their order, the split and the number of classes: two equal ones train alike."""
+    header = {"shape": list(images.shape), "bounds": list(bounds), "classes": classes}
+    digest = hashlib.sha256(canonical_json(header))
     digest.update(np.ascontiguousarray(images))
     digest.update(np.ascontiguousarray(labels.astype("<i8")))
     return digest.hexdigest()
@@ -120,14 +127,18 @@ def load(folder: Path) -> Dataset:
         images, labels, origin = (
             np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("images", "labels", "origin")
         )
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"prepared data in {folder}", expected="whole .npy files", found=str(error), fix=fix) from None
-    dataset = Dataset(images, labels, tuple(card["bounds"]), tuple(card["classes"]), origin, card["name"])
-    if dataset.card() != card:
+    try:
+        dataset = Dataset(images, labels, tuple(card["bounds"]), tuple(card["classes"]), origin, card["name"])
+        differing = [key for key, value in dataset.card().items() if card[key] != value]
+    except (KeyError, TypeError, IndexError) as error:
         raise InputError(
-            f"prepared data in {folder}",
-            expected=f"fingerprint {card['fingerprint'][:12]}",
-            found=dataset.fingerprint[:12],
-            fix=fix,
+            f"{folder / 'dataset.json'}", expected="the card of a data set", found=repr(error), fix=fix
+        ) from None
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"prepared data in {folder}", expected=f"{key} {card[key]}", found=str(dataset.card()[key]), fix=fix
         )
     return dataset

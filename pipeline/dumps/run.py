@@ -53,7 +53,7 @@ def dump(
             test_accuracy=teacher.card["test_accuracy"],
             test_accuracy_per_class=teacher.card["test_accuracy_per_class"],
         ),
-        "dataset": DatasetInfo(**dataset.card()),
+        "dataset": DatasetInfo.model_validate({key: dataset.card()[key] for key in DatasetInfo.model_fields}),
         "views": ViewsInfo(policy="none", count=1),
         "batch": batch,
     }

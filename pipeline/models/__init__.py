@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
+from pipeline.errors import InputError
 from pipeline.models.network import Network
 from pipeline.registry import Registry
 
@@ -22,8 +26,10 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
         return named(attribute)
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"cannot import model {name!r}: {error}; expected package.module:function") from None
+    if not inspect.isfunction(function):
+        raise ValueError(f"model {name!r} is no function; expected package.module:function")
     return function
 
 
@@ -54,5 +60,25 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
     options = {key: value for key, value in model.items() if key not in ("name", "mean", "std")}
     if not files:
         options = {key: value for key, value in options.items() if key not in ("weights", "new_head")}
-    body = MODELS.function(model["name"])(shape, classes, **options)
-    return Network(body, model.get("mean"), model.get("std"))
+    mean, std = model.get("mean"), model.get("std")
+    for key, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (1, shape[0]):
+            raise InputError(
+                f"model {model['name']}: {key}", expected=f"{shape[0]} numbers, one a channel", found=str(len(values))
+            )
+    if mean and std and len(mean) != len(std):
+        raise InputError(
+            f"model {model['name']}: mean and std", expected="equally many numbers", found=f"{len(mean)} and {len(std)}"
+        )
+    try:
+        body = MODELS.function(model["name"])(shape, classes, **options)
+        network = Network(body, mean, std)
+        with torch.no_grad():  # two black images tell whether the options suit the shape
+            probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
+    except RuntimeError as error:
+        raise InputError(
+            f"model {model['name']}", expected=f"options that suit images of {shape}", found=str(error)
+        ) from None
+    if probe.shape != (2, classes):
+        raise InputError(f"model {model['name']}", expected=f"logits (2, {classes})", found=str(tuple(probe.shape)))
+    return network.train()

@@ -70,14 +70,15 @@ class Network(nn.Module):
         """
         activations: dict[str, Tensor] = {}
         modules = dict(self.body.named_modules())
-        handles = []
-        for name in names:
-            path = self.taps.get(name, name)
+        paths = {name: self.taps.get(name, name) for name in names}
+        for name, path in paths.items():
             if path not in modules or not path:
                 raise InputError(unknown("tap", name, [*self.taps, *(m for m in modules if m)]))
+        handles = []
+        for name, path in paths.items():
 
             def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                activations[name] = output
+                activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
 
             handles.append(modules[path].register_forward_hook(keep))
         try:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import nn
 
+from pipeline.errors import InputError
 from pipeline.models.network import Layers
 
 TEACHER = (32, "M", 64, "M", 128, 128, "G", "M", 256, 256, "M", 256, 256, "M")
@@ -41,6 +42,8 @@ def vgg_guided(
             parts[f"pool{pools}"] = nn.MaxPool2d(2)
             height, width = height // 2, width // 2
         elif isinstance(layer, str):
+            if not parts:
+                raise InputError("layers", expected=f"a layer before the mark {layer}", found="none")
             taps["hint"] = next(reversed(parts))
         else:
             convolutions += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from pickle import UnpicklingError  # only the exception: nothing is unpickled
 
@@ -27,7 +28,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"weights file {path}", expected="a file", found="nothing", fix="correct the path") from None
-    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+    except (
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        EOFError,
+        OSError,
+        struct.error,
+    ) as error:
         found = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=found, fix=fix) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -57,7 +69,7 @@ def load_into(module: nn.Module, state: dict[str, Tensor], what: str, *, new_hea
     differing = sorted(own.keys() ^ state.keys())
     reshaped = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
     heads = {name.rpartition(".")[0] for name in reshaped}
-    if new_head and not differing and len(heads) == 1:
+    if new_head and not differing and heads == {list(own)[-1].rpartition(".")[0]}:
         state = {**state, **{name: own[name] for name in reshaped}}
         reshaped = []
     if differing:
