@@ -25,8 +25,8 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline.losses import Recipe, Term
-from pipeline.models import build
+from pipeline.losses.recipe import Recipe, Term
+from pipeline.models.build import build
 from pipeline.optimizers import constant
 from pipeline.rows import Rows, Splits
 from pipeline.schedules import constant as steady

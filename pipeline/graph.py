@@ -13,15 +13,20 @@ from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
-from pipeline.sections import DumpParams, StudentParams, Study, TeacherParams
+from pipeline.references import taught_in_order
+from pipeline.sections import DumpParams, ModelParams, StudentParams, Study, TeacherParams
 
-NETWORK = ("pipeline.models.network", "pipeline.models.saved", "pipeline.models.weights")
-TRAINING = (*NETWORK, "pipeline.training", "pipeline.rows", "pipeline.optimizers", "pipeline.seeds")
+NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
+TRAINING = (
+    *NETWORK,
+    *(f"pipeline.{name}" for name in ("training", "rows", "optimizers", "seeds", "curves")),
+    "stages.run",
+)
 READING = ("pipeline.cache.manifest", "pipeline.cache.reader")
 WRITING = ("pipeline.cache.blocks", "pipeline.cache.manifest", "pipeline.cache.writer")
 STORES = {"zarr": "pipeline.cache.zarr_store", "hdf5": "pipeline.cache.hdf5_store"}
 RECORD = ("pipeline.datasets.record",)
-REPORT = ("pipeline.report", "pipeline.figures", "pipeline.statistics")
+REPORT = ("pipeline.report", "pipeline.figures", "pipeline.statistics", "pipeline.curves", "stages.report")
 
 
 @dataclass(frozen=True)
@@ -74,40 +79,45 @@ class _Compiler:
             deps=("params.yaml",),
         )
         yield from map(self.prepare, self.study.datasets)
-        yield from map(self.teacher, self.study.teachers)
-        dumps = dict(self.study.dumps)
-        # A dump of a student comes after that student, a dump of a teacher before all students.
-        of_teachers = [name for name, dump in dumps.items() if dump.of in self.study.teachers]
-        yield from map(self.dump, of_teachers)
-        yield from map(self.student, self.study.students)
-        yield from map(self.dump, (name for name in dumps if name not in of_teachers))
+        members_first = sorted(self.study.teachers, key=lambda name: self.study.teachers[name].members is not None)
+        yield from map(self.teacher, members_first)
+        yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.study.teachers))
+        for student in taught_in_order(self.study):
+            yield self.student(student)
+            yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of == student))
         yield self.report()
 
     def prepare(self, name: str) -> Stage:
         params = self.study.datasets[name]
-        # A folder inside the study is a dependency; one on another disk is not DVC's to watch.
-        root = (params.root,) if params.root and not Path(params.root).expanduser().is_absolute() else ()
         return Stage(
             f"prepare-{name}",
             f"teachercache prepare {name}",
             "Data sets",
             modules=_modules(
-                SOURCES.module(params.source), "pipeline.datasets.raw", "pipeline.datasets.split", *RECORD
+                SOURCES.module(params.source),
+                "pipeline.datasets.prepare",
+                "pipeline.datasets.raw",
+                "pipeline.datasets.split",
+                "stages.prepare",
+                *RECORD,
             ),
-            deps=root,
+            deps=_files(params.root),
             params=self.keys(f"datasets.{name}" if "datasets" in self.raw else "dataset"),
             outs=(self.path(self.layout.prepared(name)),),
         )
 
     def teacher(self, name: str) -> Stage:
         params = self.study.teachers[name]
-        weights = (params.weights.as_posix(),) if params.weights and not params.weights.is_absolute() else ()
         return Stage(
             f"train-teacher-{name}",
             f"teachercache train-teacher {name}",
             "Teachers",
-            modules=_modules("pipeline.teacher", *TRAINING, *RECORD, model_module(params)),
-            deps=(self.prepared(params), *weights, *self.teachers(params.members or ())),
+            modules=_modules("pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, model_module(params)),
+            deps=(
+                self.prepared(params),
+                *_files(params.weights, *_paths(params)),
+                *self.teachers(params.members or ()),
+            ),
             params=self.keys("seed", f"teachers.{name}"),
             outs=(self.path(self.layout.teacher(name)),),
             metrics=(self.path(self.layout.metrics("teachers", name)),),
@@ -129,6 +139,7 @@ class _Compiler:
                 "pipeline.dumps.field",
                 "pipeline.dumps.run",
                 "pipeline.teacher",
+                "stages.dump",
                 *NETWORK,
                 *RECORD,
                 *WRITING,
@@ -151,16 +162,23 @@ class _Compiler:
             "Students: from the cache alone",
             modules=_modules(
                 "pipeline.student",
+                "pipeline.statistics",
+                "stages.train_student",
                 *TRAINING,
                 *RECORD,
                 model_module(params),
                 "pipeline.schedules",
+                "pipeline.losses.recipe",
                 "pipeline.losses.step",
                 *terms,
                 *(READING if dumps else ()),
                 *stores,
             ),
-            deps=(self.prepared(params), *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps))),
+            deps=(
+                self.prepared(params),
+                *_files(*_paths(params)),
+                *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
+            ),
             params=self.keys("seed", "views", f"students.{name}"),
             outs=(self.path(self.layout.student(name)),),
             metrics=(self.path(self.layout.metrics("students", name)),),
@@ -204,6 +222,18 @@ def model_module(params: TeacherParams | StudentParams) -> str | None:
     prefix = params.model.name.partition(":")[0]
     outside = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
     return MODELS.module(params.model.name) or outside
+
+
+def _paths(params: TeacherParams | StudentParams) -> tuple[Path, ...]:
+    """The files that a model's options name (`weights`)."""
+    options = params.model.options_beyond(ModelParams).values() if params.model else ()
+    return tuple(value for value in options if isinstance(value, Path))
+
+
+def _files(*paths: Path | str | None) -> tuple[str, ...]:
+    """Those inside the study: a file on another disk is not DVC's to watch."""
+    given = [Path(path).expanduser() for path in paths if path]
+    return tuple(path.as_posix() for path in given if not path.is_absolute())
 
 
 def _modules(*names: str | None) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ def complete(study: Study) -> Study:
             }
         }
     )
+    taught_in_order(known)
     baseline = study.report.baseline
     if baseline is not None and baseline not in students:
         raise ValueError("report.baseline: " + unknown("student", baseline, students))
@@ -111,3 +112,27 @@ def _reads(study: Study, student: str, loss: str, term: TermParams) -> str | Non
             f"{key}.reads: expected a dump on data set {dataset!r}, found {term.reads!r} on {dump.dataset!r}"
         )
     return term.reads
+
+
+def taught_in_order(study: Study) -> list[str]:
+    """The students, each after those whose dumps it reads.
+
+    Raises:
+        ValueError: a student is taught by itself, directly or through others.
+    """
+    order: list[str] = []
+
+    def visit(name: str, pupils: tuple[str, ...]) -> None:
+        if name in pupils:
+            circle = " <- ".join((*pupils[pupils.index(name) :], name))
+            raise ValueError(f"students.{name}.losses: expected other teachers than itself, found {circle}")
+        if name not in order:
+            for term in study.students[name].losses.values():
+                source = study.dumps[term.reads].of if term.reads else None
+                if source in study.students:
+                    visit(str(source), (*pupils, name))
+            order.append(name)
+
+    for name in study.students:
+        visit(name, ())
+    return order

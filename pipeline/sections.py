@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from pipeline.cache.manifest import Format
-from pipeline.datasets import SOURCES, Amount, First, Folds
+from pipeline.datasets import SOURCES
+from pipeline.datasets.split import Amount, First, Folds
 from pipeline.dumps import FIELDS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.losses import Outputs, Recipe
-from pipeline.models import Network, build
+from pipeline.losses.recipe import Recipe
+from pipeline.losses.step import Outputs
+from pipeline.models.build import build
+from pipeline.models.network import Network
 from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
 from pipeline.seeds import derive, seeded
 from pipeline.statistics import summary

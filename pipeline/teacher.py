@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.datasets import Dataset
+from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
 from pipeline.files import digest_of, read_json
-from pipeline.models import Network, build
+from pipeline.models.build import build
+from pipeline.models.network import Network
 from pipeline.models.saved import load_network
 from pipeline.models.weights import load_into, read_weights
 from pipeline.rows import Splits

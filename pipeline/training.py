@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pipeline.errors import InputError
-from pipeline.models import Network
+from pipeline.models.network import Network
 from pipeline.rows import Rows, evaluate
 from pipeline.seeds import derive, seeded
 

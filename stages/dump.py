@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from pipeline import datasets
 from pipeline.cache import Format
+from pipeline.datasets.record import load
 from pipeline.device import resolve
 from pipeline.dumps.run import dump as compute
 from pipeline.errors import InputError
@@ -31,7 +31,7 @@ def run_dump(study: Study, dump: str, field: str, device: str) -> str:
             fix=f"run `teachercache dump-{spec.field} {dump}`",
         )
     layout, stage = Layout(Path()), f"dump-{field}-{dump}"
-    dataset = datasets.load(layout.prepared(str(spec.dataset)))
+    dataset = load(layout.prepared(str(spec.dataset)))
     folder, fix = network_folder(layout, study, spec.of, spec.of_seed)
     manifest = compute(
         load_teacher(folder, resolve(device), fix),

@@ -16,15 +16,17 @@ def prepare(
 ) -> None:
     """Read a data set's files, split them, and write the arrays that all later stages read."""
     study = cli.open_study(params)
-    from pipeline import datasets
+    from pipeline.datasets.prepare import prepare as make
+    from pipeline.datasets.raw import Place
+    from pipeline.datasets.record import SPLITS, save
     from pipeline.files import locked, publish
     from pipeline.layout import Layout
 
     spec = cli.named(study.datasets, "datasets", dataset)
     layout, stage = Layout(Path()), f"prepare-{dataset}"
-    place = datasets.Place(spec.folder or spec.source, spec.root, spec.download)
+    place = Place(spec.folder or spec.source, spec.root, spec.download)
     with cli.timed(stage), locked(layout.work(f"{stage}.lock")):
-        prepared = datasets.prepare(
+        prepared = make(
             dataset,
             spec.source,
             place,
@@ -36,9 +38,9 @@ def prepare(
             seed=spec.seed,
             options=spec.options,
         )
-        datasets.save(prepared, layout.work(stage))
+        save(prepared, layout.work(stage))
         publish(layout.work(stage), layout.prepared(dataset))
-    sizes = ", ".join(f"{len(prepared.labels[prepared.rows(split)])} {split}" for split in datasets.SPLITS)
+    sizes = ", ".join(f"{len(prepared.labels[prepared.rows(split)])} {split}" for split in SPLITS)
     typer.echo(f"{dataset}: {sizes} images of {prepared.shape}, {len(prepared.classes)} classes")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from pipeline import __version__, cache
 from pipeline.cache import Cache
 from pipeline.curves import Curves
-from pipeline.datasets import Dataset
+from pipeline.datasets.record import Dataset
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove
 from pipeline.layout import Layout
-from pipeline.losses import Recipe, Term
+from pipeline.losses.recipe import Recipe, Term
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.progress import progress_bar
 from pipeline.schedules import schedule

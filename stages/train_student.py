@@ -22,7 +22,8 @@ def train_student(
 ) -> None:
     """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
     study = cli.open_study(params)
-    from pipeline import __version__, datasets
+    from pipeline import __version__
+    from pipeline.datasets.record import load
     from pipeline.device import resolve
     from pipeline.files import write_json
     from pipeline.layout import Layout
@@ -34,7 +35,7 @@ def train_student(
     spec = cli.named(study.students, "students", student)
     layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
     with cli.timed(stage):
-        dataset = datasets.load(layout.prepared(str(spec.dataset)))
+        dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
         loss = recipe(spec, regime(spec).epochs_for(len(splits.train)))
         caches = {dump: open_dump(study, dump, dataset) for dump in loss.dumps}

@@ -24,7 +24,7 @@ def train_teacher(
 ) -> None:
     """Train a teacher (or take one from a file, or join members) and measure it on the test part."""
     study = cli.open_study(params)
-    from pipeline import datasets
+    from pipeline.datasets.record import load
     from pipeline.device import resolve
     from pipeline.files import write_json
     from pipeline.layout import Layout
@@ -36,7 +36,7 @@ def train_teacher(
     spec = cli.named(study.teachers, "teachers", teacher)
     layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
     with cli.timed(stage):
-        dataset = datasets.load(layout.prepared(str(spec.dataset)))
+        dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
         decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, where.type
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:

@@ -20,8 +20,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from pipeline.datasets import Dataset
 from pipeline.datasets.raw import Raw
+from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
 
 # Read when the tests are collected: some of them set the variable.

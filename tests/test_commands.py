@@ -20,7 +20,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
-from pipeline import cache, datasets
+from pipeline import cache
+from pipeline.datasets import record
 from pipeline.files import locked
 
 Capture = pytest.CaptureFixture[str]
@@ -169,8 +170,8 @@ def test_a_cache_of_another_teacher_is_refused(run: Run, capsys: Capture, copy_o
 def test_a_cache_of_another_class_count_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
     """The same pixels and labels under a class more."""
     folder = copy_of / "data/prepared/digits"
-    digits = datasets.load(folder)
-    datasets.save(replace(digits, classes=(*digits.classes, "ten")), folder)
+    digits = record.load(folder)
+    record.save(replace(digits, classes=(*digits.classes, "ten")), folder)
     assert "dataset.classes expected ['0', '1'" in refused(run, capsys, copy_of, "train-student", "kd")
     assert "its 10 classes" in refused(run, capsys, copy_of, "dump-logits", "big-logits")
 

@@ -30,9 +30,11 @@ from data_files import (
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
-from pipeline.datasets import SOURCES, SPLITS, Amount, Dataset, First, Folds, Place, load, prepare, save
-from pipeline.datasets.raw import Raw
-from pipeline.datasets.split import split
+from pipeline.datasets import SOURCES
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.raw import Place, Raw
+from pipeline.datasets.record import SPLITS, Dataset, load, save
+from pipeline.datasets.split import Amount, First, Folds, split
 from pipeline.params import parse
 
 FAMILY = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "notmnist": None}

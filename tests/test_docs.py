@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, Run, write_study
 
 from pipeline import losses
-from pipeline.losses import Outputs
+from pipeline.losses.step import Outputs
 from pipeline.registry import Registry
 
 

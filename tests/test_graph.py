@@ -62,7 +62,10 @@ def test_each_stage_depends_on_exactly_what_it_reads(study: dict[str, Any]) -> N
 
 def test_stages_stand_in_flow_order(study: dict[str, Any]) -> None:
     study["dumps"]["of-student"] = {"field": "logits", "of": "baseline"}
+    study["students"] = {"first": {**study["students"]["kd"]}, **study["students"]}
+    study["students"]["first"]["losses"] = {"logits_mse": {"reads": "of-student"}}
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    study["teachers"] = {"both": {"members": ["big", "more"]}, **study["teachers"], "more": study["teachers"]["big"]}
     made: dict[str, int] = {}
     for place, stage in enumerate(graph.stages(parse(study), study)):
         for dep in stage.deps:
@@ -86,6 +89,8 @@ def test_files_are_dependencies_where_they_lie_in_the_study(study: dict[str, Any
     stages = compiled(study)["stages"]
     assert "images" in stages["prepare-digits"]["deps"]
     assert "ready.safetensors" in stages["train-teacher-ready"]["deps"]
+    study["students"]["kd"]["model"] = {"name": "torchvision:resnet18", "weights": "resnet.pt"}
+    assert "resnet.pt" in compiled(study)["stages"]["train-student-kd"]["deps"]
     assert {"data/teachers/big", "data/teachers/ready"} < set(stages["train-teacher-both"]["deps"])
     study["datasets"]["digits"]["root"] = "/elsewhere/images"
     assert "/elsewhere/images" not in compiled(study)["stages"]["prepare-digits"]["deps"]

@@ -69,10 +69,10 @@ def test_the_cache_knows_neither() -> None:
 @pytest.mark.parametrize(
     ("room", "contracts"),
     [
-        ("datasets", {"raw", "record", "split"}),
-        ("models", {"network", "weights", "saved"}),
+        ("datasets", {"raw", "record", "split", "prepare"}),
+        ("models", {"network", "weights", "saved", "build"}),
         ("dumps", {"field", "run"}),
-        ("losses", {"step"}),
+        ("losses", {"step", "recipe"}),
     ],
 )
 def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> None:

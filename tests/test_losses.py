@@ -8,10 +8,12 @@ import reference
 import torch
 from torch import Tensor
 
-from pipeline.losses import Outputs, Recipe, Term, field_of
+from pipeline.losses import field_of
 from pipeline.losses.ce import ce
 from pipeline.losses.logits_mse import logits_mse
+from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.soft_targets import soft_targets
+from pipeline.losses.step import Outputs
 from pipeline.schedules import constant, linear
 
 

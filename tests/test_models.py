@@ -12,7 +12,9 @@ from data_files import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.models import MODELS, Network, build
+from pipeline.models import MODELS
+from pipeline.models.build import build
+from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights

@@ -150,6 +150,15 @@ def test_a_dump_on_another_data_set_is_refused(study: Study) -> None:
         parse(study)
 
 
+def test_a_student_cannot_teach_itself(study: Study) -> None:
+    study["dumps"] |= {"of-kd": {"field": "logits", "of": "kd"}, "of-base": {"field": "logits", "of": "baseline"}}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-base"
+    parse(study)
+    study["students"]["baseline"]["losses"] = {"logits_mse": {"reads": "of-kd"}}
+    with pytest.raises(InputError, match=r"students\.baseline\.losses: .*found baseline <- kd <- baseline"):
+        parse(study)
+
+
 def test_a_dump_may_be_of_a_student(study: Study) -> None:
     study["dumps"]["of-student"] = {"field": "logits", "of": "baseline", "of_seed": 1}
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-student"

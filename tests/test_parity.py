@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.optim import Adam
 
 from pipeline import cache, training
-from pipeline.datasets import Dataset, Place, prepare
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.raw import Place
+from pipeline.datasets.record import Dataset
 from pipeline.dumps.run import dump
-from pipeline.losses import Recipe, Term
-from pipeline.models import build
+from pipeline.losses.recipe import Recipe, Term
+from pipeline.models.build import build
 from pipeline.optimizers import constant
 from pipeline.rows import Splits
 from pipeline.schedules import constant as steady

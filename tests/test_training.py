@@ -13,10 +13,12 @@ from torch.nn import functional
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from pipeline.datasets import Place, prepare
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
 from pipeline.errors import InputError
-from pipeline.models import Network, build
+from pipeline.models.build import build
+from pipeline.models.network import Network
 from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
 from pipeline.training import Batch, Fitted, History, Regime, fit
 

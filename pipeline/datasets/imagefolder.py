@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -64,6 +65,14 @@ def imagefolder(
     """
     root = place.find()
     pictures = sorted(_pictures(root), key=lambda picture: (picture.path.as_posix(), picture.where))
+    for picture, following in pairwise(pictures):
+        if picture.path == following.path:
+            raise InputError(
+                f"image folder {root}",
+                expected="each image once",
+                found=f"{picture.where} and {following.where}",
+                fix="keep the zip or the folder, not both",
+            )
     train = _by_class(pictures, train_folder, root)
     test = _by_class(pictures, test_folder, root) if test_folder else {}
     if test and test.keys() != train.keys():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipeline.cache.blocks import plan_store
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Format, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.writer import write_cache
-from pipeline.datasets import Dataset
+from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.teacher import Teacher, refuse_other_images
 

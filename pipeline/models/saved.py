@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.files import read_json, sha256_of, write_bytes, write_json
-from pipeline.models import build
+from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.models.weights import load_into, read_weights
 

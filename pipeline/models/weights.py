@@ -40,7 +40,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         OSError,
         struct.error,
     ) as error:
-        found = str(error).partition("\n")[0] or type(error).__name__
+        # PyTorch's own words for a refused pickle tell how to load it all the same.
+        pickled = isinstance(error, UnpicklingError)
+        found = "pickled objects" if pickled else str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=found, fix=fix) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=type(state).__name__, fix=fix)

@@ -1,0 +1,50 @@
+"""From a model's parameters to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pipeline.errors import InputError
+from pipeline.models import MODELS
+from pipeline.models.network import Network
+
+
+def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True) -> Network:
+    """A network with fresh weights, drawn from torch's global generator (seed it first).
+
+    Args:
+        model: `name`, the input scaling `mean` and `std` (per channel, or None), and the
+            options of that architecture.
+        shape: (C, H, W) of the images.
+        classes: outputs.
+        files: read the weight files that options name; False when the weights come from
+            elsewhere anyway and the files need not be there.
+    """
+    options = {key: value for key, value in model.items() if key not in ("name", "mean", "std")}
+    if not files:
+        options = {key: value for key, value in options.items() if key not in ("weights", "new_head")}
+    mean, std = model.get("mean"), model.get("std")
+    for key, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) not in (1, shape[0]):
+            raise InputError(
+                f"model {model['name']}: {key}", expected=f"{shape[0]} numbers, one a channel", found=str(len(values))
+            )
+    if mean and std and len(mean) != len(std):
+        raise InputError(
+            f"model {model['name']}: mean and std", expected="equally many numbers", found=f"{len(mean)} and {len(std)}"
+        )
+    try:
+        body = MODELS.function(model["name"])(shape, classes, **options)
+        network = Network(body, mean, std)
+        with torch.no_grad():  # two black images tell whether the options suit the shape
+            probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
+    except RuntimeError as error:
+        raise InputError(
+            f"model {model['name']}", expected=f"options that suit images of {shape}", found=str(error)
+        ) from None
+    if probe.shape != (2, classes):
+        raise InputError(f"model {model['name']}", expected=f"logits (2, {classes})", found=str(tuple(probe.shape)))
+    return network.train()
