@@ -17,7 +17,7 @@ def resolve(device: str) -> torch.device:
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
         raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=device)
     if kind == "cuda":
         if int(index or 0) >= torch.cuda.device_count():

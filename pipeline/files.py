@@ -7,8 +7,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,22 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, canonical_json(value))
 
 
-def read_json(path: Path, fix: str) -> Any:
+def read_json(path: Path, fix: str, keys: Iterable[str] = ()) -> Any:
     """Read a JSON file that an earlier stage wrote.
 
     Raises:
-        InputError: it is missing or is no JSON; `fix` says how to make it.
+        InputError: it is missing, is no JSON, or lacks one of `keys`; `fix` says how to make it.
     """
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(str(path), expected="a file made by an earlier stage", found="nothing", fix=fix) from None
     except ValueError as error:
         raise InputError(str(path), expected="JSON", found=str(error), fix=fix) from None
+    missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+    if missing:
+        raise InputError(str(path), expected=f"the key {missing[0]!r}", found="none such", fix=fix)
+    return value
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -131,14 +136,15 @@ def explained(error: OSError) -> InputError | None:
     where = str(error.filename) if error.filename else "the output folder"
     # HDF5 reports the number only inside its message.
     number = error.errno or next((n for n in (errno.ENOSPC, errno.EDQUOT) if f"errno = {n}," in str(error)), None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    cut_short = re.search(r"\d+ requested and \d+ written", str(error))  # numpy's words, without a number
+    if number in (errno.ENOSPC, errno.EDQUOT) or cut_short:
         return InputError(
             "disk full while writing " + where, fix="nothing half-written was published; free some space and run again"
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(
             where,
-            expected="permission to write here",
+            expected="permission to read and write here",
             found=os.strerror(number),
             fix="change the folder's owner or mode, or run from a folder of your own",
         )

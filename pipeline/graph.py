@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.cache.stores import STORES
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
 from pipeline.errors import InputError
@@ -24,9 +27,15 @@ TRAINING = (
 )
 READING = ("pipeline.cache.manifest", "pipeline.cache.reader")
 WRITING = ("pipeline.cache.blocks", "pipeline.cache.manifest", "pipeline.cache.writer")
-STORES = {"zarr": "pipeline.cache.zarr_store", "hdf5": "pipeline.cache.hdf5_store"}
 RECORD = ("pipeline.datasets.record",)
-REPORT = ("pipeline.report", "pipeline.figures", "pipeline.statistics", "pipeline.curves", "stages.report")
+REPORT = (
+    "pipeline.report",
+    "pipeline.figures",
+    "pipeline.statistics",
+    "pipeline.curves",
+    "stages.report",
+    "stages.run",
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class _Compiler:
                 "pipeline.datasets.raw",
                 "pipeline.datasets.split",
                 "stages.prepare",
+                "stages.run",
                 *RECORD,
             ),
             deps=_files(params.root),
@@ -143,7 +153,7 @@ class _Compiler:
                 *NETWORK,
                 *RECORD,
                 *WRITING,
-                STORES[str(params.format)],
+                _store(params),
                 *map(model_module, networks),
             ),
             deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
@@ -155,7 +165,7 @@ class _Compiler:
         params = self.study.students[name]
         dumps = [term.reads for term in params.losses.values() if term.reads]
         terms = [TERMS.module(loss) for loss in params.losses]
-        stores = [STORES[str(self.study.dumps[dump].format)] for dump in dumps]
+        stores = [_store(self.study.dumps[dump]) for dump in dumps]
         return Stage(
             f"train-student-{name}",
             f"teachercache train-student {name}",
@@ -224,6 +234,11 @@ def model_module(params: TeacherParams | StudentParams) -> str | None:
     return MODELS.module(params.model.name) or outside
 
 
+def _store(dump: DumpParams) -> str:
+    assert dump.format is not None  # `references.complete` has filled it in
+    return STORES[dump.format]
+
+
 def _paths(params: TeacherParams | StudentParams) -> tuple[Path, ...]:
     """The files that a model's options name (`weights`)."""
     options = params.model.options_beyond(ModelParams).values() if params.model else ()
@@ -232,8 +247,8 @@ def _paths(params: TeacherParams | StudentParams) -> tuple[Path, ...]:
 
 def _files(*paths: Path | str | None) -> tuple[str, ...]:
     """Those inside the study: a file on another disk is not DVC's to watch."""
-    given = [Path(path).expanduser() for path in paths if path]
-    return tuple(path.as_posix() for path in given if not path.is_absolute())
+    given = [Path(path) for path in paths if path]
+    return tuple(path.as_posix() for path in given if not path.expanduser().is_absolute())
 
 
 def _modules(*names: str | None) -> tuple[str, ...]:
@@ -316,8 +331,11 @@ def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
         )
 
 
+PLAIN = r"[\w./-]+(: \{cache: false\})?"  # what YAML takes for a string as it stands
+
+
 def _list(key: str, items: Iterable[str]) -> list[str]:
-    listed = [f"      - {item}" for item in items]
+    listed = [f"      - {item if re.fullmatch(PLAIN, item) else json.dumps(item)}" for item in items]
     return [f"    {key}:", *listed] if listed else []
 
 

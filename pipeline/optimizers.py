@@ -75,18 +75,24 @@ def step(
     factor: PositiveFloat = 0.1,
 ) -> LRScheduler:
     """Multiply by `factor` after each of the epochs in `milestones`, or every `every` epochs."""
+    if (every is None) == (not milestones):
+        raise ValueError("step: expected exactly one of every and milestones")
     if every is not None:
         return StepLR(optimizer, step_size=every, gamma=factor)
     return MultiStepLR(optimizer, milestones=list(milestones), gamma=factor)
 
 
 def cosine(optimizer: Optimizer, epochs: int, *, final: NonNegativeFloat = 0.0) -> LRScheduler:
-    """Half a cosine from the initial rate down to `final` at the last epoch."""
+    """Half a cosine from the initial rate, which would reach `final` one epoch after the last."""
     return CosineAnnealingLR(optimizer, T_max=epochs, eta_min=final)
 
 
 def plateau(
-    optimizer: Optimizer, epochs: int, *, factor: PositiveFloat = 0.1, patience: PositiveInt = 10
+    optimizer: Optimizer,
+    epochs: int,
+    *,
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+    patience: PositiveInt = 10,
 ) -> ReduceLROnPlateau:
     """Multiply by `factor` when the validation loss (the training loss, where there is no
     validation part) has not fallen for `patience` epochs.

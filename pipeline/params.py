@@ -34,11 +34,20 @@ def read_raw(path: Path) -> dict[str, Any]:
             found="no such file",
             fix="run from the study's folder or pass --params FILE",
         ) from None
+    except OSError as error:
+        raise InputError(str(path), expected="a readable file", found=str(error.strerror)) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(str(path), expected="valid YAML", found=str(error)) from None
     if not isinstance(raw, dict):
         raise InputError(str(path), expected="a mapping of sections", found=type(raw).__name__)
     return raw
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as the tuples that the sections hold."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def load(path: Path) -> Study:
@@ -56,7 +65,7 @@ def parse(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
     Raises:
         InputError: see `load`.
     """
-    values = dict(raw)
+    values = {key: _tuples(value) for key, value in raw.items()}
     if "dataset" in values:
         if "datasets" in values:
             raise InputError(f"{file}: dataset", expected="either dataset or datasets", found="both")

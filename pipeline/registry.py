@@ -13,17 +13,31 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticSchemaGenerationError,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
+
+# A path is written as text: the one place where types are lax.
+FilePath = Annotated[Path, Field(strict=False)]
 
 
 class Section(BaseModel):
     """One frozen mapping of `params.yaml` that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    implied_keys: ClassVar[frozenset[str]] = frozenset()  # keys that the user does not write
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -32,7 +46,9 @@ class Section(BaseModel):
             raise PydanticCustomError("mapping", "expected a mapping of keys")
         for key in values:
             if key not in cls.model_fields:
-                raise PydanticCustomError("unknown_key", "{text}", {"text": unknown("key", key, cls.model_fields)})
+                raise PydanticCustomError(
+                    "unknown_key", "{text}", {"text": unknown("key", key, cls.model_fields.keys() - cls.implied_keys)}
+                )
         return values
 
     def options_beyond(self, base: type[Section]) -> dict[str, Any]:
@@ -102,8 +118,9 @@ class Registry:
             made: S = options_model(self.function(value[tag]), base).model_validate(dict(value))
         except ValidationError as error:
             raise NestedError(list(flatten(error))) from None
-        except ValueError as error:
-            raise NestedError([((tag,), str(error))]) from None
+        except (ValueError, NameError, TypeError, PydanticSchemaGenerationError) as error:
+            # The latter three: a user's own function with annotations that say nothing to us.
+            raise NestedError([((tag,), str(error).partition("\n")[0])]) from None
         return made
 
 

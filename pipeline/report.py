@@ -11,6 +11,8 @@ from typing import Any
 from pipeline import figures
 from pipeline.statistics import gap_closed
 
+TEACHER_KEYS = ("test_accuracy", "parameters", "bytes")
+STUDENT_KEYS = (*TEACHER_KEYS, "test_accuracy_per_seed", "losses", "taught_by", "rule", "dataset")
 COLUMNS = ("network", "losses", "test accuracy (%)", "std", "n", "parameters", "bytes", "gap closed")
 
 
@@ -161,7 +163,7 @@ def _student_row(
     if baseline is not None and taught_by and baseline["dataset"] == metrics["dataset"]:
         best = max(teachers[teacher]["test_accuracy"] for teacher in taught_by)
         closed = gap_closed(accuracy["mean"], baseline["test_accuracy"]["mean"], best)
-    losses = " + ".join(f"{weight} {loss}" for loss, weight in metrics["losses"].items())
+    losses = " + ".join(_term(loss, **term) for loss, term in metrics["losses"].items())
     return Row(
         name,
         "student",
@@ -173,6 +175,18 @@ def _student_row(
         metrics["bytes"],
         closed,
     )
+
+
+def _term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """A loss term as people write it: `0.5 soft_targets (temperature 4.0)`."""
+    if isinstance(weight, Mapping):
+        numbers = {key: value for key, value in weight.items() if key != "name"}
+        return f"{weight['name']}{_listed(numbers)} {loss}{_listed(options)}"
+    return f"{weight} {loss}{_listed(options)}"
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{key} {value}' for key, value in options.items())})" if options else ""
 
 
 def _rules(students: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import torch
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,6 +17,7 @@ from pydantic import (
     SerializeAsAny,
     model_validator,
 )
+from torch.optim import SGD
 
 from pipeline.cache.manifest import Format
 from pipeline.datasets import SOURCES
@@ -26,13 +26,12 @@ from pipeline.dumps import FIELDS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.registry import Registry, Section
+from pipeline.registry import FilePath, NestedError, Registry, Section
 from pipeline.schedules import SCHEDULES
 
 S = TypeVar("S", bound=Section)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class FirstParams(Section):
@@ -54,7 +53,17 @@ class FoldsParams(Section):
         return self
 
 
-AmountParams = FirstParams | PositiveInt | Share | None
+def _amount(value: Any) -> Amount | None:
+    if isinstance(value, Mapping):
+        return First(FirstParams.model_validate(value).first)
+    counted = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    shared = isinstance(value, float) and 0 < value < 1
+    if value is not None and not counted and not shared:
+        raise ValueError(f"expected {{first: n}}, a number of images or a share below 1, found {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+AmountParams = Annotated[First | int | float | None, PlainValidator(_amount)]
 
 
 class DatasetParams(Section):
@@ -64,7 +73,7 @@ class DatasetParams(Section):
     """
 
     source: str
-    root: str | None = None
+    root: Annotated[str, Field(min_length=1)] | None = None
     folder: str | None = None
     download: bool = False
     train: AmountParams = None
@@ -78,11 +87,6 @@ class DatasetParams(Section):
     def options(self) -> dict[str, Any]:
         """What the source's function takes beside the keys above."""
         return self.options_beyond(DatasetParams)
-
-    def amount(self, key: Literal["train", "validation"]) -> Amount | None:
-        """`train` or `validation` as the split takes it."""
-        value: FirstParams | int | float | None = getattr(self, key)
-        return First(value.first) if isinstance(value, FirstParams) else value
 
     def split_folds(self) -> Folds | None:
         """`folds` as the split takes it."""
@@ -140,6 +144,8 @@ def _weight(value: Any) -> float | dict[str, Any]:
 class TermParams(Section):
     """One loss term: its weight (a number or a schedule), the dump it reads, its own options."""
 
+    implied_keys: ClassVar[frozenset[str]] = frozenset({"loss"})
+
     loss: str
     weight: Annotated[float | dict[str, Any], PlainValidator(_weight)] = 1.0
     reads: Name | None = None
@@ -149,23 +155,44 @@ class TermParams(Section):
         """What the term's function takes."""
         return self.options_beyond(TermParams)
 
+    def chosen(self) -> dict[str, Any]:
+        """Those options that the user has written."""
+        return {key: value for key, value in self.options.items() if key in self.model_fields_set}
 
-def _terms(value: Any) -> Any:
+
+def _terms(value: Any) -> dict[str, TermParams]:
     if not isinstance(value, Mapping) or not value:
         raise ValueError("expected a mapping of loss terms, such as {ce: {weight: 1.0}}")
-    return {
-        name: {**(options or {}), "loss": name} if isinstance(options or {}, Mapping) else options
-        for name, options in value.items()
-    }
+    terms = {}
+    for name, options in value.items():
+        if options is not None and (not isinstance(options, Mapping) or "loss" in options):
+            raise NestedError([((name,), f"expected a mapping of this term's options, found {options!r}")])
+        try:
+            terms[name] = TERMS.parse({**(options or {}), "loss": name}, tag="loss", base=TermParams)
+        except NestedError as error:
+            raise NestedError([((name, *place), text) for place, text in error.errors]) from None
+    return terms
+
+
+def _optimizer(value: Any) -> NamedParams:
+    made = _parse(OPTIMIZERS, "name", NamedParams, value)
+    OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
+    return made
+
+
+def _lr_schedule(value: Any) -> NamedParams:
+    made = _parse(LR_SCHEDULES, "name", NamedParams, value)
+    LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
+    return made
 
 
 # Each is validated by the function it names, and written out with that function's options.
 Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
-Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(partial(_parse, OPTIMIZERS, "name", NamedParams))]
-LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(partial(_parse, LR_SCHEDULES, "name", NamedParams))]
+Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(_optimizer)]
+LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(_lr_schedule)]
 Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]
 Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(partial(_parse, FIELDS, "field", DumpParams))]
-Term = Annotated[SerializeAsAny[TermParams], PlainValidator(partial(_parse, TERMS, "loss", TermParams))]
+Terms = Annotated[dict[str, SerializeAsAny[TermParams]], PlainValidator(_terms)]
 
 
 class TrainingParams(Section):
@@ -190,7 +217,7 @@ class TeacherParams(TrainingParams):
 
     dataset: Name | None = None
     model: Model | None = None
-    weights: Path | None = None
+    weights: FilePath | None = None
     members: tuple[Name, ...] | None = Field(default=None, min_length=2)
     average: Literal["logits", "probabilities"] = "logits"
 
@@ -199,6 +226,7 @@ class TeacherParams(TrainingParams):
         if self.members is not None:
             if self.model is not None or self.weights is not None or self.epochs or self.steps:
                 raise ValueError("members: an ensemble has no model, weights, epochs or steps of its own")
+            self._refuse_training_keys()
             return self
         if self.model is None:
             raise ValueError("model: missing; a teacher needs a model, or members")
@@ -206,7 +234,14 @@ class TeacherParams(TrainingParams):
             self.require_length()
         elif self.epochs or self.steps:
             raise ValueError("weights: a teacher read from a file is not trained; remove epochs and steps")
+        else:
+            self._refuse_training_keys()
         return self
+
+    def _refuse_training_keys(self) -> None:
+        trained = {"optimizer", "schedule", "batch_size", "drop_last", "l1"} & self.model_fields_set
+        if trained:
+            raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 
 
 class StudentParams(TrainingParams):
@@ -214,7 +249,7 @@ class StudentParams(TrainingParams):
 
     dataset: Name | None = None
     model: Model
-    losses: Annotated[dict[str, Term], BeforeValidator(_terms)]
+    losses: Terms
     seeds: PositiveInt = 1
     select: Literal["best", "last"] = "best"
 

@@ -139,13 +139,16 @@ def teacher_from_file(path: Path, *, model: Mapping[str, Any], shape: tuple[int,
     return network
 
 
-def join(folders: Mapping[str, Path], average: Average, device: torch.device) -> tuple[Ensemble, dict[str, Any]]:
+def join(
+    folders: Mapping[str, Path], average: Average, device: torch.device, dataset: Dataset | None = None
+) -> tuple[Ensemble, dict[str, Any]]:
     """An ensemble of trained teachers, and its card's entries.
 
     Args:
         folders: by member name.
         average: see `Ensemble`.
         device: where it will run.
+        dataset: that it will be measured on.
 
     Raises:
         InputError: a member is missing or damaged, or was trained on other images or classes.
@@ -162,6 +165,8 @@ def join(folders: Mapping[str, Path], average: Average, device: torch.device) ->
                     found=str(card[key]),
                     fix="join teachers of the same data",
                 )
+        if dataset is not None:
+            refuse_other_images(card, dataset, f"member {name!r}")
         networks.append(network)
         digests[name] = card["weights_sha256"]
     ensemble = Ensemble(networks, average)

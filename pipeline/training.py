@@ -6,6 +6,7 @@ steps the optimiser. Nothing is read back from the device inside an epoch.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pipeline.errors import InputError
+from pipeline.files import write_bytes
 from pipeline.models.network import Network
+from pipeline.models.weights import UNREADABLE
 from pipeline.rows import Rows, evaluate
 from pipeline.seeds import derive, seeded
 
@@ -147,7 +150,7 @@ def fit(
         saved = time.monotonic()
         while len(run.history) < regime.epochs_for(len(train)):
             row = run.train_epoch(train, objective, what)
-            run.finish_epoch(row, validation)
+            run.finish_epoch(row, validation, what)
             on_epoch(run.history)
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
                 run.save(checkpoint)
@@ -235,9 +238,17 @@ class _Run:
         row = {"train/loss": float(table.sum(1).mean()), "lr": float(self.optimizer.param_groups[0]["lr"])}
         return row | {f"train/{name}": float(mean) for name, mean in zip(names, table.mean(0), strict=True)}
 
-    def finish_epoch(self, row: dict[str, float], validation: Rows) -> None:
+    def finish_epoch(self, row: dict[str, float], validation: Rows, what: str) -> None:
         """Measure, keep the best state, step the learning rate, add the row to the history."""
         epoch = len(self.history)
+        if not torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()]).all():
+            # The last step's update is in no loss yet.
+            raise InputError(
+                f"{what}: weights after epoch {epoch + 1}",
+                expected="finite numbers",
+                found="NaN or inf",
+                fix="lower the learning rate",
+            )
         accuracy = float(epoch)  # without validation each epoch counts as better than the one before
         watched = row["train/loss"]
         if len(validation):
@@ -265,15 +276,22 @@ class _Run:
             "history": self.history,
             "best": vars(self.best),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(path, buffer.getbuffer())
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        # Our own file in .work, and still only tensors and plain values are ever loaded.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            # Our own file in .work, and still only tensors and plain values are ever loaded.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise InputError(
+                f"checkpoint {path}",
+                expected="unfinished training",
+                found=f"a damaged file ({type(error).__name__})",
+                fix="delete it; the training then starts from the beginning, with the same result",
+            ) from None
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])

@@ -19,27 +19,26 @@ def prepare(
     from pipeline.datasets.prepare import prepare as make
     from pipeline.datasets.raw import Place
     from pipeline.datasets.record import SPLITS, save
-    from pipeline.files import locked, publish
     from pipeline.layout import Layout
+    from stages.run import workshop
 
     spec = cli.named(study.datasets, "datasets", dataset)
     layout, stage = Layout(Path()), f"prepare-{dataset}"
     place = Place(spec.folder or spec.source, spec.root, spec.download)
-    with cli.timed(stage), locked(layout.work(f"{stage}.lock")):
+    with cli.timed(stage), workshop(layout, stage, layout.prepared(dataset)) as work:
         prepared = make(
             dataset,
             spec.source,
             place,
             size=spec.size,
             grey=spec.grey,
-            train=spec.amount("train"),
-            validation=spec.amount("validation"),
+            train=spec.train,
+            validation=spec.validation,
             folds=spec.split_folds(),
             seed=spec.seed,
             options=spec.options,
         )
-        save(prepared, layout.work(stage))
-        publish(layout.work(stage), layout.prepared(dataset))
+        save(prepared, work.out)
     sizes = ", ".join(f"{len(prepared.labels[prepared.rows(split)])} {split}" for split in SPLITS)
     typer.echo(f"{dataset}: {sizes} images of {prepared.shape}, {len(prepared.classes)} classes")
 

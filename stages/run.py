@@ -9,17 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, cache
+from pipeline import cache
 from pipeline.cache import Cache
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
-from pipeline.files import digest_of, locked, publish, read_json, recover, remove
+from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
 from pipeline.layout import Layout
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.progress import progress_bar
+from pipeline.provenance import code_digest
 from pipeline.schedules import schedule
-from pipeline.sections import StudentParams, Study, TeacherParams, TrainingParams
+from pipeline.sections import ModelParams, StudentParams, Study, TeacherParams, TrainingParams
 from pipeline.training import History, Regime
 
 
@@ -39,9 +40,17 @@ def regime(params: TrainingParams) -> Regime:
 def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
     """A network's architecture as its card and its caches' manifests state it."""
     if params.model is not None:
-        return params.model.model_dump(mode="json")
+        # Where initial weights lay says nothing about the network, and differs between machines.
+        return params.model.model_dump(mode="json", exclude={"weights", "new_head"})
     assert isinstance(params, TeacherParams)
     return {"name": "ensemble", "members": list(params.members or ()), "average": params.average}
+
+
+def file_digests(params: TeacherParams | StudentParams) -> list[str]:
+    """SHA-256 of the weight files that a teacher or a model names: their bytes decide, not their names."""
+    named = [params.weights] if isinstance(params, TeacherParams) else []
+    named += list(params.model.options_beyond(ModelParams).values()) if params.model else []
+    return [sha256_of(path) for path in named if isinstance(path, Path) and path.is_file()]
 
 
 def card(name: str, params: TeacherParams | StudentParams, dataset: Dataset) -> dict[str, Any]:
@@ -83,7 +92,7 @@ def workshop(layout: Layout, stage: str, target: Path, *decides: Any) -> Iterato
         decides: JSON values that decide the result: unfinished work of others is thrown away.
     """
     work = layout.work(stage)
-    folder = work / digest_of([__version__, *decides])[:16]
+    folder = work / digest_of([code_digest(), *decides])[:16]
     with locked(layout.work(f"{stage}.lock")):
         recover(work / "out", target)
         for stale in work.glob("*"):
@@ -132,12 +141,15 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
         "teacher.architecture": architecture(source),
         "dataset.fingerprint": dataset.fingerprint,
         "dataset.classes": list(dataset.classes),
+        "teacher.seed": spec.of_seed if spec.of in study.students else None,
         "views": study.views.model_dump(mode="json"),
         "rows": dataset.bounds[0] if spec.samples == "train" else len(dataset),
         "batch": spec.batch,
         "store": spec.format,
     }
-    metrics = layout.metrics("teachers", spec.of)
+    kind = "teachers" if spec.of in study.teachers else "students"
+    metrics = layout.metrics(kind, spec.of)
     if metrics.exists():
-        expect["teacher.weights_sha256"] = read_json(metrics, "run `dvc repro`")["weights_sha256"]
+        weights = read_json(metrics, "run `dvc repro`", keys=("weights_sha256",))["weights_sha256"]
+        expect["teacher.weights_sha256"] = weights if kind == "teachers" else weights[spec.of_seed]
     return cache.open(layout.cache(dump), expect, fix=f"run `dvc repro dump-{spec.field}-{dump}`")

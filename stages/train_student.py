@@ -30,7 +30,7 @@ def train_student(
     from pipeline.models.saved import save_network
     from pipeline.rows import Splits
     from pipeline.student import CachedRows, results
-    from stages.run import card, open_dump, recipe, regime, workshop
+    from stages.run import card, file_digests, open_dump, recipe, regime, workshop
 
     spec = cli.named(study.students, "students", student)
     layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
@@ -41,20 +41,23 @@ def train_student(
         caches = {dump: open_dump(study, dump, dataset) for dump in loss.dumps}
         consumed = {dump: cache.manifest.root for dump, cache in caches.items()}
         targets = {dump: CachedRows.of(cache.load(), where) for dump, cache in caches.items()}
-        decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, consumed, where.type
+        inputs = dataset.fingerprint, consumed, file_digests(spec)
+        decides = spec.model_dump(mode="json"), study.seed, where.type, *inputs
         with workshop(layout, stage, layout.student(student), *decides) as work:
-            runs = []
+            runs, digests = [], []
             for number in range(spec.seeds):
                 run = _run(student, spec, number, study.seed, recipe=loss, splits=splits, targets=targets, work=work)
                 runs.append(run)
                 entries = {"seed_number": number, "consumed": consumed, **run.scores(spec.select, splits.test)}
                 state = run.state(spec.select)
-                save_network(work.out / f"seed-{number}", state, {**card(student, spec, dataset), **entries})
+                whole = {**card(student, spec, dataset), **entries}
+                digests.append(save_network(work.out / f"seed-{number}", state, whole))
         metrics = {
             **results(runs, spec.select),
-            "losses": {name: term.weight for name, term in spec.losses.items()},
+            "losses": {name: {"weight": term.weight, "options": term.chosen()} for name, term in spec.losses.items()},
             "taught_by": sorted({cache.manifest.teacher.name for cache in caches.values()}),
             "consumed": consumed,
+            "weights_sha256": digests,
             "dataset": dataset.fingerprint,
             "seed": study.seed,
             "package": __version__,
@@ -72,7 +75,7 @@ def _run(student: str, spec: StudentParams, number: int, seed: int, *, work: Wor
     from pipeline.curves import Curves
     from pipeline.seeds import derive
     from pipeline.student import train_student as train
-    from stages.run import architecture, progress, regime
+    from stages.run import progress, regime
 
     how, splits = regime(spec), given["splits"]
     title, curves = f"student {student} {number + 1}/{spec.seeds}", Curves(work.out / f"seed-{number}/curves")
@@ -81,7 +84,7 @@ def _run(student: str, spec: StudentParams, number: int, seed: int, *, work: Wor
             splits,
             given["targets"],
             given["recipe"],
-            model=architecture(spec),
+            model=spec.model.model_dump(),
             regime=how,
             seed=derive(seed, "student", number),
             what=f"student {student!r}, seed {number}",

@@ -12,6 +12,7 @@ from stages import cli
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipeline.datasets.record import Dataset
     from pipeline.rows import Splits
     from pipeline.sections import TeacherParams
     from stages.run import Workshop
@@ -31,16 +32,16 @@ def train_teacher(
     from pipeline.models.saved import save_network
     from pipeline.rows import Splits, evaluate, per_class_accuracy
     from stages.run import card as common_card
-    from stages.run import workshop
+    from stages.run import file_digests, workshop
 
     spec = cli.named(study.teachers, "teachers", teacher)
     layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
-        decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, where.type
+        decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, where.type, file_digests(spec)
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
-            network, entries = _make(teacher, spec, study.seed, splits, work)
+            network, entries = _make(teacher, spec, study.seed, dataset=dataset, splits=splits, work=work)
             card = {
                 **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
@@ -66,7 +67,7 @@ def train_teacher(
 
 
 def _make(
-    teacher: str, spec: TeacherParams, seed: int, splits: Splits, work: Workshop
+    teacher: str, spec: TeacherParams, seed: int, *, dataset: Dataset, splits: Splits, work: Workshop
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The teacher's network on its device, and what its card says beyond the common entries."""
     from pipeline import teacher as room
@@ -77,17 +78,18 @@ def _make(
 
     device = splits.train.labels.device
     if spec.members:
-        return room.join({name: Layout(Path()).teacher(name) for name in spec.members}, spec.average, device)
+        return room.join({name: Layout(Path()).teacher(name) for name in spec.members}, spec.average, device, dataset)
     if spec.weights:
         network = room.teacher_from_file(
             spec.weights, model=architecture(spec), shape=splits.shape, classes=splits.classes
         )
         return network.to(device), {"weights_file": spec.weights.name}
+    assert spec.model is not None  # a section without members has one
     how = regime(spec)
     with progress(f"teacher {teacher}", how.epochs_for(len(splits.train)), Curves(work.out / "curves")) as on_epoch:
         network, fitted = room.train_teacher(
             splits,
-            model=architecture(spec),
+            model=spec.model.model_dump(),
             regime=how,
             seed=derive(seed, "teacher", teacher),
             what=f"teacher {teacher!r}",

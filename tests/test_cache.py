@@ -19,6 +19,7 @@ from pipeline import cache, files
 from pipeline.cache import writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.manifest import Manifest
+from pipeline.cache.stores import store_of
 from pipeline.errors import InputError
 
 Store = Literal["zarr", "hdf5"]
@@ -28,7 +29,7 @@ ROWS, CLASSES = 70, 5
 DESCRIPTION: dict[str, Any] = {
     "field": {"name": "logits", "parameters": {"dtype": "float32"}},
     "teacher": {
-        "name": "big", "architecture": {"name": "mlp"}, "weights_sha256": "ab" * 32, "test_accuracy": 0.9,
+        "name": "big", "architecture": {"name": "mlp"}, "seed": None, "weights_sha256": "ab" * 32, "test_accuracy": 0.9,
         "test_accuracy_per_class": [0.9] * CLASSES,
     },
     "dataset": {
@@ -276,7 +277,7 @@ def test_a_full_disk_leaves_nothing_that_looks_like_a_cache(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "data")
 
-    monkeypatch.setattr(writer.STORES[store], "write", full)
+    monkeypatch.setattr(store_of(store), "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write(tmp_path, store, "float32")
     explained = files.explained(caught.value)

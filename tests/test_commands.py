@@ -303,7 +303,7 @@ def test_no_permission_to_write(run: Run, copy_of: Path, command: str) -> None:
     shutil.rmtree(copy_of / ".work", ignore_errors=True)
     code, error = as_nobody(lambda: run(copy_of, *command.split()))
     assert code == 2
-    assert "expected permission to write here, found Permission denied" in error
+    assert "expected permission to read and write here, found Permission denied" in error
     assert error.count("\n") == 1
 
 

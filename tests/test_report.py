@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 def student(mean: float, losses: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "test_accuracy": {"mean": mean, "std": 0.01, "n": 2}, "test_accuracy_per_seed": [mean - 0.01, mean + 0.01],
-        "losses": losses, "taught_by": [] if set(losses) == {"ce"} else ["big"], "rule": "the last epoch",
+        "losses": {name: {"weight": weight, "options": {}} for name, weight in losses.items()}, "taught_by": [] if set(losses) == {"ce"} else ["big"], "rule": "the last epoch",
         "parameters": 1234, "bytes": 4936, "dataset": "f" * 64, **more,
     }  # fmt: skip
 
@@ -41,6 +41,12 @@ def test_the_table_says_what_the_metrics_say() -> None:
     assert "| student kd | 0.5 ce + 0.5 soft_targets | 85.00 | 1.00 | 2 | 1,234 | 4,936 | 75 % |" in made.markdown()
     assert "<td>0.5 ce + 0.5 soft_targets</td><td>85.00</td>" in made.html()
     assert made.summary()["student kd"]["gap_closed"] == pytest.approx(0.75)
+
+
+def test_schedules_and_options_are_told() -> None:
+    term = {"weight": {"name": "linear", "start": 1.0, "end": 0.0}, "options": {"temperature": 4.0}}
+    made = report.build(TEACHERS, {"kd": {**STUDENTS["kd"], "losses": {"soft_targets": term}}}, CURVES)
+    assert made.rows[-1].losses == "linear (start 1.0, end 0.0) soft_targets (temperature 4.0)"
 
 
 def test_students_of_another_data_set_are_not_compared() -> None:

@@ -147,6 +147,22 @@ def test_a_nan_names_its_term_and_step(splits: Splits) -> None:
         train(splits, regime(), objective=break_at_seven)
 
 
+def test_weights_that_the_last_step_broke_are_refused(splits: Splits) -> None:
+    with pytest.raises(InputError, match="student 's': weights after epoch 1: expected finite numbers"):
+        train(splits, regime(epochs=1, batch_size=230, optimizer=partial(SGD, lr=float("inf"))))
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, splits: Splits, damage: bytes | None) -> None:
+    path = tmp_path / "checkpoint.pt"
+    train(splits, regime(epochs=1), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
+    with pytest.raises(
+        InputError, match=r"checkpoint .*: expected unfinished training, found a damaged file.*delete it"
+    ):
+        train(splits, regime(epochs=1), checkpoint=path)
+
+
 def test_l1_is_added_to_the_loss(splits: Splits) -> None:
     frozen = partial(SGD, lr=1e-30)
     network, fitted = train(splits, regime(epochs=1, l1=0.01, optimizer=frozen))

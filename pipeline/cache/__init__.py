@@ -1,4 +1,4 @@
-"""The cache: a folder with a manifest that proves what is inside (docs/cache-format.md).
+"""The cache: a folder with a manifest that proves what is inside.
 
 cache = pipeline.cache.open("data/cache/big-logits")
 logits = cache.load()[0]  # (samples, classes)

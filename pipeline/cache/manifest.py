@@ -32,10 +32,11 @@ class FieldInfo(_Part):
 
 
 class TeacherInfo(_Part):
-    """The network whose knowledge this is (a student may be one)."""
+    """The network whose knowledge this is; of a student, with the number of the seed."""
 
     name: str
     architecture: dict[str, Any]
+    seed: NonNegativeInt | None
     weights_sha256: Digest
     test_accuracy: float
     test_accuracy_per_class: list[float | None]

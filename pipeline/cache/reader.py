@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.cache.manifest import MANIFEST, Manifest, read_manifest
-from pipeline.cache.writer import STORES
+from pipeline.cache.stores import store_of
 from pipeline.errors import InputError
 from pipeline.files import sha256_of
 
@@ -27,9 +27,10 @@ class Cache:
 
     folder: Path
     manifest: Manifest
+    _loaded: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def load(self, array: str | None = None) -> NDArray[Any]:
-        """A whole array (views, rows, ...), in its dtype on disk.
+        """A whole array (views, rows, ...), in its dtype on disk; it is read once and kept.
 
         Args:
             array: its name; may be left out where there is only one.
@@ -41,8 +42,13 @@ class Cache:
         name = array or names[0]
         if name not in names or (array is None and len(names) > 1):
             raise InputError(f"cache {self.folder}: array {array!r}", expected=f"one of {', '.join(names)}")
+        if name not in self._loaded:
+            self._loaded[name] = self._read(name)
+        return self._loaded[name]
+
+    def _read(self, name: str) -> NDArray[Any]:
         info = self.manifest.arrays[name]
-        values: NDArray[Any] = STORES[self.manifest.store].read(self.folder, name)
+        values: NDArray[Any] = store_of(self.manifest.store).read(self.folder, name)
         if list(values.shape) != info.shape or values.dtype != np.dtype(info.dtype):
             raise InputError(
                 f"cache {self.folder}: array {name!r}",

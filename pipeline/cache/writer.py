@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
-from pipeline.cache import hdf5_store, zarr_store
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.manifest import (
     FORMAT_VERSION,
@@ -28,16 +26,23 @@ from pipeline.cache.manifest import (
     describe_files,
     sealed,
 )
+from pipeline.cache.stores import store_of
 from pipeline.files import digest_of, locked, publish, recover, remove, write_bytes
 from pipeline.progress import track
-
-STORES: dict[Format, ModuleType] = {"zarr": zarr_store, "hdf5": hdf5_store}
+from pipeline.provenance import code_digest
 
 Compute = Callable[[Block], Mapping[str, NDArray[Any]]]
 
 
 def write_cache(
-    target: Path, work: Path, plan: StorePlan, compute: Compute, *, store: Format, description: Mapping[str, Any]
+    target: Path,
+    work: Path,
+    plan: StorePlan,
+    compute: Compute,
+    *,
+    store: Format,
+    description: Mapping[str, Any],
+    device: str = "cpu",
 ) -> Manifest:
     """Compute every block that is not there yet, then seal the store and put it in its place.
 
@@ -48,6 +53,8 @@ def write_cache(
         compute: a block's values, (rows, ...) by array, in the plan's dtypes.
         store: "zarr" or "hdf5".
         description: the manifest's entries `field`, `teacher`, `dataset`, `views`, `batch`.
+        device: the kind that computes; blocks of another kind differ in their last bits and are
+            not taken up.
 
     Raises:
         InputError: another process writes the same cache, or `compute` refuses a value.
@@ -55,7 +62,7 @@ def write_cache(
     """
     with locked(work.with_suffix(".lock")):
         recover(work / "sealed", target)
-        blocks = work / f"blocks-{_identity(plan, store, description)[:16]}"
+        blocks = work / f"blocks-{_identity(plan, store, description, device)[:16]}"
         for stale in work.glob("blocks-*"):
             if stale != blocks:
                 remove(stale)
@@ -71,10 +78,10 @@ def write_cache(
     return manifest
 
 
-def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> str:
+def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
     arrays = {name: [list(plan.shape(name)), array.dtype] for name, array in plan.arrays.items()}
-    return digest_of([__version__, store, plan.chunk_rows, arrays, _plain(description)])
+    return digest_of([code_digest(), device, store, plan.chunk_rows, arrays, _plain(description)])
 
 
 def _plain(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def _seal(
 
     remove(sealed_folder)
     sealed_folder.mkdir(parents=True)
-    STORES[store].write(sealed_folder, plan, read_block)
+    store_of(store).write(sealed_folder, plan, read_block)
     plain = _plain(description)
     (sealed_folder / "card.md").write_text(card(plain, plan, store), encoding="utf-8")
     arrays = {

@@ -64,7 +64,8 @@ def imagefolder(
         InputError: a part or class is missing, an image cannot be read or has another size.
     """
     root = place.find()
-    pictures = sorted(_pictures(root), key=lambda picture: (picture.path.as_posix(), picture.where))
+    parts = {folder for folder in (train_folder, test_folder) if folder}
+    pictures = sorted(_pictures(root, parts), key=lambda picture: (picture.path.as_posix(), picture.where))
     for picture, following in pairwise(pictures):
         if picture.path == following.path:
             raise InputError(
@@ -96,9 +97,9 @@ def imagefolder(
     return Raw(train_images, train_labels, test_images, test_labels, classes)
 
 
-def _pictures(root: Path) -> list[Picture]:
+def _pictures(root: Path, parts: set[str]) -> list[Picture]:
     zips = [root] if root.is_file() else sorted(root.glob("*.zip"))
-    found = [picture for path in zips for picture in _in_zip(path)]
+    found = [picture for path in zips for picture in _in_zip(path, parts)]
     if root.is_dir():
         found += [
             Picture(PurePosixPath(path.relative_to(root).as_posix()), str(path), path.read_bytes)
@@ -108,14 +109,17 @@ def _pictures(root: Path) -> list[Picture]:
     return [picture for picture in found if _is_image(picture.path)]
 
 
-def _in_zip(path: Path) -> list[Picture]:
+def _in_zip(path: Path, parts: set[str]) -> list[Picture]:
+    """The pictures of a zip; `train.zip` may hold the classes of `train` at its top."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
         raise InputError(str(path), expected="a whole zip file", found=str(error), fix="fetch it again") from None
+    inside = any(parts & set(PurePosixPath(name).parts) for name in archive.namelist())
+    top = PurePosixPath(path.stem if path.stem in parts and not inside else "")
     # `name=name` binds each name now; the archive stays open for as long as one of them lives.
     return [
-        Picture(PurePosixPath(name), f"{path}:{name}", lambda name=name: archive.read(name))  # type: ignore[misc]
+        Picture(top / name, f"{path}:{name}", lambda name=name: archive.read(name))  # type: ignore[misc]
         for name in archive.namelist()
     ]
 

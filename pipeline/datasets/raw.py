@@ -71,9 +71,18 @@ class Place:
 
 
 def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
-    """One image as (C, H, W) uint8: RGB or grey, and where a size is stated, resized so that the
+    """One image as (C, H, W) uint8.
+
+    RGB or grey, transparent parts laid over white; where a size is stated, resized so that the
     shorter side fits and cropped around the centre to (C, size, size).
+
+    Raises:
+        ValueError: more than 8 bits a channel, which would be cut off.
     """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"pixels of mode {image.mode} (more than 8 bits); convert the file to 8 bits")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image = image.convert("L" if grey else "RGB")
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)

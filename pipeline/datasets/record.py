@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.files import canonical_json, read_json, remove, write_json
+from pipeline.files import canonical_json, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -107,8 +107,8 @@ def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], bounds: tu
 
 def save(dataset: Dataset, folder: Path) -> None:
     """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`."""
-    remove(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").unlink(missing_ok=True)
     np.save(folder / "images.npy", dataset.images, allow_pickle=False)
     np.save(folder / "labels.npy", dataset.labels.astype("<i8"), allow_pickle=False)
     np.save(folder / "origin.npy", dataset.origin.astype("<i8"), allow_pickle=False)

@@ -50,6 +50,7 @@ def dump(
             name=teacher.card["name"],
             architecture=dict(teacher.card["model"]),
             weights_sha256=teacher.card["weights_sha256"],
+            seed=teacher.card.get("seed_number"),
             test_accuracy=teacher.card["test_accuracy"],
             test_accuracy_per_class=teacher.card["test_accuracy_per_class"],
         ),
@@ -58,4 +59,5 @@ def dump(
         "batch": batch,
     }
     plan = plan_store(planned.arrays, views=1, rows=planned.rows, batch=batch)
-    return write_cache(target, work, plan, planned.compute, store=store, description=description)
+    device = teacher.device.type
+    return write_cache(target, work, plan, planned.compute, store=store, description=description, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,12 +18,10 @@ class Outputs:
     Attributes:
         logits: (B, C), pre-softmax.
         labels: (B,) int64.
-        taps: activations (B, ...) at the taps that the recipe's terms ask for.
     """
 
     logits: Tensor
     labels: Tensor
-    taps: Mapping[str, Tensor] = field(default_factory=dict)
     _log_softmax: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     def log_softmax(self, temperature: float = 1.0) -> Tensor:

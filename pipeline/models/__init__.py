@@ -22,8 +22,9 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
         return named(attribute)
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"cannot import model {name!r}: {error}; expected package.module:function") from None
+    except Exception as error:  # noqa: BLE001 - the user's module may raise anything
+        found = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(f"cannot import model {name!r}: {found}; expected package.module:function") from None
     if not inspect.isfunction(function):
         raise ValueError(f"model {name!r} is no function; expected package.module:function")
     return function

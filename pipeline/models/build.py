@@ -41,7 +41,7 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
         network = Network(body, mean, std)
         with torch.no_grad():  # two black images tell whether the options suit the shape
             probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise InputError(
             f"model {model['name']}", expected=f"options that suit images of {shape}", found=str(error)
         ) from None

@@ -43,11 +43,7 @@ def load_network(folder: Path, device: torch.device, fix: str) -> tuple[Network,
         InputError: no network there, or its weights are not those of the card; `fix` says how
             to make it.
     """
-    card = read_json(folder / "card.json", fix)
-    if not isinstance(card, dict) or not {"model", "shape", "classes", "weights_sha256"} <= card.keys():
-        raise InputError(
-            str(folder / "card.json"), expected="the card of a network", found="another JSON value", fix=fix
-        )
+    card = read_json(folder / "card.json", fix, keys=("model", "shape", "classes", "weights_sha256"))
     weights = folder / "weights.safetensors"
     state = read_weights(weights)
     if sha256_of(weights) != card["weights_sha256"]:

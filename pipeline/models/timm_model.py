@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from torch import nn
 
 from pipeline.models.weights import load_into, read_weights
-from pipeline.registry import unknown
+from pipeline.registry import FilePath, unknown
 
 
 def named(architecture: str) -> Callable[..., nn.Module]:
@@ -32,7 +31,7 @@ def timm_model(
     shape: tuple[int, int, int],
     classes: int,
     *,
-    weights: Path | None = None,
+    weights: FilePath | None = None,
     new_head: bool = False,
 ) -> nn.Module:
     """The architecture with random weights, or with those of a local file; nothing is downloaded.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torchvision
 from torch import Tensor, nn
 
 from pipeline.models.weights import load_into, read_weights
-from pipeline.registry import unknown
+from pipeline.registry import FilePath, unknown
 
 WITH_AUXILIARY_HEADS = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -36,7 +35,7 @@ def torchvision_model(
     shape: tuple[int, int, int],
     classes: int,
     *,
-    weights: Path | None = None,
+    weights: FilePath | None = None,
     new_head: bool = False,
 ) -> nn.Module:
     """The architecture with random weights, or with those of a local file.

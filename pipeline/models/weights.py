@@ -13,6 +13,20 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 
+# What `torch.load` raises on damaged or foreign files; its unpickler lets all of these through.
+UNREADABLE = (
+    SafetensorError,
+    UnpicklingError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    OSError,
+    struct.error,
+)
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a `.safetensors` file, or from a PyTorch file that holds tensors only.
@@ -28,18 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"weights file {path}", expected="a file", found="nothing", fix="correct the path") from None
-    except (
-        SafetensorError,
-        UnpicklingError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        EOFError,
-        OSError,
-        struct.error,
-    ) as error:
+    except UNREADABLE as error:
         # PyTorch's own words for a refused pickle tell how to load it all the same.
         pickled = isinstance(error, UnpicklingError)
         found = "pickled objects" if pickled else str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,15 @@
+"""The stores that arrays are kept in: one module a format, each with `write` and `read`."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from pipeline.cache.manifest import Format
+
+STORES: dict[Format, str] = {"zarr": "pipeline.cache.zarr_store", "hdf5": "pipeline.cache.hdf5_store"}
+
+
+def store_of(name: Format) -> ModuleType:
+    """The module of a format, imported when it is first used."""
+    return importlib.import_module(STORES[name])
