@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from pipeline.training import History
+if TYPE_CHECKING:
+    from pipeline.training import History
 
 
 class Curves:

@@ -40,11 +40,11 @@ def curves(students: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
     if students:
         # The first epochs would squeeze the rest into a line: start at the lowest curve's early value.
         early = [100 * float(np.mean([seed[len(seed) // 6] for seed in seeds])) for seeds in students.values()]
-        axes.set_ylim(bottom=min(early))
+        axes.set_ylim(bottom=min(*early, 98.0), top=100.5)
         axes.legend(frameon=False)
-    axes.set(
-        xlabel="epoch", ylabel="validation accuracy (%)", title="Students while they train: mean and std over seeds"
-    )
+    several = any(len(seeds) > 1 for seeds in students.values())
+    title = "Students while they train" + (": mean and std over seeds" if several else "")
+    axes.set(xlabel="epoch", ylabel="validation accuracy (%)", title=title)
     return png(figure)
 
 
@@ -68,6 +68,9 @@ def box_plot(students: Mapping[str, Sequence[float]], teachers: Mapping[str, flo
         axes.axhline(100 * accuracy, color=f"C{number + 3}", linestyle="--", linewidth=1.2, label=f"teacher {name}")
     if teachers:
         axes.legend(frameon=False)
+    low, high = axes.get_ylim()
+    if values or teachers:
+        axes.set_ylim(min(low, high - 2), min(high, 100.5))
     axes.set(ylabel="test accuracy (%)", title="Test accuracy, one dot a seed")
     return png(figure)
 

@@ -130,7 +130,7 @@ class _Compiler:
             ),
             params=self.keys("seed", f"teachers.{name}"),
             outs=(self.path(self.layout.teacher(name)),),
-            metrics=(self.path(self.layout.metrics("teachers", name)),),
+            kept_in_git=(self.path(self.layout.metrics("teachers", name)),),
         )
 
     def dump(self, name: str) -> Stage:
@@ -191,7 +191,7 @@ class _Compiler:
             ),
             params=self.keys("seed", "views", f"students.{name}"),
             outs=(self.path(self.layout.student(name)),),
-            metrics=(self.path(self.layout.metrics("students", name)),),
+            kept_in_git=(self.path(self.layout.metrics("students", name)),),
         )
 
     def report(self) -> Stage:

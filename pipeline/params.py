@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import InputError
 from pipeline.references import complete
@@ -36,8 +36,13 @@ def read_raw(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(str(path), expected="a readable file", found=str(error.strerror)) from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(str(path), expected="valid YAML", found=f"{error.problem} (line {line})") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(str(path), expected="valid YAML", found=str(error)) from None
+    if raw is None:
+        raise InputError(str(path), expected="a mapping of sections", found="an empty file")
     if not isinstance(raw, dict):
         raise InputError(str(path), expected="a mapping of sections", found=type(raw).__name__)
     return raw

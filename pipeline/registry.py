@@ -169,5 +169,8 @@ def flatten(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str
         elif item["type"] == "missing":
             yield item["loc"], "missing; this key is required"
         else:
-            expected = item["msg"].removeprefix("Input should be ")
+            expected = item["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
+            expected = {"a valid tuple": "a list, such as [64]", "a valid dictionary": "a mapping"}.get(
+                expected, expected
+            )
             yield item["loc"], f"expected {expected}, found {item['input']!r}"

@@ -54,15 +54,11 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """The table's numbers, as JSON for `dvc metrics`."""
-        return {
-            f"{row.kind} {row.name}": {
-                "test_accuracy": row.mean,
-                "std": row.std,
-                "n": row.n,
-                "gap_closed": row.gap_closed,
-            }
-            for row in self.rows
-        }
+        made: dict[str, Any] = {}
+        for row in self.rows:
+            numbers = {"test_accuracy": row.mean, "std": row.std, "n": row.n, "gap_closed": row.gap_closed}
+            made.setdefault(f"{row.kind}s", {})[row.name] = numbers
+        return made
 
     def markdown(self) -> str:
         """`report.md`; it refers to the pictures beside it."""
@@ -138,7 +134,8 @@ def build(
     notes = [f"{name}: {rule}" for name, rule in _rules(students).items()]
     if chosen is not None:
         notes.append(
-            f"Gap closed: (student - {chosen}) / (teacher - {chosen}), for students of the same data set as {chosen}."
+            f"Gap closed: (student - {chosen}) / (teacher - {chosen}), for taught students of {chosen}'s data set; "
+            "means over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
         )
     pictures = {
         "accuracy.png": figures.box_plot(

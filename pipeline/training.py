@@ -102,7 +102,7 @@ class Regime:
         """Epochs, the last of them perhaps cut short."""
         if self.epochs is not None:
             return self.epochs
-        return -(-(self.steps or 0) // self.steps_per_epoch(samples))
+        return -(-(self.steps or 0) // max(1, self.steps_per_epoch(samples)))
 
     def steps_in(self, epoch: int, samples: int) -> int:
         """Steps of the epoch with this number, from 0."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from stages import cli
@@ -14,13 +16,28 @@ from stages.train_teacher import train_teacher
 
 app = typer.Typer(
     name="teachercache",
-    help="Train a teacher once, cache what it knows, train any number of students from the cache alone.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 for command in (graph, prepare, train_teacher, dump_logits, train_student, report):
     app.command()(command)
+
+
+def print_version(wanted: bool) -> None:
+    """What `--version` does."""
+    if wanted:
+        from pipeline import __version__
+
+        typer.echo(f"teachercache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True)] = False,
+) -> None:
+    """Train a teacher once, cache what it knows, train any number of students from the cache alone."""
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import Run, write_study
 from PIL import Image
 from ruamel.yaml import YAML
@@ -251,6 +252,59 @@ def test_a_dump_of_a_student(run: Run, copy_of: Path) -> None:
     assert run(copy_of, "dump-logits", "of-student") == 0
     assert run(copy_of, "train-student", "kd") == 0
     assert cache.open(copy_of / "data/cache/of-student").manifest.teacher.name == "baseline"
+
+
+def test_a_cache_of_another_seed_of_a_student_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["dumps"]["of-student"] = {"field": "logits", "of": "baseline", "of_seed": 0}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-student"
+    write_study(copy_of, study)
+    assert run(copy_of, "dump-logits", "of-student") == 0
+    study["dumps"]["of-student"]["of_seed"] = 1
+    write_study(copy_of, study)
+    message = refused(run, capsys, copy_of, "train-student", "kd")
+    assert "teacher.seed expected 1, found 0" in message
+    assert "teacher.weights_sha256 expected" in message
+
+
+def test_an_ensemble_of_other_images_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["datasets"]["larger"] = {"source": "digits", "size": 12}
+    for part in [*study["teachers"].values(), *study["students"].values(), *study["dumps"].values()]:
+        part["dataset"] = "digits"
+    study["teachers"]["pair"] = {"members": ["big", "big"], "dataset": "larger"}
+    write_study(copy_of, study)
+    assert run(copy_of, "prepare", "larger") == 0
+    assert "member 'big': expected images of (1, 8, 8)" in refused(run, capsys, copy_of, "train-teacher", "pair")
+
+
+def test_where_weights_lay_is_told_nowhere(run: Run, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    torch.save(torchvision.models.get_model("squeezenet1_1", num_classes=10).state_dict(), copy_of / "secret.pt")
+    model = {"name": "torchvision:squeezenet1_1", "weights": str(copy_of / "secret.pt")}
+    study["datasets"]["digits"]["size"] = 32
+    study["teachers"]["big"] = {"model": model, "epochs": 1, "batch_size": 100}
+    write_study(copy_of, study)
+    for command in ("prepare digits", "train-teacher big", "dump-logits big-logits", "train-student kd"):
+        assert run(copy_of, *command.split()) == 0
+    for path in (copy_of / "data").rglob("*.json"):
+        assert "secret" not in path.read_text(), path
+
+
+def test_a_report_goes_by_the_seeds_that_were_trained(run: Run, copy_of: Path) -> None:
+    study = study_of(copy_of)
+    study["students"]["kd"]["seeds"] = 3
+    write_study(copy_of, study)
+    assert run(copy_of, "report") == 0
+
+
+def test_a_damaged_metrics_file_is_named(run: Run, capsys: Capture, copy_of: Path) -> None:
+    (copy_of / "data/metrics/students/kd.json").write_text("{}")
+    assert "kd.json: expected the key 'test_accuracy', found none such" in refused(run, capsys, copy_of, "report")
+
+
+def test_params_that_are_a_folder(run: Run, capsys: Capture, tmp_path: Path) -> None:
+    assert "expected a readable file" in refused(run, capsys, tmp_path, "graph", "--params", str(tmp_path))
 
 
 def test_a_teacher_of_other_images_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:

@@ -35,6 +35,7 @@ from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place, Raw
 from pipeline.datasets.record import SPLITS, Dataset, load, save
 from pipeline.datasets.split import Amount, First, Folds, split
+from pipeline.errors import InputError
 from pipeline.params import parse
 
 FAMILY = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "notmnist": None}
@@ -711,3 +712,38 @@ def test_real_cifar_jpegs(tmp_path: Path) -> None:
     assert np.bincount(cifar.labels[:10_000]).tolist() == [1000] * 10
     np.testing.assert_array_equal(cifar.images[:10_000], cifar.images[10_000:])
     assert cifar.images.std() > 50
+
+
+def test_zips_named_for_their_part_may_hold_classes_at_the_top(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        with zipfile.ZipFile(tmp_path / f"{part}.zip", "w") as archive:
+            for label, name in enumerate(("a", "b")):
+                archive.writestr(f"{name}/1.png", encoded(Image.new("L", (4, 4), 100 * label)))
+    made = prepare("mine", "imagefolder", Place("mine", str(tmp_path)), grey=True)
+    assert (made.classes, len(made), made.bounds) == (("a", "b"), 4, (2, 2))
+
+
+def test_the_same_images_as_zip_and_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train/a").mkdir(parents=True)
+    (tmp_path / "train/a/1.png").write_bytes(encoded(Image.new("L", (4, 4))))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "train/a/1.png", "train/a/1.png")
+    with pytest.raises(InputError, match=r"expected each image once.*keep the zip or the folder, not both"):
+        prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
+
+
+def test_more_than_eight_bits_are_refused_and_transparency_is_white(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / part / "a/clear.png")
+    made = prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
+    assert np.unique(made.images).tolist() == [255]
+    Image.new("I;16", (2, 2), 1000).save(tmp_path / "train/a/deep.png")
+    with pytest.raises(InputError, match=r"deep\.png: expected an image, found pixels of mode I;16"):
+        prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, write_study
 from ruamel.yaml import YAML
+from test_house import imports
 
 from pipeline import graph
 from pipeline.params import load, parse, read_raw
@@ -94,6 +95,48 @@ def test_files_are_dependencies_where_they_lie_in_the_study(study: dict[str, Any
     assert {"data/teachers/big", "data/teachers/ready"} < set(stages["train-teacher-both"]["deps"])
     study["datasets"]["digits"]["root"] = "/elsewhere/images"
     assert "/elsewhere/images" not in compiled(study)["stages"]["prepare-digits"]["deps"]
+
+
+def test_names_that_yaml_would_misread_are_quoted(study: dict[str, Any]) -> None:
+    for root in ("photos #1", "photos: x", "[a]", "two  words"):
+        study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
+        assert root in compiled(study)["stages"]["prepare-digits"]["deps"]
+
+
+def walked(module: str, seen: set[str]) -> set[str]:
+    """The modules of `pipeline` that a module imports at run time, and those that they import."""
+    if module in seen:
+        return seen
+    seen.add(module)
+    stem = ROOT / module.replace(".", "/")
+    for name in imports(stem.with_suffix(".py") if stem.with_suffix(".py").exists() else stem / "__init__.py"):
+        path = ROOT / name.replace(".", "/")
+        if name.startswith("pipeline.") and (path.with_suffix(".py").exists() or path.is_dir()):
+            walked(name, seen)
+    return seen
+
+
+def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> None:
+    plumbing = {
+        "pipeline.errors", "pipeline.files", "pipeline.layout", "pipeline.device", "pipeline.registry", "pipeline.progress",
+        "pipeline.params", "pipeline.sections", "pipeline.references", "pipeline.graph", "pipeline.provenance",
+        "pipeline.cache.stores", "pipeline.datasets", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache",
+    }  # fmt: skip
+    reading_only = {
+        "pipeline.cache.blocks",
+        "pipeline.cache.writer",
+        "pipeline.cache.reader",
+        "pipeline.cache.manifest",
+    }
+    for stage in graph.stages(parse(study), study):
+        root = "stages." + stage.command.split()[1].replace("-", "_")
+        if root == "stages.graph":
+            continue
+        needed = walked(root, set()) - plumbing - {root, "stages.cli", "pipeline"}
+        if "student" not in root and "dump" not in root:
+            needed -= reading_only | {"pipeline.losses.recipe", "pipeline.losses.step", "pipeline.schedules"}
+        unlisted = {name for name in needed if name.startswith("pipeline")} - set(stage.modules)
+        assert not unlisted, (stage.name, sorted(unlisted))
 
 
 def test_outside_our_repository_no_module_is_a_dependency(tmp_path: Path, study: dict[str, Any]) -> None:

@@ -101,9 +101,22 @@ MISTAKES = [
     ("teachers.big.model", None, "teachers.big", "needs a model, or members", ""),
     ("teachers.kd", {"model": {"name": "mlp", "widths": [2]}, "epochs": 1}, "students.kd", "also the name of a teacher", ""),
     ("teachers.a b", {"model": {"name": "mlp", "widths": [2]}, "epochs": 1}, "teachers.a b", "match", ""),
-    ("teachers", ["big"], "teachers", "dictionary", ""),
+    ("teachers", ["big"], "teachers", "expected a mapping", ""),
     ("report", {"baseline": "base"}, "report.baseline", "unknown student 'base'", "baseline"),
     ("views", {"policy": "flip"}, "views.policy", "'none'", "'flip'"),
+    ("students.kd.epochs", "2", "students.kd.epochs", "integer", "'2'"),
+    ("students.kd.batch_size", True, "students.kd.batch_size", "integer", "True"),
+    ("students.kd.losses.ce", 0, "students.kd.losses.ce", "a mapping of this term's options", "found 0"),
+    ("students.kd.losses.ce", {"loss": "soft_targets"}, "students.kd.losses.ce", "a mapping of this term's options", ""),
+    ("datasets.digits.validation", 1.0, "datasets.digits.validation", "a share below 1", "found 1.0"),
+    ("datasets.digits.validation", True, "datasets.digits.validation", "a number of images", "found True"),
+    ("datasets.digits.train", {"first": 0}, "datasets.digits.train.first", "greater than 0", "found 0"),
+    ("datasets.digits.root", "", "datasets.digits.root", "at least 1 character", ""),
+    ("students.kd.optimizer", {"name": "sgd", "nesterov": True}, "students.kd.optimizer", "Nesterov", ""),
+    ("students.kd.schedule", {"name": "plateau", "factor": 2.0}, "students.kd.schedule.factor", "less than 1", "2.0"),
+    ("students.kd.schedule", "step", "students.kd.schedule", "exactly one of every and milestones", ""),
+    ("teachers.big.members", ["a", "b"], "teachers.big", "an ensemble has no model", ""),
+    ("teachers.pair", {"members": ["big", "big"], "l1": 0.1}, "teachers.pair", "l1: this teacher is not trained here", ""),
 ]  # fmt: skip
 
 
@@ -119,7 +132,12 @@ def test_every_mistake_is_named(study: Study, key: str, value: object, names: st
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: [", "valid YAML"), ("- a", "a mapping of sections"), ("seed: 1\nseed: 2", "duplicate key"), ("", "mapping")],
+    [
+        ("a: [", "valid YAML"),
+        ("- a", "a mapping of sections"),
+        ("seed: 1\nseed: 2", "duplicate key.*line 2"),
+        ("", "mapping"),
+    ],
 )
 def test_a_file_that_is_no_study(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "params.yaml"

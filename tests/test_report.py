@@ -40,7 +40,7 @@ def test_the_table_says_what_the_metrics_say() -> None:
     ]
     assert "| student kd | 0.5 ce + 0.5 soft_targets | 85.00 | 1.00 | 2 | 1,234 | 4,936 | 75 % |" in made.markdown()
     assert "<td>0.5 ce + 0.5 soft_targets</td><td>85.00</td>" in made.html()
-    assert made.summary()["student kd"]["gap_closed"] == pytest.approx(0.75)
+    assert made.summary()["students"]["kd"]["gap_closed"] == pytest.approx(0.75)
 
 
 def test_schedules_and_options_are_told() -> None:

@@ -19,6 +19,9 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
+WAYS = "put the files there, set `root:` or TEACHERCACHE_DATA, or `download: true` where it is offered"
+
+
 @dataclass(frozen=True)
 class Raw:
     """A source as published: pixels (n, C, H, W) uint8 and labels (n,) int64 of both its parts."""
@@ -66,7 +69,7 @@ class Place:
             f"data folder {self.folder!r}",
             expected="its files in " + " or ".join(map(str, candidates)),
             found="an empty folder" if any(c.exists() for c in candidates) else "no such folder",
-            fix="put the files there, set `root:` or TEACHERCACHE_DATA, or `download: true` where it is offered",
+            fix="correct `root:`" if self.root else WAYS,
         )
 
 
