@@ -241,22 +241,54 @@ def test_a_stopped_dump_resumes_with_the_same_bytes(tmp_path: Path, store: Store
     assert tree(tmp_path / "dump") == tree(tmp_path / "whole/dump")
 
 
-def test_blocks_of_another_dump_are_not_taken_up(tmp_path: Path) -> None:
-    calls: list[int] = []
+def stopping(calls: list[int]) -> Callable[[Block], Mapping[str, NDArray[Any]]]:
+    """Notes the blocks that are asked for; stopped by hand at the second."""
 
-    def stop(block: Block) -> Mapping[str, NDArray[Any]]:
+    def compute(block: Block) -> Mapping[str, NDArray[Any]]:
         calls.append(block.start)
         if block.start:
             raise KeyboardInterrupt
         return {"logits": values()[0, block.start : block.stop]}
 
+    return compute
+
+
+def test_blocks_of_another_dump_are_not_taken_up(tmp_path: Path) -> None:
+    calls: list[int] = []
+
     for teacher in ("ab", "ef"):
         description = {**DESCRIPTION, "teacher": {**DESCRIPTION["teacher"], "weights_sha256": teacher * 32}}
         with pytest.raises(KeyboardInterrupt):
             writer.write_cache(
-                tmp_path / "dump", tmp_path / "work", plan(), stop, store="zarr", description=description
+                tmp_path / "dump", tmp_path / "work", plan(), stopping(calls), store="zarr", description=description
             )
     assert calls == [0, 32, 0, 32]
+
+
+def test_blocks_of_other_code_or_another_device_are_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def attempt(device: str) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            writer.write_cache(
+                tmp_path / "dump",
+                tmp_path / "work",
+                plan(),
+                stopping(calls),
+                store="zarr",
+                description=DESCRIPTION,
+                device=device,
+            )
+
+    attempt("cpu")
+    attempt("cpu")
+    assert calls == [0, 32, 32]
+    attempt("cuda")
+    monkeypatch.setattr(writer, "code_digest", lambda: "other")
+    attempt("cuda")
+    assert calls[3:] == [0, 32, 0, 32]
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, Run, write_study
+from ruamel.yaml import YAML
 
 from pipeline import losses
 from pipeline.losses.step import Outputs
+from pipeline.params import parse
 from pipeline.registry import Registry
 
 
@@ -43,15 +45,39 @@ def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(
     assert run(copy_of, "train-student", "kd") == 0
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_every_example_of_the_extension_guide_is_whole(number: int) -> None:
+    code = blocks("docs/extending.md", "python")[number]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_study_is_valid() -> None:
+    (study,) = (block for block in blocks("README.md", "yaml") if block.startswith("datasets:"))
+    parsed = parse(YAML(typ="safe").load(study))
+    assert parsed.students["kd"].losses["soft_targets"].reads == "big-logits"
+
+
 def test_the_readme_names_every_part() -> None:
     from pipeline.datasets import SOURCES
     from pipeline.dumps import FIELDS
     from pipeline.models import MODELS
     from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
+    from pipeline.schedules import SCHEDULES
 
     text = (ROOT / "README.md").read_text()
-    registries: list[Registry] = [SOURCES, FIELDS, MODELS, losses.TERMS, OPTIMIZERS, LR_SCHEDULES]
+    registries: list[Registry] = [SOURCES, FIELDS, MODELS, losses.TERMS, OPTIMIZERS, LR_SCHEDULES, SCHEDULES]
     assert [name for registry in registries for name in registry.entries if f"`{name}`" not in text] == []
+
+
+def test_a_studys_readme_shows_its_own_report() -> None:
+    folder = ROOT / "studies/quickstart-mnist"
+    table = [line for line in (folder / "data/report/report.md").read_text().splitlines() if line.startswith("|")]
+    readme = (folder / "README.md").read_text().splitlines()
+    assert len(table) >= 6
+    assert [line for line in table if line not in readme] == []
 
 
 def test_the_readme_names_every_command() -> None:
