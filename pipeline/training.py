@@ -265,14 +265,14 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
-        on_gpu = next(self.network.parameters()).is_cuda
+        device = next(self.network.parameters()).device
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "order": self.order.get_state(),
             "dropout": torch.get_rng_state(),
-            "dropout_cuda": torch.cuda.get_rng_state() if on_gpu else None,
+            "dropout_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "history": self.history,
             "best": vars(self.best),
         }
@@ -296,10 +296,10 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.order.set_state(state["order"])
+        device = next(self.network.parameters()).device
         torch.set_rng_state(state["dropout"])
         if state["dropout_cuda"] is not None:
-            torch.cuda.set_rng_state(state["dropout_cuda"])
+            torch.cuda.set_rng_state(state["dropout_cuda"], device)
         self.history[:] = state["history"]
-        device = next(self.network.parameters()).device
         best = state["best"]
         self.best = Best(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})

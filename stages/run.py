@@ -151,5 +151,5 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     metrics = layout.metrics(kind, spec.of)
     if metrics.exists():
         weights = read_json(metrics, "run `dvc repro`", keys=("weights_sha256",))["weights_sha256"]
-        expect["teacher.weights_sha256"] = weights if kind == "teachers" else weights[spec.of_seed]
+        expect["teacher.weights_sha256"] = weights if kind == "teachers" else dict(enumerate(weights)).get(spec.of_seed)
     return cache.open(layout.cache(dump), expect, fix=f"run `dvc repro dump-{spec.field}-{dump}`")

@@ -33,17 +33,21 @@ class Network(nn.Module):
         mean, std: per channel, subtracted and divided after pixels are scaled to [0, 1].
     """
 
+    scale: Tensor
+    shift: Tensor | None
+
     def __init__(
         self, body: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         super().__init__()
         self.body = body
         self.taps: dict[str, str] = dict(getattr(body, "taps", {}))
-        # Scaling is written out in `forward` as one multiply and add; no state to save.
-        self._scale = None if std is None else tuple(1 / (255 * s) for s in std)
-        self._shift = (
-            None if mean is None else tuple(-m / s for m, s in zip(mean, std or [1.0] * len(mean), strict=True))
-        )
+        channels = len(mean or std or (0.0,))
+        center = torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(-1, 1, 1)
+        spread = torch.tensor(std or [1.0] * channels, dtype=torch.float32).view(-1, 1, 1)
+        # x / 255 * scale + shift, on the network's device, and no part of its weights.
+        self.register_buffer("scale", 1 / (255 * spread), persistent=False)
+        self.register_buffer("shift", None if mean is None else -center / spread, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
@@ -52,11 +56,8 @@ class Network(nn.Module):
 
     def scaled(self, images: Tensor) -> Tensor:
         """Float32 inputs: pixels / 255, then (x - mean) / std where stated."""
-        if self._scale is None and self._shift is None:
-            return images.to(torch.float32).mul_(1 / 255)
-        scale = images.new_tensor(self._scale or (1 / 255,), dtype=torch.float32).view(-1, 1, 1)
-        shift = images.new_tensor(self._shift or (0.0,), dtype=torch.float32).view(-1, 1, 1)
-        return images.to(torch.float32).mul_(scale).add_(shift)
+        inputs = images.to(torch.float32, copy=True).mul_(self.scale)
+        return inputs if self.shift is None else inputs.add_(self.shift)
 
     def tapped(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits and the activations (B, ...) at the named taps, in one pass.
