@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands do, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands do, before torch is imported
 
 import torch
 from torch.nn import functional

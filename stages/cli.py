@@ -29,9 +29,10 @@ def main(command: Callable[..., Any]) -> None:
 
     0 done; 2 bad input, one line on standard error; 1 a bug, with its traceback.
     """
-    # Threads that wait by spinning take the core that the other needs: where two runs share a
-    # machine's cores, small networks train ten times slower. Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # OpenMP's threads wait by spinning, on the core that the other run needs: measured, two
+    # trainings on two cores took 9 to 120 times longer a step; with a short spin 1.5 to 2 times,
+    # and a lone one 1.0 to 1.2 times. Read when torch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from pipeline.errors import InputError
     from pipeline.files import explained
 
