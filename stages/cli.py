@@ -33,6 +33,8 @@ def main(command: Callable[..., Any]) -> None:
     # trainings on two cores took 9 to 120 times longer a step; with a short spin 1.5 to 2 times,
     # and a lone one 1.0 to 1.2 times. Read when torch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # MKL promises the same bits from run to run only in this mode (memory may be aligned otherwise).
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     from pipeline.errors import InputError
     from pipeline.files import explained
 
