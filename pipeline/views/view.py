@@ -1,0 +1,100 @@
+"""Which view of each sample an epoch shows, and the pixels of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import InputError
+from pipeline.registry import unknown
+from pipeline.views import POLICIES
+from pipeline.views.counter import below, block, words
+
+DRAW = 0xFFFFFFFF  # the stream that an epoch's draw of views reads, far beyond those of the policies
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a data set: `count` versions of each sample, none of them stored.
+
+    Attributes:
+        policy: of `POLICIES`.
+        count: the number of views of each sample.
+        seed: of all random words, in [0, 2^64).
+        options: the policy's own parameters.
+        order: an epoch shows one view of all samples, each in turn ("cycle"), or draws one for each sample ("draw").
+
+    Raises:
+        InputError: the policy is unknown, the count is below 1 or above 1 for "none", or the seed is out of range.
+    """
+
+    policy: str
+    count: int
+    seed: int
+    options: Mapping[str, Any]
+    order: Literal["cycle", "draw"] = "cycle"
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES.entries:
+            raise InputError(unknown("policy", self.policy, POLICIES.entries))
+        if not 1 <= self.count <= 2**31:
+            raise InputError("views: count", expected="1 or more", found=str(self.count))
+        if self.identity and self.count != 1:
+            raise InputError(
+                "views: count",
+                expected="1, since all views of policy none are the same",
+                found=str(self.count),
+                fix="leave it out, or name a policy that changes the images",
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InputError("views: seed", expected="0 <= seed < 2^64", found=str(self.seed))
+
+    @property
+    def identity(self) -> bool:
+        """Whether the images stay as they are."""
+        return self.policy == "none"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides the pixels, as plain values for a manifest; the order decides none."""
+        options = {key: list(value) if isinstance(value, tuple) else value for key, value in self.options.items()}
+        return {"policy": self.policy, "count": self.count, "seed": self.seed, "parameters": options}
+
+    def of_epoch(self, ids: Tensor, epoch: int) -> Tensor:
+        """The view that an epoch shows of each sample, (n,) int64 in [0, count).
+
+        Args:
+            ids: (n,) integers, the samples.
+            epoch: from 0.
+        """
+        if self.order == "cycle":
+            return torch.full_like(ids, epoch % self.count, dtype=torch.int64)
+        epochs = torch.full_like(ids, epoch, dtype=torch.int64)
+        return below(block(self.seed, epochs, ids, DRAW)[:, 0], self.count)
+
+    def words(self, ids: Tensor, views: Tensor) -> Tensor:
+        """The random words of each (sample, view), (n, 8) int64 in [0, 2^32).
+
+        Hundreds of small operations: call it once an epoch, not once a step.
+
+        Args:
+            ids: (n,) integers, the samples.
+            views: (n,) integers in [0, count).
+        """
+        return words(self.seed, views, ids)
+
+    def apply(self, images: Tensor, words: Tensor) -> Tensor:
+        """The views (B, C, H, W) uint8 of images (B, C, H, W) uint8 with their words (B, 8), on their device."""
+        return self._bound(images, words)
+
+    @cached_property
+    def _bound(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return partial(POLICIES.function(self.policy), **self.options)
+
+
+PLAIN = Views("none", 1, 0, {})
