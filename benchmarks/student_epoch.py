@@ -25,12 +25,13 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
 
+from pipeline.cached import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
 from pipeline.optimizers import constant
 from pipeline.rows import Rows, Splits
 from pipeline.schedules import constant as steady
-from pipeline.student import CachedRows, train_student
+from pipeline.student import train_student
 from pipeline.training import Regime
 
 BATCH, TEMPERATURE = 128, 4.0
@@ -49,7 +50,9 @@ def ours(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: M
     regime = Regime(partial(Adam, lr=1e-3), constant, epochs=1, batch_size=BATCH)
     start = time.perf_counter()
     splits = Splits(rows, empty, nothing, shape)
-    train_student(splits, {"dump": CachedRows(logits[None])}, recipe, model=model, regime=regime, seed=0, what="ours")
+    train_student(
+        splits, {"dump": CachedRows({"logits": logits[None]})}, recipe, model=model, regime=regime, seed=0, what="ours"
+    )
     return time.perf_counter() - start
 
 

@@ -61,13 +61,14 @@ def read_json(path: Path, fix: str, keys: Iterable[str] = ()) -> Any:
     return value
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
+def write_bytes(path: Path, *data: bytes | memoryview) -> None:
     """Write a file under another name, flush it to the disk, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
         with unfinished.open("wb") as file:
-            file.write(data)
+            for part in data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -18,6 +18,7 @@ from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.references import taught_in_order
 from pipeline.sections import DumpParams, ModelParams, StudentParams, Study, TeacherParams
+from pipeline.views import POLICIES
 
 NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
 TRAINING = (
@@ -25,8 +26,17 @@ TRAINING = (
     *(f"pipeline.{name}" for name in ("training", "rows", "optimizers", "seeds", "curves")),
     "stages.run",
 )
-READING = ("pipeline.cache.manifest", "pipeline.cache.reader")
-WRITING = ("pipeline.cache.blocks", "pipeline.cache.manifest", "pipeline.cache.writer")
+FORMAT = tuple(
+    f"pipeline.cache.{name}" for name in ("blocks", "codecs", "crc", "digests", "dtypes", "manifest", "paths")
+)
+READING = (
+    *FORMAT,
+    *(f"pipeline.cache.{name}" for name in ("checked", "damage", "folder", "reader", "stored_array", "tensors")),
+    "pipeline.cached",
+    "pipeline.dumps.field",
+)
+WRITING = (*FORMAT, "pipeline.cache.writer")
+VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (
     "pipeline.report",
@@ -88,13 +98,18 @@ class _Compiler:
             deps=("params.yaml",),
         )
         yield from map(self.prepare, self.study.datasets)
-        members_first = sorted(self.study.teachers, key=lambda name: self.study.teachers[name].members is not None)
+        members_first = sorted(self.run_here, key=lambda name: self.study.teachers[name].members is not None)
         yield from map(self.teacher, members_first)
-        yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.study.teachers))
+        yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.run_here))
         for student in taught_in_order(self.study):
             yield self.student(student)
             yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of == student))
         yield self.report()
+
+    @property
+    def run_here(self) -> list[str]:
+        """The teachers that have stages: what an external one knows comes as a finished cache."""
+        return [name for name, params in self.study.teachers.items() if params.external is None]
 
     def prepare(self, name: str) -> Stage:
         params = self.study.datasets[name]
@@ -107,6 +122,7 @@ class _Compiler:
                 "pipeline.datasets.prepare",
                 "pipeline.datasets.raw",
                 "pipeline.datasets.split",
+                "stages.data",
                 "stages.prepare",
                 "stages.run",
                 *RECORD,
@@ -122,13 +138,15 @@ class _Compiler:
             f"train-teacher-{name}",
             f"teachercache train-teacher {name}",
             "Teachers",
-            modules=_modules("pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, model_module(params)),
+            modules=_modules(
+                "pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, *self.views(), model_module(params)
+            ),
             deps=(
                 self.prepared(params),
                 *_files(params.weights, *_paths(params)),
                 *self.teachers(params.members or ()),
             ),
-            params=self.keys("seed", f"teachers.{name}"),
+            params=self.keys("seed", "views", f"teachers.{name}"),
             outs=(self.path(self.layout.teacher(name)),),
             kept_in_git=(self.path(self.layout.metrics("teachers", name)),),
         )
@@ -154,6 +172,7 @@ class _Compiler:
                 *RECORD,
                 *WRITING,
                 _store(params),
+                *self.views(),
                 *map(model_module, networks),
             ),
             deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
@@ -180,6 +199,7 @@ class _Compiler:
                 "pipeline.schedules",
                 "pipeline.losses.recipe",
                 "pipeline.losses.step",
+                *self.views(),
                 *terms,
                 *(READING if dumps else ()),
                 *stores,
@@ -202,7 +222,7 @@ class _Compiler:
             "Report",
             modules=_modules(*REPORT),
             deps=(
-                *(self.path(self.layout.metrics("teachers", name)) for name in self.study.teachers),
+                *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
                 *(self.path(self.layout.student(name)) for name in students),
             ),
@@ -210,6 +230,10 @@ class _Compiler:
             kept_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )
+
+    def views(self) -> tuple[str, ...]:
+        """The modules that decide how training images are shown."""
+        return (*VIEWS, str(POLICIES.module(self.study.views.policy)))
 
     def path(self, path: Path) -> str:
         return self.layout.relative(path)

@@ -31,6 +31,10 @@ class Layout:
     def report(self) -> Path:
         return self.root / "data/report"
 
+    def fidelity(self, student: str) -> Path:
+        """What compact logits cost a student; made by hand, no DVC output."""
+        return self.root / "data/fidelity" / student
+
     def timings(self, stage: str) -> Path:
         """Wall-clock seconds: no DVC output, since they differ from run to run."""
         return self.root / "data/timings" / stage / "timings.json"

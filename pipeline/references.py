@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from pipeline.losses import field_of
+from pipeline.cache.codecs import CODECS, Format
+from pipeline.losses import field_of, misfit_of
 from pipeline.registry import unknown
 from pipeline.sections import DumpParams, StudentParams, Study, TeacherParams, TermParams
 
@@ -53,8 +54,8 @@ def _dataset(study: Study, key: str, name: str | None) -> str:
 def _teacher(study: Study, name: str) -> TeacherParams:
     params, key = study.teachers[name], f"teachers.{name}"
     for member in params.members or ():
-        if member not in study.teachers or study.teachers[member].members:
-            trained = [other for other, its in study.teachers.items() if not its.members]
+        trained = [other for other, its in study.teachers.items() if not its.members and not its.external]
+        if member not in trained:
             raise ValueError(f"{key}.members: " + unknown("single teacher", member, trained))
     return params.model_copy(update={"dataset": _dataset(study, key, params.dataset)})
 
@@ -70,8 +71,15 @@ def _dump(study: Study, name: str) -> DumpParams:
         "dataset": _dataset(study, key, params.dataset or source.dataset),
         "format": params.format or study.cache.format,
     }
-    if "dtype" in params.options and "dtype" not in params.model_fields_set:
-        update["dtype"] = study.cache.dtype
+    for option in ("dtype", "codec"):
+        chosen = getattr(study.cache, option)
+        if chosen is not None and option in params.options and option not in params.model_fields_set:
+            update[option] = chosen
+    codec, store = update.get("codec", params.options.get("codec")), cast("Format", update["format"])
+    if codec is not None and codec not in CODECS[store]:
+        raise ValueError(f"{key}.codec: expected one of {', '.join(CODECS[store])} for {store}, found {codec!r}")
+    if params.samples == "all" and study.views.policy != "none":
+        raise ValueError(f"{key}.samples: expected train, since only training images have views, found all")
     return params.model_copy(update=update)
 
 
@@ -97,6 +105,7 @@ def _reads(study: Study, student: str, loss: str, term: TermParams) -> str | Non
             )
         if len(fitting) > 1:
             raise ValueError(f"{key}.reads: missing; expected one of {', '.join(sorted(fitting))}")
+        _refuse_misfit(key, loss, term, study.dumps[fitting[0]], fitting[0])
         return fitting[0]
     if term.reads in study.teachers:
         raise ValueError(f"{key}.reads: {term.reads!r} is a teacher; expected one of its dumps")
@@ -111,7 +120,14 @@ def _reads(study: Study, student: str, loss: str, term: TermParams) -> str | Non
         raise ValueError(
             f"{key}.reads: expected a dump on data set {dataset!r}, found {term.reads!r} on {dump.dataset!r}"
         )
+    _refuse_misfit(key, loss, term, dump, term.reads)
     return term.reads
+
+
+def _refuse_misfit(key: str, loss: str, term: TermParams, dump: DumpParams, name: str) -> None:
+    reason = misfit_of(loss, term.options, dump.options)
+    if reason:
+        raise ValueError(f"{key}: cannot read dump {name!r}: {reason}")
 
 
 def taught_in_order(study: Study) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -19,15 +20,19 @@ from pydantic import (
 )
 from torch.optim import SGD
 
-from pipeline.cache.manifest import Format
+from pipeline.cache.codecs import Codec, Format
+from pipeline.cache.manifest import Digest
 from pipeline.datasets import SOURCES
 from pipeline.datasets.split import Amount, First, Folds
 from pipeline.dumps import FIELDS
+from pipeline.errors import InputError
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.registry import FilePath, NestedError, Registry, Section
 from pipeline.schedules import SCHEDULES
+from pipeline.views import POLICIES
+from pipeline.views.view import Views
 
 S = TypeVar("S", bound=Section)
 
@@ -129,6 +134,27 @@ class DumpParams(Section):
         return self.options_beyond(DumpParams)
 
 
+class ViewsParams(Section):
+    """Augmented views of the training images; further keys are the policy's own options.
+
+    `order`: epoch e shows view e mod count (`cycle`), or draws a view for each sample (`draw`).
+    """
+
+    policy: str = "none"
+    count: PositiveInt = 1
+    seed: NonNegativeInt = 0
+    order: Literal["cycle", "draw"] = "cycle"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the policy's function takes."""
+        return self.options_beyond(ViewsParams)
+
+    def views(self) -> Views:
+        """The augmentation itself."""
+        return Views(self.policy, self.count, self.seed, self.options, self.order)
+
+
 def _parse(registry: Registry, tag: str, base: type[S], value: Any) -> S:
     return registry.parse({tag: value} if isinstance(value, str) else value, tag=tag, base=base)
 
@@ -186,12 +212,30 @@ def _lr_schedule(value: Any) -> NamedParams:
     return made
 
 
+def _dump(value: Any) -> DumpParams:
+    made = _parse(FIELDS, "field", DumpParams, value)
+    check = getattr(sys.modules[FIELDS.function(made.field).__module__], "check", None)
+    if check is not None:
+        check(**made.options)  # raises what options forbid together
+    return made
+
+
+def _views(value: Any) -> ViewsParams:
+    made = _parse(POLICIES, "policy", ViewsParams, value)
+    try:
+        made.views()
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return made
+
+
 # Each is validated by the function it names, and written out with that function's options.
 Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
 Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(_optimizer)]
 LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(_lr_schedule)]
 Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]
-Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(partial(_parse, FIELDS, "field", DumpParams))]
+Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(_dump)]
+ViewsSection = Annotated[SerializeAsAny[ViewsParams], PlainValidator(_views)]
 Terms = Annotated[dict[str, SerializeAsAny[TermParams]], PlainValidator(_terms)]
 
 
@@ -213,23 +257,33 @@ class TrainingParams(Section):
 
 
 class TeacherParams(TrainingParams):
-    """A teacher: trained here, read from a file (`weights`), or an ensemble (`members`)."""
+    """A teacher: trained here, read from a file (`weights`), an ensemble (`members`), or known by its
+    outputs alone (`external`: the SHA-256 of its weights, as `cache create` was told).
+    """
 
     dataset: Name | None = None
     model: Model | None = None
     weights: FilePath | None = None
     members: tuple[Name, ...] | None = Field(default=None, min_length=2)
     average: Literal["logits", "probabilities"] = "logits"
+    external: Digest | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> TeacherParams:
+        if self.external is not None:
+            if self.model is not None or self.weights is not None or self.members or self.epochs or self.steps:
+                raise ValueError(
+                    "external: this teacher is never run here; remove model, weights, members, epochs, steps"
+                )
+            self._refuse_training_keys()
+            return self
         if self.members is not None:
             if self.model is not None or self.weights is not None or self.epochs or self.steps:
                 raise ValueError("members: an ensemble has no model, weights, epochs or steps of its own")
             self._refuse_training_keys()
             return self
         if self.model is None:
-            raise ValueError("model: missing; a teacher needs a model, or members")
+            raise ValueError("model: missing; a teacher needs a model, members or external")
         if self.weights is None:
             self.require_length()
         elif self.epochs or self.steps:
@@ -263,14 +317,8 @@ class CacheParams(Section):
     """What every dump does unless it says otherwise."""
 
     format: Format = "zarr"
-    dtype: Literal["float16", "float32"] = "float16"
-
-
-class ViewsParams(Section):
-    """Augmented views of the training images."""
-
-    policy: Literal["none"] = "none"
-    count: Literal[1] = 1
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    codec: Codec | None = None
 
 
 class ReportParams(Section):
@@ -284,7 +332,7 @@ class Study(Section):
 
     seed: NonNegativeInt = 0
     cache: CacheParams = CacheParams()
-    views: ViewsParams = ViewsParams()
+    views: ViewsSection = ViewsParams()
     datasets: dict[Name, Source] = Field(min_length=1)
     teachers: dict[Name, TeacherParams] = Field(default_factory=dict)
     dumps: dict[Name, Dump] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,28 @@ class Summary:
 def summary(values: Sequence[float]) -> Summary:
     """Mean, standard deviation (n - 1 in the denominator) and number of the values."""
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of n paired differences with its 95 % interval (Student's t); no interval below two pairs."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def paired_difference(values: Sequence[float], others: Sequence[float]) -> Difference:
+    """What `values` are ahead of `others`, pair by pair (the same seed of two students)."""
+    from scipy import stats
+
+    differences = [value - other for value, other in zip(values, others, strict=True)]
+    made = summary(differences)
+    if made.std is None:
+        return Difference(made.mean, None, None, made.n)
+    half = float(stats.t.ppf(0.975, made.n - 1)) * made.std / math.sqrt(made.n)
+    return Difference(made.mean, made.mean - half, made.mean + half, made.n)
 
 
 def gap_closed(accuracy: float, baseline: float, teacher: float) -> float | None:

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.cached import Target
 from pipeline.losses.recipe import Recipe
 from pipeline.losses.step import Outputs
 from pipeline.models.build import build
@@ -19,36 +18,17 @@ from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
 from pipeline.seeds import derive, seeded
 from pipeline.statistics import summary
 from pipeline.training import Batch, Fitted, History, Regime, fit
+from pipeline.views.view import PLAIN, Views
 
 Select = Literal["best", "last"]
 
 
-class Target(Protocol):
-    """A cached field: rows for sample ids, as the epoch's view of them."""
+class Field(Protocol):
+    """A cached field: its rows for sample ids, each as its view shows it."""
 
-    def rows(self, ids: Tensor, epoch: int) -> Tensor:
-        """(B, ...) float32 on the ids' device, row i being that of sample ids[i]."""
+    def rows(self, ids: Tensor, views: Tensor) -> Target:
+        """(n, ...) on the ids' device, row i being that of sample ids[i] in view views[i]."""
         ...
-
-
-@dataclass(frozen=True)
-class CachedRows:
-    """A cached field that lies whole on the device.
-
-    Attributes:
-        values: (views, samples, ...) as stored.
-    """
-
-    values: Tensor
-
-    def rows(self, ids: Tensor, epoch: int) -> Tensor:
-        """The rows of view `epoch mod views`."""
-        return self.values[epoch % len(self.values)].index_select(0, ids).to(torch.float32)
-
-    @classmethod
-    def of(cls, values: NDArray[Any], device: torch.device) -> CachedRows:
-        """An array of a cache, moved to the device as it is."""
-        return cls(torch.from_numpy(values).to(device))
 
 
 @dataclass(frozen=True)
@@ -113,13 +93,14 @@ def results(runs: Sequence[Trained], select: Select) -> dict[str, Any]:
 
 def train_student(
     splits: Splits,
-    targets: Mapping[str, Target],
+    targets: Mapping[str, Field],
     recipe: Recipe,
     *,
     model: Mapping[str, Any],
     regime: Regime,
     seed: int,
     what: str,
+    views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_epoch: Callable[[History], None] = lambda _: None,
@@ -134,7 +115,7 @@ def train_student(
         regime: optimiser, schedule and length.
         seed: of initial weights, data order and dropout; students that differ in their recipe
             alone start from the same weights and see the same batches.
-        what, checkpoint, checkpoint_seconds, on_epoch: see `training.fit`.
+        what, views, checkpoint, checkpoint_seconds, on_epoch: see `training.fit`.
     """
     device = splits.train.labels.device
     with seeded(derive(seed, "init"), device):
@@ -142,7 +123,7 @@ def train_student(
 
     def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
         outputs = Outputs(network(batch.images), batch.labels)
-        rows = {dump: targets[dump].rows(batch.ids, batch.epoch) for dump in recipe.dumps}
+        rows = {dump: targets[dump].rows(batch.ids, batch.views) for dump in recipe.dumps}
         return recipe(outputs, rows, batch.epoch)
 
     fitted = fit(
@@ -153,6 +134,7 @@ def train_student(
         regime=regime,
         seed=seed,
         what=what,
+        views=views,
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         on_epoch=on_epoch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.record import Dataset, Images
 from pipeline.errors import InputError
 from pipeline.files import digest_of, read_json
 from pipeline.models.build import build
@@ -23,6 +23,7 @@ from pipeline.models.weights import load_into, read_weights
 from pipeline.rows import Splits
 from pipeline.seeds import derive, seeded
 from pipeline.training import Batch, Fitted, History, Regime, fit
+from pipeline.views.view import PLAIN, Views
 
 Average = Literal["logits", "probabilities"]
 
@@ -53,6 +54,46 @@ class Ensemble(nn.Module):
 
 
 @dataclass(frozen=True)
+class Samples:
+    """The samples that a teacher answers for, and the fixed batches that it sees them in.
+
+    Attributes:
+        images: (rows or more, C, H, W) uint8, in memory or in a file; row i is sample id i.
+        rows: the first so many.
+        batch: rows a forward pass.
+        views: the augmentation that they are shown in.
+    """
+
+    images: Images
+    rows: int
+    batch: int
+    views: Views = PLAIN
+
+    def batches(self, view: int, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
+        """Batches of exactly `batch` rows, the last padded with zeros, each with its number of real rows."""
+        for first in range(start, stop, self.batch):
+            rows = torch.from_numpy(np.ascontiguousarray(self.images[first : min(first + self.batch, stop)])).to(device)
+            real = len(rows)
+            if not self.views.identity:
+                ids = torch.arange(first, first + real, device=device)
+                rows = self.views.apply(rows, self.views.words(ids, torch.full_like(ids, view)))
+            padding = rows.new_zeros((self.batch - real, *rows.shape[1:]))
+            yield torch.cat([rows, padding]) if len(padding) else rows, real
+
+
+class Answers(Protocol):
+    """What a dump asks of a teacher: a card, and logits for rows of samples."""
+
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def logits(self, samples: Samples, view: int, start: int, stop: int) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
 class Teacher:
     """A trained teacher and its card."""
 
@@ -61,29 +102,25 @@ class Teacher:
     device: torch.device
 
     @torch.no_grad()
-    def logits(self, images: NDArray[np.uint8], start: int, stop: int, batch: int) -> NDArray[np.float32]:
-        """Logits (stop - start, classes) of rows [start, stop), over the fixed forward partition.
+    def logits(self, samples: Samples, view: int, start: int, stop: int) -> NDArray[np.float32]:
+        """Logits (stop - start, classes) of rows [start, stop) in one view, over the fixed partition.
 
-        The network only ever sees batches of exactly `batch` rows that begin at a multiple of
-        `batch`, the last one padded: smaller batches differ in their last bits. So every run,
+        The network only ever sees batches of exactly `samples.batch` rows that begin at a multiple
+        of it, the last one padded: smaller batches differ in their last bits. So every run,
         resumed or not, in one process or many, gives the same bytes.
 
         Args:
-            images: (rows, C, H, W) uint8, all rows of the dump.
-            start, stop: multiples of `batch`, except for `stop` at the end of the rows.
-            batch: rows a forward pass.
+            samples: what the dump is of.
+            view: which augmentation of them.
+            start, stop: multiples of the batch, except for `stop` at the end of the rows.
         """
         self.network.eval()
-        answers = [self.network(rows.to(self.device))[:real] for rows, real in partition(images, start, stop, batch)]
-        return torch.cat(answers).to(torch.float32).cpu().numpy()
-
-
-def partition(images: NDArray[np.uint8], start: int, stop: int, batch: int) -> Iterator[tuple[Tensor, int]]:
-    """Batches of exactly `batch` rows, the last padded with zeros, each with its number of real rows."""
-    for first in range(start, stop, batch):
-        rows = torch.from_numpy(np.ascontiguousarray(images[first : min(first + batch, stop)]))
-        missing = batch - len(rows)
-        yield (torch.cat([rows, rows.new_zeros((missing, *rows.shape[1:]))]) if missing else rows), len(rows)
+        answers: NDArray[np.float32] = np.empty((stop - start, len(self.card["classes"])), np.float32)
+        done = 0
+        for rows, real in samples.batches(view, start, stop, self.device):
+            answers[done : done + real] = self.network(rows)[:real].to(torch.float32).cpu().numpy()
+            done += real
+        return answers
 
 
 def train_teacher(
@@ -93,6 +130,7 @@ def train_teacher(
     regime: Regime,
     seed: int,
     what: str,
+    views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_epoch: Callable[[History], None] = lambda _: None,
@@ -117,6 +155,7 @@ def train_teacher(
         regime=regime,
         seed=seed,
         what=what,
+        views=views,
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         on_epoch=on_epoch,

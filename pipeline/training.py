@@ -25,6 +25,7 @@ from pipeline.models.network import Network
 from pipeline.models.weights import UNREADABLE
 from pipeline.rows import Rows, evaluate
 from pipeline.seeds import derive, seeded
+from pipeline.views.view import PLAIN, Views
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -33,9 +34,10 @@ History = list[dict[str, float]]  # one row an epoch: its losses, rate and valid
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on: sample ids (B,), their images and labels, and the epoch."""
+    """What one step trains on: sample ids (B,), their views (B,), images and labels, and the epoch."""
 
     ids: Tensor
+    views: Tensor
     images: Tensor
     labels: Tensor
     epoch: int
@@ -119,6 +121,7 @@ def fit(
     regime: Regime,
     seed: int,
     what: str,
+    views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_epoch: Callable[[History], None] = lambda _: None,
@@ -132,6 +135,7 @@ def fit(
         regime: optimiser, schedule and length.
         seed: of the data order and of dropout.
         what: names the run in messages ("teacher 'big'").
+        views: augments the training images; validation images are shown as they are.
         checkpoint: where unfinished training is kept; a run that finds it goes on from there
             and ends with the same bytes.
         checkpoint_seconds: at least this long between two checkpoints.
@@ -149,7 +153,7 @@ def fit(
             on_epoch(run.history)
         saved = time.monotonic()
         while len(run.history) < regime.epochs_for(len(train)):
-            row = run.train_epoch(train, objective, what)
+            row = run.train_epoch(train, objective, views, what)
             run.finish_epoch(row, validation, what)
             on_epoch(run.history)
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
@@ -160,11 +164,20 @@ def fit(
     return Fitted(run.history, copied(network), run.best.state, run.best.epoch + 1)
 
 
-def batches(train: Rows, order: torch.Generator, batch_size: int, steps: int, epoch: int) -> Iterator[Batch]:
+def batches(
+    train: Rows, order: torch.Generator, batch_size: int, steps: int, epoch: int, *, views: Views = PLAIN
+) -> Iterator[Batch]:
     """The first `steps` batches of an epoch, in an order drawn from the generator."""
-    ids = torch.randperm(len(train), generator=order).to(train.labels.device)
-    for chunk in torch.split(ids, batch_size)[:steps]:
-        yield Batch(chunk, train.images.index_select(0, chunk), train.labels.index_select(0, chunk), epoch)
+    ids = torch.randperm(len(train), generator=order).to(train.labels.device)[: steps * batch_size]
+    shown = views.of_epoch(ids, epoch)
+    # Drawn for the whole epoch at once: in every step it would be a hundred tiny operations.
+    words = None if views.identity else views.words(ids, shown)
+    for first in range(0, len(ids), batch_size):
+        part = slice(first, first + batch_size)
+        images = train.images.index_select(0, ids[part])
+        if words is not None:
+            images = views.apply(images, words[part])
+        yield Batch(ids[part], shown[part], images, train.labels.index_select(0, ids[part]), epoch)
 
 
 def copied(network: nn.Module) -> dict[str, Tensor]:
@@ -216,14 +229,14 @@ class _Run:
         self.history: History = []
         self.best = Best()
 
-    def train_epoch(self, train: Rows, objective: Objective, what: str) -> dict[str, float]:
+    def train_epoch(self, train: Rows, objective: Objective, views: Views, what: str) -> dict[str, float]:
         """One pass over the data: the mean of each loss term."""
         self.network.train()
         epoch, per_epoch = len(self.history), self.regime.steps_per_epoch(len(train))
         steps = self.regime.steps_in(epoch, len(train))
         losses: list[Tensor] = []
         names: list[str] = []
-        for batch in batches(train, self.order, self.regime.batch_size, steps, epoch):
+        for batch in batches(train, self.order, self.regime.batch_size, steps, epoch, views=views):
             terms = dict(objective(self.network, batch))
             if self.regime.l1:
                 terms["l1"] = self.regime.l1 * torch.stack([p.abs().sum() for p in self.network.parameters()]).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,6 +21,11 @@ ParamsFile = Annotated[
     Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
+CacheArgument = Annotated[str, typer.Argument(help="A cache: its folder, or a URL (https://, s3://, dvc://, ...).")]
+StorageOptions = Annotated[
+    list[str] | None, typer.Option("--storage", help="KEY=VALUE for the URL's file system; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 DEFAULT_PARAMS = Path("params.yaml")
 
 
@@ -59,7 +64,9 @@ def single(command: Callable[..., Any]) -> typer.Typer:
 
 def refuse(error: Exception) -> None:
     """Print one line and exit with 2."""
-    print(f"error: {error}", file=sys.stderr)
+    # Names in a stranger's cache may hold anything: nothing but printable text reaches the terminal.
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in f"error: {error}")
+    print(line.encode(sys.stderr.encoding or "ascii", "backslashreplace").decode(), file=sys.stderr)
     sys.exit(2)
 
 
@@ -92,6 +99,56 @@ def named(entries: Mapping[str, T], section: str, name: str) -> T:
     if name not in entries:
         raise InputError(f"params.yaml: {section}: " + unknown("name", name, entries))
     return entries[name]
+
+
+def storage_options(given: list[str] | None) -> dict[str, str]:
+    """What `--storage KEY=VALUE` says.
+
+    Raises:
+        InputError: no KEY=VALUE.
+    """
+    from pipeline.errors import InputError
+
+    pairs = [item.partition("=") for item in given or ()]
+    for key, equals, value in pairs:
+        if not key or not equals:
+            raise InputError("--storage", expected="KEY=VALUE", found=f"{key}{equals}{value}")
+    return {key: value for key, _, value in pairs}
+
+
+def refuse_existing(target: Path) -> None:
+    """A cache is written to a new place, never over something else.
+
+    Raises:
+        InputError: something is there already.
+    """
+    from pipeline.errors import InputError
+
+    if target.exists() or target.is_symlink():
+        raise InputError(str(target), expected="a new folder", found="something that is there", fix="choose another")
+
+
+@contextmanager
+def work_beside(target: Path) -> Iterator[Path]:
+    """Unfinished work for an output outside of the study's layout: hidden beside it, gone when it is done."""
+    from pipeline.files import remove
+
+    folder = target.absolute().parent / f".{target.name}.work"
+    yield folder / "work"
+    remove(folder)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table, as wide as it needs where the output is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(*columns, title=title, title_justify="left", show_header=any(columns))
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(made)
 
 
 @contextmanager

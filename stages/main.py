@@ -7,8 +7,15 @@ from typing import Annotated
 import typer
 
 from stages import cli
+from stages.cache_convert import convert
+from stages.cache_create import create
+from stages.cache_diff import diff
+from stages.cache_inspect import inspect
+from stages.cache_verify import verify
 from stages.dump_logits import dump_logits
+from stages.fidelity import fidelity
 from stages.graph import graph
+from stages.plan import plan
 from stages.prepare import prepare
 from stages.report import report
 from stages.train_student import train_student
@@ -20,8 +27,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (graph, prepare, train_teacher, dump_logits, train_student, report):
+for command in (graph, plan, prepare, train_teacher, dump_logits, train_student, report, fidelity):
     app.command()(command)
+
+
+tools = typer.Typer(name="cache", no_args_is_help=True, help="Look at caches, check, convert, compare and make them.")
+for tool in (inspect, verify, convert, diff, create):
+    tools.command()(tool)
+app.add_typer(tools)
 
 
 def print_version(wanted: bool) -> None:

@@ -16,31 +16,18 @@ def prepare(
 ) -> None:
     """Read a data set's files, split them, and write the arrays that all later stages read."""
     study = cli.open_study(params)
-    from pipeline.datasets.prepare import prepare as make
-    from pipeline.datasets.raw import Place
     from pipeline.datasets.record import SPLITS, save
     from pipeline.layout import Layout
+    from stages.data import read
     from stages.run import workshop
 
-    spec = cli.named(study.datasets, "datasets", dataset)
+    cli.named(study.datasets, "datasets", dataset)
     layout, stage = Layout(Path()), f"prepare-{dataset}"
-    place = Place(spec.folder or spec.source, spec.root, spec.download)
     with cli.timed(stage), workshop(layout, stage, layout.prepared(dataset)) as work:
-        prepared = make(
-            dataset,
-            spec.source,
-            place,
-            size=spec.size,
-            grey=spec.grey,
-            train=spec.train,
-            validation=spec.validation,
-            folds=spec.split_folds(),
-            seed=spec.seed,
-            options=spec.options,
-        )
-        save(prepared, work.out)
-    sizes = ", ".join(f"{len(prepared.labels[prepared.rows(split)])} {split}" for split in SPLITS)
-    typer.echo(f"{dataset}: {sizes} images of {prepared.shape}, {len(prepared.classes)} classes")
+        made = read(study, dataset)
+        save(made, work.out)
+    sizes = ", ".join(f"{len(made.labels[made.rows(split)])} {split}" for split in SPLITS)
+    typer.echo(f"{dataset}: {sizes} images of {made.shape}, {len(made.classes)} classes")
 
 
 if __name__ == "__main__":

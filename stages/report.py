@@ -27,7 +27,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
         teachers, students = (
             {name: read_json(layout.metrics(kind, name), fix, keys) for name in names}
             for kind, names, keys in (
-                ("teachers", study.teachers, room.TEACHER_KEYS),
+                ("teachers", [n for n, t in study.teachers.items() if t.external is None], room.TEACHER_KEYS),
                 ("students", study.students, room.STUDENT_KEYS),
             )
         )

@@ -13,6 +13,7 @@ from pipeline import cache
 from pipeline.cache import Cache
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
+from pipeline.dumps.field import EXTERNAL, decisive
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
 from pipeline.layout import Layout
 from pipeline.losses.recipe import Recipe, Term
@@ -43,6 +44,8 @@ def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
         # Where initial weights lay says nothing about the network, and differs between machines.
         return params.model.model_dump(mode="json", exclude={"weights", "new_head"})
     assert isinstance(params, TeacherParams)
+    if params.external is not None:
+        return dict(EXTERNAL)
     return {"name": "ensemble", "members": list(params.members or ()), "average": params.average}
 
 
@@ -136,13 +139,13 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     source = study.teachers.get(spec.of) or study.students[spec.of]
     expect = {
         "field.name": spec.field,
-        "field.parameters": spec.options,
+        "field.parameters": decisive(spec.options),
         "teacher.name": spec.of,
         "teacher.architecture": architecture(source),
         "dataset.fingerprint": dataset.fingerprint,
         "dataset.classes": list(dataset.classes),
         "teacher.seed": spec.of_seed if spec.of in study.students else None,
-        "views": study.views.model_dump(mode="json"),
+        "views": study.views.views().parameters,
         "rows": dataset.bounds[0] if spec.samples == "train" else len(dataset),
         "batch": spec.batch,
         "store": spec.format,
@@ -152,4 +155,8 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     if metrics.exists():
         weights = read_json(metrics, "run `dvc repro`", keys=("weights_sha256",))["weights_sha256"]
         expect["teacher.weights_sha256"] = weights if kind == "teachers" else dict(enumerate(weights)).get(spec.of_seed)
-    return cache.open(layout.cache(dump), expect, fix=f"run `dvc repro dump-{spec.field}-{dump}`")
+    fix = f"run `dvc repro dump-{spec.field}-{dump}`"
+    if isinstance(source, TeacherParams) and source.external is not None:
+        expect["teacher.weights_sha256"] = source.external
+        fix = f"make it with `teachercache cache create {layout.cache(dump)}`"
+    return cache.open(layout.cache(dump), expect, fix=fix)

@@ -10,7 +10,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.sections import StudentParams
+    from pipeline.sections import Study
     from pipeline.student import Trained
     from stages.run import Workshop
 
@@ -23,13 +23,14 @@ def train_student(
     """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
     study = cli.open_study(params)
     from pipeline import __version__
+    from pipeline.cached import CachedRows
     from pipeline.datasets.record import load
     from pipeline.device import resolve
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
     from pipeline.rows import Splits
-    from pipeline.student import CachedRows, results
+    from pipeline.student import results
     from stages.run import card, file_digests, open_dump, recipe, regime, workshop
 
     spec = cli.named(study.students, "students", student)
@@ -40,13 +41,13 @@ def train_student(
         loss = recipe(spec, regime(spec).epochs_for(len(splits.train)))
         caches = {dump: open_dump(study, dump, dataset) for dump in loss.dumps}
         consumed = {dump: cache.manifest.root for dump, cache in caches.items()}
-        targets = {dump: CachedRows.of(cache.load(), where) for dump, cache in caches.items()}
+        targets = {dump: CachedRows.of(cache, where) for dump, cache in caches.items()}
         inputs = dataset.fingerprint, consumed, file_digests(spec)
-        decides = spec.model_dump(mode="json"), study.seed, where.type, *inputs
+        decides = spec.model_dump(mode="json"), study.views.model_dump(mode="json"), study.seed, where.type, *inputs
         with workshop(layout, stage, layout.student(student), *decides) as work:
             runs, digests = [], []
             for number in range(spec.seeds):
-                run = _run(student, spec, number, study.seed, recipe=loss, splits=splits, targets=targets, work=work)
+                run = _run(student, study, number, recipe=loss, splits=splits, targets=targets, work=work)
                 runs.append(run)
                 entries = {"seed_number": number, "consumed": consumed, **run.scores(spec.select, splits.test)}
                 state = run.state(spec.select)
@@ -70,14 +71,15 @@ def train_student(
     )
 
 
-def _run(student: str, spec: StudentParams, number: int, seed: int, *, work: Workshop, **given: Any) -> Trained:
+def _run(student: str, study: Study, number: int, *, work: Workshop, **given: Any) -> Trained:
     """Train the student of one seed and write its network."""
     from pipeline.curves import Curves
     from pipeline.seeds import derive
     from pipeline.student import train_student as train
     from stages.run import progress, regime
 
-    how, splits = regime(spec), given["splits"]
+    spec, splits = study.students[student], given["splits"]
+    how = regime(spec)
     title, curves = f"student {student} {number + 1}/{spec.seeds}", Curves(work.out / f"seed-{number}/curves")
     with progress(title, how.epochs_for(len(splits.train)), curves) as on_epoch:
         return train(
@@ -86,7 +88,8 @@ def _run(student: str, spec: StudentParams, number: int, seed: int, *, work: Wor
             given["recipe"],
             model=spec.model.model_dump(),
             regime=how,
-            seed=derive(seed, "student", number),
+            seed=derive(study.seed, "student", number),
+            views=study.views.views(),
             what=f"student {student!r}, seed {number}",
             checkpoint=work.checkpoint(number),
             on_epoch=on_epoch,

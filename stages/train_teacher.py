@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.datasets.record import Dataset
     from pipeline.rows import Splits
-    from pipeline.sections import TeacherParams
+    from pipeline.sections import Study
     from stages.run import Workshop
 
 
@@ -39,9 +39,10 @@ def train_teacher(
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
-        decides = spec.model_dump(mode="json"), study.seed, dataset.fingerprint, where.type, file_digests(spec)
+        shown = study.views.model_dump(mode="json")
+        decides = spec.model_dump(mode="json"), shown, study.seed, dataset.fingerprint, where.type, file_digests(spec)
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
-            network, entries = _make(teacher, spec, study.seed, dataset=dataset, splits=splits, work=work)
+            network, entries = _make(teacher, study, dataset=dataset, splits=splits, work=work)
             card = {
                 **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
@@ -67,16 +68,19 @@ def train_teacher(
 
 
 def _make(
-    teacher: str, spec: TeacherParams, seed: int, *, dataset: Dataset, splits: Splits, work: Workshop
+    teacher: str, study: Study, *, dataset: Dataset, splits: Splits, work: Workshop
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The teacher's network on its device, and what its card says beyond the common entries."""
     from pipeline import teacher as room
     from pipeline.curves import Curves
+    from pipeline.errors import InputError
     from pipeline.layout import Layout
     from pipeline.seeds import derive
     from stages.run import architecture, progress, regime
 
-    device = splits.train.labels.device
+    spec, device = study.teachers[teacher], splits.train.labels.device
+    if spec.external:
+        raise InputError(f"teacher {teacher!r}", expected="one that is trained here", found="an external one")
     if spec.members:
         return room.join({name: Layout(Path()).teacher(name) for name in spec.members}, spec.average, device, dataset)
     if spec.weights:
@@ -91,12 +95,13 @@ def _make(
             splits,
             model=spec.model.model_dump(),
             regime=how,
-            seed=derive(seed, "teacher", teacher),
+            seed=derive(study.seed, "teacher", teacher),
+            views=study.views.views(),
             what=f"teacher {teacher!r}",
             checkpoint=work.checkpoint(),
             on_epoch=on_epoch,
         )
-    return network, {"seed": seed, "epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
+    return network, {"seed": study.seed, "epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
 
 
 if __name__ == "__main__":

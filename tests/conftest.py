@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes share two cores
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="teachercache-tests-")  # not the user's
 
 import pytest
 import torch

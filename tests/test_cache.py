@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline import cache, files
 from pipeline.cache import writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
+from pipeline.cache.dtypes import DType
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
 from pipeline.errors import InputError
@@ -36,7 +37,7 @@ DESCRIPTION: dict[str, Any] = {
         "name": "digits", "fingerprint": "cd" * 32, "samples": 100, "shape": [1, 8, 8], "bounds": [70, 80],
         "classes": list("abcde"),
     },
-    "views": {"policy": "none", "count": 1},
+    "views": {"policy": "none", "count": 1, "seed": 0, "parameters": {}},
     "batch": 16,
 }  # fmt: skip
 
@@ -45,11 +46,11 @@ def values(dtype: str = "float32") -> NDArray[Any]:
     return np.random.default_rng(0).normal(size=(1, ROWS, CLASSES)).astype(dtype)
 
 
-def plan(dtype: str = "float32", chunk_rows: int = 32) -> StorePlan:
+def plan(dtype: DType = "float32", chunk_rows: int = 32) -> StorePlan:
     return StorePlan({"logits": ArrayPlan((CLASSES,), dtype)}, 1, ROWS, chunk_rows)
 
 
-def write(folder: Path, store: Store = "zarr", dtype: str = "float32", chunk_rows: int = 32) -> Manifest:
+def write(folder: Path, store: Store = "zarr", dtype: DType = "float32", chunk_rows: int = 32) -> Manifest:
     array = values(dtype)
 
     def compute(block: Block) -> Mapping[str, NDArray[Any]]:
@@ -67,7 +68,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("chunk_rows", [16, 48, 70])
-def test_what_is_written_is_read(tmp_path: Path, store: Store, dtype: str, chunk_rows: int) -> None:
+def test_what_is_written_is_read(tmp_path: Path, store: Store, dtype: DType, chunk_rows: int) -> None:
     write(tmp_path, store, dtype, chunk_rows)
     opened = cache.open(tmp_path / "dump")
     assert opened.load().dtype == np.dtype(dtype)
@@ -137,7 +138,8 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("empty manifest", lambda f: (f / "manifest.json").write_bytes(b""), "a valid manifest"),
     ("spaces", lambda f: append(f / "manifest.json", b"\n"), "a manifest changed since"),
     ("another teacher", lambda f: edit(f, lambda m: m["teacher"].update(name="x")), "a manifest changed since"),
-    ("newer version", lambda f: edit(f, lambda m: m.update(version=2)), "expected format version 1, found 2"),
+    ("newer version", lambda f: edit(f, lambda m: m.update(version=3)), "expected format version 2, found 3; read it with a newer"),
+    ("older version", lambda f: edit(f, lambda m: m.update(version=1)), "expected format version 2, found 1"),
     ("unknown entry", lambda f: edit(f, lambda m: m.update(extra=1)), "extra"),
     ("missing entry", lambda f: edit(f, lambda m: m.pop("views")), "views"),
     ("missing chunk", lambda f: (f / CHUNK).unlink(), f"file {CHUNK}: expected exactly the manifest's files, found missing"),
@@ -146,7 +148,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("flipped bit", lambda f: flip(f / CHUNK, 100), f"file {CHUNK}: expected its sealed bytes"),
     ("card", lambda f: flip(f / "card.md", 3), "file card.md"),
     ("zarr metadata", lambda f: flip(f / "data.zarr/logits/zarr.json", 30), "file data.zarr/logits/zarr.json"),
-    ("link", lambda f: link(f / CHUNK, f.parent / "away"), f"file {CHUNK.rpartition('/')[2]}"),
+    ("link", lambda f: link(f / CHUNK, f.parent / "away"), f"file {CHUNK}"),
 ]  # fmt: skip
 
 
@@ -167,7 +169,7 @@ def test_a_damaged_cache_is_refused(tmp_path: Path, name: str, damage: Callable[
     with pytest.raises(InputError) as caught:
         cache.open(tmp_path / "dump", fix="run `dvc repro dump-logits-big`")
     assert message in str(caught.value)
-    assert str(caught.value).endswith(("run `dvc repro dump-logits-big`", "the version of teachercache that wrote it"))
+    assert str(caught.value).endswith(("run `dvc repro dump-logits-big`", "with a newer teachercache"))
 
 
 def test_hdf5_damage_is_refused(tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_hdf5_damage_is_refused(tmp_path: Path) -> None:
         ("teacher.weights_sha256", "00" * 32, "teacher.weights_sha256 expected 0000"),
         ("dataset.fingerprint", "00" * 32, "dataset.fingerprint expected 0000"),
         ("dataset.classes", ["a", "b"], "dataset.classes expected ['a', 'b'], found ['a', 'b', 'c', 'd', 'e']"),
-        ("field.parameters", {"dtype": "float16"}, "found {'dtype': 'float32'}"),
+        ("field.parameters", {"dtype": "float16"}, "field.parameters.dtype expected float16, found float32"),
         ("rows", 100, "rows expected 100, found 70"),
         ("nothing.like.it", 1, "nothing.like.it expected 1, found None"),
     ],
@@ -205,11 +207,11 @@ def test_another_cache_than_expected_is_refused(tmp_path: Path, key: str, value:
 def test_ids_and_views_that_were_not_dumped_are_refused(tmp_path: Path) -> None:
     write(tmp_path)
     opened = cache.open(tmp_path / "dump")
-    with pytest.raises(InputError, match=r"sample ids: expected 0\.\.69, the samples that were dumped, found 3\.\.70"):
+    with pytest.raises(InputError, match=r"sample ids: expected 0\.\.69, those that were dumped, found 3\.\.70"):
         opened.rows(np.array([3, 70]))
     with pytest.raises(InputError, match=r"sample ids.*found -1\.\.3"):
         opened.rows(np.array([3, -1]))
-    with pytest.raises(InputError, match="view 1"):
+    with pytest.raises(InputError, match=r"views: expected 0\.\.0, those that were dumped, found 1"):
         opened.rows(np.array([3]), view=1)
     with pytest.raises(InputError, match="array 'hints': expected one of logits"):
         opened.load("hints")

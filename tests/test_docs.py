@@ -45,7 +45,7 @@ def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(
     assert run(copy_of, "train-student", "kd") == 0
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_every_example_of_the_extension_guide_is_whole(number: int) -> None:
     code = blocks("docs/extending.md", "python")[number]
     done = subprocess.run(
@@ -66,9 +66,10 @@ def test_the_readme_names_every_part() -> None:
     from pipeline.models import MODELS
     from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
     from pipeline.schedules import SCHEDULES
+    from pipeline.views import POLICIES
 
     text = (ROOT / "README.md").read_text()
-    registries: list[Registry] = [SOURCES, FIELDS, MODELS, losses.TERMS, OPTIMIZERS, LR_SCHEDULES, SCHEDULES]
+    registries: list[Registry] = [SOURCES, FIELDS, MODELS, POLICIES, losses.TERMS, OPTIMIZERS, LR_SCHEDULES, SCHEDULES]
     assert [name for registry in registries for name in registry.entries if f"`{name}`" not in text] == []
 
 
@@ -81,13 +82,13 @@ def test_a_studys_readme_shows_its_own_report() -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    from stages.main import app
+    from stages.main import app, tools
 
     text = (ROOT / "README.md").read_text()
     names = [
         str(command.callback.__name__).replace("_", "-") for command in app.registered_commands if command.callback
-    ]
-    assert len(names) >= 6
+    ] + [f"cache {command.callback.__name__}" for command in tools.registered_commands if command.callback]
+    assert len(names) >= 13
     assert all(f"`teachercache {name}" in text for name in names)
 
 
@@ -97,7 +98,9 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert found == ["python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]' && pytest"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/extending.md", "docs/sharing.md", "data/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/extending.md", "docs/sharing.md", "docs/cache-format.md", "data/README.md"]
+)
 def test_every_link_leads_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
     for link in links:

@@ -35,7 +35,7 @@ def test_what_may_be_left_out_is_filled_in(study: Study) -> None:
     assert made.teachers["big"].dataset == made.students["kd"].dataset == made.dumps["big-logits"].dataset == "digits"
     assert made.students["kd"].losses["soft_targets"].reads == "big-logits"
     assert made.dumps["big-logits"].format == "zarr"
-    assert made.dumps["big-logits"].options == {"dtype": "float32"}
+    assert made.dumps["big-logits"].options == {"dtype": "float32", "codec": "none", "top_k": None, "temperature": None}
 
 
 def test_a_dump_may_override_the_cache_section(study: Study) -> None:
@@ -87,7 +87,7 @@ MISTAKES = [
     ("dumps", None, "students.kd.losses.soft_targets", "needs a dump of field 'logits'", "found none"),
     ("dumps.big-logits.of", "bog", "dumps.big-logits.of", "unknown teacher or student 'bog'", "did you mean 'big'?"),
     ("dumps.big-logits.field", "logit", "dumps.big-logits.field", "unknown field 'logit'", "'logits'"),
-    ("dumps.big-logits.dtype", "int8", "dumps.big-logits.dtype", "'float16' or 'float32'", "'int8'"),
+    ("dumps.big-logits.dtype", "int8", "dumps.big-logits.dtype", "'float16', 'bfloat16' or 'float32'", "'int8'"),
     ("dumps.big-logits.format", "npz", "dumps.big-logits.format", "'zarr' or 'hdf5'", "'npz'"),
     ("datasets.digits.source", "digit", "datasets.digits.source", "unknown source 'digit'", "did you mean 'digits'?"),
     ("datasets.digits.folds", {"count": 3, "test": 3}, "datasets.digits.folds", "0 to 2", "found 3"),
@@ -98,12 +98,19 @@ MISTAKES = [
     ("teachers.both", {"members": ["big", "tiny"]}, "teachers.both.members", "unknown single teacher 'tiny'", "big"),
     ("teachers.big.members", ["a", "b"], "teachers.big", "an ensemble has no model", ""),
     ("teachers.big.weights", "w.safetensors", "teachers.big", "is not trained", "remove epochs"),
-    ("teachers.big.model", None, "teachers.big", "needs a model, or members", ""),
+    ("teachers.big.model", None, "teachers.big", "needs a model, members or external", ""),
     ("teachers.kd", {"model": {"name": "mlp", "widths": [2]}, "epochs": 1}, "students.kd", "also the name of a teacher", ""),
     ("teachers.a b", {"model": {"name": "mlp", "widths": [2]}, "epochs": 1}, "teachers.a b", "match", ""),
     ("teachers", ["big"], "teachers", "expected a mapping", ""),
     ("report", {"baseline": "base"}, "report.baseline", "unknown student 'base'", "baseline"),
-    ("views", {"policy": "flip"}, "views.policy", "'none'", "'flip'"),
+    ("views", {"policy": "flipp"}, "views.policy", "flip, none", "'flipp'"),
+    ("views", {"policy": "none", "count": 4}, "views", "1, since all views of policy none are the same", "4"),
+    ("views", {"policy": "crop_flip", "paddings": 2}, "views", "padding", "paddings"),
+    ("views", {"policy": "random_resized_crop", "scale": [0.5, 0.1]}, "views.scale", "the smaller number first", "0.5"),
+    ("dumps.big-logits.top_k", 3, "dumps.big-logits", "temperature: missing", ""),
+    ("dumps.big-logits.temperature", 4.0, "dumps.big-logits", "only with top_k", ""),
+    ("teachers.big.external", "ab", "teachers.big.external", "", ""),
+    ("teachers.big.external", "ab" * 32, "teachers.big", "external: this teacher is never run here", ""),
     ("students.kd.epochs", "2", "students.kd.epochs", "integer", "'2'"),
     ("students.kd.batch_size", True, "students.kd.batch_size", "integer", "True"),
     ("students.kd.losses.ce", 0, "students.kd.losses.ce", "a mapping of this term's options", "found 0"),

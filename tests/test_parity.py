@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from pipeline import cache, training
+from pipeline.cached import CachedRows
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
@@ -23,8 +24,8 @@ from pipeline.models.build import build
 from pipeline.optimizers import constant
 from pipeline.rows import Splits
 from pipeline.schedules import constant as steady
-from pipeline.student import CachedRows, Target, Trained, train_student
-from pipeline.teacher import Ensemble, Teacher
+from pipeline.student import Field, Trained, train_student
+from pipeline.teacher import Ensemble, Samples, Teacher
 
 CPU = torch.device("cpu")
 BATCH = 256
@@ -34,13 +35,13 @@ class LiveTeacher:
     """Runs the teacher inside the training loop, over the fixed partition."""
 
     def __init__(self, teacher: Teacher, images: NDArray[np.uint8]) -> None:
-        self.teacher, self.images, self.forwards = teacher, images, 0
+        self.teacher, self.samples, self.forwards = teacher, Samples(images, len(images), BATCH), 0
 
-    def rows(self, ids: Tensor, epoch: int) -> Tensor:
+    def rows(self, ids: Tensor, views: Tensor) -> Tensor:
         wanted = torch.empty(len(ids), 10)
         for block in torch.unique(ids // BATCH).tolist():
-            start, stop = block * BATCH, min((block + 1) * BATCH, len(self.images))
-            logits = torch.from_numpy(self.teacher.logits(self.images, start, stop, BATCH))
+            start, stop = block * BATCH, min((block + 1) * BATCH, self.samples.rows)
+            logits = torch.from_numpy(self.teacher.logits(self.samples, 0, start, stop))
             self.forwards += 1
             mine = ids // BATCH == block
             wanted[mine] = logits[ids[mine] - start]
@@ -70,7 +71,7 @@ def made(teacher: Teacher, dataset: Dataset, folder: Path, dtype: str, store: Li
     return cache.open(folder / "dump")
 
 
-def losses(dataset: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], Trained]:
+def losses(dataset: Dataset, target: Field, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], Trained]:
     """The (steps, terms) losses of one epoch, and the student."""
     tables: list[NDArray[np.float64]] = []
     monkeypatch.setattr(training, "refuse_non_finite", lambda table, *_: tables.append(table))
@@ -96,7 +97,7 @@ def test_training_from_an_fp32_cache_is_training_with_the_live_teacher(
     opened = made(teacher, dataset, tmp_path, "float32", store)
     live = LiveTeacher(teacher, dataset.images[dataset.rows("train")])
     from_live, with_live = losses(dataset, live, monkeypatch)
-    from_cache, with_cache = losses(dataset, CachedRows.of(opened.load(), CPU), monkeypatch)
+    from_cache, with_cache = losses(dataset, CachedRows.of(opened, CPU), monkeypatch)
     assert live.forwards > 20
     assert from_cache.shape == (18, 3)
     assert from_cache.tobytes() == from_live.tobytes()
@@ -109,11 +110,11 @@ def test_an_fp16_cache_is_off_by_its_rounding_alone(
 ) -> None:
     opened = made(teacher, dataset, tmp_path, "float16", "zarr")
     images = dataset.images[dataset.rows("train")]
-    exact = teacher.logits(images, 0, len(images), BATCH)
+    exact = teacher.logits(Samples(images, len(images), BATCH), 0, 0, len(images))
     assert opened.load().dtype == np.float16
     assert np.all(np.abs(opened.load()[0] - exact) <= np.abs(exact) * 2.0**-11 + 2.0**-25)
     from_live, _ = losses(dataset, LiveTeacher(teacher, images), monkeypatch)
-    from_cache, _ = losses(dataset, CachedRows.of(opened.load(), CPU), monkeypatch)
+    from_cache, _ = losses(dataset, CachedRows.of(opened, CPU), monkeypatch)
     assert np.array_equal(from_cache, from_live) is False
     # Soft targets move by at most max |error| of a logit over the temperature, per class pair.
     assert np.allclose(from_cache, from_live, rtol=2.0**-9)
@@ -121,8 +122,9 @@ def test_an_fp16_cache_is_off_by_its_rounding_alone(
 
 def test_the_partition_is_fixed_whatever_is_asked_for(dataset: Dataset, teacher: Teacher) -> None:
     images = dataset.images[:1000]
-    whole = teacher.logits(images, 0, 1000, BATCH)
-    parts = [teacher.logits(images, start, min(start + BATCH, 1000), BATCH) for start in range(0, 1000, BATCH)]
+    samples = Samples(images, 1000, BATCH)
+    whole = teacher.logits(samples, 0, 0, 1000)
+    parts = [teacher.logits(samples, 0, start, min(start + BATCH, 1000)) for start in range(0, 1000, BATCH)]
     assert whole.tobytes() == np.concatenate(parts).tobytes()
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
+from pipeline.cache.codecs import Codec
+from pipeline.cache.dtypes import DType, stored
 
 TARGET_BYTES = 8 << 20  # of a chunk, where the number of files allows
 MOST_BYTES = 64 << 20
@@ -15,27 +16,43 @@ MOST_FILES = 190  # of 200 an output may have; the rest are metadata
 
 @dataclass(frozen=True)
 class ArrayPlan:
-    """One array to be written: the shape of a row, and its dtype on disk."""
+    """One array to be written: the shape of a row, its number format on disk, its compression."""
 
     row_shape: tuple[int, ...]
-    dtype: str
+    dtype: DType
+    codec: Codec = "none"
 
     @property
     def row_bytes(self) -> int:
-        return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.row_shape) * stored(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows [start, stop) of one view: the unit of work, of resuming and of chunks."""
+    """Rows [start, stop) of one view: the unit of work, of resuming and of chunks.
+
+    Attributes:
+        index: its number within the view.
+    """
 
     view: int
+    index: int
     start: int
     stop: int
 
     @property
     def name(self) -> str:
-        return f"{self.view}-{self.start}"
+        return f"{self.view}-{self.index}"
+
+    def __str__(self) -> str:
+        return f"view {self.view}, rows {self.start} to {self.stop - 1}"
+
+
+def cut(views: int, rows: int, chunk_rows: int) -> Iterator[Block]:
+    """All blocks of (views, rows), in order."""
+    for view in range(views):
+        for index, start in enumerate(range(0, rows, chunk_rows)):
+            yield Block(view, index, start, min(start + chunk_rows, rows))
 
 
 @dataclass(frozen=True)
@@ -55,9 +72,7 @@ class StorePlan:
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, in order."""
-        for view in range(self.views):
-            for start in range(0, self.rows, self.chunk_rows):
-                yield Block(view, start, min(start + self.chunk_rows, self.rows))
+        return cut(self.views, self.rows, self.chunk_rows)
 
     def shape(self, array: str) -> tuple[int, ...]:
         """The whole array's shape."""

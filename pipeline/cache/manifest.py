@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
+from pipeline.cache import paths
+from pipeline.cache.blocks import Block, cut
+from pipeline.cache.codecs import CODECS, Codec, Format, is_padded
+from pipeline.cache.dtypes import DType, stored
 from pipeline.errors import InputError
-from pipeline.files import canonical_json, digest_of, sha256_of
+from pipeline.files import canonical_json, digest_of
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+MOST_BYTES = 16 << 20  # of a manifest
+MOST_CHUNK_BYTES = 1 << 30  # of a decoded chunk: the most that one read allocates unasked
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Format = Literal["zarr", "hdf5"]
-DType = Literal["float16", "float32", "int64", "uint8"]
+ArrayName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Size = Annotated[int, Field(ge=1, le=1 << 48)]
+
+
+def _finite_json(value: dict[str, Any]) -> dict[str, Any]:
+    canonical_json(value)  # raises ValueError for NaN
+    return value
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_finite_json)]
 
 
 class _Part(BaseModel):
@@ -28,17 +50,20 @@ class FieldInfo(_Part):
     """Which field this is, and the parameters that decide its values."""
 
     name: str
-    parameters: dict[str, Any]
+    parameters: Plain
 
 
 class TeacherInfo(_Part):
-    """The network whose knowledge this is; of a student, with the number of the seed."""
+    """The network whose knowledge this is; of a student, with the number of the seed.
+
+    Accuracies lie in [0, 1]; null where nobody measured them (outputs from elsewhere).
+    """
 
     name: str
-    architecture: dict[str, Any]
+    architecture: Plain
     seed: NonNegativeInt | None
     weights_sha256: Digest
-    test_accuracy: float
+    test_accuracy: float | None
     test_accuracy_per_class: list[float | None]
 
 
@@ -47,26 +72,58 @@ class DatasetInfo(_Part):
 
     name: str
     fingerprint: Digest
-    samples: PositiveInt
+    samples: Size
     shape: list[PositiveInt]
     bounds: list[NonNegativeInt]
     classes: list[str]
 
 
 class ViewsInfo(_Part):
-    """The augmentations whose results are held."""
+    """The augmentations whose results are held: view v of sample i is drawn from (seed, v, i)."""
 
-    policy: Literal["none"]
-    count: Literal[1]
+    policy: str
+    count: PositiveInt
+    seed: NonNegativeInt
+    parameters: Plain
+
+
+class BlockInfo(_Part):
+    """The bytes of one block of rows: where they lie, CRC-32C and SHA-256."""
+
+    file: str
+    offset: NonNegativeInt
+    bytes: Size
+    crc32c: Annotated[int, Field(ge=0, lt=1 << 32)]
+    sha256: Digest
 
 
 class ArrayInfo(_Part):
-    """One array: (views, rows, ...), little-endian, rows `chunk_rows` at a time."""
+    """One array: its first two axes are the keys, little-endian, cut into blocks of `chunk_rows` rows."""
 
-    shape: list[PositiveInt]
+    shape: Annotated[list[Size], Field(min_length=2, max_length=16)]
     dtype: DType
-    codec: Literal["none"]
-    chunk_rows: PositiveInt
+    codec: Codec
+    chunk_rows: Size
+    blocks: list[BlockInfo]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return tuple(self.shape[2:])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, decoded."""
+        return math.prod(self.row_shape) * stored(self.dtype).itemsize
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole array, decoded."""
+        return math.prod(self.shape) * stored(self.dtype).itemsize
+
+    def cut(self) -> Iterator[Block]:
+        """Its blocks, in the order of `blocks`."""
+        return cut(self.shape[0], self.shape[1], self.chunk_rows)
 
 
 class FileInfo(_Part):
@@ -83,7 +140,8 @@ class Manifest(_Part):
         format, version: of the container (`FORMAT_VERSION`).
         store: how the arrays are kept.
         package: version of this package that wrote them.
-        rows: the sample ids held are [0, rows).
+        axes: what the first two axes of every array are.
+        rows: length of the second axis; of samples: the ids held are [0, rows).
         batch: rows a forward pass of the fixed partition.
         arrays: by name.
         files: by path below the cache's folder; every file but the manifest itself.
@@ -93,23 +151,66 @@ class Manifest(_Part):
     """
 
     format: Literal["teachercache"]
-    version: PositiveInt
+    version: Literal[2]
     store: Format
     package: str
     field: FieldInfo
     teacher: TeacherInfo
     dataset: DatasetInfo
     views: ViewsInfo
-    rows: PositiveInt
+    axes: Literal["view, sample", "plan, batch"]
+    rows: Size
     batch: PositiveInt
-    arrays: dict[str, ArrayInfo]
+    arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000)]
     files: dict[str, FileInfo]
     values: Digest
     root: Digest
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Manifest:
+        listed = paths.metadata(self.store, self.arrays)
+        for name, array in self.arrays.items():
+            _check_array(self, name, array)
+            listed |= {block.file for block in array.blocks}
+        if listed != self.files.keys():
+            raise ValueError(f"files: expected those of its arrays, found {min(listed ^ self.files.keys())!r} besides")
+        if self.axes == "view, sample" and self.rows > self.dataset.samples:
+            raise ValueError(f"rows: expected at most the {self.dataset.samples} samples, found {self.rows}")
+        return self
+
     def to_bytes(self) -> bytes:
         """The manifest's canonical JSON, the bytes of `manifest.json`."""
         return canonical_json(self.model_dump())
+
+    def expectable(self) -> dict[str, Any]:
+        """The entries that a reader may have expectations of: all but the arrays' bytes."""
+        return self.model_dump(exclude={"arrays", "files"})
+
+
+def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
+    """Raise ValueError unless every block lies in its file, with just the bytes that its rows need."""
+    first = manifest.views.count if manifest.axes == "view, sample" else array.shape[0]
+    if array.shape[:2] != [first, manifest.rows]:
+        raise ValueError(f"arrays.{name}.shape: expected to begin with {[first, manifest.rows]}, found {array.shape}")
+    if array.codec not in CODECS[manifest.store]:
+        raise ValueError(f"arrays.{name}.codec: {manifest.store} has no {array.codec}")
+    if array.chunk_rows > array.shape[1] or array.chunk_rows * array.row_bytes > MOST_CHUNK_BYTES:
+        raise ValueError(f"arrays.{name}.chunk_rows: expected at most {array.shape[1]} rows and 1 GiB a chunk")
+    if len(array.blocks) != array.shape[0] * -(-array.shape[1] // array.chunk_rows):
+        raise ValueError(f"arrays.{name}.blocks: expected one a block, found {len(array.blocks)}")
+    padded = is_padded(manifest.store, array.codec)
+    for block, info in zip(array.cut(), array.blocks, strict=True):
+        rows = array.chunk_rows if padded else block.stop - block.start
+        if array.codec == "none" and info.bytes != rows * array.row_bytes:
+            raise ValueError(f"arrays.{name}: {block}: expected {rows * array.row_bytes} bytes, found {info.bytes}")
+        whole, end = manifest.files.get(info.file), info.offset + info.bytes
+        if manifest.store == "zarr":
+            expected = info.file == paths.chunk(name, block.view, block.index, len(array.shape)) and info.offset == 0
+            fits = whole is not None and end + paths.CRC_BYTES == whole.bytes
+        else:
+            expected, fits = info.file == paths.STORE["hdf5"], whole is not None and end <= whole.bytes
+        if not (expected and fits):
+            raise ValueError(f"arrays.{name}: {block}: bytes {info.offset} to {end} of {info.file!r} are not its place")
 
 
 def sealed(entries: Mapping[str, Any]) -> Manifest:
@@ -117,44 +218,42 @@ def sealed(entries: Mapping[str, Any]) -> Manifest:
     return Manifest.model_validate({**entries, "root": digest_of(entries)})
 
 
-def read_manifest(folder: Path, fix: str) -> Manifest:
-    """Read a cache's manifest.
+def parse(data: bytes, where: str, fix: str) -> Manifest:
+    """A manifest from the bytes of `manifest.json`.
 
     Raises:
-        InputError: there is none, it is of another version, malformed, or not in the canonical
-            bytes that its root digest covers.
+        InputError: it is of another version, malformed, contradicts itself, or is not in the
+            canonical bytes that its root digest covers.
     """
-    path = folder / MANIFEST
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        found = "a folder without it: not a finished cache" if folder.is_dir() else "nothing"
-        raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
-    version = re.search(rb'^  "version": (\d+),?$', data, re.MULTILINE)
+    version = re.search(rb'^  "version": (\d{1,9}),?$', data, re.MULTILINE)
     if version and int(version[1]) != FORMAT_VERSION:
+        newer = int(version[1]) > FORMAT_VERSION
         raise InputError(
-            str(path),
+            where,
             expected=f"format version {FORMAT_VERSION}",
             found=version[1].decode(),
-            fix="read it with the version of teachercache that wrote it",
+            fix="read it with a newer teachercache" if newer else fix,
         )
     try:
         manifest = Manifest.model_validate_json(data)
+        entries = manifest.model_dump()
+        root = entries.pop("root")
+        unchanged = data == manifest.to_bytes() and digest_of(entries) == root
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(str(path), expected="a valid manifest", found=f"{where}: {first['msg']}", fix=fix) from None
-    entries = manifest.model_dump()
-    root = entries.pop("root")
-    if data != manifest.to_bytes() or digest_of(entries) != root:
-        raise InputError(str(path), expected="the bytes that were sealed", found="a manifest changed since", fix=fix)
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(where, expected="a valid manifest", found=f"{place}: {first['msg']}", fix=fix) from None
+    except (ValueError, RecursionError) as error:  # numbers and nestings that JSON allows and Python does not
+        raise InputError(where, expected="a valid manifest", found=str(error), fix=fix) from None
+    if not unchanged:
+        raise InputError(where, expected="the bytes that were sealed", found="a manifest changed since", fix=fix)
     return manifest
 
 
-def describe_files(folder: Path) -> dict[str, FileInfo]:
-    """Size and digest of every file below a folder but the manifest, by path with slashes."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {
-        path.relative_to(folder).as_posix(): FileInfo(bytes=path.stat().st_size, sha256=sha256_of(path))
-        for path in paths
-    }
+def differences(a: Any, b: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name and both values of every entry in which two plain values differ."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in sorted(a.keys() | b.keys()):
+            yield from differences(a.get(key), b.get(key), f"{place}.{key}" if place else key)
+    elif a != b:
+        yield place, a, b

@@ -5,133 +5,165 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.cache.manifest import MANIFEST, Manifest, read_manifest
-from pipeline.cache.stores import store_of
+from pipeline.cache import checked, damage
+from pipeline.cache.dtypes import numbers
+from pipeline.cache.folder import Folder, LocalFolder, folder_of, read_manifest
+from pipeline.cache.manifest import ArrayInfo, Manifest, differences
+from pipeline.cache.stored_array import StoredArray, stored_array
 from pipeline.errors import InputError
-from pipeline.files import sha256_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
 class Cache:
-    """An opened cache, every byte of which has been checked.
+    """An opened cache. Whatever is read from it is checked against the manifest first.
 
     Attributes:
         folder: where it lies.
         manifest: what it holds.
+        fix: the command that makes it, for messages.
     """
 
-    folder: Path
+    folder: Folder
     manifest: Manifest
-    _loaded: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    fix: str = "dump it again"
+    _arrays: dict[str, StoredArray] = field(default_factory=dict, repr=False)
 
     def load(self, array: str | None = None) -> NDArray[Any]:
-        """A whole array (views, rows, ...), in its dtype on disk; it is read once and kept.
+        """A whole array (views, rows, ...); bfloat16 comes as float32.
 
         Args:
             array: its name; may be left out where there is only one.
 
         Raises:
-            InputError: the cache has no such array.
+            InputError: the cache has no such array, its bytes have changed, or it is larger than
+                the memory.
         """
-        names = list(self.manifest.arrays)
-        name = array or names[0]
-        if name not in names or (array is None and len(names) > 1):
-            raise InputError(f"cache {self.folder}: array {array!r}", expected=f"one of {', '.join(names)}")
-        if name not in self._loaded:
-            self._loaded[name] = self._read(name)
-        return self._loaded[name]
+        name = self._named(array)
+        return numbers(self._whole(name), self.manifest.arrays[name].dtype)
 
-    def _read(self, name: str) -> NDArray[Any]:
-        info = self.manifest.arrays[name]
-        values: NDArray[Any] = store_of(self.manifest.store).read(self.folder, name)
-        if list(values.shape) != info.shape or values.dtype != np.dtype(info.dtype):
-            raise InputError(
-                f"cache {self.folder}: array {name!r}",
-                expected=f"{info.dtype} {info.shape}",
-                found=f"{values.dtype} {list(values.shape)}",
-                fix="dump it again",
-            )
-        return values
+    def tensor(self, array: str | None = None, device: torch.device | str = "cpu") -> torch.Tensor:
+        """A whole array (views, rows, ...) on a device, in its own number format."""
+        from pipeline.cache.tensors import as_tensor
 
-    def rows(self, ids: ArrayLike, view: int = 0, array: str | None = None) -> NDArray[Any]:
-        """The rows (len(ids), ...) of sample ids in any order, in one view.
+        name = self._named(array)
+        return as_tensor(self._whole(name), self.manifest.arrays[name].dtype).to(device)
+
+    def rows(self, ids: ArrayLike, view: ArrayLike = 0, array: str | None = None) -> NDArray[Any]:
+        """The rows (n, ...) of sample ids (n,) in any order, in one view or in one view each.
+
+        Only the blocks that hold them are touched: from a local copy by memory map, over a URL
+        by fetching those blocks.
 
         Raises:
-            InputError: an id or a view that was not dumped.
+            InputError: an id or a view that was not dumped, or bytes that have changed.
         """
-        wanted = np.asarray(ids)
-        views, rows = self.manifest.views.count, self.manifest.rows
-        if not 0 <= view < views:
-            raise InputError(
-                f"cache {self.folder}: view {view}", expected=f"0..{views - 1}, the views that were dumped"
-            )
+        name = self._named(array)
+        info = self.manifest.arrays[name]
+        if name not in self._arrays:
+            self._arrays[name] = stored_array(self.folder, info, self.fix)
+        wanted = self._checked(np.asarray(ids), info.shape[1], "sample ids")
+        one = view if isinstance(view, int) and 0 <= view < info.shape[0] else None
+        views = self._checked(np.asarray(view), info.shape[0], "views") if one is None else one
+        return numbers(self._arrays[name].gather(views, wanted), info.dtype)
+
+    def _whole(self, name: str) -> NDArray[Any]:
+        info = self.manifest.arrays[name]
+        self._refuse_beyond_memory(name, info)
+        return stored_array(self.folder, info, self.fix).load()
+
+    def _named(self, array: str | None) -> str:
+        names = list(self.manifest.arrays)
+        if (array or names[0]) not in names or (array is None and len(names) > 1):
+            raise InputError(f"cache {self.folder.name}: array {array!r}", expected=f"one of {', '.join(names)}")
+        return array or names[0]
+
+    def _checked(self, wanted: NDArray[Any], count: int, what: str) -> NDArray[np.int64]:
         if wanted.dtype.kind not in "iu" and wanted.size:
-            raise InputError(f"cache {self.folder}: sample ids", expected="integers", found=str(wanted.dtype))
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < rows):
+            raise InputError(f"cache {self.folder.name}: {what}", expected="integers", found=str(wanted.dtype))
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < count):
             raise InputError(
-                f"cache {self.folder}: sample ids",
-                expected=f"0..{rows - 1}, the samples that were dumped",
+                f"cache {self.folder.name}: {what}",
+                expected=f"0..{count - 1}, those that were dumped",
                 found=f"{wanted.min()}..{wanted.max()}",
             )
-        picked: NDArray[Any] = self.load(array)[view][wanted.astype(np.int64)]
-        return picked
+        return wanted.astype(np.int64, copy=False)
+
+    def _refuse_beyond_memory(self, name: str, info: ArrayInfo) -> None:
+        import psutil
+
+        free = psutil.virtual_memory().available
+        if info.bytes > free:
+            raise InputError(
+                f"cache {self.folder.name}: array {name!r}",
+                expected=f"at most the {free:,} bytes of free memory",
+                found=f"{info.bytes:,} bytes",
+                fix="read only the rows you need, with Cache.rows",
+            )
 
 
-def open(path: Path | str, expect: Mapping[str, Any] | None = None, *, fix: str = "dump it again") -> Cache:
+def open(
+    path: Path | str,
+    expect: Mapping[str, Any] | None = None,
+    *,
+    fix: str = "dump it again",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Cache:
     """Open a cache after checking its manifest, its files and what the caller expects of it.
 
     Args:
-        path: the cache's folder.
+        path: the cache's folder, or a URL that fsspec reads: then sizes are checked now, and each
+            block when it arrives.
         expect: manifest entries by dotted name and the value each must have, such as
             `{"dataset.fingerprint": "...", "field.name": "logits"}`.
         fix: the command that makes this cache, for messages.
+        storage_options: of the URL's file system.
 
     Raises:
         InputError: no cache, an incomplete or changed one, or one that differs from what is
             expected: each differing item is named. Nothing turns this into a warning.
     """
-    folder = Path(path)
+    folder = folder_of(path, storage_options)
     manifest = read_manifest(folder, fix)
-    refuse_mismatch(folder, manifest, expect or {}, fix)
-    refuse_damage(folder, manifest, fix)
-    return Cache(folder, manifest)
+    refuse_mismatch(folder.name, manifest, expect or {}, fix)
+    if isinstance(folder, LocalFolder):
+        _refuse_damage(folder.path, manifest, fix)
+    else:
+        folder.refuse_incomplete(manifest, fix)
+    return Cache(folder, manifest, fix)
 
 
-def refuse_mismatch(folder: Path, manifest: Manifest, expect: Mapping[str, Any], fix: str) -> None:
+def _refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
+    """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
+    for found in damage.listing(folder, manifest):
+        raise found.error(folder, fix)
+    seen = checked.signature(folder, manifest)
+    if not checked.is_known(folder, seen):
+        damage.refuse(folder, manifest, fix)
+        checked.remember(folder, seen)
+
+
+def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fix: str) -> None:
     """Raise InputError with every expected entry that the manifest does not have."""
-    entries = manifest.model_dump()
-    differing = []
+    entries = manifest.expectable()
+    differing: list[str] = []
     for key, value in expect.items():
         found: Any = entries
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
-        if found != value:
-            differing.append(f"{key} expected {_short(value)}, found {_short(found)}")
+        differing += [
+            f"{place} expected {_short(wanted)}, found {_short(there)}"
+            for place, wanted, there in differences(value, found, key)
+        ]
     if differing:
-        raise InputError(f"cache {folder} is another one than expected: " + "; ".join(differing), fix=fix)
-
-
-def refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
-    """Raise InputError unless the folder holds exactly the listed files with the listed bytes."""
-    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    names = {path.relative_to(folder).as_posix() for path in paths} - {MANIFEST}
-    odd = sorted(names ^ manifest.files.keys()) or sorted(p.name for p in paths if p.is_symlink() or not p.is_file())
-    if odd:
-        what = "missing" if odd[0] in manifest.files and odd[0] not in names else "not listed in the manifest"
-        raise InputError(f"cache {folder}: file {odd[0]}", expected="exactly the manifest's files", found=what, fix=fix)
-    for name, info in manifest.files.items():
-        size = (folder / name).stat().st_size
-        if size != info.bytes:
-            raise InputError(f"cache {folder}: file {name}", expected=f"{info.bytes} bytes", found=str(size), fix=fix)
-        if sha256_of(folder / name) != info.sha256:
-            raise InputError(
-                f"cache {folder}: file {name}", expected="its sealed bytes", found="another SHA-256", fix=fix
-            )
+        raise InputError(f"cache {name} is another one than expected: " + "; ".join(differing), fix=fix)
 
 
 def _short(value: object) -> str:

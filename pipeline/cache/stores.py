@@ -1,11 +1,11 @@
-"""The stores that arrays are kept in: one module a format, each with `write` and `read`."""
+"""The stores that arrays are kept in: one module a format, each with `write` and `check`."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
 
-from pipeline.cache.manifest import Format
+from pipeline.cache.codecs import Format
 
 STORES: dict[Format, str] = {"zarr": "pipeline.cache.zarr_store", "hdf5": "pipeline.cache.hdf5_store"}
 

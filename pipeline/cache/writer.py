@@ -8,7 +8,9 @@ of the same dump goes on from the blocks that are there.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import __version__
+from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
-from pipeline.cache.manifest import (
-    FORMAT_VERSION,
-    MANIFEST,
-    ArrayInfo,
-    Format,
-    Manifest,
-    describe_files,
-    sealed,
-)
+from pipeline.cache.codecs import Format, decode, encode
+from pipeline.cache.crc import as_bytes, crc32c
+from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
+from pipeline.cache.dtypes import stored
+from pipeline.cache.manifest import FORMAT_VERSION, Manifest, sealed
 from pipeline.cache.stores import store_of
+from pipeline.errors import InputError
 from pipeline.files import digest_of, locked, publish, recover, remove, write_bytes
 from pipeline.progress import track
 from pipeline.provenance import code_digest
@@ -43,6 +43,7 @@ def write_cache(
     store: Format,
     description: Mapping[str, Any],
     device: str = "cpu",
+    accept: Callable[[Manifest], None] = lambda _: None,
 ) -> Manifest:
     """Compute every block that is not there yet, then seal the store and put it in its place.
 
@@ -55,6 +56,7 @@ def write_cache(
         description: the manifest's entries `field`, `teacher`, `dataset`, `views`, `batch`.
         device: the kind that computes; blocks of another kind differ in their last bits and are
             not taken up.
+        accept: sees the sealed manifest before anything is published, and may refuse it.
 
     Raises:
         InputError: another process writes the same cache, or `compute` refuses a value.
@@ -62,17 +64,16 @@ def write_cache(
     """
     with locked(work.with_suffix(".lock")):
         recover(work / "sealed", target)
-        blocks = work / f"blocks-{_identity(plan, store, description, device)[:16]}"
+        blocks = BlockFiles(work / f"blocks-{_identity(plan, store, description, device)[:16]}", plan, store)
         for stale in work.glob("blocks-*"):
-            if stale != blocks:
+            if stale != blocks.folder:
                 remove(stale)
-        pending = [
-            block for block in plan.blocks() if not all((blocks / _file(n, block)).exists() for n in plan.arrays)
-        ]
+        pending = [block for block in plan.blocks() if not blocks.has(block)]
         for block in track(pending, f"dump {target.name}", len(pending)):
             for name, values in compute(block).items():
-                _write_block(blocks / _file(name, block), values, plan, name)
+                blocks.write(name, block, values)
         manifest = _seal(work / "sealed", blocks, plan, store, description)
+        accept(manifest)
         publish(work / "sealed", target)
         remove(work)
     return manifest
@@ -80,7 +81,7 @@ def write_cache(
 
 def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
-    arrays = {name: [list(plan.shape(name)), array.dtype] for name, array in plan.arrays.items()}
+    arrays = {name: [list(plan.shape(name)), array.dtype, array.codec] for name, array in plan.arrays.items()}
     return digest_of([code_digest(), device, store, plan.chunk_rows, arrays, _plain(description)])
 
 
@@ -88,57 +89,120 @@ def _plain(description: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in description.items()}
 
 
-def _file(array: str, block: Block) -> str:
-    return f"{array}-{block.name}.raw"
+@dataclass(frozen=True)
+class BlockFiles:
+    """The finished blocks of an unfinished dump: one file each, its bytes and their CRC-32C."""
+
+    folder: Path
+    plan: StorePlan
+    store: Format
+
+    def path(self, name: str, block: Block) -> Path:
+        return self.folder / f"{name}-{block.name}.raw"
+
+    def has(self, block: Block) -> bool:
+        return all(self.path(name, block).exists() for name in self.plan.arrays)
+
+    def write(self, name: str, block: Block, values: NDArray[Any]) -> None:
+        """Write a block, whole or not at all."""
+        array = self.plan.arrays[name]
+        expected = (block.stop - block.start, *array.row_shape)
+        if values.shape != expected or values.dtype != stored(array.dtype):
+            raise ValueError(f"array {name!r}: {values.dtype} {values.shape} for {array.dtype} {expected}")
+        rows = values.astype(stored(array.dtype), copy=False)
+        payload = encode(rows, chunk_rows=self.plan.chunk_rows, codec=array.codec, store=self.store)
+        write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))))
+
+    def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
+        """A block's rows (n, ...), and the CRC-32C of its bytes.
+
+        Raises:
+            InputError: the file has changed since it was written; it is deleted, to be made again.
+        """
+        array, path = self.plan.arrays[name], self.path(name, block)
+        data = np.fromfile(path, np.uint8)
+        payload, crc = data[: -paths.CRC_BYTES], crc32c(data[: -paths.CRC_BYTES])
+        if data[-paths.CRC_BYTES :].tobytes() != as_bytes(crc):
+            path.unlink()
+            raise InputError(str(path), expected="a block as it was written", found="other bytes", fix="run it again")
+        rows = decode(
+            payload, dtype=array.dtype, row_shape=array.row_shape, chunk_rows=self.plan.chunk_rows, codec=array.codec
+        )
+        return rows[: block.stop - block.start], crc
 
 
-def _write_block(path: Path, values: NDArray[Any], plan: StorePlan, name: str) -> None:
-    little = np.ascontiguousarray(values, np.dtype(plan.arrays[name].dtype).newbyteorder("<"))
-    write_bytes(path, memoryview(little).cast("B"))
-
-
-def _seal(
-    sealed_folder: Path, blocks: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]
-) -> Manifest:
-    def read_block(name: str, block: Block) -> NDArray[Any]:
-        array = plan.arrays[name]
-        values = np.fromfile(blocks / _file(name, block), np.dtype(array.dtype).newbyteorder("<"))
-        return values.reshape(block.stop - block.start, *array.row_shape)
-
-    remove(sealed_folder)
-    sealed_folder.mkdir(parents=True)
-    store_of(store).write(sealed_folder, plan, read_block)
+def _seal(folder: Path, blocks: BlockFiles, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> Manifest:
+    remove(folder)
+    folder.mkdir(parents=True)
     plain = _plain(description)
-    (sealed_folder / "card.md").write_text(card(plain, plan, store), encoding="utf-8")
-    arrays = {
-        name: ArrayInfo(shape=list(plan.shape(name)), dtype=array.dtype, codec="none", chunk_rows=plan.chunk_rows)  # type: ignore[arg-type]
-        for name, array in plan.arrays.items()
-    }
+    values, crcs = _values_digest(blocks, plan)
+    places = store_of(store).write(folder, plan, blocks.path)
+    (folder / paths.CARD).write_text(card(plain, plan, store), encoding="utf-8")
+    ranges = {key: (file, offset, _payload_bytes(blocks, *key)) for key, (file, offset) in places.items()}
+    block_digests = sha256_of_ranges(folder, ranges)
+    names = paths.metadata(store, plan.arrays) | {file for file, _ in places.values()}
+    for name in names:
+        _flush(folder / name)
+    digests = sha256_of_files(folder, names, f"seal {folder.parent.name}")
+
+    def block_info(key: tuple[str, Block]) -> dict[str, Any]:
+        file, offset, size = ranges[key]
+        return {"file": file, "offset": offset, "bytes": size, "crc32c": crcs[key], "sha256": block_digests[key]}
+
     manifest = sealed(
         {
             "format": "teachercache",
             "version": FORMAT_VERSION,
             "store": store,
             "package": __version__,
+            "axes": "view, sample",
             "rows": plan.rows,
-            "arrays": {name: info.model_dump() for name, info in arrays.items()},
-            "files": {name: info.model_dump() for name, info in describe_files(sealed_folder).items()},
-            "values": values_digest(plan, read_block),
+            "arrays": {
+                name: {
+                    "shape": list(plan.shape(name)),
+                    "dtype": array.dtype,
+                    "codec": array.codec,
+                    "chunk_rows": plan.chunk_rows,
+                    "blocks": [block_info((name, block)) for block in plan.blocks()],
+                }
+                for name, array in plan.arrays.items()
+            },
+            "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in digests},
+            "values": values,
             **plain,
         }
     )
-    write_bytes(sealed_folder / MANIFEST, manifest.to_bytes())
+    write_bytes(folder / paths.MANIFEST, manifest.to_bytes())
     return manifest
 
 
-def values_digest(plan: StorePlan, read_block: Callable[[str, Block], NDArray[Any]]) -> str:
-    """SHA-256 over name, shape, dtype and C-ordered little-endian bytes of each array, by name."""
-    digest = hashlib.sha256()
+def _payload_bytes(blocks: BlockFiles, name: str, block: Block) -> int:
+    return blocks.path(name, block).stat().st_size - paths.CRC_BYTES
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _values_digest(blocks: BlockFiles, plan: StorePlan) -> tuple[str, dict[tuple[str, Block], int]]:
+    """The digest of the values (of each array its header, then its rows), and each block's CRC."""
+    digest, crcs = hashlib.sha256(), {}
     for name in sorted(plan.arrays):
-        digest.update(f"{name} {list(plan.shape(name))} {plan.arrays[name].dtype}\n".encode())
+        digest.update(values_header(name, plan.shape(name), plan.arrays[name].dtype))
         for block in plan.blocks():
-            digest.update(read_block(name, block))
-    return digest.hexdigest()
+            rows, crcs[name, block] = blocks.read(name, block)
+            digest.update(np.ascontiguousarray(rows))
+    return digest.hexdigest(), crcs
+
+
+def values_header(name: str, shape: tuple[int, ...], dtype: str) -> bytes:
+    """What goes before an array's C-ordered little-endian bytes in the digest of the values."""
+    return f"{name} {list(shape)} {dtype}\n".encode()
+
+
+def _accuracy(value: float | None) -> str:
+    return "test accuracy not measured" if value is None else f"test accuracy {value:.4f}"
 
 
 def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
@@ -147,13 +211,14 @@ def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
     arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
     return f"""# {description["field"]["name"]} of {teacher["name"]} on {dataset["name"]}
 
-A teacher's precomputed outputs, written by teachercache {__version__} ({store}).
+A teacher's precomputed outputs, written by teachercache {description.get("package", __version__)} ({store}).
 
-- teacher: {teacher["name"]} ({teacher["architecture"]["name"]}), test accuracy {teacher["test_accuracy"]:.4f},
+- teacher: {teacher["name"]} ({teacher["architecture"]["name"]}), {_accuracy(teacher["test_accuracy"])},
   weights SHA-256 `{teacher["weights_sha256"]}`
 - data set: {dataset["name"]}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
   fingerprint `{dataset["fingerprint"]}`
 - rows: sample ids 0 to {plan.rows - 1}
+- views: {description["views"]["count"]} of policy {description["views"]["policy"]}
 
 | array | shape (views, rows, ...) | dtype |
 |---|---|---|

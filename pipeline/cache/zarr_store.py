@@ -1,44 +1,107 @@
-"""Arrays in a Zarr v3 group: uncompressed chunks with a CRC-32C each."""
+"""Arrays in a Zarr v3 group, one file a chunk, each with its CRC-32C at the end.
+
+The metadata are written here and not by a library, so that the same values give the same bytes
+whatever its version; any Zarr v3 reader opens them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.storage import LocalStore
-
+from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.codecs import LEVELS, Codec
+from pipeline.cache.dtypes import stored
+from pipeline.cache.manifest import ArrayInfo, Manifest
+from pipeline.errors import InputError
+from pipeline.files import canonical_json
 
-NAME = "data.zarr"
+NAME = paths.STORE["zarr"]
+GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
-def write(folder: Path, plan: StorePlan, read_block: Callable[[str, Block], NDArray[Any]]) -> None:
-    """Assemble `data.zarr` from the blocks: one chunk each."""
-    group = zarr.create_group(LocalStore(folder / NAME), zarr_format=3)
+def write(
+    folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
+) -> dict[tuple[str, Block], tuple[str, int]]:
+    """Assemble `data.zarr`: the block files are its chunks, linked into place.
+
+    Returns:
+        File and offset of each block, by array and block.
+    """
+    places = {}
+    _write_json(folder / NAME / "zarr.json", GROUP)
     for name, array in plan.arrays.items():
-        target = group.create_array(
-            name,
-            shape=plan.shape(name),
-            chunks=(1, plan.chunk_rows, *array.row_shape),
-            dtype=np.dtype(array.dtype),
-            filters=None,
-            serializer=BytesCodec(endian="little"),
-            compressors=Crc32cCodec(),
-            fill_value=0,
-            # A chunk of zeros is written like any other, so that a missing one is always an error.
-            config={"write_empty_chunks": True},
-        )
+        shape, dtype = list(plan.shape(name)), stored(array.dtype)
+        _write_json(folder / NAME / name / "zarr.json", metadata(shape, dtype.name, plan.chunk_rows, array.codec))
         for block in plan.blocks():
-            target[block.view, block.start : block.stop] = read_block(name, block)
+            place = paths.chunk(name, block.view, block.index, len(shape))
+            _link(block_file(name, block), folder / place)
+            places[name, block] = (place, 0)
+    return places
 
 
-def read(folder: Path, name: str) -> NDArray[Any]:
-    """One whole array."""
-    group = zarr.open_group(LocalStore(folder / NAME, read_only=True), mode="r", zarr_format=3)
-    values: NDArray[Any] = np.asarray(group[name][...])  # type: ignore[index]
-    return values
+def metadata(shape: list[int], dtype: str, chunk_rows: int, codec: Codec) -> dict[str, Any]:
+    """An array's `zarr.json`: a regular grid of chunks of one view, `chunk_rows` rows, whole rows."""
+    serializer: dict[str, Any] = {"name": "bytes"}
+    if dtype != "uint8":  # of one byte: no order
+        serializer["configuration"] = {"endian": "little"}
+    level = {"level": LEVELS.get(codec, 0)} | ({"checksum": False} if codec == "zstd" else {})
+    compressor = [] if codec == "none" else [{"name": codec, "configuration": level}]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, chunk_rows, *shape[2:]]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0.0 if dtype.startswith("float") else 0,
+        "codecs": [serializer, *compressor, {"name": "crc32c"}],
+        "attributes": {},
+    }
+
+
+def check(folder: Path, manifest: Manifest, fix: str) -> None:
+    """Raise InputError unless the metadata say of each array just what the manifest says.
+
+    So a Zarr library reads the same numbers from the same bytes, by no codec that is not listed.
+    """
+    for name, expected in {"": GROUP, **{name: _of(array) for name, array in manifest.arrays.items()}}.items():
+        path = folder / NAME / name / "zarr.json"
+        try:
+            found = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise InputError(str(path), expected="Zarr metadata", found=str(error), fix=fix) from None
+        if found != expected:
+            keys = expected.keys() | (found.keys() if isinstance(found, Mapping) else set())
+            differing = [
+                key for key in sorted(keys) if not isinstance(found, Mapping) or found.get(key) != expected.get(key)
+            ]
+            shown = found.get(differing[0]) if isinstance(found, Mapping) else found
+            raise InputError(
+                f"{path}: {differing[0]}",
+                expected=str(expected.get(differing[0])),
+                found=str(shown)[:200],
+                fix=fix,
+            )
+
+
+def _of(array: ArrayInfo) -> dict[str, Any]:
+    return metadata(array.shape, stored(array.dtype).name, array.chunk_rows, array.codec)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(canonical_json(value))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,47 @@ from pipeline.errors import InputError
 from pipeline.files import canonical_json, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
+FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Images(Protocol):
+    """Images (N, C, H, W) uint8, in memory or in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]: ...
+
+
+class ImagesFile:
+    """Images that stay in their `.npy` file; each access reads its rows and keeps nothing.
+
+    (A memory map that lives on would count every page that it has shown as this process's memory.)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        header = self._map()
+        self.shape, self.ndim, self.dtype = header.shape, header.ndim, header.dtype
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        return np.array(self._map()[rows])
+
+    def _map(self) -> NDArray[np.uint8]:
+        mapped: NDArray[np.uint8] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return mapped
 
 
 @dataclass(frozen=True)
@@ -35,7 +76,7 @@ class Dataset:
         InputError: shapes, dtypes, labels or bounds that do not fit together.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     bounds: tuple[int, int]
     classes: tuple[str, ...]
@@ -96,11 +137,13 @@ class Dataset:
         }
 
 
-def fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
+def fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
     """SHA-256 over pixels, labels, their order, the split and the number of classes: two equal ones train alike."""
     header = {"shape": list(images.shape), "bounds": list(bounds), "classes": classes}
     digest = hashlib.sha256(canonical_json(header))
-    digest.update(np.ascontiguousarray(images))
+    rows = max(1, FINGERPRINT_BYTES // max(1, math.prod(images.shape[1:])))
+    for start in range(0, len(images), rows):
+        digest.update(np.ascontiguousarray(images[start : start + rows]))
     digest.update(np.ascontiguousarray(labels.astype("<i8")))
     return digest.hexdigest()
 
@@ -109,14 +152,18 @@ def save(dataset: Dataset, folder: Path) -> None:
     """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").unlink(missing_ok=True)
-    np.save(folder / "images.npy", dataset.images, allow_pickle=False)
+    np.save(folder / "images.npy", dataset.images[:], allow_pickle=False)
     np.save(folder / "labels.npy", dataset.labels.astype("<i8"), allow_pickle=False)
     np.save(folder / "origin.npy", dataset.origin.astype("<i8"), allow_pickle=False)
     write_json(folder / "dataset.json", dataset.card())
 
 
-def load(folder: Path) -> Dataset:
+def load(folder: Path, *, resident: bool = True) -> Dataset:
     """Read what `save` wrote.
+
+    Args:
+        folder: of the prepared data.
+        resident: hold the images in memory; else they are read from their file, rows at a time.
 
     Raises:
         InputError: no prepared data there, or its bytes are not those that were prepared.
@@ -124,9 +171,9 @@ def load(folder: Path) -> Dataset:
     fix = f"run `teachercache prepare {folder.name}`"
     card = read_json(folder / "dataset.json", fix)
     try:
-        images, labels, origin = (
-            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("images", "labels", "origin")
-        )
+        labels, origin = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "origin"))
+        path = folder / "images.npy"
+        images: Images = np.load(path, allow_pickle=False) if resident else ImagesFile(path)
     except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"prepared data in {folder}", expected="whole .npy files", found=str(error), fix=fix) from None
     try:

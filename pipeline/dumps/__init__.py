@@ -1,4 +1,4 @@
-"""Dumps: one field a file, each a function (teacher, images, batch, *, options) -> Field."""
+"""Dumps: one field a file, each a function (teacher, samples, *, options) -> Field."""
 
 from pipeline.registry import Registry
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.cache.blocks import ArrayPlan, Block
 
+EXTERNAL = {"name": "external"}  # the architecture of a network that only its owner knows
+
 
 @dataclass(frozen=True)
 class Field:
@@ -19,10 +21,13 @@ class Field:
         arrays: by name, the shape of a row and the dtype on disk.
         rows: their number (samples, or batches).
         compute: the values of a block's rows, by array.
-        parameters: what decides the values, for the manifest.
     """
 
     arrays: Mapping[str, ArrayPlan]
     rows: int
     compute: Callable[[Block], Mapping[str, NDArray[Any]]]
-    parameters: Mapping[str, Any]
+
+
+def decisive(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A field's options that decide its values: compression does not."""
+    return {key: value for key, value in options.items() if key != "codec"}

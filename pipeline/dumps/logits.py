@@ -2,57 +2,134 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
 
 from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.codecs import Codec
+from pipeline.cache.dtypes import numbers, rounded
 from pipeline.dumps.field import Field
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
-    from pipeline.teacher import Teacher
+    from pipeline.teacher import Answers, Samples
+
+LogitsType = Literal["float16", "bfloat16", "float32"]
 
 
 def logits(
-    teacher: Teacher,
-    images: NDArray[np.uint8],
-    batch: int,
+    teacher: Answers,
+    samples: Samples,
     *,
-    dtype: Literal["float16", "float32"] = "float16",
+    dtype: LogitsType = "float16",
+    codec: Codec = "none",
+    top_k: PositiveInt | None = None,
+    temperature: PositiveFloat | None = None,
 ) -> Field:
-    """Array `logits`, (views, samples, classes), rounded to `dtype`.
+    """Array `logits`, (views, samples, classes), rounded to `dtype`; or the k largest of each sample.
+
+    With `top_k`: arrays `values` (views, samples, k), the largest logits in falling order,
+    `indices` (views, samples, k), their classes, and `tail` (views, samples, 1) float32, the log of
+    the other classes' mass, log sum_j exp(a_j / temperature). So a student's loss at that
+    temperature is normalised over k + 1 parts on both sides.
 
     Args:
         teacher: answers over the fixed partition.
-        images: (samples, C, H, W) uint8, row i being sample id i.
-        batch: rows a forward pass.
-        dtype: on disk; float16 keeps a relative precision of 2^-11.
+        samples: what it answers for.
+        dtype: on disk; float16 keeps a relative precision of 2^-11, bfloat16 of 2^-8 in float32's range.
+        codec: compression; logits hardly gain (5 to 8 %).
+        top_k: classes kept a sample; None keeps all.
+        temperature: that the tail's mass is taken at: that of the student's loss (only with `top_k`).
 
     Raises:
-        InputError: (when computed) a logit that is NaN, infinite or beyond the dtype's range.
+        InputError: `top_k` is not below the number of classes; (when computed) a logit that is
+            NaN, infinite or beyond the dtype's range.
     """
+    name, classes = teacher.card["name"], len(teacher.card["classes"])
 
-    def compute(block: Block) -> dict[str, NDArray[np.floating]]:
-        exact = teacher.logits(images, block.start, block.stop, batch)
-        with np.errstate(over="ignore"):  # overflow is refused below, with the sample's id
-            rounded = exact.astype(dtype)
-        refuse_non_finite(exact, rounded, block.start, teacher.card["name"])
-        return {"logits": rounded}
+    def exact(block: Block) -> NDArray[np.float32]:
+        return teacher.logits(samples, block.view, block.start, block.stop)
 
-    classes = len(teacher.card["classes"])
-    return Field({"logits": ArrayPlan((classes,), dtype)}, len(images), compute, {"dtype": dtype})
+    if top_k is None:
+
+        def compute(block: Block) -> dict[str, NDArray[Any]]:
+            return {"logits": kept(exact(block), dtype, block.start, name)}
+
+        return Field({"logits": ArrayPlan((classes,), dtype, codec)}, samples.rows, compute)
+
+    check(top_k=top_k, temperature=temperature)
+    assert temperature is not None
+    refuse_all_classes(top_k, classes, name)
+
+    def compute_largest(block: Block) -> dict[str, NDArray[Any]]:
+        return largest(exact(block), top_k, temperature, dtype=dtype, first=block.start, teacher=name)
+
+    return Field(largest_arrays(top_k, classes, dtype, codec), samples.rows, compute_largest)
 
 
-def refuse_non_finite(exact: NDArray[np.floating], rounded: NDArray[np.floating], first: int, teacher: str) -> None:
-    """Raise InputError that names the first sample with a value the dtype cannot hold."""
-    bad = np.flatnonzero(~np.isfinite(rounded).all(axis=1))
+def check(*, top_k: int | None, temperature: float | None, **_: Any) -> None:
+    """Raise ValueError unless both are given, or neither."""
+    if top_k is not None and temperature is None:
+        raise ValueError("temperature: missing; the tail's mass is kept for one, that of the student's loss")
+    if top_k is None and temperature is not None:
+        raise ValueError("temperature: only with top_k; all logits serve any temperature")
+
+
+def largest_arrays(top_k: int, classes: int, dtype: LogitsType, codec: Codec) -> dict[str, ArrayPlan]:
+    """The arrays that hold the largest logits of each sample."""
+    index: Literal["int16", "int32"] = "int16" if classes <= np.iinfo(np.int16).max else "int32"
+    return {
+        "values": ArrayPlan((top_k,), dtype, codec),
+        "indices": ArrayPlan((top_k,), index, codec),
+        "tail": ArrayPlan((1,), "float32", codec),
+    }
+
+
+def largest(
+    exact: NDArray[np.float32], top_k: int, temperature: float, *, dtype: str, first: int, teacher: str
+) -> dict[str, NDArray[Any]]:
+    """The arrays `values`, `indices` and `tail` of logits (n, classes); `first` is the first one's sample id."""
+    values = kept(np.take_along_axis(exact, order := _falling(exact)[:, :top_k], 1), dtype, first, teacher)
+    rest = np.take_along_axis(exact, _falling(exact)[:, top_k:], 1).astype(np.float64) / temperature
+    peak = rest.max(1, keepdims=True)
+    tail = peak + np.log(np.exp(rest - peak).sum(1, keepdims=True))
+    index = largest_arrays(top_k, exact.shape[1], "float32", "none")["indices"].dtype
+    return {"values": values, "indices": order.astype(index), "tail": kept(tail, "float32", first, teacher)}
+
+
+def _falling(exact: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Classes by falling logit, the lower class first of equals: the same everywhere."""
+    return np.argsort(-exact, axis=1, kind="stable")
+
+
+def kept(exact: NDArray[np.floating[Any]], dtype: str, first: int, teacher: str) -> NDArray[Any]:
+    """Logits (n, ...) rounded to a format; `first` is the first row's sample id.
+
+    Raises:
+        InputError: a value that the format cannot hold, with its sample.
+    """
+    stored = rounded(exact, dtype)
+    bad = np.flatnonzero(~np.isfinite(numbers(stored, dtype)).all(axis=1))
     if len(bad):
         overflow = np.isfinite(exact[bad[0]]).all()
         raise InputError(
             f"logits of teacher {teacher!r} for sample {first + bad[0]}",
-            expected=f"finite {rounded.dtype} numbers",
+            expected=f"finite {dtype} numbers",
             found=f"{np.abs(exact[bad[0]]).max():.6g}, beyond its range" if overflow else "NaN or inf",
             fix="dump with dtype: float32" if overflow else "train the teacher again",
+        )
+    return stored
+
+
+def refuse_all_classes(top_k: int, classes: int, teacher: str) -> None:
+    """Raise InputError where no class is left for the tail."""
+    if top_k >= classes:
+        raise InputError(
+            f"logits of teacher {teacher!r}: top_k",
+            expected=f"below its {classes} classes",
+            found=str(top_k),
+            fix="leave top_k out to keep them all",
         )

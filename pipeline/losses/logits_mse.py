@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 
 from pipeline.losses.step import Outputs, Reduction, reduced
 
 READS = "logits"
+
+
+def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+    """Squares need every class's logit."""
+    return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
 
 
 def logits_mse(

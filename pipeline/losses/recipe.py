@@ -36,12 +36,12 @@ class Recipe:
 
     terms: tuple[Term, ...]
 
-    def __call__(self, outputs: Outputs, targets: Mapping[str, Tensor], epoch: int) -> dict[str, Tensor]:
+    def __call__(self, outputs: Outputs, targets: Mapping[str, Any], epoch: int) -> dict[str, Tensor]:
         """Each term's weight times its value, by name.
 
         Args:
             outputs: the student's, for one batch.
-            targets: by dump, the batch's rows of the cached field (float32).
+            targets: by dump, the batch's rows of the cached field: a float32 tensor, or arrays by name.
             epoch: from 0.
         """
         weighted: dict[str, Tensor] = {}

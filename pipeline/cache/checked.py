@@ -1,0 +1,44 @@
+"""Remember which copies of a cache have been hashed in full: on this machine, outside the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from pipeline.cache.manifest import Manifest
+from pipeline.files import digest_of, write_bytes
+
+
+def signature(folder: Path, manifest: Manifest) -> str:
+    """Digest of the root digest, the folder's path, and each file's size, inode and times.
+
+    The time of the last change of an inode is among them, which no program can set: a file that
+    was touched in any way is another one.
+    """
+    facts: list[list[str | int]] = []
+    for name in sorted(manifest.files):
+        found = (folder / name).stat()
+        facts.append([name, found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns])
+    return digest_of([manifest.root, str(folder.resolve()), facts])
+
+
+def is_known(folder: Path, seen: str) -> bool:
+    """Whether this very copy has been checked."""
+    try:
+        return _note(folder).read_text() == seen
+    except (OSError, ValueError):
+        return False
+
+
+def remember(folder: Path, seen: str) -> None:
+    """Note a copy that has been checked; where nothing can be noted, the next one checks again."""
+    try:
+        write_bytes(_note(folder), seen.encode())
+    except OSError:
+        return
+
+
+def _note(folder: Path) -> Path:
+    """One small file a path: a new copy at the same place takes the old note's place."""
+    return user_cache_path("teachercache") / "checked" / digest_of(str(folder.resolve()))[:32]

@@ -1,0 +1,204 @@
+"""Where a cache lies: a folder of this machine, or a URL that fsspec reads."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import paths
+from pipeline.cache.crc import PIECE, crc32c
+from pipeline.cache.manifest import MOST_BYTES, BlockInfo, Manifest, parse
+from pipeline.errors import InputError
+
+T = TypeVar("T")
+
+
+class Folder(Protocol):
+    """A cache's files, read only."""
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        ...
+
+    def manifest_bytes(self, fix: str) -> bytes:
+        """The bytes of `manifest.json`."""
+        ...
+
+    def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+        """A block's stored bytes, checked against their digest.
+
+        Raises:
+            InputError: they are missing, short, or others than were sealed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine; its blocks are checked by CRC-32C, its files once by SHA-256."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def manifest_bytes(self, fix: str) -> bytes:
+        path = self.path / paths.MANIFEST
+        try:
+            with open_regular(path) as file:
+                return limited(file.read(MOST_BYTES + 1), str(path), fix)
+        except (FileNotFoundError, NotADirectoryError):
+            found = "a folder without it: not a finished cache" if self.path.is_dir() else "nothing"
+            raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
+        except IsADirectoryError:
+            raise InputError(str(path), expected="a cache's manifest", found="no regular file", fix=fix) from None
+
+    def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+        data = np.empty(info.bytes, np.uint8)
+        self.block_into(info, data, fix)
+        return data
+
+    def block_into(self, info: BlockInfo, out: NDArray[np.uint8], fix: str) -> None:
+        """Read a block's first len(out) bytes into `out`, and check all of it."""
+        crc, tail = 0, np.empty(min(PIECE, info.bytes), np.uint8)
+        try:
+            with open_regular(self.path / info.file) as file:
+                file.seek(info.offset)
+                for start in range(0, info.bytes, PIECE):
+                    # Summed while it is still in the core's cache. What lies beyond `out` is padding.
+                    size = min(PIECE, info.bytes - start)
+                    piece = out[start : start + size] if start + size <= len(out) else tail[:size]
+                    if file.readinto(piece) != size:
+                        raise refused(self.name, info, "fewer bytes", fix)
+                    if start < len(out) < start + size:
+                        out[start:] = piece[: len(out) - start]
+                    crc = crc32c(piece, crc)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise refused(self.name, info, "no such file", fix) from None
+        if crc != info.crc32c:
+            raise refused(self.name, info, "another CRC-32C", fix)
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A URL; each block is checked by SHA-256 as it arrives, and nothing unlisted is ever read."""
+
+    url: str
+    system: Any
+    root: str
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def manifest_bytes(self, fix: str) -> bytes:
+        path = f"{self.root}/{paths.MANIFEST}"
+
+        def read() -> bytes:
+            with self.system.open(path, "rb") as file:
+                data: bytes = file.read(MOST_BYTES + 1)
+            return data
+
+        return limited(self._ask(read, paths.MANIFEST, fix), f"{self.url}/{paths.MANIFEST}", fix)
+
+    def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+        import hashlib
+
+        path, end = f"{self.root}/{info.file}", info.offset + info.bytes
+        data = self._ask(lambda: self.system.cat_file(path, start=info.offset, end=end), info.file, fix)
+        if len(data) > info.bytes:  # a server that knows no ranges sends the whole file
+            data = data[info.offset : end]
+        if hashlib.sha256(data).hexdigest() != info.sha256:
+            raise refused(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
+        return np.frombuffer(data, np.uint8)
+
+    def stream(self, name: str, fix: str) -> Any:
+        """A listed file, opened to be read from its beginning."""
+        return self._ask(lambda: self.system.open(f"{self.root}/{name}", "rb"), name, fix)
+
+    def refuse_incomplete(self, manifest: Manifest, fix: str) -> None:
+        """Raise InputError where a listed file is not there, or is of another size."""
+        names = list(manifest.files)
+        infos = self._ask(lambda: [self.system.info(f"{self.root}/{name}") for name in names], "a listed file", fix)
+        for name, info in zip(names, infos, strict=True):
+            size = info.get("size")  # None where a server does not tell
+            if size is not None and size != manifest.files[name].bytes:
+                raise InputError(
+                    f"cache {self.url}: file {name}",
+                    expected=f"{manifest.files[name].bytes} bytes",
+                    found=str(size),
+                    fix=fix,
+                )
+
+    def _ask(self, read: Callable[[], T], name: str, fix: str) -> T:
+        try:
+            return read()
+        except FileNotFoundError:
+            raise InputError(f"{self.url}: {name}", expected="a file of a cache", found="nothing", fix=fix) from None
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - every protocol raises errors of its own
+            raise InputError(
+                f"{self.url}: {name}",
+                expected="to read it",
+                found=f"{type(error).__name__}: {error}",
+                fix="check the address, your rights and the network",
+            ) from None
+
+
+def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> LocalFolder | RemoteFolder:
+    """A path, or a URL (`memory://`, `https://`, `s3://`, `dvc://`, ...) with its storage options.
+
+    Raises:
+        InputError: a protocol that fsspec does not know, or whose library is not installed.
+    """
+    text = str(path)
+    if "://" not in text and "::" not in text:
+        return LocalFolder(Path(path))
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(text, **(options or {}))
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(text, expected="a URL that fsspec reads", found=str(error)) from None
+    return RemoteFolder(text.rstrip("/"), system, root.rstrip("/"))
+
+
+def read_manifest(folder: Folder, fix: str) -> Manifest:
+    """The folder's manifest; see `manifest.parse`."""
+    return parse(folder.manifest_bytes(fix), f"{folder.name}/{paths.MANIFEST}", fix)
+
+
+def open_regular(path: Path) -> Any:
+    """Open a regular file for reading; never follow a link, never wait for a pipe."""
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise IsADirectoryError(str(path))
+    return os.fdopen(number, "rb", buffering=0)
+
+
+def limited(data: bytes, where: str, fix: str) -> bytes:
+    """The bytes, unless they are more than any manifest has."""
+    if len(data) > MOST_BYTES:
+        raise InputError(where, expected=f"a manifest of at most {MOST_BYTES >> 20} MB", found="a larger file", fix=fix)
+    return data
+
+
+def refused(name: str, info: BlockInfo, found: str, fix: str) -> InputError:
+    """What a reader says of a block that is not the one that was sealed."""
+    return InputError(
+        f"cache {name}: file {info.file}, bytes {info.offset} to {info.offset + info.bytes}",
+        expected="the block that was sealed",
+        found=found,
+        fix=fix,
+    )

@@ -1,0 +1,157 @@
+"""Write a cache again from one that is there: in another form, or without its damage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
+from pipeline.cache.codecs import CODECS, Codec, Format, decode
+from pipeline.cache.dtypes import DType, numbers, rounded
+from pipeline.cache.folder import LocalFolder
+from pipeline.cache.manifest import ArrayInfo, Manifest
+from pipeline.cache.reader import Cache
+from pipeline.cache.verify import Verified
+from pipeline.cache.writer import Compute, write_cache
+from pipeline.errors import InputError
+
+# What a rewritten cache keeps of the old one's manifest.
+KEPT = ("field", "teacher", "dataset", "views", "batch", "axes")
+EXACT = {"tail"}  # arrays that have one number format only
+
+
+def convert(
+    cache: Cache,
+    target: Path,
+    work: Path,
+    *,
+    store: Format | None = None,
+    dtype: str | None = None,
+    codec: Codec | None = None,
+) -> Manifest:
+    """The same cache in another store, number format or compression.
+
+    Args:
+        cache: the source.
+        target: a new folder.
+        work: for unfinished work, on the target's file system.
+        store: "zarr" or "hdf5"; None keeps it.
+        dtype: of the field's numbers; None keeps every bit, and the digest of the values is
+            checked to have stayed the same.
+        codec: None keeps it where the store has it (HDF5 knows no zstd: gzip then).
+
+    Raises:
+        InputError: a number beyond the new format's range, or a field that has no choice of one.
+    """
+    manifest, store = cache.manifest, store or cache.manifest.store
+    before = manifest.field.parameters.get("dtype")
+    if dtype is not None and before is None:
+        raise InputError(f"cache {cache.folder.name}: dtype", expected=f"nothing to choose for {manifest.field.name}")
+    changed = dtype is not None and dtype != before
+
+    def plan_of(name: str, array: ArrayInfo) -> ArrayPlan:
+        kept = codec or (array.codec if array.codec in CODECS[store] else "gzip")
+        return ArrayPlan(
+            array.row_shape,
+            cast("DType", dtype) if changed and name not in EXACT and array.dtype == before else array.dtype,
+            kept,
+        )
+
+    arrays = {name: plan_of(name, array) for name, array in manifest.arrays.items()}
+    first = next(iter(manifest.arrays.values())).shape[0]
+    plan = plan_store(arrays, views=first, rows=manifest.rows, batch=manifest.batch)
+
+    def compute(block: Block) -> dict[str, NDArray[Any]]:
+        ids = np.arange(block.start, block.stop)
+        return {name: _as(arrays[name].dtype, cache.rows(ids, block.view, name), block) for name in arrays}
+
+    def accept(made: Manifest) -> None:
+        if not changed and made.values != manifest.values:
+            raise InputError(f"cache {target}", expected=f"values of digest {manifest.values}", found=made.values)
+
+    description = {key: value for key, value in manifest.model_dump().items() if key in KEPT}
+    if changed:
+        description["field"] = {**description["field"], "parameters": _parameters(manifest, str(before), str(dtype))}
+    place = work / manifest.root[:16]
+    return write_cache(target, place, plan, compute, store=store, description=description, accept=accept)
+
+
+def _parameters(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:
+    """A field's parameters after a change of format.
+
+    Rounding from float32 gives what a dump in that format would have held; any other change gives
+    numbers that went `through` a coarser format, and says so: a reader that expects true ones
+    refuses them.
+    """
+    parameters = {**manifest.field.parameters, "dtype": dtype}
+    if before != "float32":
+        parameters["through"] = [*manifest.field.parameters.get("through", []), before]
+    return parameters
+
+
+def _as(dtype: DType, values: NDArray[Any], block: Block) -> NDArray[Any]:
+    if values.dtype.kind != "f":
+        return values
+    made = rounded(values, dtype)
+    bad = np.flatnonzero(~np.isfinite(numbers(made, dtype).reshape(len(made), -1)).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"sample {block.start + bad[0]} in view {block.view}",
+            expected=f"finite {dtype} numbers",
+            found=f"{np.abs(values[bad[0]]).max():.6g}, beyond its range",
+            fix="choose a wider dtype",
+        )
+    return made
+
+
+def repair(
+    folder: Path, manifest: Manifest, found: Verified, *, target: Path, work: Path, compute: Compute
+) -> Manifest:
+    """A new cache from a damaged one: sound blocks are copied, damaged ones computed again.
+
+    Args:
+        folder, manifest: of the damaged cache.
+        found: what is wrong with it.
+        target: a new folder.
+        work: for unfinished work, on the target's file system.
+        compute: a block's rows, as the dump computed them; asked only for damaged blocks.
+
+    Raises:
+        InputError: the result is not the cache that was sealed, bit for bit: another teacher,
+            other data, or another kind of machine.
+    """
+    bad = {(block.view, block.index) for each in found.damage for _, block in each.blocks}
+    arrays = manifest.arrays
+    infos = {name: dict(zip(array.cut(), array.blocks, strict=True)) for name, array in arrays.items()}
+    local = LocalFolder(folder)
+
+    def rows(block: Block) -> Mapping[str, NDArray[Any]]:
+        if (block.view, block.index) in bad:
+            return compute(block)
+        return {
+            name: decode(
+                local.block(infos[name][block], "run `teachercache cache verify` again"),
+                dtype=array.dtype, row_shape=array.row_shape, chunk_rows=array.chunk_rows, codec=array.codec,
+            )[: block.stop - block.start]
+            for name, array in arrays.items()
+        }  # fmt: skip
+
+    def accept(made: Manifest) -> None:
+        if made.root != manifest.root:
+            raise InputError(
+                f"repair of {folder}",
+                expected=f"the cache that was sealed (root {manifest.root[:12]})",
+                found=f"other bytes (root {made.root[:12]}): another teacher, other data or another kind of machine",
+                fix="dump it again",
+            )
+
+    first = next(iter(arrays.values()))
+    plans = {name: ArrayPlan(array.row_shape, array.dtype, array.codec) for name, array in arrays.items()}
+    plan = StorePlan(plans, first.shape[0], manifest.rows, first.chunk_rows)
+    description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT, "package")}
+    place = work / manifest.root[:16]
+    return write_cache(target, place, plan, rows, store=manifest.store, description=description, accept=accept)

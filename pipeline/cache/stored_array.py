@@ -1,0 +1,171 @@
+"""One array of an opened cache: whole, or any rows of it, from checked blocks."""
+
+from __future__ import annotations
+
+import mmap
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache.blocks import Block
+from pipeline.cache.codecs import decode
+from pipeline.cache.crc import crc32c
+from pipeline.cache.digests import threads
+from pipeline.cache.dtypes import stored
+from pipeline.cache.folder import Folder, LocalFolder, open_regular, refused
+from pipeline.cache.manifest import ArrayInfo, BlockInfo
+
+
+class StoredArray(Protocol):
+    """How an array is read."""
+
+    def load(self) -> NDArray[Any]:
+        """All of it, (views, rows, ...), as stored."""
+        ...
+
+    def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
+        """Rows (n, ...) of ids (n,), each of its view; all of them are there."""
+        ...
+
+
+def stored_array(folder: Folder, info: ArrayInfo, fix: str) -> StoredArray:
+    """The fastest way to an array: mapped where its bytes lie as they are, else decoded and held."""
+    if isinstance(folder, LocalFolder) and info.codec == "none":
+        return MappedArray(folder, info, fix)
+    return HeldArray(folder, info, fix)
+
+
+class HeldArray:
+    """An array whose blocks are fetched and decoded when first asked for, and then kept."""
+
+    def __init__(self, folder: Folder, info: ArrayInfo, fix: str) -> None:
+        self.folder, self.info, self.fix = folder, info, fix
+        # Memory is taken page by page as blocks arrive, not for what a manifest claims.
+        self.values: NDArray[Any] = np.empty(info.shape, stored(info.dtype))
+        self.blocks = list(zip(info.cut(), info.blocks, strict=True))
+        self.missing = np.ones(len(self.blocks), bool)
+
+    def load(self) -> NDArray[Any]:
+        self._fetch(np.flatnonzero(self.missing))
+        return self.values
+
+    def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
+        if self.missing.any():
+            wanted = np.unique(views * -(-self.info.shape[1] // self.info.chunk_rows) + ids // self.info.chunk_rows)
+            self._fetch(wanted[self.missing[wanted]])
+        rows: NDArray[Any] = self.values[views, ids]
+        return rows
+
+    def _fetch(self, numbers: NDArray[np.int64]) -> None:
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(self._fetch_one, numbers.tolist()))
+        self.missing[numbers] = False
+
+    def _fetch_one(self, number: int) -> None:
+        block, info = self.blocks[number]
+        data = self.folder.block(info, self.fix)
+        array = self.info
+        try:
+            rows = decode(
+                data, dtype=array.dtype, row_shape=array.row_shape, chunk_rows=array.chunk_rows, codec=array.codec
+            )
+        except ValueError as error:
+            raise refused(self.folder.name, info, str(error), self.fix) from None
+        self.values[block.view, block.start : block.stop] = rows[: block.stop - block.start]
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """Address space that the interpreter sees as one array of rows, one starting at every byte."""
+
+    address: int
+    span: int
+    row_bytes: int
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {
+            "data": (self.address, True),
+            "shape": (self.span - self.row_bytes + 1,),
+            "strides": (1,),
+            "typestr": f"|V{self.row_bytes}",
+            "version": 3,
+        }
+
+
+class MappedArray:
+    """An uncompressed array of this machine: read in one go, or its rows gathered from the page cache.
+
+    Rows lie in many files (Zarr's chunks), a numpy call for each of which costs more than the
+    rows. So all files are mapped, and one indexing by byte address picks rows from any of them:
+    as fast as from one `np.memmap`.
+    """
+
+    def __init__(self, folder: LocalFolder, info: ArrayInfo, fix: str) -> None:
+        self.folder, self.info, self.fix = folder, info, fix
+        self.blocks = list(zip(info.cut(), info.blocks, strict=True))
+        self.per_view = -(-info.shape[1] // info.chunk_rows)
+        self.maps: dict[str, NDArray[np.uint8]] = {}
+        self.unchecked: NDArray[np.bool_] | None = np.ones(len(self.blocks), bool)
+        self.rows: NDArray[Any] | None = None  # one void item a byte address
+
+    def load(self) -> NDArray[Any]:
+        values: NDArray[Any] = np.empty(self.info.shape, stored(self.info.dtype))
+        flat = values.reshape(-1).view(np.uint8)
+
+        def read(item: tuple[Block, BlockInfo]) -> None:
+            block, info = item
+            first = (block.view * self.info.shape[1] + block.start) * self.info.row_bytes
+            out = flat[first : first + (block.stop - block.start) * self.info.row_bytes]
+            self.folder.block_into(info, out, self.fix)
+
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(read, self.blocks))
+        return values
+
+    def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
+        if self.rows is None:
+            self._map()
+        assert self.rows is not None
+        block, within = np.divmod(ids, self.info.chunk_rows)
+        block += views * self.per_view if not isinstance(views, int) or views else 0
+        if self.unchecked is not None:
+            self._check(np.unique(block))
+        picked: NDArray[Any] = self.rows[self.starts[block] + within * self.info.row_bytes]
+        rows: NDArray[Any] = picked.view(stored(self.info.dtype)).reshape(len(ids), *self.info.row_shape)
+        return rows
+
+    def _map(self) -> None:
+        addresses = []
+        for _, info in self.blocks:
+            if info.file not in self.maps:
+                with open_regular(self.folder.path / info.file) as file:
+                    self.maps[info.file] = np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+            if info.offset + info.bytes > len(self.maps[info.file]):
+                raise refused(self.folder.name, info, "fewer bytes", self.fix)
+            addresses.append(self.maps[info.file].ctypes.data + info.offset)
+        ends = [address + info.bytes for address, (_, info) in zip(addresses, self.blocks, strict=True)]
+        base = min(addresses)
+        self.starts = np.array(addresses, np.int64) - base
+        self.rows = np.asarray(_Mapped(base, max(ends) - base, self.info.row_bytes))
+
+    def _check(self, blocks: NDArray[np.int64]) -> None:
+        """Sum each block once, when its first row is asked for."""
+        assert self.unchecked is not None
+        for number in blocks[self.unchecked[blocks]].tolist():
+            info = self.blocks[number][1]
+            if crc32c(self.maps[info.file][info.offset : info.offset + info.bytes]) != info.crc32c:
+                raise refused(self.folder.name, info, "another CRC-32C", self.fix)
+            self.unchecked[number] = False
+        if not self.unchecked.any():
+            self.unchecked = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Maps stay behind: another process makes its own."""
+        return {"folder": self.folder, "info": self.info, "fix": self.fix}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]

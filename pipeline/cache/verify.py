@@ -1,0 +1,96 @@
+"""Check every byte of a cache again, and name all that is damaged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.cache import damage
+from pipeline.cache.blocks import Block
+from pipeline.cache.damage import Damage
+from pipeline.cache.digests import READ_BYTES
+from pipeline.cache.folder import LocalFolder, RemoteFolder
+from pipeline.cache.manifest import Manifest
+from pipeline.cache.stores import store_of
+from pipeline.errors import InputError
+from pipeline.progress import track
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a check of all bytes found.
+
+    Attributes:
+        damage: every file that is not as it was sealed.
+        structure: why the store's own metadata contradict the manifest, or None.
+    """
+
+    damage: tuple[Damage, ...]
+    structure: str | None
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is wrong."""
+        return not self.damage and self.structure is None
+
+    def lines(self) -> list[str]:
+        """One line a damaged file or block."""
+        found = [
+            line
+            for each in self.damage
+            for line in (
+                f"{each.file}: expected {each.expected}, found {each.found}",
+                *(f"{each.file}: damaged block: array {name!r}, {block}" for name, block in each.blocks),
+            )
+        ]
+        return found + ([self.structure] if self.structure else [])
+
+
+def verify(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verified:
+    """Recompute every digest, whatever is remembered of earlier checks."""
+    if isinstance(folder, RemoteFolder):
+        return Verified(tuple(_remote(folder, manifest)), None)
+    listed = tuple(damage.listing(folder.path, manifest))
+    found = listed + tuple(damage.contents(folder.path, manifest, skip=frozenset(each.file for each in listed)))
+    if found:
+        return Verified(found, None)
+    try:
+        store_of(manifest.store).check(folder.path, manifest, "")
+    except InputError as error:
+        return Verified((), str(error))
+    return Verified((), None)
+
+
+def _remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:
+    for name in track(manifest.files, f"check {folder.name}", len(manifest.files)):
+        try:
+            digest = _remote_sha256(folder, name)
+        except InputError as error:
+            yield Damage(name, "a file that can be read", str(error), damage.blocks_in(manifest, name))
+            continue
+        if digest != manifest.files[name].sha256:
+            bad = [
+                (array, block)
+                for array, block in damage.blocks_in(manifest, name)
+                if _is_bad(folder, manifest, array, block)
+            ]
+            yield Damage(name, "its sealed bytes", "another SHA-256", tuple(bad))
+
+
+def _remote_sha256(folder: RemoteFolder, name: str) -> str:
+    digest = hashlib.sha256()
+    with folder.stream(name, "") as file:
+        while piece := file.read(READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _is_bad(folder: RemoteFolder, manifest: Manifest, array: str, block: Block) -> bool:
+    described = manifest.arrays[array]
+    info = dict(zip(described.cut(), described.blocks, strict=True))[block]
+    try:
+        folder.block(info, "")
+    except InputError:
+        return True
+    return False

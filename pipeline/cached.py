@@ -1,0 +1,110 @@
+"""What a cache hands to training: a field on the device, or samples for a loop of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from pipeline.cache import Cache
+from pipeline.datasets.record import Dataset
+from pipeline.errors import InputError
+from pipeline.views.view import PLAIN, Views
+
+# The rows of a cached field for one batch: a tensor, or several by name where a field has several.
+Target = Tensor | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """A cached field that lies whole on the device.
+
+    Attributes:
+        arrays: by name, (views, samples, ...) as stored.
+    """
+
+    arrays: Mapping[str, Tensor]
+
+    def rows(self, ids: Tensor, views: Tensor) -> Target:
+        """The rows (n, ...) of sample ids (n,), each of its view (n,), floats as float32."""
+        picked = {}
+        for name, values in self.arrays.items():
+            count, samples = values.shape[:2]
+            place = ids if count == 1 else views * samples + ids
+            rows = values.reshape(count * samples, *values.shape[2:]).index_select(0, place)
+            picked[name] = rows.to(torch.float32) if rows.is_floating_point() else rows
+        return next(iter(picked.values())) if len(picked) == 1 else picked
+
+    @classmethod
+    def of(cls, cache: Cache, device: torch.device) -> CachedRows:
+        """All arrays of a cache, moved to the device as they are."""
+        return cls({name: cache.tensor(name, device) for name in cache.manifest.arrays})
+
+
+class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
+    """Training samples with what their teachers said of them, for a `torch.utils.data.DataLoader`.
+
+    Sample i is (image (C, H, W) uint8, label, fields): the image as the epoch's view shows it, and
+    by cache name the rows of that very view (by array name, where a field has several).
+
+    Args:
+        dataset: the prepared data set (`pipeline.datasets.record.load`).
+        caches: opened, by any name.
+        views: the augmentation that the caches were made with.
+
+    Raises:
+        InputError: a cache of other data or of other views.
+    """
+
+    def __init__(self, dataset: Dataset, caches: Mapping[str, Cache], views: Views = PLAIN) -> None:
+        for name, cache in caches.items():
+            manifest = cache.manifest
+            if manifest.dataset.fingerprint != dataset.fingerprint:
+                raise InputError(
+                    f"cache {name!r}: data set",
+                    expected=f"{dataset.name} ({dataset.fingerprint[:12]})",
+                    found=f"{manifest.dataset.name} ({manifest.dataset.fingerprint[:12]})",
+                )
+            if manifest.views.model_dump() != views.parameters:
+                raise InputError(
+                    f"cache {name!r}: views", expected=str(views.parameters), found=str(manifest.views.model_dump())
+                )
+        self.dataset, self.caches, self.views, self.epoch = dataset, dict(caches), views, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """From the next iteration on, show the views of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.dataset.bounds[0]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, dict[str, Any]]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int, dict[str, Any]]]:
+        """A whole batch at once: loaders ask for it, and it costs little more than one sample."""
+        ids = torch.tensor(indices)
+        if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
+            raise IndexError(f"sample ids {ids.min()} to {ids.max()} of {len(self)}")
+        views = self.views.of_epoch(ids, self.epoch)
+        plain = torch.from_numpy(np.ascontiguousarray(self.dataset.images[indices]))
+        images = self.views.apply(plain, self.views.words(ids, views))
+        fields = {name: self._rows(cache, ids, views) for name, cache in self.caches.items()}
+        return [
+            (images[i], int(self.dataset.labels[indices[i]]), {name: _row(rows, i) for name, rows in fields.items()})
+            for i in range(len(ids))
+        ]
+
+    def _rows(self, cache: Cache, ids: Tensor, views: Tensor) -> dict[str, Tensor]:
+        arrays = cache.manifest.arrays
+        return {name: torch.from_numpy(cache.rows(ids.numpy(), views.numpy(), name)) for name in arrays}
+
+
+def _row(arrays: Mapping[str, Tensor], number: int) -> Any:
+    rows = {name: values[number] for name, values in arrays.items()}
+    return next(iter(rows.values())) if len(rows) == 1 else rows

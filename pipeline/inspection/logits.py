@@ -1,0 +1,65 @@
+"""Facts about cached logits: how sure the teacher is, and how often it is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import Cache
+from pipeline.progress import track
+
+PIECE_ROWS = 8192
+
+
+def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
+    """Of the logits in all views: the mean and the quartiles of the entropy, and agreement with the labels.
+
+    The entropy is that of softmax(a), in nats; of a top-k cache that of its k + 1 parts at the
+    temperature of its tail. Accuracies lie in [0, 1].
+
+    Args:
+        cache: of field logits.
+        labels: the true classes (rows,), or None where nobody knows them.
+    """
+    manifest = cache.manifest
+    entropies, choices = [], []
+    parts = [(view, start) for view in range(manifest.views.count) for start in range(0, manifest.rows, PIECE_ROWS)]
+    for view, start in track(parts, "inspect", len(parts)):
+        ids = np.arange(start, min(start + PIECE_ROWS, manifest.rows))
+        entropy, choice = _facts(cache, ids, view)
+        entropies.append(entropy)
+        choices.append(choice)
+    entropy, choice = np.concatenate(entropies), np.concatenate(choices).reshape(manifest.views.count, manifest.rows)
+    classes = len(manifest.dataset.classes)
+    facts: dict[str, Any] = {
+        "entropy": {
+            "mean": float(entropy.mean()),
+            "quartiles": [float(value) for value in np.quantile(entropy, [0.25, 0.5, 0.75])],
+            "unit": "nats",
+        },
+        "chosen_per_class": np.bincount(choice.reshape(-1), minlength=classes).tolist(),
+    }
+    if labels is None:
+        return facts
+    right = choice == labels[None]
+    members = [right[:, labels == label] for label in range(classes)]
+    per_class = [float(each.mean()) if each.size else None for each in members]
+    return facts | {"agreement_with_labels": float(right.mean()), "agreement_per_class": per_class}
+
+
+def _facts(cache: Cache, ids: NDArray[np.int64], view: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Entropy (n,) and most likely class (n,) of some rows."""
+    if "logits" in cache.manifest.arrays:
+        scores = cache.rows(ids, view).astype(np.float64)
+        choice = scores.argmax(1)
+    else:
+        values = cache.rows(ids, view, "values").astype(np.float64)
+        choice = cache.rows(ids, view, "indices")[:, 0].astype(np.int64)
+        temperature = cache.manifest.field.parameters["temperature"]
+        scores = np.concatenate([values / temperature, cache.rows(ids, view, "tail")], axis=1)
+    shifted = scores - scores.max(1, keepdims=True)
+    total = np.exp(shifted).sum(1, keepdims=True)
+    logs = shifted - np.log(total)
+    return -(np.exp(logs) * logs).sum(1), choice

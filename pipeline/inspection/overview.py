@@ -1,0 +1,67 @@
+"""A cache at a glance, as plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import Cache
+from pipeline.datasets.record import load
+from pipeline.errors import InputError
+from pipeline.inspection import INSPECTIONS
+
+
+def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
+    """What it is, from whom, of which data, how large, and the field's own facts.
+
+    Args:
+        cache: opened.
+        labels: of the samples that it holds, (rows,), or None.
+    """
+    manifest = cache.manifest
+    kept = manifest.expectable()
+    arrays = {
+        name: {
+            "shape": array.shape,
+            "dtype": array.dtype,
+            "codec": array.codec,
+            "bytes": array.bytes,
+            "stored_bytes": sum(block.bytes for block in array.blocks),
+            "chunks": len(array.blocks),
+        }
+        for name, array in manifest.arrays.items()
+    }
+    facts = (
+        INSPECTIONS.function(manifest.field.name)(cache, labels) if manifest.field.name in INSPECTIONS.entries else {}
+    )
+    return {
+        **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "rows", "batch")},
+        **{key: kept[key] for key in ("store", "version", "package", "values", "root")},
+        "arrays": arrays,
+        "files": len(manifest.files),
+        "bytes": sum(file.bytes for file in manifest.files.values()),
+        "facts": facts,
+    }
+
+
+def labels_for(cache: Cache, prepared: Path) -> NDArray[np.int64]:
+    """The labels (rows,) of a cache's samples.
+
+    Args:
+        cache: opened.
+        prepared: the folder of the prepared data set.
+
+    Raises:
+        InputError: no data there, or other data than the cache was made for.
+    """
+    dataset = load(prepared, resident=False)
+    if dataset.fingerprint != cache.manifest.dataset.fingerprint:
+        raise InputError(
+            f"data in {prepared}",
+            expected=f"the cache's data set ({cache.manifest.dataset.fingerprint[:12]})",
+            found=f"another one ({dataset.fingerprint[:12]})",
+        )
+    return dataset.labels[: cache.manifest.rows]

@@ -1,0 +1,43 @@
+"""A cache -> the same in another store, number format or compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stages import cli
+
+
+def convert(
+    cache: cli.CacheArgument,
+    to: Annotated[Path, typer.Argument(help="A new folder.")],
+    store: Annotated[Literal["zarr", "hdf5"] | None, typer.Option("--format", help="Unchanged unless given.")] = None,
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32"] | None,
+        typer.Option("--dtype", help="Of the numbers; unless given, every bit is kept, and that is checked."),
+    ] = None,
+    codec: Annotated[Literal["none", "zstd", "gzip"] | None, typer.Option("--codec", help="Compression.")] = None,
+    storage: cli.StorageOptions = None,
+) -> None:
+    """Write a cache in another form; without --dtype the digest of its values stays the same."""
+    from pipeline import cache as room
+    from pipeline.cache.codecs import CODECS
+    from pipeline.cache.rewrite import convert as rewrite
+    from pipeline.errors import InputError
+
+    cli.refuse_existing(to)
+    opened = room.open(cache, storage_options=cli.storage_options(storage))
+    kind = store or opened.manifest.store
+    if codec is not None and codec not in CODECS[kind]:
+        raise InputError("--codec", expected=f"one of {', '.join(CODECS[kind])} for {kind}", found=codec)
+    with cli.work_beside(to) as work:
+        made = rewrite(opened, to, work, store=store, dtype=dtype, codec=codec)
+    same = "the same values" if made.values == opened.manifest.values else "other values"
+    size = sum(file.bytes for file in made.files.values())
+    typer.echo(f"{to}: {made.store}, {len(made.files)} files, {size:,} bytes, {same}, root {made.root[:12]}")
+
+
+if __name__ == "__main__":
+    cli.main(convert)

@@ -1,0 +1,55 @@
+"""A file of outputs from elsewhere -> a cache like our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stages import cli
+
+
+def create(
+    to: Annotated[Path, typer.Argument(help="A new folder: data/cache/DUMP where a study is to read it.")],
+    source: Annotated[Path, typer.Option("--from", help="A .npy file of floats (samples, classes).")],
+    teacher: Annotated[str, typer.Option("--teacher", help="The foreign teacher's name.")],
+    data: Annotated[Path, typer.Option("--data", help="The prepared data set that the rows belong to.")],
+    field: Annotated[Literal["logits"], typer.Option("--field", help="What the numbers are.")] = "logits",
+    sha256: Annotated[
+        str | None, typer.Option("--teacher-sha256", help="Of its weights; the file's own digest unless given.")
+    ] = None,
+    store: Annotated[Literal["zarr", "hdf5"], typer.Option("--format")] = "zarr",
+    dtype: Annotated[Literal["float16", "bfloat16", "float32"], typer.Option("--dtype")] = "float16",
+    codec: Annotated[Literal["none", "zstd", "gzip"], typer.Option("--codec")] = "none",
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep this many classes a sample.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="Of the tail's mass (top-k).")] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="As the study's dump states it.")] = 512,
+) -> None:
+    """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own."""
+    from pipeline.cache.codecs import CODECS
+    from pipeline.datasets.record import load
+    from pipeline.dumps.foreign import read_outputs
+    from pipeline.dumps.logits import check
+    from pipeline.dumps.run import dump
+    from pipeline.errors import InputError
+
+    cli.refuse_existing(to)
+    if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
+        raise InputError("--teacher-sha256", expected="64 hexadecimal digits in lower case", found=sha256)
+    if codec not in CODECS[store]:
+        raise InputError("--codec", expected=f"one of {', '.join(CODECS[store])} for {store}", found=codec)
+    options = {"dtype": dtype, "codec": codec, "top_k": top_k, "temperature": temperature}
+    try:
+        check(top_k=top_k, temperature=temperature)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+    dataset = load(data, resident=False)
+    foreign, samples = read_outputs(source, dataset, teacher, sha256)
+    with cli.work_beside(to) as work:
+        made = dump(foreign, dataset, to, work, field=field, options=options, store=store, batch=batch, samples=samples)
+    typer.echo(f"{to}: {made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}, root {made.root[:12]}")
+
+
+if __name__ == "__main__":
+    cli.main(create)

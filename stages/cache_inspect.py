@@ -1,0 +1,92 @@
+"""A cache -> what it holds, on the terminal or as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages import cli
+
+
+def inspect(
+    cache: cli.CacheArgument,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The prepared data set, for its labels; found by itself in a study.")
+    ] = None,
+    storage: cli.StorageOptions = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Say what a cache holds, from which teacher and data, and how its numbers look."""
+    from pipeline import cache as room
+    from pipeline.inspection.overview import labels_for, overview
+
+    opened = room.open(cache, storage_options=cli.storage_options(storage))
+    beside = Path(cache).resolve().parent.parent / "prepared" / opened.manifest.dataset.name
+    found = data or (beside if "://" not in cache and (beside / "dataset.json").exists() else None)
+    facts = overview(opened, labels_for(opened, found) if found else None)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, sort_keys=True))
+    else:
+        _show(cache, facts, known_labels=found is not None)
+
+
+def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
+    teacher, dataset, views = facts["teacher"], facts["dataset"], facts["views"]
+    accuracy = teacher["test_accuracy"]
+    parameters = ", ".join(f"{key} {value}" for key, value in facts["field"]["parameters"].items() if value is not None)
+    shown = "none" if views["policy"] == "none" else f"{views['count']} of {views['policy']}, seed {views['seed']}"
+    cli.table(
+        f"cache {cache}",
+        ("", ""),
+        [
+            ("field", f"{facts['field']['name']} ({parameters})"),
+            (
+                "teacher",
+                f"{teacher['name']} ({teacher['architecture']['name']}), weights {teacher['weights_sha256'][:12]}",
+            ),
+            ("its test accuracy", "not measured" if accuracy is None else f"{100 * accuracy:.2f} %"),
+            ("data set", f"{dataset['name']}, fingerprint {dataset['fingerprint'][:12]}"),
+            ("samples", f"{facts['rows']:,} of {dataset['samples']:,}, {len(dataset['classes'])} classes"),
+            ("views", shown),
+            ("store", f"{facts['store']}, {facts['files']} files, {facts['bytes']:,} bytes"),
+            ("root digest", facts["root"]),
+            ("digest of the values", facts["values"]),
+        ],
+    )
+    cli.table(
+        "arrays",
+        ("array", "shape", "dtype", "codec", "chunks", "bytes", "stored"),
+        [
+            (
+                name,
+                "x".join(map(str, each["shape"])),
+                *(each[key] for key in ("dtype", "codec", "chunks")),
+                *(f"{each[key]:,}" for key in ("bytes", "stored_bytes")),
+            )
+            for name, each in facts["arrays"].items()
+        ],
+    )
+    own = facts["facts"]
+    if "entropy" in own:
+        low, middle, high = own["entropy"]["quartiles"]
+        typer.echo(f"entropy: mean {own['entropy']['mean']:.4f} nats; quartiles {low:.4f}, {middle:.4f}, {high:.4f}")
+    if "agreement_with_labels" in own:
+        typer.echo(f"agreement with the labels: {100 * own['agreement_with_labels']:.2f} %")
+    if "chosen_per_class" in own:
+        rates = own.get("agreement_per_class") or [None] * len(dataset["classes"])
+        rows = [
+            (name, f"{chosen:,}", "" if rate is None else f"{100 * rate:.2f}")
+            for name, chosen, rate in zip(dataset["classes"], own["chosen_per_class"], rates, strict=True)
+        ]
+        cli.table("classes", ("class", "chosen", "agreement (%)"), rows[:50])
+        if len(rows) > 50:
+            typer.echo(f"... and {len(rows) - 50} more classes: --json shows all")
+    if not known_labels:
+        typer.echo("no labels: give the prepared data set with --data for the agreement")
+
+
+if __name__ == "__main__":
+    cli.main(inspect)

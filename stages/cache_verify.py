@@ -1,0 +1,84 @@
+"""A cache -> whether every byte is the one that was sealed; or a repaired copy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.cache.blocks import Block
+    from pipeline.cache.manifest import Manifest
+    from pipeline.cache.verify import Verified
+
+
+def verify(
+    cache: cli.CacheArgument,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            "--repair", help="Write a sound copy here: the study's teacher computes the damaged blocks again."
+        ),
+    ] = None,
+    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
+    device: cli.Device = "auto",
+    storage: cli.StorageOptions = None,
+    as_json: cli.AsJson = False,
+) -> None:
+    """Recompute every digest of a cache, and name each file and block that is damaged."""
+    from pipeline.cache.folder import LocalFolder, folder_of, read_manifest
+    from pipeline.cache.verify import verify as check
+    from pipeline.errors import InputError
+
+    folder = folder_of(cache, cli.storage_options(storage))
+    manifest = read_manifest(folder, "dump it again")
+    found = check(folder, manifest)
+    blocks = sum(len(array.blocks) for array in manifest.arrays.values())
+    if as_json:
+        typer.echo(json.dumps({"cache": cache, "whole": found.whole, "problems": found.lines()}, indent=2))
+    else:
+        for line in found.lines():
+            typer.echo(f"damaged: {line}")
+    if found.whole:
+        if not as_json:
+            typer.echo(f"{cache}: whole: {len(manifest.files)} files, {blocks} blocks, root {manifest.root[:12]}")
+        return
+    if repair is None:
+        fix = "repair it with --repair NEW_FOLDER, or dump it again"
+        raise InputError(f"cache {cache}", expected="the bytes that were sealed", found=_counted(found), fix=fix)
+    if not isinstance(folder, LocalFolder):
+        raise InputError(cache, expected="a local copy to repair", found="a URL", fix="copy it first")
+    _repair(folder.path.resolve(), manifest, found, repair.resolve(), params, device)
+    typer.echo(f"{repair}: repaired, root {manifest.root[:12]}")
+
+
+def _counted(found: Verified) -> str:
+    blocks = sum(len(each.blocks) for each in found.damage)
+    return f"others: damaged files: {max(1, len(found.damage))}, damaged blocks: {blocks}"
+
+
+def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, params: Path, device: str) -> None:
+    from pipeline.cache.rewrite import repair
+
+    cli.refuse_existing(target)
+    planned: list[Any] = []
+
+    def compute(block: Block) -> Mapping[str, Any]:
+        if not planned:  # a teacher is loaded only where rows are lost
+            from stages.dump import field_of_manifest
+
+            planned.append(field_of_manifest(cli.open_study(params), manifest, device))
+        values: Mapping[str, Any] = planned[0].compute(block)
+        return values
+
+    with cli.work_beside(target) as work:
+        repair(folder, manifest, found, target=target, work=work, compute=compute)
+
+
+if __name__ == "__main__":
+    cli.main(verify)

@@ -1,0 +1,119 @@
+"""A student and its teacher -> what each compact form of the logits costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages import cli
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pipeline.sections import Study, TermParams
+
+
+def fidelity(
+    student: Annotated[str, typer.Argument(help="A student whose loss is soft_targets, alone or with others.")],
+    top_k: Annotated[
+        list[int] | None, typer.Option("--top-k", min=1, help="Also keep only k classes; repeatable.")
+    ] = None,
+    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
+    device: cli.Device = "auto",
+) -> None:
+    """Train a student from float32, float16, bfloat16 and top-k logits, and compare bytes, KL and accuracy."""
+    study = cli.open_study(params)
+    from pipeline import fidelity as room
+    from pipeline.device import resolve
+    from pipeline.files import write_bytes, write_json
+    from pipeline.layout import Layout
+
+    spec, where = cli.named(study.students, "students", student), resolve(device)
+    term = _soft_targets(student, spec.losses)
+    exact, teacher = _exact(study, str(term.reads), device)
+    encodings = [
+        room.Encoding("float16"),
+        room.Encoding("bfloat16"),
+        *(room.Encoding("float16", k) for k in top_k or ()),
+    ]
+    rows = room.table(
+        exact,
+        encodings,
+        temperature=term.options["temperature"],
+        teacher=teacher,
+        accuracies=lambda targets: _accuracies(study, student, targets, where),
+    )
+    folder = Layout(Path()).fidelity(student)
+    write_json(folder / "fidelity.json", {"student": student, "dump": term.reads, "rows": rows})
+    write_bytes(folder / "fidelity.md", room.markdown(rows).encode())
+    typer.echo(room.markdown(rows) + f"\n{folder / 'fidelity.md'}")
+
+
+def _soft_targets(student: str, losses: Mapping[str, TermParams]) -> TermParams:
+    from pipeline.errors import InputError
+
+    reading = [name for name, term in losses.items() if term.reads]
+    if reading != ["soft_targets"]:
+        raise InputError(
+            f"student {student!r}",
+            expected="soft_targets as the only loss that reads a dump",
+            found=", ".join(reading) or "none",
+            fix="name another student",
+        )
+    return losses["soft_targets"]
+
+
+def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:
+    """The teacher's float32 logits (views, samples, classes), whatever the configured dump keeps of them."""
+    import numpy as np
+
+    from pipeline.cache.blocks import Block
+    from pipeline.dumps.run import plan_field
+    from pipeline.progress import track
+    from stages.dump import teacher_and_data, what
+
+    spec = study.dumps[dump]
+    teacher, dataset = teacher_and_data(study, spec, device)
+    options = {**spec.options, "dtype": "float32", "top_k": None, "temperature": None}
+    field = plan_field(teacher, dataset, dump, **{**what(study, spec), "options": options})
+    views = track(range(study.views.count), f"logits of {spec.of}", study.views.count)
+    return np.stack([field.compute(Block(view, 0, 0, field.rows))["logits"] for view in views]), spec.of
+
+
+def _accuracies(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> list[float]:
+    """The test accuracy of each seed of a student that is taught by these arrays."""
+    from pipeline.cached import CachedRows
+    from pipeline.datasets.record import load
+    from pipeline.layout import Layout
+    from pipeline.progress import track
+    from pipeline.rows import Splits
+    from pipeline.seeds import derive
+    from pipeline.student import train_student
+    from stages.run import recipe, regime
+
+    spec = study.students[student]
+    splits, how = Splits.of(load(Layout(Path()).prepared(str(spec.dataset))), device), regime(spec)
+    loss = recipe(spec, how.epochs_for(len(splits.train)))
+    rows = CachedRows({name: values.to(device) for name, values in targets.items()})
+    runs = (
+        train_student(
+            splits,
+            dict.fromkeys(loss.dumps, rows),
+            loss,
+            model=spec.model.model_dump(),
+            regime=how,
+            seed=derive(study.seed, "student", number),
+            what=f"student {student!r}, seed {number}",
+            views=study.views.views(),
+        )
+        for number in range(spec.seeds)
+    )
+    return [run.accuracy(spec.select) for run in track(runs, f"student {student}", spec.seeds)]
+
+
+if __name__ == "__main__":
+    cli.main(fidelity)

@@ -1,0 +1,102 @@
+"""params.yaml -> what its dumps will cost, before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import typer
+
+from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.datasets.record import Dataset
+    from pipeline.plan import Disk, Prediction
+    from pipeline.sections import DumpParams, Study
+
+
+def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:
+    """Predict each dump's bytes, files and seconds, and from how many students on it pays."""
+    study = cli.open_study(params)
+    from pipeline.layout import Layout
+    from pipeline.plan import measure_disk
+
+    disk = measure_disk(Layout(Path()).work("plan"))
+    datasets: dict[str, Dataset] = {}
+    made = {
+        name: _predict(study, name, spec, datasets, disk=disk, device=device)
+        for name, spec in study.dumps.items()
+        if spec.of in study.students or study.teachers[spec.of].external is None
+    }
+    if as_json:
+        facts = {name: {**asdict(p), "pays_from": p.pays_from, "students": n} for name, (p, n) in made.items()}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    columns = (
+        "dump",
+        "field",
+        "bytes",
+        "files",
+        "dump (s)",
+        "live teacher (s a student)",
+        "pays from",
+        "students here",
+    )
+    cli.table("predicted", columns, [_row(name, study.dumps[name].field, *made[name]) for name in made])
+    typer.echo(
+        "measured with a few batches; a student is one seed's run; "
+        "`pays from`: students until dumping once is cheaper than asking a live teacher"
+    )
+
+
+def _row(name: str, field: str, made: Prediction, students: int) -> tuple[object, ...]:
+    pays = "never" if made.pays_from is None else made.pays_from
+    return (
+        *(name, field, f"{made.bytes:,}", f"{made.files:,}"),
+        *(f"{made.dump_seconds:.1f}", f"{made.live_seconds:.1f}", pays, students),
+    )
+
+
+def _predict(
+    study: Study, name: str, spec: DumpParams, datasets: dict[str, Dataset], *, disk: Disk, device: str
+) -> tuple[Prediction, int]:
+    """The prediction, and how many students of this study read the dump."""
+    from pipeline.cache import Format
+    from pipeline.device import resolve
+    from pipeline.dumps.run import plan_field
+    from pipeline.plan import predict
+    from stages.data import prepared
+    from stages.dump import what
+    from stages.run import regime
+
+    if spec.dataset not in datasets:
+        datasets[str(spec.dataset)] = prepared(study, str(spec.dataset))
+    dataset = datasets[str(spec.dataset)]
+    field = plan_field(_untrained(study, spec.of, dataset, resolve(device)), dataset, name, **what(study, spec))
+    readers = [s for s in study.students.values() if name in {term.reads for term in s.losses.values()}]
+    epochs = [regime(s).epochs_for(dataset.bounds[0]) for s in readers for _ in range(s.seeds)]
+    mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
+    made = predict(
+        field, views=study.views.count, batch=spec.batch, store=cast("Format", spec.format), epochs=mean, disk=disk
+    )
+    return made, len(epochs)
+
+
+def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
+    """A teacher of the right architecture: what it costs does not depend on its weights."""
+    from pipeline.models.build import build
+    from pipeline.teacher import Ensemble, Teacher
+
+    source = study.teachers.get(name) or study.students[name]
+    names = getattr(source, "members", None) or ()
+    members = [study.teachers[member] for member in names] if names else [source]
+    models = [member.model.model_dump() for member in members if member.model is not None]
+    networks = [build(model, dataset.shape, len(dataset.classes), files=False).to(device) for model in models]
+    card = {"name": name, "shape": list(dataset.shape), "classes": list(dataset.classes)}
+    return Teacher(Ensemble(networks), card, device)
+
+
+if __name__ == "__main__":
+    cli.main(plan)
