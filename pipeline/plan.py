@@ -106,10 +106,9 @@ def _measure(field: Field, plan: StorePlan, batch: int, store: Format) -> tuple[
 
 
 def measure_disk(folder: Path) -> Disk:
-    """Write, flush and hash a file beside the outputs, and read it again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write, flush and hash a file in a folder, and read it again; nothing stays."""
     data = np.random.default_rng(0).bytes(PROBE_BYTES)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as place:
         probe = Path(place) / "probe"
         write = _timed(lambda: write_bytes(probe, data)) + _timed(lambda: sha256_of(probe))
         read = _timed(probe.read_bytes)

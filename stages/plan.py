@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:
     """Predict each dump's bytes, files and seconds, and from how many students on it pays."""
     study = cli.open_study(params)
-    from pipeline.layout import Layout
     from pipeline.plan import measure_disk
 
-    disk = measure_disk(Layout(Path()).work("plan"))
+    disk = measure_disk(Path())
     datasets: dict[str, Dataset] = {}
     made = {
         name: _predict(study, name, spec, datasets, disk=disk, device=device)

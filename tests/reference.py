@@ -35,3 +35,16 @@ def logits_mse(student: Array, teacher: Array) -> Array:
     return np.array(
         [sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) for s, t in zip(student, teacher, strict=True)]
     )
+
+
+def top_k_soft_targets(student: Array, teacher: Array, k: int, temperature: float, form: str) -> Array:
+    """Soft targets over k + 1 parts: the teacher's k likeliest classes, and all others as one."""
+    losses = []
+    for a, p, q in zip(teacher, softmax(teacher, temperature), softmax(student, temperature), strict=True):
+        top = sorted(range(len(a)), key=lambda c: (-a[c], c))[:k]
+        rest = [c for c in range(len(a)) if c not in top]
+        parts = [([c], p[c]) for c in top] + [(rest, sum(p[c] for c in rest))]
+        cross = -sum(mass * math.log(sum(q[c] for c in classes)) for classes, mass in parts)
+        entropy = -sum(mass * math.log(mass) for _, mass in parts)
+        losses.append(cross - entropy if form == "kl" else cross)
+    return np.array(losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -24,10 +25,22 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def test_the_readmes_python_reads_a_cache(made: Path) -> None:
-    (code,) = blocks("README.md", "python")
+    examples = blocks("README.md", "python")
+    assert len(examples) == 3
+    code = "\n".join([*examples, "print(tuple(images.shape), tuple(teacher_logits.shape))"])
     done = subprocess.run([sys.executable, "-c", code], cwd=made, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "digits\n(1, 200, 10)\n[[" in done.stdout
+    assert done.stdout.endswith("(64, 1, 8, 8) (64, 10)\n")
+
+
+def test_the_schema_is_the_manifests() -> None:
+    from pipeline.cache.manifest import Manifest
+
+    shown = json.loads((ROOT / "docs/cache-manifest.schema.json").read_bytes())
+    made = Manifest.model_json_schema()
+    assert {key: shown[key] for key in made if key != "title"} == {key: made[key] for key in made if key != "title"}
+    assert "2" in shown["title"]
 
 
 def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(

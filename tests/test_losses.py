@@ -8,7 +8,8 @@ import reference
 import torch
 from torch import Tensor
 
-from pipeline.losses import field_of
+from pipeline.dumps.logits import largest
+from pipeline.losses import field_of, misfit_of
 from pipeline.losses.ce import ce
 from pipeline.losses.logits_mse import logits_mse
 from pipeline.losses.recipe import Recipe, Term
@@ -47,6 +48,64 @@ def test_soft_targets_follow_the_reference(
         Outputs(student, labels), teacher, temperature=temperature, form=form, scaled=scaled, reduction=reduction
     )
     assert found.item() == pytest.approx(expected, abs=1e-10)
+
+
+def kept(teacher: Tensor, k: int, temperature: float) -> dict[str, Tensor]:
+    """Top-k arrays in float64, without the dump's rounding."""
+    values, indices = teacher.topk(k, dim=1)
+    tail = torch.scatter(teacher / temperature, 1, indices, float("-inf")).logsumexp(1, keepdim=True)
+    return {"values": values, "indices": indices.to(torch.int16), "tail": tail}
+
+
+@pytest.mark.parametrize("form", ["ce", "kl"])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 4.0])
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("rows", [1, 6])
+def test_top_k_targets_are_normalised_over_the_same_parts_on_both_sides(
+    form: Literal["ce", "kl"], temperature: float, k: int, rows: int
+) -> None:
+    student, teacher, labels = batch(rows)
+    slow = reference.top_k_soft_targets(student.detach().numpy(), teacher.numpy(), k, temperature, form)
+    target = kept(teacher, k, temperature)
+    found = soft_targets(Outputs(student, labels), target, temperature=temperature, form=form)
+    assert found.item() == pytest.approx(slow.mean() * temperature**2, abs=1e-10)
+    assert torch.autograd.gradcheck(
+        lambda logits: soft_targets(Outputs(logits, labels), target, temperature=temperature, form=form),
+        student,
+        atol=1e-6,
+    )
+    same = soft_targets(Outputs(teacher, labels), target, temperature=temperature, form="kl")
+    assert abs(same.item()) < 1e-12  # a student that agrees with its teacher has nothing to learn
+
+
+def test_top_k_of_all_classes_but_one_is_all_classes() -> None:
+    student, teacher, labels = batch()
+    whole = soft_targets(Outputs(student, labels), teacher, temperature=2.0)
+    parts = soft_targets(Outputs(student, labels), kept(teacher, 4, 2.0), temperature=2.0)
+    assert parts.item() == pytest.approx(whole.item(), abs=1e-12)
+
+
+def test_what_a_dump_keeps_of_the_largest_logits() -> None:
+    exact = np.array([[1.0, 3.0, 3.0, -2.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
+    made = largest(exact, 2, 2.0, dtype="float16", first=0, teacher="t")
+    assert made["indices"].dtype == np.int16
+    assert made["indices"].tolist() == [[1, 2], [0, 1]]  # of equals the lower class first
+    assert made["values"].tolist() == [[3.0, 3.0], [0.0, 0.0]]
+    assert made["tail"].ravel() == pytest.approx([np.log(np.exp(0.5) + np.exp(-1.0)), np.log(2.0)], abs=1e-6)
+    wide = largest(np.zeros((1, 40_000), np.float32), 1, 1.0, dtype="float32", first=0, teacher="t")
+    assert wide["indices"].dtype == np.int32
+
+
+def test_dumps_that_a_loss_cannot_read_say_why() -> None:
+    top = {"top_k": 3, "temperature": 4.0}
+    assert misfit_of("soft_targets", {"temperature": 4.0}, top) is None
+    assert "expected 4.0, that of the dump's tail, found 2.0" in str(
+        misfit_of("soft_targets", {"temperature": 2.0}, top)
+    )
+    assert misfit_of("soft_targets", {"temperature": 2.0}, {"top_k": None, "temperature": None}) is None
+    assert "needs all logits" in str(misfit_of("logits_mse", {}, top))
+    assert misfit_of("logits_mse", {}, {"top_k": None}) is None
+    assert misfit_of("ce", {}, top) is None
 
 
 @pytest.mark.parametrize(("over_classes", "divisor"), [("mean", 5), ("sum", 1)])

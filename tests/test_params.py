@@ -107,6 +107,8 @@ MISTAKES = [
     ("views", {"policy": "none", "count": 4}, "views", "1, since all views of policy none are the same", "4"),
     ("views", {"policy": "crop_flip", "paddings": 2}, "views", "padding", "paddings"),
     ("views", {"policy": "random_resized_crop", "scale": [0.5, 0.1]}, "views.scale", "the smaller number first", "0.5"),
+    ("dumps.big-logits", {"field": "logits", "of": "big", "top_k": 3, "temperature": 2.0}, "losses.soft_targets", "expected 2.0, that of the dump's tail, found 4.0", "big-logits"),
+    ("dumps.big-logits", {"field": "logits", "of": "big", "codec": "zstd", "format": "hdf5"}, "dumps.big-logits.codec", "none, gzip for hdf5", "zstd"),
     ("dumps.big-logits.top_k", 3, "dumps.big-logits", "temperature: missing", ""),
     ("dumps.big-logits.temperature", 4.0, "dumps.big-logits", "only with top_k", ""),
     ("teachers.big.external", "ab", "teachers.big.external", "", ""),

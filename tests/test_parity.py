@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Adam
+from torch.utils.data import DataLoader
 
 from pipeline import cache, training
-from pipeline.cached import CachedRows
+from pipeline.cached import CachedRows, CachedSamples
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.run import dump
+from pipeline.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
 from pipeline.optimizers import constant
@@ -26,24 +28,25 @@ from pipeline.rows import Splits
 from pipeline.schedules import constant as steady
 from pipeline.student import Field, Trained, train_student
 from pipeline.teacher import Ensemble, Samples, Teacher
+from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")
 BATCH = 256
 
 
 class LiveTeacher:
-    """Runs the teacher inside the training loop, over the fixed partition."""
+    """Runs the teacher inside the training loop, over the fixed partition, on the pixels that the student sees."""
 
-    def __init__(self, teacher: Teacher, images: NDArray[np.uint8]) -> None:
-        self.teacher, self.samples, self.forwards = teacher, Samples(images, len(images), BATCH), 0
+    def __init__(self, teacher: Teacher, images: NDArray[np.uint8], views: Views = PLAIN) -> None:
+        self.teacher, self.samples, self.forwards = teacher, Samples(images, len(images), BATCH, views), 0
 
     def rows(self, ids: Tensor, views: Tensor) -> Tensor:
         wanted = torch.empty(len(ids), 10)
-        for block in torch.unique(ids // BATCH).tolist():
+        for view, block in torch.unique(torch.stack([views, ids // BATCH]), dim=1).T.tolist():
             start, stop = block * BATCH, min((block + 1) * BATCH, self.samples.rows)
-            logits = torch.from_numpy(self.teacher.logits(self.samples, 0, start, stop))
+            logits = torch.from_numpy(self.teacher.logits(self.samples, view, start, stop))
             self.forwards += 1
-            mine = ids // BATCH == block
+            mine = (ids // BATCH == block) & (views == view)
             wanted[mine] = logits[ids[mine] - start]
         return wanted
 
@@ -64,15 +67,20 @@ def teacher(dataset: Dataset) -> Teacher:
     return Teacher(Ensemble([network]), card, CPU)
 
 
-def made(teacher: Teacher, dataset: Dataset, folder: Path, dtype: str, store: Literal["zarr", "hdf5"]) -> cache.Cache:
+def made(
+    teacher: Teacher, dataset: Dataset, folder: Path, dtype: str, store: Literal["zarr", "hdf5"], views: Views = PLAIN
+) -> cache.Cache:
     dump(
-        teacher, dataset, folder / "dump", folder / "work", field="logits", options={"dtype": dtype}, store=store, batch=BATCH
+        teacher, dataset, folder / "dump", folder / "work", field="logits", options={"dtype": dtype}, store=store,
+        batch=BATCH, views=views,
     )  # fmt: skip
     return cache.open(folder / "dump")
 
 
-def losses(dataset: Dataset, target: Field, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], Trained]:
-    """The (steps, terms) losses of one epoch, and the student."""
+def losses(
+    dataset: Dataset, target: Field, monkeypatch: pytest.MonkeyPatch, views: Views = PLAIN, epochs: int = 1
+) -> tuple[NDArray[np.float64], Trained]:
+    """The (steps, terms) losses of all epochs, and the student."""
     tables: list[NDArray[np.float64]] = []
     monkeypatch.setattr(training, "refuse_non_finite", lambda table, *_: tables.append(table))
     recipe = Recipe(
@@ -82,12 +90,12 @@ def losses(dataset: Dataset, target: Field, monkeypatch: pytest.MonkeyPatch) -> 
             Term("logits_mse", steady(1, value=0.1), {}, "dump"),
         )
     )
-    regime = training.Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=64)
+    regime = training.Regime(partial(Adam, lr=0.01), constant, epochs=epochs, batch_size=64)
     trained = train_student(
         Splits.of(dataset, CPU), {"dump": target}, recipe,
-        model={"name": "mlp", "widths": [12]}, regime=regime, seed=5, what="s",
+        model={"name": "mlp", "widths": [12]}, regime=regime, seed=5, what="s", views=views,
     )  # fmt: skip
-    return tables[0], trained
+    return np.concatenate(tables), trained
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
@@ -103,6 +111,72 @@ def test_training_from_an_fp32_cache_is_training_with_the_live_teacher(
     assert from_cache.tobytes() == from_live.tobytes()
     state, other = with_cache.state("last"), with_live.state("last")
     assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("order", ["cycle", "draw"])
+def test_augmented_training_from_a_cache_is_training_with_the_live_teacher(
+    tmp_path: Path,
+    dataset: Dataset,
+    teacher: Teacher,
+    order: Literal["cycle", "draw"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    views = Views("crop_flip", 16, 7, {"padding": 1}, order)
+    opened = made(teacher, dataset, tmp_path, "float32", "zarr", views)
+    assert opened.load().shape == (16, dataset.bounds[0], 10)
+    assert len(np.unique(opened.load()[:, 0], axis=0)) > 8  # the views of one sample differ
+    live = LiveTeacher(teacher, dataset.images[dataset.rows("train")], views)
+    from_live, with_live = losses(dataset, live, monkeypatch, views, epochs=3)
+    from_cache, with_cache = losses(dataset, CachedRows.of(opened, CPU), monkeypatch, views, epochs=3)
+    assert from_cache.shape == (54, 3)
+    assert from_cache.tobytes() == from_live.tobytes()
+    state, other = with_cache.state("last"), with_live.state("last")
+    assert all(torch.equal(state[name], other[name]) for name in state)
+    unaugmented, _ = losses(dataset, CachedRows.of(opened, CPU), monkeypatch, epochs=3)
+    assert not np.array_equal(unaugmented, from_cache)
+
+
+def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Dataset) -> None:
+    views = Views("crop_flip", 4, 3, {"padding": 2})
+    rows = Splits.of(dataset, CPU).train
+    images = dataset.images[dataset.rows("train")]
+    for epoch in (0, 3, 4, 9):
+        shown = torch.empty_like(rows.images)
+        for batch in training.batches(rows, torch.Generator().manual_seed(epoch), 64, 99, epoch, views=views):
+            assert (batch.views == epoch % 4).all()
+            shown[batch.ids] = batch.images
+        parts = Samples(images, len(images), BATCH, views).batches(epoch % 4, 0, len(images), CPU)
+        seen = torch.cat([pixels[:real] for pixels, real in parts])
+        assert torch.equal(shown, seen)
+        assert not torch.equal(shown, rows.images)
+
+
+def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    views = Views("crop_flip", 4, 3, {"padding": 1})
+    opened = made(teacher, dataset, tmp_path, "float32", "hdf5", views)
+    samples = CachedSamples(dataset, {"big": opened}, views)
+    samples.set_epoch(6)
+    loader = DataLoader(samples, batch_size=50, shuffle=True, generator=torch.Generator().manual_seed(0), num_workers=2)
+    images, labels, fields = next(iter(loader))
+    assert images.shape == (50, *dataset.shape)
+    answers = teacher.network(images)
+    # The teacher, asked about the very pixels that were shown, gives the cached rows (another batch size: last bits).
+    assert torch.allclose(answers, fields["big"], atol=1e-5)
+    assert len(samples) == dataset.bounds[0]
+    assert labels.tolist() == [samples[int(i)][1] for i in _ids(samples, images)]
+    with pytest.raises(IndexError):
+        samples[len(samples)]
+    with pytest.raises(InputError, match="views: expected"):
+        CachedSamples(dataset, {"big": opened})
+    other = prepare("digits", "digits", Place("digits"), validation=0.3)
+    with pytest.raises(InputError, match="data set: expected digits"):
+        CachedSamples(other, {"big": opened}, views)
+
+
+def _ids(samples: CachedSamples, images: Tensor) -> list[int]:
+    """Which samples these images are, found by their pixels."""
+    every = torch.stack([samples[i][0] for i in range(len(samples))]).flatten(1).float()
+    return torch.cdist(images.flatten(1).float(), every).argmin(1).tolist()
 
 
 def test_an_fp16_cache_is_off_by_its_rounding_alone(

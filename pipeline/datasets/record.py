@@ -158,7 +158,7 @@ def save(dataset: Dataset, folder: Path) -> None:
     write_json(folder / "dataset.json", dataset.card())
 
 
-def load(folder: Path, *, resident: bool = True) -> Dataset:
+def load(folder: Path | str, *, resident: bool = True) -> Dataset:
     """Read what `save` wrote.
 
     Args:
@@ -168,6 +168,7 @@ def load(folder: Path, *, resident: bool = True) -> Dataset:
     Raises:
         InputError: no prepared data there, or its bytes are not those that were prepared.
     """
+    folder = Path(folder)
     fix = f"run `teachercache prepare {folder.name}`"
     card = read_json(folder / "dataset.json", fix)
     try:

@@ -1,0 +1,373 @@
+"""The cache tools, `plan` and `fidelity`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, Run, shell, write_study
+
+from pipeline import cache
+from pipeline.fidelity import EXACT, Encoding, keep, kl_error, table
+from pipeline.statistics import paired_difference
+
+Capture = pytest.CaptureFixture[str]
+DUMP = "data/cache/big-logits"
+
+
+def out(run: Run, capsys: Capture, folder: Path, *arguments: str) -> str:
+    """What a command that succeeds prints."""
+    capsys.readouterr()
+    code = run(folder, *arguments)
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+def refused(run: Run, capsys: Capture, folder: Path, *arguments: str) -> str:
+    """The one line of a command that refuses."""
+    capsys.readouterr()
+    assert run(folder, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    return printed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_inspect_says_what_the_teacher_knows(run: Run, capsys: Capture, copy_of: Path) -> None:
+    facts = json.loads(out(run, capsys, copy_of, "cache", "inspect", DUMP, "--json"))
+    logits = cache.open(copy_of / DUMP).load()[0].astype(np.float64)
+    labels = np.load(copy_of / "data/prepared/digits/labels.npy")[: len(logits)]
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    entropy = -(probabilities * np.log(probabilities)).sum(1)
+    right = logits.argmax(1) == labels
+    assert facts["facts"]["entropy"]["mean"] == pytest.approx(entropy.mean(), rel=1e-12)
+    assert facts["facts"]["entropy"]["quartiles"] == pytest.approx(np.quantile(entropy, [0.25, 0.5, 0.75]).tolist())
+    assert facts["facts"]["agreement_with_labels"] == right.mean()
+    per_class = [right[labels == label].mean() for label in range(10)]
+    assert facts["facts"]["agreement_per_class"] == pytest.approx(per_class)
+    assert facts["facts"]["chosen_per_class"] == np.bincount(logits.argmax(1), minlength=10).tolist()
+    assert facts["arrays"]["logits"]["shape"] == [1, 200, 10]
+    shown = out(run, capsys, copy_of, "cache", "inspect", DUMP)
+    assert f"agreement with the labels: {100 * right.mean():.2f} %" in shown
+    assert facts["root"] in shown
+
+
+def test_inspect_without_the_data_says_so(run: Run, capsys: Capture, copy_of: Path) -> None:
+    shutil.copytree(copy_of / DUMP, copy_of / "alone")
+    shown = out(run, capsys, copy_of, "cache", "inspect", "alone")
+    assert "no labels" in shown
+    assert "agreement with" not in shown
+    with_data = out(run, capsys, copy_of, "cache", "inspect", "alone", "--data", "data/prepared/digits")
+    assert "agreement with the labels" in with_data
+
+
+def test_inspect_refuses_other_data(run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]) -> None:
+    study["datasets"]["digits"]["train"] = {"first": 100}
+    write_study(copy_of, study)
+    assert run(copy_of, "prepare", "digits") == 0
+    assert "expected the cache's data set" in refused(run, capsys, copy_of, "cache", "inspect", DUMP)
+
+
+def test_verify_names_the_block_and_repairs_it(run: Run, capsys: Capture, copy_of: Path) -> None:
+    assert "whole: 4 files, 1 blocks" in out(run, capsys, copy_of, "cache", "verify", DUMP)
+    shutil.copytree(copy_of / DUMP, copy_of / "sound")
+    chunk = "data.zarr/logits/c/0/0/0"
+    flip(copy_of / DUMP / chunk, 777)
+    flip(copy_of / DUMP / "card.md", 3)
+    message = refused(run, capsys, copy_of, "cache", "verify", DUMP)
+    assert "damaged files: 2, damaged blocks: 1" in message
+    run(copy_of, "cache", "verify", DUMP)
+    assert f"{chunk}: damaged block: array 'logits', view 0, rows 0 to 199" in capsys.readouterr().out
+    assert "repaired" in out(run, capsys, copy_of, "cache", "verify", DUMP, "--repair", "fixed")
+    assert files(copy_of / "fixed") == files(copy_of / "sound")
+    assert [path.name for path in copy_of.iterdir() if path.name.startswith(".fixed")] == []
+
+
+def test_damage_beside_the_rows_is_repaired_without_a_teacher(run: Run, capsys: Capture, copy_of: Path) -> None:
+    before = files(copy_of / DUMP)
+    (copy_of / DUMP / "data.zarr/logits/zarr.json").unlink()
+    shutil.rmtree(copy_of / "data/teachers")
+    assert "repaired" in out(run, capsys, copy_of, "cache", "verify", DUMP, "--repair", "fixed")
+    assert files(copy_of / "fixed") == before
+
+
+def test_a_repair_by_another_teacher_is_refused(
+    run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]
+) -> None:
+    flip(copy_of / DUMP / "data.zarr/logits/c/0/0/0", 5)
+    study["teachers"]["big"]["epochs"] = 3
+    write_study(copy_of, study)
+    assert run(copy_of, "train-teacher", "big") == 0
+    message = refused(run, capsys, copy_of, "cache", "verify", DUMP, "--repair", "fixed")
+    assert "none with this teacher and these data" in message
+    assert not (copy_of / "fixed").exists()
+
+
+def test_nothing_is_written_over_something(run: Run, capsys: Capture, copy_of: Path) -> None:
+    before = files(copy_of / "data")
+    for command in (
+        ("verify", DUMP, "--repair", "data/students"),
+        ("convert", DUMP, "data/students"),
+        ("create", "data/students", "--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits"),
+    ):
+        if command[0] == "verify":
+            flip(copy_of / DUMP / "card.md", 1)
+        assert "expected a new folder, found something that is there" in refused(
+            run, capsys, copy_of, "cache", *command
+        )
+        if command[0] == "verify":
+            flip(copy_of / DUMP / "card.md", 1)
+    assert files(copy_of / "data") == before
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_convert_keeps_every_bit(run: Run, capsys: Capture, copy_of: Path, codec: str) -> None:
+    there = out(run, capsys, copy_of, "cache", "convert", DUMP, "h", "--format", "hdf5", "--codec", codec)
+    assert "the same values" in there
+    out(run, capsys, copy_of, "cache", "convert", "h", "back", "--format", "zarr", "--codec", "none")
+    assert files(copy_of / "back") == files(copy_of / DUMP)
+    a, h = cache.open(copy_of / DUMP), cache.open(copy_of / "h")
+    assert (h.manifest.store, h.manifest.arrays["logits"].codec) == ("hdf5", codec)
+    assert a.manifest.values == h.manifest.values
+    assert np.array_equal(a.load(), h.load())
+
+
+def test_convert_to_a_coarser_format_is_what_a_dump_would_have_written(
+    run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]
+) -> None:
+    assert "other values" in out(run, capsys, copy_of, "cache", "convert", DUMP, "half", "--dtype", "float16")
+    study["cache"]["dtype"] = "float16"
+    write_study(copy_of, study)
+    assert run(copy_of, "dump-logits", "big-logits") == 0
+    assert files(copy_of / "half") == files(copy_of / DUMP)
+
+
+def test_numbers_that_went_through_a_coarser_format_say_so(run: Run, capsys: Capture, copy_of: Path) -> None:
+    original = copy_of / "original"
+    shutil.copytree(copy_of / DUMP, original)
+    out(run, capsys, copy_of, "cache", "convert", DUMP, "half", "--dtype", "bfloat16")
+    out(run, capsys, copy_of, "cache", "convert", "half", "wide", "--dtype", "float32")
+    wide = cache.open(copy_of / "wide")
+    assert wide.manifest.field.parameters["through"] == ["bfloat16"]
+    shutil.rmtree(copy_of / DUMP)
+    shutil.copytree(copy_of / "wide", copy_of / DUMP)
+    message = refused(run, capsys, copy_of, "train-student", "kd")
+    assert "field.parameters.through expected None, found ['bfloat16']" in message
+
+
+def test_convert_refuses_what_a_format_cannot_hold(run: Run, capsys: Capture, copy_of: Path) -> None:
+    outputs = np.zeros((200, 10))
+    outputs[137, 2] = 1e6
+    np.save(copy_of / "x.npy", outputs)
+    create = ("--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
+    out(run, capsys, copy_of, "cache", "create", "c", *create, "--dtype", "float32")
+    message = refused(run, capsys, copy_of, "cache", "convert", "c", "d", "--dtype", "float16")
+    assert "sample 137" in message
+    assert "1e+06, beyond its range" in message
+    assert not (copy_of / "d").exists()
+    assert "sample 137" in refused(run, capsys, copy_of, "cache", "create", "d", *create)
+    assert "--codec: expected one of none, gzip for hdf5" in refused(
+        run, capsys, copy_of, "cache", "convert", "c", "d", "--format", "hdf5", "--codec", "zstd"
+    )
+
+
+def test_diff_names_the_samples(run: Run, capsys: Capture, copy_of: Path) -> None:
+    outputs = np.random.default_rng(0).normal(size=(200, 10))
+    data = ("--teacher", "t", "--teacher-sha256", "ab" * 32, "--data", "data/prepared/digits", "--dtype", "float32")
+    np.save(copy_of / "x.npy", outputs)
+    out(run, capsys, copy_of, "cache", "create", "a", "--from", "x.npy", *data)
+    outputs[[3, 150], [1, 2]] += 0.5
+    np.save(copy_of / "x.npy", outputs)
+    out(run, capsys, copy_of, "cache", "create", "b", "--from", "x.npy", *data, "--format", "hdf5", "--codec", "gzip")
+    found = json.loads(out(run, capsys, copy_of, "cache", "diff", "a", "b", "--json"))
+    assert found["same_values"] is False
+    assert {name for name, _, _ in found["entries"]} == {"store", "arrays.logits.codec", "values", "root"}
+    (array,) = found["arrays"]
+    assert (array["samples"], array["rows"], array["of"]) == ([3, 150], 2, 200)
+    assert array["largest"] == pytest.approx(0.5, abs=1e-6)
+    shown = out(run, capsys, copy_of, "cache", "diff", "a", "b")
+    assert "2 of 200 rows differ, by at most 0.5; samples (2): 3, 150" in shown
+    assert "other values" in shown
+    same = json.loads(out(run, capsys, copy_of, "cache", "diff", "a", "a", "--json"))
+    assert same == {"entries": [], "arrays": [], "same_values": True}
+
+
+def test_a_foreign_teacher_teaches(run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]) -> None:
+    labels = np.load(copy_of / "data/prepared/digits/labels.npy")
+    outputs = np.eye(10)[labels] * 5
+    outputs[-1] = 0
+    outputs[-1, (labels[-1] + 1) % 10] = 1  # one mistake among the test samples
+    np.save(copy_of / "outputs.npy", outputs)
+    create = ("cache", "create", "data/cache/api-logits", "--from", "outputs.npy", "--teacher", "api")
+    made = out(run, capsys, copy_of, *create, "--data", "data/prepared/digits", "--dtype", "float32", "--batch", "64")
+    match = re.search(r"weights ([0-9a-f]{64})", made)
+    assert match
+    opened = cache.open(copy_of / "data/cache/api-logits")
+    tests = len(outputs) - opened.manifest.dataset.bounds[1]
+    assert opened.manifest.teacher.test_accuracy == pytest.approx(1 - 1 / tests)
+    assert np.array_equal(opened.load()[0], outputs.astype("f4"))
+    study["teachers"]["api"] = {"external": match[1]}
+    study["dumps"] = {"api-logits": {"field": "logits", "of": "api", "samples": "all", "batch": 64}}
+    write_study(copy_of, study)
+    assert "written: 6 stages" in out(run, capsys, copy_of, "graph")
+    assert "api" not in {
+        line.strip() for line in (copy_of / "dvc.yaml").read_text().splitlines() if "train-teacher" in line
+    }
+    assert run(copy_of, "train-student", "kd") == 0
+    assert json.loads((copy_of / "data/metrics/students/kd.json").read_bytes())["taught_by"] == ["api"]
+    assert run(copy_of, "report") == 0
+    study["teachers"]["api"] = {"external": "00" * 32}
+    write_study(copy_of, study)
+    message = refused(run, capsys, copy_of, "train-student", "kd")
+    assert "teacher.weights_sha256 expected 0000" in message
+    assert "make it with `teachercache cache create data/cache/api-logits`" in message
+    assert "external" in refused(run, capsys, copy_of, "train-teacher", "api")
+    assert "cache create" in refused(run, capsys, copy_of, "dump-logits", "api-logits")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (
+            np.zeros((199, 10)),
+            "floats of shape (200, 10), training rows, or (660, 10), all rows, found float64 (199, 10)",
+        ),
+        (np.zeros((200, 9)), "found float64 (200, 9)"),
+        (np.zeros((200, 10), int), "found int64 (200, 10)"),
+        (np.full((200, 10), np.nan), "sample 0: expected finite float16 numbers, found NaN or inf"),
+        (np.array([{}], dtype=object), "a .npy file of numbers"),
+    ],
+)
+def test_foreign_outputs_that_do_not_fit_are_refused(
+    run: Run, capsys: Capture, copy_of: Path, outputs: Any, message: str
+) -> None:
+    np.save(copy_of / "x.npy", outputs, allow_pickle=True)
+    create = ("cache", "create", "new", "--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
+    assert message in refused(run, capsys, copy_of, *create)
+    assert not (copy_of / "new").exists()
+
+
+def test_storage_options_are_pairs(run: Run, capsys: Capture, copy_of: Path) -> None:
+    message = refused(run, capsys, copy_of, "cache", "inspect", "memory://x", "--storage", "anon")
+    assert "--storage: expected KEY=VALUE, found anon" in message
+
+
+def test_plan_predicts_the_size_to_the_byte(run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]) -> None:
+    study["views"] = {"policy": "flip", "count": 3}
+    study["dumps"]["more"] = {
+        "field": "logits",
+        "of": "big",
+        "batch": 64,
+        "format": "hdf5",
+        "top_k": 3,
+        "temperature": 2.0,
+    }
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    write_study(copy_of, study)
+    made = json.loads(out(run, capsys, copy_of, "plan", "--json"))
+    assert made["big-logits"]["students"] == 2
+    assert made["more"]["students"] == 0
+    assert made["big-logits"]["pays_from"] >= 1
+    assert made["big-logits"]["live_seconds"] > 0
+    for name in ("big-logits", "more"):
+        assert run(copy_of, "dump-logits", name) == 0
+        manifest = cache.open(copy_of / "data/cache" / name).manifest
+        blocks = [block for array in manifest.arrays.values() for block in array.blocks]
+        assert made[name]["bytes"] == sum(block.bytes + 4 for block in blocks)
+        assert made[name]["files"] == len(manifest.files)
+    assert "pays from" in out(run, capsys, copy_of, "plan")
+
+
+def test_plan_spends_nothing_and_needs_nothing(
+    run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    write_study(tmp_path / "new", study)
+    made = json.loads(out(run, capsys, tmp_path / "new", "plan", "--json"))
+    assert made["big-logits"]["bytes"] == 200 * 10 * 4 + 4
+    assert not (tmp_path / "new/data").exists()
+
+
+def test_fidelity_compares_what_a_student_makes_of_each_form(run: Run, capsys: Capture, copy_of: Path) -> None:
+    shown = out(run, capsys, copy_of, "fidelity", "kd", "--top-k", "3")
+    rows = json.loads((copy_of / "data/fidelity/kd/fidelity.json").read_bytes())["rows"]
+    assert [row["encoding"] for row in rows] == ["float32", "float16", "bfloat16", "top-3, float16"]
+    trained = json.loads((copy_of / "data/metrics/students/kd.json").read_bytes())["test_accuracy_per_seed"]
+    assert rows[0]["test_accuracy_per_seed"] == trained  # float32 in the cache, float32 here
+    assert [row["bytes"] for row in rows] == [8000, 4000, 4000, 200 * (6 + 6 + 4)]
+    assert rows[0]["kl"]["max"] < 1e-12 < rows[1]["kl"]["mean"] < rows[2]["kl"]["mean"] < rows[3]["kl"]["mean"]
+    assert (copy_of / "data/fidelity/kd/fidelity.md").read_text() in shown
+    message = refused(run, capsys, copy_of, "fidelity", "baseline")
+    assert "expected soft_targets as the only loss that reads a dump, found none" in message
+
+
+def test_the_kl_error_is_that_of_the_kept_probabilities() -> None:
+    exact = np.array([[[2.0, 1.0, 0.5, -1.0], [0.0, 3.0, 0.1, 0.2]]], np.float32)
+    made = keep(exact, Encoding("float32", 2), 1.0, "t")
+    p = np.exp(exact[0]) / np.exp(exact[0]).sum(1, keepdims=True)
+    q = p.copy()
+    for row in q:
+        rest = np.argsort(row)[:2]
+        row[rest] = row[rest].mean()
+    expected = (p * np.log(p / q)).sum(1)
+    found = kl_error(exact, made, 1.0)
+    assert found["mean"] == pytest.approx(expected.mean(), abs=1e-7)
+    assert found["max"] == pytest.approx(expected.max(), abs=1e-7)
+    assert kl_error(exact, keep(exact, EXACT, 1.0, "t"), 1.0)["max"] == 0
+
+
+def test_differences_are_paired_by_seed() -> None:
+    exact = np.zeros((1, 4, 3), np.float32)
+    reached = iter([[0.5, 0.7, 0.6], [0.51, 0.72, 0.6]])
+    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", accuracies=lambda _: next(reached))
+    assert rows[1]["difference"]["mean"] == pytest.approx(0.01)
+    # Student's t with 2 degrees of freedom: 4.302653 * std / sqrt(3), std = 0.01.
+    assert rows[1]["difference"]["high"] == pytest.approx(0.01 + 4.302653 * 0.01 / 3**0.5, abs=1e-6)
+    assert paired_difference([1.0], [0.5]).low is None
+
+
+def test_a_cache_handed_over_without_anything_else_trains_a_student(
+    made: Path, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    """The README's walk without DVC: two folders that share nothing but the copied store."""
+    theirs = write_study(tmp_path / "theirs", study)
+    shutil.copytree(made / DUMP, theirs / DUMP)
+    text = (ROOT / "README.md").read_text()
+    (walk,) = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "cache verify data/cache" in block]
+    commands = [line.partition("#")[0].strip() for line in walk.splitlines()]
+    assert len(commands) == 3
+    for command in commands:
+        shell(theirs, command)
+    assert not (theirs / "data/teachers").exists()
+    ours, new = (json.loads((f / "data/metrics/students/kd.json").read_bytes()) for f in (made, theirs))
+    assert new["test_accuracy_per_seed"] == ours["test_accuracy_per_seed"]
+    assert new["weights_sha256"] == ours["weights_sha256"]
+    shutil.rmtree(theirs / "data/prepared")
+    study["datasets"]["digits"]["seed"] = 1
+    study["datasets"]["digits"]["train"] = 0.5
+    write_study(theirs, study)
+    shell(theirs, "teachercache prepare digits")
+    with pytest.raises(AssertionError, match=r"dataset\.fingerprint expected"):
+        shell(theirs, "teachercache train-student kd")
+
+
+def test_a_closed_pipe_ends_quietly(made: Path) -> None:
+    shown = shell(made, f"(teachercache cache inspect {DUMP} --json; echo code $? >&2) | true")
+    assert "Traceback" not in shown
+    assert os.path.exists(made / DUMP)  # noqa: PTH110
