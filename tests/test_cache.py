@@ -2,25 +2,31 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import zarr
 from numpy.typing import NDArray
 
 from pipeline import cache, files
-from pipeline.cache import writer
+from pipeline.cache import checked, damage, digests, rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
+from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType
+from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
+from pipeline.cache.verify import verify
 from pipeline.errors import InputError
 
 Store = Literal["zarr", "hdf5"]
@@ -370,3 +376,101 @@ def test_chunks_divide_the_rows_evenly_into_whole_batches(rows: int, row_shape: 
     assert len(blocks) <= max(190, total / (60 << 20) + 1)
     if total > 100 << 20:
         assert len(blocks) * made.chunk_rows * made.arrays["a"].row_bytes <= 1.02 * total
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, codec: Codec) -> None:
+    array = values()
+    packed = StorePlan({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, 16)
+    asked: list[int] = []
+
+    def compute(block: Block) -> Mapping[str, NDArray[Any]]:
+        asked.append(block.index)
+        return {"logits": array[block.view, block.start : block.stop]}
+
+    made = writer.write_cache(
+        tmp_path / "dump", tmp_path / "work", packed, compute, store=store, description=DESCRIPTION
+    )
+    before = tree(tmp_path / "dump")
+    asked.clear()
+    for number in (1, 4):
+        block = made.arrays["logits"].blocks[number]
+        flip(tmp_path / "dump" / block.file, block.offset + block.bytes // 2)
+    found = verify(LocalFolder(tmp_path / "dump"), made)
+    assert [block.index for each in found.damage for _, block in each.blocks] == [1, 4]
+    rewrite.repair(tmp_path / "dump", made, found, target=tmp_path / "new", work=tmp_path / "mending", compute=compute)
+    assert asked == [1, 4]
+    assert tree(tmp_path / "new") == before
+
+    def other(block: Block) -> Mapping[str, NDArray[Any]]:
+        return {"logits": array[block.view, block.start : block.stop] + 1}
+
+    with pytest.raises(InputError, match="another teacher, other data or another kind of machine; dump it again"):
+        rewrite.repair(
+            tmp_path / "dump", made, found, target=tmp_path / "bad", work=tmp_path / "mending2", compute=other
+        )
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_copy_is_hashed_once_and_again_when_it_was_touched(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, store)
+    hashed: list[str] = []
+    real = digests.sha256_of_files
+
+    def noting(folder: Path, names: Any, title: str) -> dict[str, str]:
+        hashed.append(folder.name)
+        return real(folder, names, title)
+
+    monkeypatch.setattr(damage, "sha256_of_files", noting)
+    for _ in range(3):
+        cache.open(tmp_path / "dump")
+    assert hashed == ["dump"]
+    path = tmp_path / "dump" / ("data.h5" if store == "hdf5" else CHUNK)
+    then = path.stat()
+    flip(path, 50)
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    with pytest.raises(InputError, match="another SHA-256"):
+        cache.open(tmp_path / "dump")
+    flip(path, 50)
+    cache.open(tmp_path / "dump")
+    assert len(hashed) == 3
+    shutil.copytree(tmp_path / "dump", tmp_path / "copy")
+    cache.open(tmp_path / "copy")  # another copy is another story
+    assert hashed[3:] == ["copy"]
+
+
+def test_where_nothing_can_be_remembered_everything_is_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setattr(checked, "user_cache_path", lambda _: tmp_path / "no folder")
+    write(tmp_path)
+    for _ in range(2):
+        assert np.array_equal(cache.open(tmp_path / "dump").load(), values())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_bytes_that_change_after_the_open_are_caught_by_their_crc(tmp_path: Path, store: Store) -> None:
+    made = write(tmp_path, store)
+    opened, mapped = cache.open(tmp_path / "dump"), cache.open(tmp_path / "dump")
+    assert np.array_equal(mapped.rows([1, 40]), values()[0][[1, 40]])  # blocks 0 and 1 are checked, and kept
+    block = made.arrays["logits"].blocks[2]
+    flip(tmp_path / "dump" / block.file, block.offset + 3)
+    with pytest.raises(InputError, match=r"expected the block that was sealed, found another CRC-32C; dump it again"):
+        opened.load()
+    with pytest.raises(InputError, match="another CRC-32C"):
+        opened.rows([69])
+    assert np.array_equal(opened.rows([0, 33]), values()[0][[0, 33]])  # sound blocks are read all the same
+
+
+def test_an_array_beyond_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(
+        InputError, match=r"at most the 1,000 bytes of free memory, found 1,400 bytes; read only the rows"
+    ):
+        cache.open(tmp_path / "dump").load()
