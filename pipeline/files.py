@@ -61,8 +61,11 @@ def read_json(path: Path, fix: str, keys: Iterable[str] = ()) -> Any:
     return value
 
 
-def write_bytes(path: Path, *data: bytes | memoryview) -> None:
-    """Write a file under another name, flush it to the disk, then rename it into place."""
+def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> None:
+    """Write a file under another name, flush it to the disk, then rename it into place.
+
+    Without `flush` a killed process leaves whole files too, but a power cut may not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
@@ -70,7 +73,8 @@ def write_bytes(path: Path, *data: bytes | memoryview) -> None:
             for part in data:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

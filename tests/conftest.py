@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes share two cores
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="teachercache-tests-")  # not the user's
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="teachercache-tests-")  # the user's own is left alone
 
 import pytest
 import torch
@@ -38,6 +38,12 @@ STUDY: dict[str, Any] = {
         },
     },
 }  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

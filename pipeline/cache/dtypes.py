@@ -16,11 +16,14 @@ def stored(dtype: str) -> np.dtype[Any]:
 
 
 def rounded(values: NDArray[np.floating[Any]], dtype: str) -> NDArray[Any]:
-    """Floats in a format, as `stored` holds them, rounded to nearest even; beyond its range inf."""
-    if dtype != "bfloat16":
-        with np.errstate(over="ignore"):
+    """Floats in a format, as `stored` holds them, rounded to nearest even; beyond its range inf.
+
+    (To bfloat16 by way of float32: exact for values that are float32.)
+    """
+    with np.errstate(over="ignore"):
+        if dtype != "bfloat16":
             return values.astype(stored(dtype))
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     # Half of the dropped 16 bits, less one where the kept part is even; a NaN stays one.
     nearest = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
     return np.where(np.isnan(values), np.uint32(0x7FC0), nearest).astype("<u2")

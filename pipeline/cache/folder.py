@@ -127,14 +127,13 @@ class RemoteFolder:
 
     def refuse_incomplete(self, manifest: Manifest, fix: str) -> None:
         """Raise InputError where a listed file is not there, or is of another size."""
-        names = list(manifest.files)
-        infos = self._ask(lambda: [self.system.info(f"{self.root}/{name}") for name in names], "a listed file", fix)
-        for name, info in zip(names, infos, strict=True):
-            size = info.get("size")  # None where a server does not tell
-            if size is not None and size != manifest.files[name].bytes:
+        for name, listed in manifest.files.items():
+            path = f"{self.root}/{name}"
+            size = self._ask(lambda path=path: self.system.info(path).get("size"), name, fix)  # type: ignore[misc]
+            if size is not None and size != listed.bytes:  # None where a server does not tell
                 raise InputError(
                     f"cache {self.url}: file {name}",
-                    expected=f"{manifest.files[name].bytes} bytes",
+                    expected=f"{listed.bytes} bytes",
                     found=str(size),
                     fix=fix,
                 )
@@ -142,17 +141,31 @@ class RemoteFolder:
     def _ask(self, read: Callable[[], T], name: str, fix: str) -> T:
         try:
             return read()
-        except FileNotFoundError:
-            raise InputError(f"{self.url}: {name}", expected="a file of a cache", found="nothing", fix=fix) from None
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - every protocol raises errors of its own
+            reason = _trouble(error)
+            if reason is None:
+                raise InputError(
+                    f"{self.url}: {name}", expected="a file of a cache", found="nothing", fix=fix
+                ) from None
             raise InputError(
                 f"{self.url}: {name}",
                 expected="to read it",
-                found=f"{type(error).__name__}: {error}",
+                found=f"{type(reason).__name__}: {reason}",
                 fix="check the address, your rights and the network",
             ) from None
+
+
+def _trouble(error: Exception) -> BaseException | None:
+    """Why a file could not be read; None where it is not there. (For fsspec's HTTP any trouble is a
+    missing file; what it was stands behind it.)
+    """
+    if not isinstance(error, FileNotFoundError):
+        return error
+    cause = error.__cause__
+    missing = cause is None or isinstance(cause, FileNotFoundError | LookupError) or getattr(cause, "status", 0) == 404
+    return None if missing else cause
 
 
 def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> LocalFolder | RemoteFolder:
@@ -162,13 +175,13 @@ def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> Loc
         InputError: a protocol that fsspec does not know, or whose library is not installed.
     """
     text = str(path)
-    if "://" not in text and "::" not in text:
+    if "://" not in text:
         return LocalFolder(Path(path))
     import fsspec
 
     try:
         system, root = fsspec.core.url_to_fs(text, **(options or {}))
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, TypeError, OSError) as error:
         raise InputError(text, expected="a URL that fsspec reads", found=str(error)) from None
     return RemoteFolder(text.rstrip("/"), system, root.rstrip("/"))
 

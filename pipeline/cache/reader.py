@@ -71,7 +71,13 @@ class Cache:
             self._arrays[name] = stored_array(self.folder, info, self.fix)
         wanted = self._checked(np.asarray(ids), info.shape[1], "sample ids")
         one = view if isinstance(view, int) and 0 <= view < info.shape[0] else None
-        views = self._checked(np.asarray(view), info.shape[0], "views") if one is None else one
+        views = one if one is not None else self._checked(np.asarray(view), info.shape[0], "views")
+        if wanted.ndim != 1 or (one is None and views.shape not in ((), wanted.shape)):
+            raise InputError(
+                f"cache {self.folder.name}: rows",
+                expected="ids (n,), and one view or one for each of them",
+                found=f"ids {wanted.shape}, views {np.shape(view)}",
+            )
         return numbers(self._arrays[name].gather(views, wanted), info.dtype)
 
     def _whole(self, name: str) -> NDArray[Any]:

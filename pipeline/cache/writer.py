@@ -101,7 +101,15 @@ class BlockFiles:
         return self.folder / f"{name}-{block.name}.raw"
 
     def has(self, block: Block) -> bool:
-        return all(self.path(name, block).exists() for name in self.plan.arrays)
+        """Whether an earlier run has left all of a block, whole."""
+        return all(self.path(name, block).exists() and self._is_sound(name, block) for name in self.plan.arrays)
+
+    def _is_sound(self, name: str, block: Block) -> bool:
+        try:
+            self.read(name, block)
+        except (InputError, ValueError):
+            return False
+        return True
 
     def write(self, name: str, block: Block, values: NDArray[Any]) -> None:
         """Write a block, whole or not at all."""
@@ -111,7 +119,9 @@ class BlockFiles:
             raise ValueError(f"array {name!r}: {values.dtype} {values.shape} for {array.dtype} {expected}")
         rows = values.astype(stored(array.dtype), copy=False)
         payload = encode(rows, chunk_rows=self.plan.chunk_rows, codec=array.codec, store=self.store)
-        write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))))
+        # Not flushed: waiting for the disk at every block is most of the time, and the sealed files are.
+        # What a power cut spoils is seen by its CRC when the dump goes on, and made again.
+        write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False)
 
     def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
         """A block's rows (n, ...), and the CRC-32C of its bytes.
