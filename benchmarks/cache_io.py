@@ -32,7 +32,7 @@ from pipeline import cache
 from pipeline.cache import Cache, Format
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.writer import BlockFiles, write_cache
+from pipeline.cache.writer import BlockFiles, write_blocks, write_cache
 from pipeline.files import remove
 
 IDS = 128  # a batch of a student
@@ -156,18 +156,14 @@ def sealing(case: Case, values: NDArray[Any]) -> float:
     raise AssertionError
 
 
-def write_blocks(case: Case, values: NDArray[Any]) -> float:
+def write_all_blocks(case: Case, values: NDArray[Any]) -> float:
     """Seconds to write all row blocks, and to see them on the disk."""
     os.sync()
     plan = case.plan()
     blocks = BlockFiles(case.folder / "blocks", plan, case.store)
 
     def every() -> None:
-        for block in plan.blocks():
-            blocks.write("logits", block, values[block.start : block.stop])
-        for path in blocks.folder.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        write_blocks(blocks, plan.blocks(), lambda block: {"logits": values[block.start : block.stop]})
 
     try:
         return seconds(every)
@@ -282,7 +278,7 @@ def opens(case: Case, repeats: int) -> Iterator[tuple[str, str, str]]:
 
 def writes(case: Case, values: NDArray[Any], repeats: int) -> Iterator[tuple[str, str, str]]:
     """Row blocks against `np.save`, and the seal."""
-    found = pairs(repeats, lambda: write_blocks(case, values), lambda: save_and_sync(case.npy, values))
+    found = pairs(repeats, lambda: write_all_blocks(case, values), lambda: save_and_sync(case.npy, values))
     yield (
         "speed of block writes / `np.save` + fsync",
         spread(other / mine for mine, other in found),

@@ -36,7 +36,7 @@ READING = (
     "pipeline.dumps.field",
 )
 WRITING = (*FORMAT, "pipeline.cache.writer")
-VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "view"))
+VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (
     "pipeline.report",

@@ -136,6 +136,18 @@ def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> 
         assert not unlisted, (stage.name, sorted(unlisted))
 
 
+def test_a_policy_of_views_decides_what_is_trained_and_dumped(study: dict[str, Any]) -> None:
+    study["views"] = {"policy": "crop_flip", "count": 4}
+    made = graph.stages(parse(study), study)
+    shown = [stage for stage in made if stage.name.startswith(("train-", "dump-"))]
+    assert len(shown) == 4
+    for stage in shown:
+        assert "views" in stage.params
+        for module in walked("pipeline.views.crop_flip", set()):
+            if module.startswith("pipeline.views."):
+                assert module in stage.modules, (stage.name, module)
+
+
 def test_outside_our_repository_no_module_is_a_dependency(tmp_path: Path, study: dict[str, Any]) -> None:
     assert not [
         dep

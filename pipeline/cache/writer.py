@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,7 @@ def write_cache(
             if stale != blocks.folder:
                 remove(stale)
         pending = [block for block in plan.blocks() if not blocks.has(block)]
-        for block in track(pending, f"dump {target.name}", len(pending)):
-            for name, values in compute(block).items():
-                blocks.write(name, block, values)
+        write_blocks(blocks, track(pending, f"dump {target.name}", len(pending)), compute)
         manifest = _seal(work / "sealed", blocks, plan, store, description)
         accept(manifest)
         publish(work / "sealed", target)
@@ -119,8 +118,8 @@ class BlockFiles:
             raise ValueError(f"array {name!r}: {values.dtype} {values.shape} for {array.dtype} {expected}")
         rows = values.astype(stored(array.dtype), copy=False)
         payload = encode(rows, chunk_rows=self.plan.chunk_rows, codec=array.codec, store=self.store)
-        # Not flushed: waiting for the disk at every block is most of the time, and the sealed files are.
-        # What a power cut spoils is seen by its CRC when the dump goes on, and made again.
+        # Not flushed here: waiting for the disk at every block is most of the time. What a power cut
+        # spoils is seen by its CRC when the dump goes on, and made again.
         write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False)
 
     def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
@@ -139,6 +138,18 @@ class BlockFiles:
             payload, dtype=array.dtype, row_shape=array.row_shape, chunk_rows=self.plan.chunk_rows, codec=array.codec
         )
         return rows[: block.stop - block.start], crc
+
+
+def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: Compute) -> None:
+    """Compute and write blocks; the disk takes one in while the next is computed."""
+    with ThreadPoolExecutor(1) as flusher:
+        flushed = []
+        for block in pending:
+            for name, values in compute(block).items():
+                blocks.write(name, block, values)
+                flushed.append(flusher.submit(_flush, blocks.path(name, block)))
+        for each in flushed:
+            each.result()  # raises what the disk had to say
 
 
 def _seal(folder: Path, blocks: BlockFiles, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> Manifest:
