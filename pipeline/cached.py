@@ -42,8 +42,24 @@ class CachedRows:
 
     @classmethod
     def of(cls, cache: Cache, device: torch.device) -> CachedRows:
-        """All arrays of a cache, moved to the device as they are."""
-        return cls({name: cache.tensor(name, device) for name in cache.manifest.arrays})
+        """All arrays of a cache, moved to the device as they are.
+
+        Raises:
+            InputError: a number that is not finite, or an index that is no class.
+        """
+        arrays = {name: cache.tensor(name, device) for name in cache.manifest.arrays}
+        classes = len(cache.manifest.dataset.classes)
+        for name, values in arrays.items():
+            if values.is_floating_point():
+                sound = bool(values.isfinite().all())
+            else:
+                sound = name != "indices" or bool(((values >= 0) & (values < classes)).all())
+            if not sound:
+                expected = "finite numbers" if values.is_floating_point() else f"classes 0..{classes - 1}"
+                raise InputError(
+                    f"cache {cache.folder.name}: array {name!r}", expected=expected, found="others", fix=cache.fix
+                )
+        return cls(arrays)
 
 
 class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
@@ -74,11 +90,12 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
                 raise InputError(
                     f"cache {name!r}: views", expected=str(views.parameters), found=str(manifest.views.model_dump())
                 )
-        self.dataset, self.caches, self.views, self.epoch = dataset, dict(caches), views, 0
+        self.dataset, self.caches, self.views = dataset, dict(caches), views
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # workers that live on see it too
 
     def set_epoch(self, epoch: int) -> None:
         """From the next iteration on, show the views of this epoch."""
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return self.dataset.bounds[0]
@@ -91,7 +108,7 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
         ids = torch.tensor(indices)
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
             raise IndexError(f"sample ids {ids.min()} to {ids.max()} of {len(self)}")
-        views = self.views.of_epoch(ids, self.epoch)
+        views = self.views.of_epoch(ids, int(self.epoch))
         plain = torch.from_numpy(np.ascontiguousarray(self.dataset.images[indices]))
         images = self.views.apply(plain, self.views.words(ids, views))
         fields = {name: self._rows(cache, ids, views) for name, cache in self.caches.items()}

@@ -19,12 +19,14 @@ from pipeline.errors import InputError
 READ_PIECE = 1 << 20  # bytes a read, so that hashing a large file never holds it in memory
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(READ_PIECE):
+def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes, or of (what there is of) `size` bytes from `offset` on."""
+    digest, left = hashlib.sha256(), size
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while piece := file.read(READ_PIECE if left is None else min(READ_PIECE, left)):
             digest.update(piece)
+            left = None if left is None else left - len(piece)
     return digest.hexdigest()
 
 

@@ -209,7 +209,7 @@ class _Compiler:
                 *_files(*_paths(params)),
                 *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
             ),
-            params=self.keys("seed", "views", f"students.{name}"),
+            params=self.keys("seed", "views", f"students.{name}", *self.foreign(dumps)),
             outs=(self.path(self.layout.student(name)),),
             kept_in_git=(self.path(self.layout.metrics("students", name)),),
         )
@@ -230,6 +230,13 @@ class _Compiler:
             kept_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )
+
+    def foreign(self, dumps: Iterable[str]) -> tuple[str, ...]:
+        """What says which cache of an external teacher is meant: no stage stands for it."""
+        named = {dump: self.study.dumps[dump].of for dump in dumps}
+        outside = {dump: of for dump, of in named.items() if of in self.study.teachers and of not in self.run_here}
+        keys = (key for dump, of in outside.items() for key in (f"teachers.{of}", f"dumps.{dump}"))
+        return ("cache", *dict.fromkeys(keys)) if outside else ()
 
     def views(self) -> tuple[str, ...]:
         """The modules that decide how training images are shown."""

@@ -26,7 +26,8 @@ class Prediction:
     """The cost of one dump.
 
     Attributes:
-        bytes, files: of the finished cache, the manifest apart; exact where nothing is compressed.
+        bytes: of the rows, padding and checksums; exact where nothing is compressed. Metadata are a few KB more.
+        files: of the finished cache, the manifest apart.
         forward_seconds: of the teacher, once over all rows of one view.
         dump_seconds: all views, encoding, writing and sealing.
         live_seconds: what the teacher would cost one student that asks it in every epoch.
@@ -68,12 +69,12 @@ def predict(field: Field, *, views: int, batch: int, store: Format, epochs: int,
     """
     plan = plan_store(field.arrays, views=views, rows=field.rows, batch=batch)
     forward, shares = _measure(field, plan, batch, store)
+    blocks = len(list(plan.blocks()))
     stored = sum(
-        math.ceil(shares[name] * _padded_rows(plan, store, name)) + len(list(plan.blocks())) * paths.CRC_BYTES
+        math.ceil(shares[name] * _padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
         for name in plan.arrays
     )
-    blocks = len(list(plan.blocks())) * len(plan.arrays)
-    files = len(paths.metadata(store, plan.arrays)) + (blocks if store == "zarr" else 1)
+    files = len(paths.metadata(store, plan.arrays)) + (blocks * len(plan.arrays) if store == "zarr" else 1)
     once = forward * field.rows
     return Prediction(
         bytes=stored,

@@ -78,6 +78,8 @@ def _dump(study: Study, name: str) -> DumpParams:
     codec, store = update.get("codec", params.options.get("codec")), cast("Format", update["format"])
     if codec is not None and codec not in CODECS[store]:
         raise ValueError(f"{key}.codec: expected one of {', '.join(CODECS[store])} for {store}, found {codec!r}")
+    if isinstance(source, TeacherParams) and source.external is not None and study.views.policy != "none":
+        raise ValueError(f"{key}.of: expected a teacher that is run here to answer for views, found an external one")
     if params.samples == "all" and study.views.policy != "none":
         raise ValueError(f"{key}.samples: expected train, since only training images have views, found all")
     return params.model_copy(update=update)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,7 @@ def create(
     from pipeline.dumps.logits import check
     from pipeline.dumps.run import dump
     from pipeline.errors import InputError
+    from pipeline.files import sha256_of
 
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
@@ -46,8 +47,10 @@ def create(
         raise InputError(f"--{error}") from None
     dataset = load(data, resident=False)
     foreign, samples = read_outputs(source, dataset, teacher, sha256)
+    wanted: dict[str, Any] = {"field": field, "options": options, "store": store, "batch": batch, "samples": samples}
     with cli.work_beside(to) as work:
-        made = dump(foreign, dataset, to, work, field=field, options=options, store=store, batch=batch, samples=samples)
+        # Blocks of another file's outputs are never taken up.
+        made = dump(foreign, dataset, to, work / sha256_of(source)[:16], **wanted)
     typer.echo(f"{to}: {made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}, root {made.root[:12]}")
 
 

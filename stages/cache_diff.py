@@ -26,7 +26,7 @@ def diff(
     options = cli.storage_options(storage)
     found = compare(room.open(a, storage_options=options), room.open(b, storage_options=options))
     if as_json:
-        typer.echo(json.dumps({**asdict(found), "same_values": found.same_values}, indent=2))
+        typer.echo(json.dumps(asdict(found), indent=2))
         return
     if found.entries:
         cli.table("manifest", ("entry", a, b), [(name, str(x), str(y)) for name, x, y in found.entries])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stages import cli
+
+if TYPE_CHECKING:
+    from pipeline.cache import Cache
 
 
 def inspect(
@@ -24,13 +28,27 @@ def inspect(
     from pipeline.inspection.overview import labels_for, overview
 
     opened = room.open(cache, storage_options=cli.storage_options(storage))
-    beside = Path(cache).resolve().parent.parent / "prepared" / opened.manifest.dataset.name
-    found = data or (beside if "://" not in cache and (beside / "dataset.json").exists() else None)
-    facts = overview(opened, labels_for(opened, found) if found else None)
+    labels = labels_for(opened, data) if data else _labels_beside(opened)
+    facts = overview(opened, labels)
     if as_json:
         typer.echo(json.dumps(facts, indent=2, sort_keys=True))
     else:
-        _show(cache, facts, known_labels=found is not None)
+        _show(cache, facts, known_labels=labels is not None)
+
+
+def _labels_beside(opened: Cache) -> Any:
+    """The labels of the study that the cache lies in, where it is one and its data are the cache's."""
+    from pipeline.cache.folder import LocalFolder
+    from pipeline.errors import InputError
+    from pipeline.inspection.overview import labels_for
+
+    name = opened.manifest.dataset.name
+    if not isinstance(opened.folder, LocalFolder) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
+        return None
+    try:
+        return labels_for(opened, opened.folder.path.resolve().parent.parent / "prepared" / name)
+    except InputError:
+        return None
 
 
 def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
@@ -85,7 +103,7 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
         if len(rows) > 50:
             typer.echo(f"... and {len(rows) - 50} more classes: --json shows all")
     if not known_labels:
-        typer.echo("no labels: give the prepared data set with --data for the agreement")
+        typer.echo("no labels (no prepared data of this cache beside it): give them with --data for the agreement")
 
 
 if __name__ == "__main__":

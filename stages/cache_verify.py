@@ -43,7 +43,7 @@ def verify(
         typer.echo(json.dumps({"cache": cache, "whole": found.whole, "problems": found.lines()}, indent=2))
     else:
         for line in found.lines():
-            typer.echo(f"damaged: {line}")
+            typer.echo(cli.printable(f"damaged: {line}"))
     if found.whole:
         if not as_json:
             typer.echo(f"{cache}: whole: {len(manifest.files)} files, {blocks} blocks, root {manifest.root[:12]}")

@@ -64,10 +64,14 @@ def single(command: Callable[..., Any]) -> typer.Typer:
 
 def refuse(error: Exception) -> None:
     """Print one line and exit with 2."""
-    # Names in a stranger's cache may hold anything: nothing but printable text reaches the terminal.
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in f"error: {error}")
-    print(line.encode(sys.stderr.encoding or "ascii", "backslashreplace").decode(), file=sys.stderr)
+    print(printable(f"error: {error}"), file=sys.stderr)
     sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return line.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii")
 
 
 def open_study(params: Path) -> Study:
@@ -141,12 +145,14 @@ def work_beside(target: Path) -> Iterator[Path]:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table, as wide as it needs where the output is no terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*columns, title=title, title_justify="left", show_header=any(columns))
+    headers = [escape(printable(column)) for column in columns]
+    made = Table(*headers, title=Text(printable(title)), title_justify="left", show_header=any(columns))
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(made)
 

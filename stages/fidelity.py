@@ -29,12 +29,15 @@ def fidelity(
     study = cli.open_study(params)
     from pipeline import fidelity as room
     from pipeline.device import resolve
+    from pipeline.dumps.logits import refuse_all_classes
     from pipeline.files import write_bytes, write_json
     from pipeline.layout import Layout
 
     spec, where = cli.named(study.students, "students", student), resolve(device)
     term = _soft_targets(student, spec.losses)
     exact, teacher = _exact(study, str(term.reads), device)
+    for k in top_k or ():
+        refuse_all_classes(k, exact.shape[2], teacher)
     encodings = [
         room.Encoding("float16"),
         room.Encoding("bfloat16"),

@@ -13,6 +13,7 @@ from pipeline import cache
 from pipeline.cache import Cache
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
+from pipeline.dumps import planned_arrays
 from pipeline.dumps.field import EXTERNAL, decisive
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
 from pipeline.layout import Layout
@@ -159,4 +160,6 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     if isinstance(source, TeacherParams) and source.external is not None:
         expect["teacher.weights_sha256"] = source.external
         fix = f"make it with `teachercache cache create {layout.cache(dump)}`"
-    return cache.open(layout.cache(dump), expect, fix=fix)
+    opened = cache.open(layout.cache(dump), expect, fix=fix)
+    opened.refuse_other_arrays(planned_arrays(spec.field, decisive(spec.options), len(dataset.classes)))
+    return opened

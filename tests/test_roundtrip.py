@@ -169,7 +169,12 @@ def test_a_block_is_encoded_and_decoded(
     values = patterns(np.random.default_rng(seed), (rows, *row_shape), dtype)
     payload = encode(values, chunk_rows=chunk_rows, codec=codec, store=store)
     decoded = decode(
-        np.frombuffer(payload, np.uint8), dtype=dtype, row_shape=tuple(row_shape), chunk_rows=chunk_rows, codec=codec
+        np.frombuffer(payload, np.uint8),
+        dtype=dtype,
+        row_shape=tuple(row_shape),
+        chunk_rows=chunk_rows,
+        codec=codec,
+        store=store,
     )
     assert same(decoded[:rows], values)
     assert len(decoded) == (chunk_rows if is_padded(store, codec) else rows)
@@ -183,7 +188,14 @@ def test_a_block_is_encoded_and_decoded(
 def test_a_stream_of_another_length_is_refused(store: Format, codec: Codec, change: Any) -> None:
     payload = bytes(encode(np.arange(40.0).reshape(8, 5), chunk_rows=8, codec=codec, store=store))
     with pytest.raises(ValueError, match=r"zstd|gzip|destination buffer"):
-        decode(np.frombuffer(change(payload), np.uint8), dtype="int64", row_shape=(5,), chunk_rows=8, codec=codec)
+        decode(
+            np.frombuffer(change(payload), np.uint8),
+            dtype="int64",
+            row_shape=(5,),
+            chunk_rows=8,
+            codec=codec,
+            store=store,
+        )
 
 
 SPECIAL = np.array(

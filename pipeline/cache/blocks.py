@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType, stored
+from pipeline.errors import InputError
 
 TARGET_BYTES = 8 << 20  # of a chunk, where the number of files allows
 MOST_BYTES = 64 << 20
+MOST_CHUNK_BYTES = 1 << 30  # of a decoded chunk: the most that one read allocates unasked
 MOST_FILES = 190  # of 200 an output may have; the rest are metadata
 
 
@@ -84,8 +86,18 @@ def plan_store(arrays: Mapping[str, ArrayPlan], *, views: int, rows: int, batch:
 
     Chunks are about 8 MB, larger (up to 64 MB) where there would be too many files. Of the sizes
     that do, the one that divides the rows most evenly, since a store writes its last chunk full.
+
+    Raises:
+        InputError: a single batch of rows is beyond any chunk.
     """
     widest = max(array.row_bytes for array in arrays.values())
+    if widest * min(batch, rows) > MOST_CHUNK_BYTES:
+        raise InputError(
+            "batch",
+            expected=f"at most {MOST_CHUNK_BYTES // widest} rows of {widest:,} bytes, 1 GiB a chunk",
+            found=str(batch),
+            fix="lower the dump's batch",
+        )
     total = widest * rows
     files = MOST_FILES // (views * len(arrays)) or 1
     chunks = min(math.ceil(total / TARGET_BYTES), max(files, math.ceil(total / MOST_BYTES)))

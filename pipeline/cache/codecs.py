@@ -19,7 +19,6 @@ Format = Literal["zarr", "hdf5"]
 CODECS: dict[Format, tuple[Codec, ...]] = {"zarr": ("none", "zstd", "gzip"), "hdf5": ("none", "gzip")}
 LEVELS = {"zstd": 3, "gzip": 5}
 _WINDOW = {"zarr": 31, "hdf5": 15}  # zlib's window bits: a gzip or a zlib frame
-_EITHER = 47
 
 
 def is_padded(store: Format, codec: Codec) -> bool:
@@ -49,20 +48,22 @@ def encode(rows: NDArray[Any], *, chunk_rows: int, codec: Codec, store: Format) 
     return raw
 
 
-def decode(data: NDArray[np.uint8], *, dtype: str, row_shape: tuple[int, ...], chunk_rows: int, codec: Codec) -> Any:
+def decode(
+    data: NDArray[np.uint8], *, dtype: str, row_shape: tuple[int, ...], chunk_rows: int, codec: Codec, store: Format
+) -> Any:
     """The rows (n, ...) of a block; padding, where there is any, at their end.
 
     Raises:
         ValueError: the bytes decode to anything but whole rows, or to more than `chunk_rows`.
     """
     row_bytes = math.prod(row_shape) * stored(dtype).itemsize
-    raw = data if codec == "none" else _decompressed(data, row_bytes * chunk_rows, codec)
+    raw = data if codec == "none" else _decompressed(data, row_bytes * chunk_rows, codec, store)
     if len(raw) % row_bytes or len(raw) > row_bytes * chunk_rows:
         raise ValueError(f"a block of {len(raw)} bytes for rows of {row_bytes}")
     return raw.view(stored(dtype)).reshape(-1, *row_shape)
 
 
-def _decompressed(data: NDArray[np.uint8], size: int, codec: Codec) -> NDArray[np.uint8]:
+def _decompressed(data: NDArray[np.uint8], size: int, codec: Codec, store: Format) -> NDArray[np.uint8]:
     """Exactly `size` bytes, never more memory than that."""
     out = np.empty(size, np.uint8)
     if codec == "zstd":
@@ -74,7 +75,7 @@ def _decompressed(data: NDArray[np.uint8], size: int, codec: Codec) -> NDArray[n
         except RuntimeError as error:
             raise ValueError(f"zstd: {error}") from None
         return out
-    unpacker = zlib.decompressobj(wbits=_EITHER)
+    unpacker = zlib.decompressobj(wbits=_WINDOW[store])
     try:
         raw = unpacker.decompress(data, size + 1)
     except zlib.error as error:

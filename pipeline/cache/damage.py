@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block
@@ -13,6 +14,8 @@ from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
 from pipeline.errors import InputError
+
+EXACTLY = "exactly the manifest's files"
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,41 @@ class Damage:
 
 
 def listing(folder: Path, manifest: Manifest) -> Iterator[Damage]:
-    """Files that are missing, unlisted, links or of another size. Nothing is opened."""
-    found: dict[str, Path] = {}
-    for path in folder.rglob("*"):
-        mode = path.lstat().st_mode
-        if not stat.S_ISDIR(mode):
-            found[path.relative_to(folder).as_posix()] = path
-            if not stat.S_ISREG(mode):
-                yield Damage(_shown(path, folder), "exactly the manifest's files", "a link or no regular file")
-    for name in sorted(found.keys() - manifest.files.keys() - {paths.MANIFEST}):
-        yield Damage(name, "exactly the manifest's files", "not listed in the manifest")
+    """Files that are missing, unlisted, links or of another size, and unlisted folders. Nothing is opened."""
+    sizes: dict[str, int] = {}
+    unlisted: list[Damage] = []
+    folders = {str(parent) for name in manifest.files for parent in PurePosixPath(name).parents}
+    for name, mode, size in (entry for place in sorted(folders) for entry in _entries(folder, place)):
+        if stat.S_ISREG(mode):
+            sizes[name] = size
+            if name not in manifest.files and name != paths.MANIFEST:
+                unlisted.append(Damage(name, EXACTLY, "not listed in the manifest"))
+        elif not stat.S_ISDIR(mode):
+            yield Damage(name, EXACTLY, "a link or no regular file", blocks_in(manifest, name))
+        elif name not in folders:
+            unlisted.append(Damage(f"{name}/", EXACTLY, "a folder that is not listed in the manifest"))
+    yield from _missing(folder, manifest, sizes)
+    yield from unlisted
+
+
+def _missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Damage]:
+    """Listed files that are not there, or of another size than the one found."""
     for name, info in manifest.files.items():
-        if name not in found:
-            yield Damage(name, "exactly the manifest's files", "missing", blocks_in(manifest, name))
-        elif stat.S_ISREG(found[name].lstat().st_mode) and found[name].lstat().st_size != info.bytes:
-            blocks = _bad_blocks(folder, manifest, name)
-            yield Damage(name, f"{info.bytes} bytes", str(found[name].lstat().st_size), blocks)
+        if name in sizes and sizes[name] != info.bytes:
+            yield Damage(name, f"{info.bytes} bytes", str(sizes[name]), _bad_blocks(folder, manifest, name))
+        elif name not in sizes and (not os.path.lexists(folder / name) or (folder / name).is_dir()):
+            yield Damage(name, EXACTLY, "missing", blocks_in(manifest, name))
+
+
+def _entries(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
+    """Name below the cache's folder, mode and size of what lies in one of its folders; no link is followed."""
+    where = folder / place
+    if (where.is_symlink() and place != ".") or not where.is_dir():
+        return
+    with os.scandir(where) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            found = entry.stat(follow_symlinks=False)
+            yield entry.name if place == "." else f"{place}/{entry.name}", found.st_mode, found.st_size
 
 
 def contents(folder: Path, manifest: Manifest, *, skip: frozenset[str] = frozenset()) -> Iterator[Damage]:
@@ -71,8 +93,8 @@ def contents(folder: Path, manifest: Manifest, *, skip: frozenset[str] = frozens
 
 
 def refuse(folder: Path, manifest: Manifest, fix: str) -> None:
-    """Raise InputError with the first damage: all bytes are read."""
-    for damage in (*listing(folder, manifest), *contents(folder, manifest)):
+    """Raise InputError with the first file of other bytes, or with what its store says otherwise: all is read."""
+    for damage in contents(folder, manifest):
         raise damage.error(folder, fix)
     store_of(manifest.store).check(folder, manifest, fix)
 
@@ -97,7 +119,3 @@ def _bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[tuple[str,
     }
     digests = sha256_of_ranges(folder, {key: (info.file, info.offset, info.bytes) for key, info in infos.items()})
     return tuple(key for key, info in infos.items() if digests[key] != info.sha256)
-
-
-def _shown(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()

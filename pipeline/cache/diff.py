@@ -33,26 +33,25 @@ class ArrayDiff:
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs: entries (name, of A, of B), and arrays that both have in one shape."""
+    """What differs: entries (name, of A, of B), and arrays that both have in one shape.
+
+    `same_values`: both hold the same arrays, bit for bit, in whatever form.
+    """
 
     entries: tuple[tuple[str, Any, Any], ...]
     arrays: tuple[ArrayDiff, ...]
-
-    @property
-    def same_values(self) -> bool:
-        """Both hold the same numbers, in whatever form."""
-        return not self.arrays and not any(name.endswith((".shape", ".dtype")) for name, _, _ in self.entries)
+    same_values: bool
 
 
 def diff(a: Cache, b: Cache) -> Diff:
     """Compare two caches, in any stores, chunks and codecs."""
     entries = tuple(differences(_plain(a), _plain(b)))
     if a.manifest.values == b.manifest.values:
-        return Diff(entries, ())
+        return Diff(entries, (), same_values=True)
     names = [name for name in a.manifest.arrays if name in b.manifest.arrays]
     shared = [name for name in names if a.manifest.arrays[name].shape == b.manifest.arrays[name].shape]
     found = [_array(a, b, name) for name in shared]
-    return Diff(entries, tuple(each for each in found if each.rows))
+    return Diff(entries, tuple(each for each in found if each.rows), same_values=False)
 
 
 def _plain(cache: Cache) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -16,6 +18,7 @@ from pipeline.cache import paths
 from pipeline.cache.crc import PIECE, crc32c
 from pipeline.cache.manifest import MOST_BYTES, BlockInfo, Manifest, parse
 from pipeline.errors import InputError
+from pipeline.files import READ_PIECE
 
 T = TypeVar("T")
 
@@ -93,26 +96,39 @@ class RemoteFolder:
     """A URL; each block is checked by SHA-256 as it arrives, and nothing unlisted is ever read."""
 
     url: str
-    system: Any
+    options: Mapping[str, Any]
     root: str
+    systems: dict[int, Any]  # by process: a file system's connections do not survive a fork
 
     @property
     def name(self) -> str:
         return self.url
 
+    @property
+    def system(self) -> Any:
+        """The file system of this process."""
+        if os.getpid() not in self.systems:
+            import fsspec
+
+            self.systems[os.getpid()], _ = fsspec.core.url_to_fs(self.url, **self.options, skip_instance_cache=True)
+        return self.systems[os.getpid()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "systems": {}}
+
     def manifest_bytes(self, fix: str) -> bytes:
         path = f"{self.root}/{paths.MANIFEST}"
 
         def read() -> bytes:
+            data = b""
             with self.system.open(path, "rb") as file:
-                data: bytes = file.read(MOST_BYTES + 1)
+                while len(data) <= MOST_BYTES and (piece := file.read(MOST_BYTES + 1 - len(data))):
+                    data += piece
             return data
 
         return limited(self._ask(read, paths.MANIFEST, fix), f"{self.url}/{paths.MANIFEST}", fix)
 
     def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
-        import hashlib
-
         path, end = f"{self.root}/{info.file}", info.offset + info.bytes
         data = self._ask(lambda: self.system.cat_file(path, start=info.offset, end=end), info.file, fix)
         if len(data) > info.bytes:  # a server that knows no ranges sends the whole file
@@ -121,9 +137,17 @@ class RemoteFolder:
             raise refused(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
         return np.frombuffer(data, np.uint8)
 
-    def stream(self, name: str, fix: str) -> Any:
-        """A listed file, opened to be read from its beginning."""
-        return self._ask(lambda: self.system.open(f"{self.root}/{name}", "rb"), name, fix)
+    def sha256(self, name: str, fix: str) -> str:
+        """SHA-256 of a listed file, a piece at a time."""
+
+        def read() -> str:
+            digest = hashlib.sha256()
+            with self.system.open(f"{self.root}/{name}", "rb") as file:
+                while piece := file.read(READ_PIECE):
+                    digest.update(piece)
+            return digest.hexdigest()
+
+        return self._ask(read, name, fix)
 
     def refuse_incomplete(self, manifest: Manifest, fix: str) -> None:
         """Raise InputError where a listed file is not there, or is of another size."""
@@ -183,7 +207,7 @@ def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> Loc
         system, root = fsspec.core.url_to_fs(text, **(options or {}))
     except (ImportError, ValueError, TypeError, OSError) as error:
         raise InputError(text, expected="a URL that fsspec reads", found=str(error)) from None
-    return RemoteFolder(text.rstrip("/"), system, root.rstrip("/"))
+    return RemoteFolder(text.rstrip("/"), dict(options or {}), root.rstrip("/"), {os.getpid(): system})
 
 
 def read_manifest(folder: Folder, fix: str) -> Manifest:
@@ -192,8 +216,18 @@ def read_manifest(folder: Folder, fix: str) -> Manifest:
 
 
 def open_regular(path: Path) -> Any:
-    """Open a regular file for reading; never follow a link, never wait for a pipe."""
-    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    """Open a regular file for reading; never follow a link, never wait for a pipe.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: nothing is there.
+        IsADirectoryError: something else than a regular file is.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):  # a link or a socket
+            raise IsADirectoryError(str(path)) from None
+        raise
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise IsADirectoryError(str(path))

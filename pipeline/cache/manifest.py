@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -10,27 +11,31 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from pipeline.cache import paths
-from pipeline.cache.blocks import Block, cut
+from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayPlan, Block, cut
 from pipeline.cache.codecs import CODECS, Codec, Format, is_padded
 from pipeline.cache.dtypes import DType, stored
 from pipeline.errors import InputError
 from pipeline.files import canonical_json, digest_of
 
 FORMAT_VERSION = 2
-MOST_BYTES = 16 << 20  # of a manifest
-MOST_CHUNK_BYTES = 1 << 30  # of a decoded chunk: the most that one read allocates unasked
+MOST_BYTES = 8 << 20  # of a manifest
+DEEPEST = 16  # nested values in it
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ArrayName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=1 << 48)]
 
 
@@ -42,8 +47,49 @@ def _finite_json(value: dict[str, Any]) -> dict[str, Any]:
 Plain = Annotated[dict[str, Any], AfterValidator(_finite_json)]
 
 
+PLACED = "placed"  # the type of an error whose text begins with its place
+
+
+def _each(kind: type[BaseModel]) -> BeforeValidator:
+    """Validate a mapping's values one by one, ending with the first that is wrong: a stranger's manifest
+    may have a million.
+    """
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        made = {}
+        for key, item in value.items():
+            try:
+                made[key] = kind.model_validate(item)
+            except ValidationError as error:
+                raise _at(error, str(key)) from None
+        return made
+
+    return BeforeValidator(check)
+
+
+def _at(error: ValidationError, place: str = "") -> PydanticCustomError:
+    """The first of a validation's errors, as one whose text begins with its place."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(filter(None, (place, *map(str, first["loc"]))))
+    if first["type"] == PLACED:
+        text = f"{where}.{first['msg']}" if where else first["msg"]
+    else:
+        text = f"{where or 'the whole'}: {first['msg']}"
+    return PydanticCustomError(PLACED, "{text}", {"text": text})
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_entries_only(cls, value: Any) -> Any:
+        unknown = [key for key in value if key not in cls.model_fields] if isinstance(value, Mapping) else []
+        if unknown:
+            raise PydanticCustomError(PLACED, "{text}", {"text": f"{str(unknown[0])[:100]}: unknown entry"})
+        return value
 
 
 class FieldInfo(_Part):
@@ -63,8 +109,8 @@ class TeacherInfo(_Part):
     architecture: Plain
     seed: NonNegativeInt | None
     weights_sha256: Digest
-    test_accuracy: float | None
-    test_accuracy_per_class: list[float | None]
+    test_accuracy: Share | None
+    test_accuracy_per_class: Annotated[list[Share | None], FailFast()]
 
 
 class DatasetInfo(_Part):
@@ -73,9 +119,9 @@ class DatasetInfo(_Part):
     name: str
     fingerprint: Digest
     samples: Size
-    shape: list[PositiveInt]
-    bounds: list[NonNegativeInt]
-    classes: list[str]
+    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3), FailFast()]
+    bounds: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2), FailFast()]
+    classes: Annotated[list[str], FailFast()]
 
 
 class ViewsInfo(_Part):
@@ -100,11 +146,11 @@ class BlockInfo(_Part):
 class ArrayInfo(_Part):
     """One array: its first two axes are the keys, little-endian, cut into blocks of `chunk_rows` rows."""
 
-    shape: Annotated[list[Size], Field(min_length=2, max_length=16)]
+    shape: Annotated[list[Size], Field(min_length=2, max_length=16), FailFast()]
     dtype: DType
     codec: Codec
     chunk_rows: Size
-    blocks: list[BlockInfo]
+    blocks: Annotated[list[BlockInfo], FailFast()]
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -120,6 +166,10 @@ class ArrayInfo(_Part):
     def bytes(self) -> int:
         """Bytes of the whole array, decoded."""
         return math.prod(self.shape) * stored(self.dtype).itemsize
+
+    def is_of(self, plan: ArrayPlan) -> bool:
+        """Whether rows and number format are the planned ones."""
+        return (self.row_shape, self.dtype) == (plan.row_shape, plan.dtype)
 
     def cut(self) -> Iterator[Block]:
         """Its blocks, in the order of `blocks`."""
@@ -161,8 +211,8 @@ class Manifest(_Part):
     axes: Literal["view, sample", "plan, batch"]
     rows: Size
     batch: PositiveInt
-    arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000)]
-    files: dict[str, FileInfo]
+    arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000), _each(ArrayInfo)]
+    files: Annotated[dict[str, FileInfo], _each(FileInfo)]
     values: Digest
     root: Digest
 
@@ -174,6 +224,8 @@ class Manifest(_Part):
             listed |= {block.file for block in array.blocks}
         if listed != self.files.keys():
             raise ValueError(f"files: expected those of its arrays, found {min(listed ^ self.files.keys())!r} besides")
+        if len({array.chunk_rows for array in self.arrays.values()}) > 1:
+            raise ValueError("arrays: expected one chunk_rows, found several")
         if self.axes == "view, sample" and self.rows > self.dataset.samples:
             raise ValueError(f"rows: expected at most the {self.dataset.samples} samples, found {self.rows}")
         return self
@@ -201,6 +253,9 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
     padded = is_padded(manifest.store, array.codec)
     for block, info in zip(array.cut(), array.blocks, strict=True):
         rows = array.chunk_rows if padded else block.stop - block.start
+        whole_bytes = array.chunk_rows * array.row_bytes
+        if array.codec != "none" and info.bytes > whole_bytes + whole_bytes // 128 + 1024:
+            raise ValueError(f"arrays.{name}: {block}: expected at most its {whole_bytes} bytes, found {info.bytes}")
         if array.codec == "none" and info.bytes != rows * array.row_bytes:
             raise ValueError(f"arrays.{name}: {block}: expected {rows * array.row_bytes} bytes, found {info.bytes}")
         whole, end = manifest.files.get(info.file), info.offset + info.bytes
@@ -235,19 +290,29 @@ def parse(data: bytes, where: str, fix: str) -> Manifest:
             fix="read it with a newer teachercache" if newer else fix,
         )
     try:
+        _refuse_deep(json.loads(data))
         manifest = Manifest.model_validate_json(data)
         entries = manifest.model_dump()
         root = entries.pop("root")
         unchanged = data == manifest.to_bytes() and digest_of(entries) == root
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(where, expected="a valid manifest", found=f"{place}: {first['msg']}", fix=fix) from None
+        raise InputError(where, expected="a valid manifest", found=str(_at(error)), fix=fix) from None
     except (ValueError, RecursionError) as error:  # numbers and nestings that JSON allows and Python does not
-        raise InputError(where, expected="a valid manifest", found=str(error), fix=fix) from None
+        raise InputError(where, expected="a valid manifest", found=f"the whole: {error}", fix=fix) from None
     if not unchanged:
         raise InputError(where, expected="the bytes that were sealed", found="a manifest changed since", fix=fix)
     return manifest
+
+
+def _refuse_deep(value: Any) -> None:
+    """Raise ValueError for values nested so deep that writing them out would take far more room."""
+    level = [value]
+    for _ in range(DEEPEST):
+        nested = [item for item in level if isinstance(item, dict | list)]
+        level = [part for item in nested for part in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return
+    raise ValueError(f"values nested more than {DEEPEST} deep")
 
 
 def differences(a: Any, b: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:

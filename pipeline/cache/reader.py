@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.cache import checked, damage
+from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.folder import Folder, LocalFolder, folder_of, read_manifest
 from pipeline.cache.manifest import ArrayInfo, Manifest, differences
@@ -35,6 +36,17 @@ class Cache:
     manifest: Manifest
     fix: str = "dump it again"
     _arrays: dict[str, StoredArray] = field(default_factory=dict, repr=False)
+
+    def refuse_other_arrays(self, planned: Mapping[str, ArrayPlan]) -> None:
+        """Raise InputError unless it holds just these arrays: what its field's parameters promise."""
+        found = self.manifest.arrays
+        if found.keys() != planned.keys() or not all(found[name].is_of(plan) for name, plan in planned.items()):
+            raise InputError(
+                f"cache {self.folder.name}: arrays of field {self.manifest.field.name}",
+                expected=", ".join(f"{name} {plan.dtype} {plan.row_shape}" for name, plan in planned.items()),
+                found=", ".join(f"{name} {array.dtype} {array.row_shape}" for name, array in found.items()),
+                fix=self.fix,
+            )
 
     def load(self, array: str | None = None) -> NDArray[Any]:
         """A whole array (views, rows, ...); bfloat16 comes as float32.
@@ -68,7 +80,7 @@ class Cache:
         name = self._named(array)
         info = self.manifest.arrays[name]
         if name not in self._arrays:
-            self._arrays[name] = stored_array(self.folder, info, self.fix)
+            self._arrays[name] = stored_array(self.folder, info, self.manifest.store, self.fix)
         wanted = self._checked(np.asarray(ids), info.shape[1], "sample ids")
         one = view if isinstance(view, int) and 0 <= view < info.shape[0] else None
         views = one if one is not None else self._checked(np.asarray(view), info.shape[0], "views")
@@ -83,7 +95,7 @@ class Cache:
     def _whole(self, name: str) -> NDArray[Any]:
         info = self.manifest.arrays[name]
         self._refuse_beyond_memory(name, info)
-        return stored_array(self.folder, info, self.fix).load()
+        return stored_array(self.folder, info, self.manifest.store, self.fix).load()
 
     def _named(self, array: str | None) -> str:
         names = list(self.manifest.arrays)

@@ -136,6 +136,7 @@ def repair(
             name: decode(
                 local.block(infos[name][block], "run `teachercache cache verify` again"),
                 dtype=array.dtype, row_shape=array.row_shape, chunk_rows=array.chunk_rows, codec=array.codec,
+                store=manifest.store,
             )[: block.stop - block.start]
             for name, array in arrays.items()
         }  # fmt: skip

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cache.blocks import Block
-from pipeline.cache.codecs import decode
+from pipeline.cache.codecs import Format, decode
 from pipeline.cache.crc import crc32c
 from pipeline.cache.digests import threads
 from pipeline.cache.dtypes import stored
 from pipeline.cache.folder import Folder, LocalFolder, open_regular, refused
 from pipeline.cache.manifest import ArrayInfo, BlockInfo
+
+HELD_BYTES = 1 << 30  # of decoded blocks that an array keeps
+MOST_MAPS = 256  # files of one array that are mapped: each holds a descriptor
 
 
 class StoredArray(Protocol):
@@ -32,50 +35,71 @@ class StoredArray(Protocol):
         ...
 
 
-def stored_array(folder: Folder, info: ArrayInfo, fix: str) -> StoredArray:
+def stored_array(folder: Folder, info: ArrayInfo, store: Format, fix: str) -> StoredArray:
     """The fastest way to an array: mapped where its bytes lie as they are, else decoded and held."""
-    if isinstance(folder, LocalFolder) and info.codec == "none":
+    files = len({block.file for block in info.blocks})
+    if isinstance(folder, LocalFolder) and info.codec == "none" and files <= MOST_MAPS:
         return MappedArray(folder, info, fix)
-    return HeldArray(folder, info, fix)
+    return HeldArray(folder, info, store, fix)
 
 
 class HeldArray:
-    """An array whose blocks are fetched and decoded when first asked for, and then kept."""
+    """An array whose blocks are fetched and decoded when asked for; as many as fit `HELD_BYTES` are kept."""
 
-    def __init__(self, folder: Folder, info: ArrayInfo, fix: str) -> None:
-        self.folder, self.info, self.fix = folder, info, fix
-        # Memory is taken page by page as blocks arrive, not for what a manifest claims.
-        self.values: NDArray[Any] = np.empty(info.shape, stored(info.dtype))
+    def __init__(self, folder: Folder, info: ArrayInfo, store: Format, fix: str) -> None:
+        self.folder, self.info, self.store, self.fix = folder, info, store, fix
         self.blocks = list(zip(info.cut(), info.blocks, strict=True))
-        self.missing = np.ones(len(self.blocks), bool)
+        self.per_view = -(-info.shape[1] // info.chunk_rows)
+        self.kept = max(1, HELD_BYTES // (info.chunk_rows * info.row_bytes))
+        self.held: dict[int, NDArray[Any]] = {}  # by number, the one held longest first
 
     def load(self) -> NDArray[Any]:
-        self._fetch(np.flatnonzero(self.missing))
-        return self.values
+        values: NDArray[Any] = np.empty(self.info.shape, stored(self.info.dtype))
+
+        def read(number: int) -> None:
+            block = self.blocks[number][0]
+            values[block.view, block.start : block.stop] = self._rows(number)
+
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(read, range(len(self.blocks))))
+        return values
 
     def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
-        if self.missing.any():
-            wanted = np.unique(views * -(-self.info.shape[1] // self.info.chunk_rows) + ids // self.info.chunk_rows)
-            self._fetch(wanted[self.missing[wanted]])
-        rows: NDArray[Any] = self.values[views, ids]
+        wanted, within = np.divmod(ids, self.info.chunk_rows)
+        wanted = wanted + views * self.per_view
+        picked: NDArray[Any] = np.empty((len(ids), *self.info.row_shape), stored(self.info.dtype))
+        numbers = np.unique(wanted).tolist()
+        with ThreadPoolExecutor(threads()) as pool:
+            for number, rows in zip(numbers, pool.map(self._hold, numbers), strict=True):
+                mine = wanted == number
+                picked[mine] = rows[within[mine]]
+        return picked
+
+    def _hold(self, number: int) -> NDArray[Any]:
+        rows = self.held.get(number)
+        if rows is None:
+            rows = self._rows(number)
+            self.held[number] = rows
+            while len(self.held) > self.kept:
+                self.held.pop(next(iter(self.held), number), None)
         return rows
 
-    def _fetch(self, numbers: NDArray[np.int64]) -> None:
-        with ThreadPoolExecutor(threads()) as pool:
-            list(pool.map(self._fetch_one, numbers.tolist()))
-        self.missing[numbers] = False
-
-    def _fetch_one(self, number: int) -> None:
-        block, info = self.blocks[number]
+    def _rows(self, number: int) -> NDArray[Any]:
+        """A block's rows, decoded."""
+        (block, info), array = self.blocks[number], self.info
         data = self.folder.block(info, self.fix)
-        array = self.info
         try:
-            rows = decode(
-                data, dtype=array.dtype, row_shape=array.row_shape, chunk_rows=array.chunk_rows, codec=array.codec
+            rows: NDArray[Any] = decode(
+                data,
+                store=self.store,
+                dtype=array.dtype,
+                row_shape=array.row_shape,
+                chunk_rows=array.chunk_rows,
+                codec=array.codec,
             )
         except ValueError as error:
             raise refused(self.folder.name, info, str(error), self.fix) from None
-        self.values[block.view, block.start : block.stop] = rows[: block.stop - block.start]
+        return rows[: block.stop - block.start]
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
@@ -157,8 +181,7 @@ class MappedArray:
         addresses = []
         for _, info in self.blocks:
             if info.file not in self.maps:
-                with open_regular(self.folder.path / info.file) as file:
-                    self.maps[info.file] = np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+                self.maps[info.file] = self._map_file(info)
             if info.offset + info.bytes > len(self.maps[info.file]):
                 raise refused(self.folder.name, info, "fewer bytes", self.fix)
             addresses.append(self.maps[info.file].ctypes.data + info.offset)
@@ -166,6 +189,13 @@ class MappedArray:
         base = min(addresses)
         self.starts = np.array(addresses, np.int64) - base
         self.rows = np.asarray(_Mapped(base, max(ends) - base, self.info.row_bytes))
+
+    def _map_file(self, info: BlockInfo) -> NDArray[np.uint8]:
+        try:
+            with open_regular(self.folder.path / info.file) as file:
+                return np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # ValueError: it is empty
+            raise refused(self.folder.name, info, "no such file", self.fix) from None
 
     def _check(self, unchecked: NDArray[np.bool_], blocks: NDArray[np.int64]) -> None:
         """Sum each block once, when its first row is asked for."""

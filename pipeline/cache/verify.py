@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.cache import damage
 from pipeline.cache.blocks import Block
 from pipeline.cache.damage import Damage
-from pipeline.cache.digests import READ_BYTES
 from pipeline.cache.folder import LocalFolder, RemoteFolder
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
@@ -65,7 +63,7 @@ def verify(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verified:
 def _remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:
     for name in track(manifest.files, f"check {folder.name}", len(manifest.files)):
         try:
-            digest = _remote_sha256(folder, name)
+            digest = folder.sha256(name, "")
         except InputError as error:
             yield Damage(name, "a file that can be read", str(error), damage.blocks_in(manifest, name))
             continue
@@ -76,14 +74,6 @@ def _remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:
                 if _is_bad(folder, manifest, array, block)
             ]
             yield Damage(name, "its sealed bytes", "another SHA-256", tuple(bad))
-
-
-def _remote_sha256(folder: RemoteFolder, name: str) -> str:
-    digest = hashlib.sha256()
-    with folder.stream(name, "") as file:
-        while piece := file.read(READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _is_bad(folder: RemoteFolder, manifest: Manifest, array: str, block: Block) -> bool:

@@ -135,7 +135,12 @@ class BlockFiles:
             path.unlink()
             raise InputError(str(path), expected="a block as it was written", found="other bytes", fix="run it again")
         rows = decode(
-            payload, dtype=array.dtype, row_shape=array.row_shape, chunk_rows=self.plan.chunk_rows, codec=array.codec
+            payload,
+            dtype=array.dtype,
+            row_shape=array.row_shape,
+            chunk_rows=self.plan.chunk_rows,
+            codec=array.codec,
+            store=self.store,
         )
         return rows[: block.stop - block.start], crc
 

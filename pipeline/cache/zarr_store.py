@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.files import canonical_json
 
 NAME = paths.STORE["zarr"]
+MOST_METADATA = 1 << 16  # bytes of a zarr.json that are looked at
 GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
@@ -71,23 +72,28 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
     So a Zarr library reads the same numbers from the same bytes, by no codec that is not listed.
     """
     for name, expected in {"": GROUP, **{name: _of(array) for name, array in manifest.arrays.items()}}.items():
-        path = folder / NAME / name / "zarr.json"
-        try:
-            found = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise InputError(str(path), expected="Zarr metadata", found=str(error), fix=fix) from None
-        if found != expected:
-            keys = expected.keys() | (found.keys() if isinstance(found, Mapping) else set())
-            differing = [
-                key for key in sorted(keys) if not isinstance(found, Mapping) or found.get(key) != expected.get(key)
-            ]
-            shown = found.get(differing[0]) if isinstance(found, Mapping) else found
+        path, canonical = folder / NAME / name / "zarr.json", canonical_json(expected)
+        with path.open("rb") as file:
+            found = file.read(MOST_METADATA)
+        if found != canonical:
             raise InputError(
-                f"{path}: {differing[0]}",
-                expected=str(expected.get(differing[0])),
-                found=str(shown)[:200],
+                f"{path}: {_differing(found, expected)}",
+                expected="the metadata that the manifest's array has, in canonical bytes",
+                found="others",
                 fix=fix,
             )
+
+
+def _differing(data: bytes, expected: Mapping[str, Any]) -> str:
+    """The first entry that differs, where the bytes are JSON at all."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return "no JSON"
+    if not isinstance(found, Mapping):
+        return "no object"
+    keys = sorted(found.keys() | expected.keys())
+    return next((key for key in keys if found.get(key, ...) != expected.get(key, ...)), "its form")
 
 
 def _of(array: ArrayInfo) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -74,8 +75,17 @@ def check(*, top_k: int | None, temperature: float | None, **_: Any) -> None:
     """Raise ValueError unless both are given, or neither."""
     if top_k is not None and temperature is None:
         raise ValueError("temperature: missing; the tail's mass is kept for one, that of the student's loss")
+    if temperature is not None and not 0 < temperature < np.inf:
+        raise ValueError(f"temperature: expected a number above 0, found {temperature}")
     if top_k is None and temperature is not None:
         raise ValueError("temperature: only with top_k; all logits serve any temperature")
+
+
+def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayPlan]:
+    """The arrays of a cache with these parameters."""
+    if parameters["top_k"] is None:
+        return {"logits": ArrayPlan((classes,), parameters["dtype"])}
+    return largest_arrays(parameters["top_k"], classes, parameters["dtype"], "none")
 
 
 def largest_arrays(top_k: int, classes: int, dtype: LogitsType, codec: Codec) -> dict[str, ArrayPlan]:
@@ -92,12 +102,13 @@ def largest(
     exact: NDArray[np.float32], top_k: int, temperature: float, *, dtype: str, first: int, teacher: str
 ) -> dict[str, NDArray[Any]]:
     """The arrays `values`, `indices` and `tail` of logits (n, classes); `first` is the first one's sample id."""
-    values = kept(np.take_along_axis(exact, order := _falling(exact)[:, :top_k], 1), dtype, first, teacher)
-    rest = np.take_along_axis(exact, _falling(exact)[:, top_k:], 1).astype(np.float64) / temperature
+    order = _falling(exact)
+    values = kept(np.take_along_axis(exact, order[:, :top_k], 1), dtype, first, teacher)
+    rest = np.take_along_axis(exact, order[:, top_k:], 1).astype(np.float64) / temperature
     peak = rest.max(1, keepdims=True)
     tail = peak + np.log(np.exp(rest - peak).sum(1, keepdims=True))
     index = largest_arrays(top_k, exact.shape[1], "float32", "none")["indices"].dtype
-    return {"values": values, "indices": order.astype(index), "tail": kept(tail, "float32", first, teacher)}
+    return {"values": values, "indices": order[:, :top_k].astype(index), "tail": kept(tail, "float32", first, teacher)}
 
 
 def _falling(exact: NDArray[np.float32]) -> NDArray[np.int64]:

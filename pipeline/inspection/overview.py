@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.cache import Cache
 from pipeline.datasets.record import load
+from pipeline.dumps import planned_arrays
 from pipeline.errors import InputError
 from pipeline.inspection import INSPECTIONS
 
@@ -21,7 +22,10 @@ def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
         cache: opened.
         labels: of the samples that it holds, (rows,), or None.
     """
-    manifest = cache.manifest
+    manifest, name = cache.manifest, cache.manifest.field.name
+    known = name in INSPECTIONS.entries
+    if known:
+        cache.refuse_other_arrays(planned_arrays(name, manifest.field.parameters, len(manifest.dataset.classes)))
     kept = manifest.expectable()
     arrays = {
         name: {
@@ -34,9 +38,7 @@ def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
         }
         for name, array in manifest.arrays.items()
     }
-    facts = (
-        INSPECTIONS.function(manifest.field.name)(cache, labels) if manifest.field.name in INSPECTIONS.entries else {}
-    )
+    facts = INSPECTIONS.function(name)(cache, labels) if known else {}
     return {
         **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "rows", "batch")},
         **{key: kept[key] for key in ("store", "version", "package", "values", "root")},
