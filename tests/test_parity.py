@@ -164,6 +164,13 @@ def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset
     assert torch.allclose(answers, fields["big"], atol=1e-5)
     assert len(samples) == dataset.bounds[0]
     assert labels.tolist() == [samples[int(i)][1] for i in _ids(samples, images)]
+    living = DataLoader(samples, batch_size=50, num_workers=1, persistent_workers=True)
+    shown = {}
+    for epoch in (0, 1, 4):  # view 0 again in epoch 4
+        samples.set_epoch(epoch)
+        shown[epoch] = torch.cat([fields["big"] for _, _, fields in living])
+    assert torch.equal(shown[0], shown[4])
+    assert not torch.equal(shown[0], shown[1])
     with pytest.raises(IndexError):
         samples[len(samples)]
     with pytest.raises(InputError, match="views: expected"):

@@ -7,14 +7,21 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, Run, shell, write_study
 
-from pipeline import cache
+from pipeline import cache, graph
+from pipeline.cache import blocks
+from pipeline.cache.dtypes import DType
+from pipeline.cache.writer import write_cache
+from pipeline.cached import CachedRows
+from pipeline.errors import InputError
 from pipeline.fidelity import EXACT, Encoding, keep, kl_error, table
+from pipeline.params import parse
 from pipeline.statistics import paired_difference
 
 Capture = pytest.CaptureFixture[str]
@@ -373,3 +380,148 @@ def test_a_closed_pipe_ends_quietly(made: Path) -> None:
     shown = shell(made, f"(teachercache cache inspect {DUMP} --json; echo code $? >&2) | true")
     assert "Traceback" not in shown
     assert os.path.exists(made / DUMP)  # noqa: PTH110
+
+
+def test_create_never_mixes_two_files(
+    run: Run, capsys: Capture, copy_of: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)  # many blocks
+    outputs = np.ones((200, 10))
+    create = ("cache", "create", "c", "--from", "x.npy", "--teacher", "t", "--teacher-sha256", "ab" * 32)
+    data = ("--data", "data/prepared/digits", "--batch", "16")
+    outputs[190] = 1e30
+    np.save(copy_of / "x.npy", outputs)
+    assert "sample 190" in refused(run, capsys, copy_of, *create, *data)
+    np.save(copy_of / "x.npy", np.full((200, 10), 2.0))
+    out(run, capsys, copy_of, *create, *data)
+    assert np.unique(cache.open(copy_of / "c").load()).tolist() == [2.0]
+
+
+def test_diff_of_caches_with_other_arrays(run: Run, capsys: Capture, copy_of: Path) -> None:
+    np.save(copy_of / "x.npy", np.random.default_rng(0).normal(size=(200, 10)))
+    create = (
+        "--from",
+        "x.npy",
+        "--teacher",
+        "t",
+        "--data",
+        "data/prepared/digits",
+        "--top-k",
+        "3",
+        "--temperature",
+        "4",
+    )
+    out(run, capsys, copy_of, "cache", "create", "top", *create)
+    found = json.loads(out(run, capsys, copy_of, "cache", "diff", DUMP, "top", "--json"))
+    assert found["same_values"] is False
+    assert "other values" in out(run, capsys, copy_of, "cache", "diff", DUMP, "top")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"logits": np.zeros((1, 200, 1), "f4")}, "expected logits float32 (10,), found logits float32 (1,)"),
+        ({"logits": np.zeros((1, 200, 10), "f2")}, "found logits float16 (10,)"),
+        ({"other": np.zeros((1, 200, 10), "f4")}, "found other float32 (10,)"),
+        ({"logits": np.full((1, 200, 10), np.nan, "f4")}, "array 'logits': expected finite numbers"),
+    ],
+)
+def test_a_sealed_cache_whose_arrays_are_not_its_fields_is_refused(
+    run: Run, capsys: Capture, copy_of: Path, arrays: dict[str, Any], message: str
+) -> None:
+    manifest = cache.open(copy_of / DUMP).manifest
+    description = {
+        key: value for key, value in manifest.model_dump().items()
+        if key in ("field", "teacher", "dataset", "views", "batch")
+    }  # fmt: skip
+    plans = {
+        name: blocks.ArrayPlan(values.shape[2:], cast("DType", values.dtype.name)) for name, values in arrays.items()
+    }
+    plan = blocks.StorePlan(plans, 1, 200, 64)
+    write_cache(
+        copy_of / DUMP, copy_of / "w", plan,
+        lambda block: {name: values[0, block.start : block.stop] for name, values in arrays.items()},
+        store="zarr", description=description,
+    )  # fmt: skip
+    assert message in refused(run, capsys, copy_of, "train-student", "kd")
+
+
+def test_indices_that_are_no_classes_are_refused(made: Path) -> None:
+    folder = made.parent / "indices"
+    manifest = cache.open(made / DUMP).manifest
+    entries = manifest.model_dump()
+    description = {key: entries[key] for key in ("teacher", "dataset", "views", "batch")}
+    description["field"] = {"name": "logits", "parameters": {"dtype": "float16", "top_k": 2, "temperature": 4.0}}
+    rows = {
+        "values": np.zeros((200, 2), "f2"),
+        "indices": np.full((200, 2), 10, "i2"),
+        "tail": np.zeros((200, 1), "f4"),
+    }
+    plans = {
+        name: blocks.ArrayPlan(values.shape[1:], cast("DType", values.dtype.name)) for name, values in rows.items()
+    }
+    write_cache(
+        folder / "dump", folder / "work", blocks.StorePlan(plans, 1, 200, 64),
+        lambda block: {name: values[block.start : block.stop] for name, values in rows.items()},
+        store="zarr", description=description,
+    )  # fmt: skip
+    opened = cache.open(folder / "dump")
+    with pytest.raises(InputError, match=r"array 'indices': expected classes 0\.\.9"):
+        CachedRows.of(opened, torch.device("cpu"))
+
+
+def test_a_linked_chunk_is_repaired(run: Run, capsys: Capture, copy_of: Path) -> None:
+    before = files(copy_of / DUMP)
+    chunk = copy_of / DUMP / "data.zarr/logits/c/0/0/0"
+    chunk.rename(copy_of / "away")
+    chunk.symlink_to(copy_of / "away")
+    assert "repaired" in out(run, capsys, copy_of, "cache", "verify", DUMP, "--repair", "fixed")
+    assert files(copy_of / "fixed") == before
+
+
+def test_names_of_a_stranger_do_nothing_to_the_terminal(run: Run, capsys: Capture, copy_of: Path) -> None:
+    (copy_of / DUMP / "a\nwhole: \x1b[31mred").write_text("")
+    run(copy_of, "cache", "verify", DUMP)
+    printed = capsys.readouterr()
+    assert "damaged: a\\nwhole: \\x1b[31mred: expected" in printed.out
+    assert "\x1b" not in printed.out + printed.err
+    np.save(copy_of / "x.npy", np.zeros((200, 10)))
+    create = ("cache", "create", "c", "--from", "x.npy", "--data", "data/prepared/digits")
+    out(run, capsys, copy_of, *create, "--teacher", "\x1b]0;owned\x07big")
+    assert "\\x1b]0;owned\\x07big" in (shown := out(run, capsys, copy_of, "cache", "inspect", "c"))
+    assert "\x1b" not in shown
+
+
+def test_temperatures_and_top_k_that_mean_nothing_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
+    np.save(copy_of / "x.npy", np.zeros((200, 10)))
+    create = (
+        "cache",
+        "create",
+        "c",
+        "--from",
+        "x.npy",
+        "--teacher",
+        "t",
+        "--data",
+        "data/prepared/digits",
+        "--top-k",
+        "3",
+    )
+    for temperature in ("0", "-1", "nan"):
+        assert "temperature: expected a number above 0" in refused(
+            run, capsys, copy_of, *create, "--temperature", temperature
+        )
+    assert "top_k: expected below its 10 classes, found 10" in refused(
+        run, capsys, copy_of, "fidelity", "kd", "--top-k", "10"
+    )
+
+
+def test_a_student_of_an_external_teacher_depends_on_what_names_it(study: dict[str, Any]) -> None:
+    study["teachers"]["api"] = {"external": "ab" * 32}
+    study["dumps"]["big-logits"]["of"] = "api"
+    made = {stage.name: stage for stage in graph.stages(parse(study), study)}
+    assert {"teachers.api", "dumps.big-logits", "cache"} <= set(made["train-student-kd"].params)
+    assert "teachers.api" not in made["train-student-baseline"].params
+    study["views"] = {"policy": "flip", "count": 2}
+    with pytest.raises(InputError, match=r"dumps\.big-logits\.of: expected a teacher that is run here"):
+        parse(study)
