@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from test_cache import CLASSES, DESCRIPTION, ROWS
 from pipeline import cache
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format
-from pipeline.cache.folder import RemoteFolder
+from pipeline.cache.folder import RemoteFolder, folder_of
 from pipeline.cache.verify import Verified, verify
 from pipeline.cache.writer import write_cache
 from pipeline.errors import InputError
@@ -415,3 +416,65 @@ print([name for name in ("dvc", "torch", "zarr", "aiohttp") if name in sys.modul
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Pieces(Plain):
+    """A server that does not say how much is to come, and sends a thousand bytes at a time."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if Path(self.translate_path(self.path)).is_file() else 404)
+        self.send_header("Content-Length", "0")  # as it does for any page that it makes up
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for start in range(0, len(data), 1000):
+            piece = data[start : start + 1000]
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+
+def test_a_manifest_may_come_in_pieces(tmp_path: Path) -> None:
+    folder = write(tmp_path, "zarr", "none")
+    with over_http(folder, Pieces, []) as served:
+        remote = folder_of(served.url)
+        assert isinstance(remote, RemoteFolder)
+        assert remote.manifest_bytes("") == (folder / "manifest.json").read_bytes()
+        assert len(remote.manifest_bytes("")) > 4000
+
+
+class Cutting(Plain):
+    """A server that ends in the middle of every chunk of rows."""
+
+    def do_GET(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if "/c/" in self.path else data)
+
+
+def test_a_server_that_breaks_off_is_told_of_as_damage(tmp_path: Path) -> None:
+    with over_http(write(tmp_path, "zarr", "none"), Cutting, []) as served:
+        opened = cache.open(served.url)
+        refusal(lambda: opened.rows(np.array([0])), "data.zarr/logits/c/0/0/0")
+        found = verified(opened)
+        assert {each.file for each in found.damage} == {block.file for block in opened.manifest.arrays["logits"].blocks}
+
+
+def test_a_remote_cache_can_be_read_in_another_process(tmp_path: Path) -> None:
+    with over_http(write(tmp_path, "zarr", "zstd"), Plain, []) as served:
+        opened = cache.open(served.url)
+        opened.rows(np.array([0]))
+        code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).rows([3, 69]).tolist())"
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=pickle.dumps(opened), capture_output=True, cwd=ROOT, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == values()[0][[3, 69]].tolist()
