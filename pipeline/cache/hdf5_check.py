@@ -1,0 +1,84 @@
+"""Does HDF5 itself find each array where the manifest says, and nothing else?
+
+Run as a program of its own, by path: a file made for it can send the HDF5 library into endless
+recursion, and that must not end the reader. Reads a JSON description on standard input; prints one line
+where something differs.
+"""
+
+import json
+import sys
+import zlib
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+def problem(path: str, arrays: dict[str, Any]) -> str | None:
+    """The first difference, or None."""
+    with h5py.File(path, "r") as file:
+        names = set(file)
+        if names != arrays.keys():
+            return f"{min(names ^ arrays.keys())!r} besides the manifest's arrays"
+        for name, array in arrays.items():
+            found = of_array(file, name, array)
+            if found:
+                return f"array {name!r}: {found}"
+    return None
+
+
+def of_array(file: h5py.File, name: str, array: dict[str, Any]) -> str | None:
+    """What of a data set differs from its description, or None."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return "a link"
+    item = file.get(name)
+    if not isinstance(item, h5py.Dataset):
+        return "no data set"
+    plain, layout = array["codec"] == "none", item.id.get_create_plist()
+    filters = [layout.get_filter(number)[0] for number in range(layout.get_nfilters())]
+    facts = {
+        "external storage": (layout.get_external_count(), 0),
+        "layout": (layout.get_layout(), h5py.h5d.CONTIGUOUS if plain else h5py.h5d.CHUNKED),
+        "filters": (filters, [] if plain else [h5py.h5z.FILTER_DEFLATE]),
+        "shape": (list(item.shape or ()), array["shape"]),
+        "dtype": (item.id.get_type() == h5py.h5t.py_create(np.dtype(array["dtype"])), True),
+        "chunks": (item.chunks and list(item.chunks), None if plain else [1, array["chunk_rows"], *array["shape"][2:]]),
+    }
+    for what, (found, expected) in facts.items():
+        if found != expected:
+            return what if what == "external storage" else f"another {what}"
+    check = contiguous if plain else chunked
+    return check(item, array)
+
+
+def contiguous(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
+    """Whether each block lies where its rows are."""
+    start, row = item.id.get_offset(), item.nbytes // (item.shape[0] * item.shape[1])
+    for view, first, stop, offset, _ in array["blocks"]:
+        if start is None or start + (view * item.shape[1] + first) * row != offset:
+            return f"view {view}, rows {first} to {stop - 1} at another place"
+    return None
+
+
+def chunked(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
+    """Whether the library reads from each block what its bytes decode to."""
+    size = item.nbytes // (item.shape[0] * item.shape[1]) * array["chunk_rows"]
+    with open(item.file.filename, "rb") as file:  # noqa: PTH123
+        for view, first, stop, offset, stored in array["blocks"]:
+            chunk = item.id.get_chunk_info_by_coord((view, first, *[0] * (item.ndim - 2)))
+            if (chunk.byte_offset, chunk.size, chunk.filter_mask) != (offset, stored, 0):
+                return f"view {view}, rows {first} to {stop - 1} at another place"
+            file.seek(offset)
+            rows = np.ascontiguousarray(item[view, first:stop])
+            if zlib.decompressobj().decompress(file.read(stored), size)[: rows.nbytes] != rows.tobytes():
+                return f"view {view}, rows {first} to {stop - 1} that read otherwise"
+    return None
+
+
+if __name__ == "__main__":
+    description = json.load(sys.stdin)
+    try:
+        line = problem(description["path"], description["arrays"])
+    except Exception as error:  # noqa: BLE001 - whatever a broken file makes the library say
+        line = f"no sound HDF5 file ({type(error).__name__}: {error})"
+    print(" ".join((line or "").split())[:500])
