@@ -47,6 +47,8 @@ def verify(
     if found.whole:
         if not as_json:
             typer.echo(f"{cache}: whole: {len(manifest.files)} files, {blocks} blocks, root {manifest.root[:12]}")
+            if repair is not None:
+                typer.echo(f"nothing to repair; {repair} was not written")
         return
     if repair is None:
         fix = "repair it with --repair NEW_FOLDER, or dump it again"

@@ -121,12 +121,21 @@ def storage_options(given: list[str] | None) -> dict[str, str]:
 
 
 def refuse_existing(target: Path) -> None:
-    """A cache is written to a new place, never over something else.
+    """A cache is written to a new place, never over something else or into another cache.
 
     Raises:
-        InputError: something is there already.
+        InputError: something is there already, or the place lies in a cache.
     """
     from pipeline.errors import InputError
+
+    around = next((folder for folder in target.absolute().parents if (folder / "manifest.json").exists()), None)
+    if around is not None:
+        raise InputError(
+            str(target),
+            expected="a place outside of any cache",
+            found=f"the cache {around} around it",
+            fix="choose another",
+        )
 
     if target.exists() or target.is_symlink():
         raise InputError(str(target), expected="a new folder", found="something that is there", fix="choose another")
@@ -134,10 +143,21 @@ def refuse_existing(target: Path) -> None:
 
 @contextmanager
 def work_beside(target: Path) -> Iterator[Path]:
-    """Unfinished work for an output outside of the study's layout: hidden beside it, gone when it is done."""
-    from pipeline.files import remove
+    """Unfinished work for an output outside of the study's layout: hidden beside it, gone when it is done.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    from pipeline.errors import InputError
+    from pipeline.files import explained, remove
 
     folder = target.absolute().parent / f".{target.name}.work"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error) or InputError(
+            str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
+        ) from None
     yield folder / "work"
     remove(folder)
 

@@ -33,10 +33,13 @@ def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto
         facts = {name: {**asdict(p), "pays_from": p.pays_from, "students": n} for name, (p, n) in made.items()}
         typer.echo(json.dumps(facts, indent=2))
         return
+    if not made:
+        typer.echo("nothing to plan: params.yaml has no dump of a teacher or student that is run here")
+        return
     columns = (
         "dump",
         "field",
-        "bytes",
+        "bytes of rows",
         "files",
         "dump (s)",
         "live teacher (s a student)",
@@ -54,7 +57,7 @@ def _row(name: str, field: str, made: Prediction, students: int) -> tuple[object
     pays = "never" if made.pays_from is None else made.pays_from
     return (
         *(name, field, f"{made.bytes:,}", f"{made.files:,}"),
-        *(f"{made.dump_seconds:.1f}", f"{made.live_seconds:.1f}", pays, students),
+        *(f"{made.dump_seconds:.2g}", f"{made.live_seconds:.2g}", pays, students),
     )
 
 

@@ -261,7 +261,10 @@ def test_a_foreign_teacher_teaches(run: Run, capsys: Capture, copy_of: Path, stu
         (np.zeros((200, 9)), "found float64 (200, 9)"),
         (np.zeros((200, 10), int), "found int64 (200, 10)"),
         (np.full((200, 10), np.nan), "sample 0: expected finite float16 numbers, found NaN or inf"),
-        (np.array([{}], dtype=object), "a .npy file of numbers"),
+        (
+            np.array([{}], dtype=object),
+            "a .npy file of numbers, found no array of numbers; save the outputs as float32",
+        ),
     ],
 )
 def test_foreign_outputs_that_do_not_fit_are_refused(
@@ -271,6 +274,28 @@ def test_foreign_outputs_that_do_not_fit_are_refused(
     create = ("cache", "create", "new", "--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
     assert message in refused(run, capsys, copy_of, *create)
     assert not (copy_of / "new").exists()
+
+
+def test_nothing_is_written_into_a_cache_or_where_nothing_can_be(run: Run, capsys: Capture, copy_of: Path) -> None:
+    message = refused(run, capsys, copy_of, "cache", "convert", DUMP, f"{DUMP}/sub")
+    assert "expected a place outside of any cache" in message
+    assert run(copy_of, "cache", "verify", DUMP) == 0
+    (copy_of / "afile").write_text("")
+    assert "afile/x: expected a folder that can be made" in refused(
+        run, capsys, copy_of, "cache", "convert", DUMP, "afile/x"
+    )
+    shown = out(run, capsys, copy_of, "cache", "verify", DUMP, "--repair", "new")
+    assert "nothing to repair; new was not written" in shown
+
+
+@pytest.mark.dvc
+def test_dvc_keeps_a_cache_that_no_stage_makes(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(made / DUMP, folder / "data/cache/api-logits")
+    shutil.copy(ROOT / ".gitignore", folder)
+    shell(folder, "git init -q . && dvc init -q && dvc add -q data/cache/api-logits")
+    assert (folder / "data/cache/api-logits.dvc").exists()
+    assert "data/cache/api-logits.dvc" in shell(folder, "git add -A && git ls-files")
 
 
 def test_storage_options_are_pairs(run: Run, capsys: Capture, copy_of: Path) -> None:

@@ -54,7 +54,9 @@ def read_outputs(
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-        raise InputError(str(path), expected="a .npy file of numbers", found=str(error)) from None
+        found = "nothing" if isinstance(error, FileNotFoundError) else "no array of numbers"
+        fix = "save the outputs as float32 with numpy.save"
+        raise InputError(str(path), expected="a .npy file of numbers", found=found, fix=fix) from None
     train, count, classes = dataset.bounds[0], len(dataset), len(dataset.classes)
     if (
         not isinstance(outputs, np.ndarray)
@@ -66,6 +68,7 @@ def read_outputs(
             str(path),
             expected=f"floats of shape ({train}, {classes}), training rows, or ({count}, {classes}), all rows",
             found=found,
+            fix="save one row of floats for each image, in the order of images.npy",
         )
     test = dataset.rows("test")
     accuracy, per_class = None, [None] * classes
