@@ -112,7 +112,15 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/extending.md", "docs/sharing.md", "docs/cache-format.md", "data/README.md"]
+    "document",
+    [
+        "README.md",
+        "docs/extending.md",
+        "docs/sharing.md",
+        "docs/cache-format.md",
+        "data/README.md",
+        "benchmarks/README.md",
+    ],
 )
 def test_every_link_leads_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
