@@ -1,8 +1,8 @@
 """Does HDF5 itself find each array where the manifest says, and nothing else?
 
 Run as a program of its own, by path: a file made for it can send the HDF5 library into endless
-recursion, and that must not end the reader. Reads a JSON description on standard input; prints one line
-where something differs.
+recursion, and that must not end the reader. Reads a JSON description on standard input; prints what differs,
+or nothing, as a JSON text.
 """
 
 import json
@@ -81,4 +81,4 @@ if __name__ == "__main__":
         line = problem(description["path"], description["arrays"])
     except Exception as error:  # noqa: BLE001 - whatever a broken file makes the library say
         line = f"no sound HDF5 file ({type(error).__name__}: {error})"
-    print(" ".join((line or "").split())[:500])
+    print(json.dumps(" ".join((line or "").split())[:500]))  # ASCII, whatever the names in the file

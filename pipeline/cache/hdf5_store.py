@@ -20,6 +20,7 @@ from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.errors import InputError
 
 NAME = paths.STORE["hdf5"]
+LONGEST_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 
@@ -82,14 +83,21 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
         superblock = file.read(9)
     if superblock != SUPERBLOCK:
         raise InputError(str(path), expected="an HDF5 file with a superblock of version 3", found="another", fix=fix)
-    done = subprocess.run(command, input=json.dumps(facts), capture_output=True, text=True, check=False)  # noqa: S603
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, input=json.dumps(facts).encode(), capture_output=True, check=False, timeout=LONGEST_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        found = f"one that the HDF5 library does not get through in {LONGEST_SECONDS} s"
+        raise InputError(str(path), expected="a sound HDF5 file", found=found, fix=fix) from None
     if done.returncode < 0:  # ended by a signal
         found = f"one that crashes the HDF5 library (signal {-done.returncode})"
         raise InputError(str(path), expected="a sound HDF5 file", found=found, fix=fix)
     if done.returncode:
-        raise RuntimeError(f"the check of HDF5 files did not run: {done.stderr}")
-    if done.stdout.strip():
-        raise InputError(str(path), expected="just what the manifest says", found=done.stdout.strip(), fix=fix)
+        raise RuntimeError(f"the check of HDF5 files did not run: {done.stderr.decode(errors='replace')}")
+    problem = json.loads(done.stdout)
+    if problem:
+        raise InputError(str(path), expected="just what the manifest says", found=problem, fix=fix)
 
 
 def _facts(array: ArrayInfo) -> dict[str, Any]:
