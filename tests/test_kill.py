@@ -342,7 +342,11 @@ def stoppable(tmp_path: Path, run: Run) -> Path:
 
 def start_dump(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "stages.main", "dump-logits", "big-logits"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # Whoever runs the tests in the background may have them ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs here
+    )  # fmt: skip
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
