@@ -23,15 +23,11 @@ def convert(
 ) -> None:
     """Write a cache in another form; without --dtype the digest of its values stays the same."""
     from pipeline import cache as room
-    from pipeline.cache.codecs import CODECS
     from pipeline.cache.rewrite import convert as rewrite
-    from pipeline.errors import InputError
 
     cli.refuse_existing(to)
     opened = room.open(cache, storage_options=cli.storage_options(storage))
-    kind = store or opened.manifest.store
-    if codec is not None and codec not in CODECS[kind]:
-        raise InputError("--codec", expected=f"one of {', '.join(CODECS[kind])} for {kind}", found=codec)
+    cli.refuse_codec(codec, store or opened.manifest.store)
     with cli.work_beside(to) as work:
         made = rewrite(opened, to, work, store=store, dtype=dtype, codec=codec)
     same = "the same values" if made.values == opened.manifest.values else "other values"

@@ -27,7 +27,6 @@ def create(
     batch: Annotated[int, typer.Option("--batch", min=1, help="As the study's dump states it.")] = 512,
 ) -> None:
     """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own."""
-    from pipeline.cache.codecs import CODECS
     from pipeline.datasets.record import load
     from pipeline.dumps.foreign import read_outputs
     from pipeline.dumps.logits import check
@@ -38,8 +37,7 @@ def create(
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
         raise InputError("--teacher-sha256", expected="64 hexadecimal digits in lower case", found=sha256)
-    if codec not in CODECS[store]:
-        raise InputError("--codec", expected=f"one of {', '.join(CODECS[store])} for {store}", found=codec)
+    cli.refuse_codec(codec, store)
     options = {"dtype": dtype, "codec": codec, "top_k": top_k, "temperature": temperature}
     try:
         check(top_k=top_k, temperature=temperature)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from pipeline.cache.codecs import Codec, Format
     from pipeline.sections import Study
 
 T = TypeVar("T")
@@ -139,6 +140,15 @@ def refuse_existing(target: Path) -> None:
 
     if target.exists() or target.is_symlink():
         raise InputError(str(target), expected="a new folder", found="something that is there", fix="choose another")
+
+
+def refuse_codec(codec: Codec | None, store: Format) -> None:
+    """Raise InputError for a compression that a store does not have; None leaves the choice open."""
+    from pipeline.cache.codecs import CODECS
+    from pipeline.errors import InputError
+
+    if codec is not None and codec not in CODECS[store]:
+        raise InputError("--codec", expected=f"one of {', '.join(CODECS[store])} for {store}", found=codec)
 
 
 @contextmanager

@@ -74,6 +74,7 @@ def write_study(folder: Path, study: dict[str, Any]) -> Path:
 
 
 Run = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -127,3 +128,14 @@ def shell(folder: Path, command: str, **variables: str) -> str:
     output = done.stdout + done.stderr
     assert done.returncode == 0, f"{command}\n{output}"
     return output
+
+
+def refused(run: Run, capsys: Capture, folder: Path, *command: str) -> str:
+    """The one line on standard error of a command that must exit with 2."""
+    capsys.readouterr()
+    assert run(folder, *command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import Run, write_study
+from conftest import Capture, Run, refused, write_study
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
@@ -24,19 +24,6 @@ from safetensors.torch import load_file, save_file
 from pipeline import cache
 from pipeline.datasets import record
 from pipeline.files import locked
-
-Capture = pytest.CaptureFixture[str]
-
-
-def refused(run: Run, capsys: Capture, folder: Path, *command: str) -> str:
-    """The one line on standard error of a command that must exit with 2."""
-    capsys.readouterr()
-    assert run(folder, *command) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-    return error
 
 
 def test_the_whole_flow_makes_what_it_says(made: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Run, shell, write_study
+from conftest import ROOT, Capture, Run, refused, shell, write_study
 
 from pipeline import cache, graph
 from pipeline.cache import blocks
@@ -24,8 +24,8 @@ from pipeline.fidelity import EXACT, Encoding, keep, kl_error, table
 from pipeline.params import parse
 from pipeline.statistics import paired_difference
 
-Capture = pytest.CaptureFixture[str]
 DUMP = "data/cache/big-logits"
+FOREIGN = ("--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
 
 
 def out(run: Run, capsys: Capture, folder: Path, *arguments: str) -> str:
@@ -35,16 +35,6 @@ def out(run: Run, capsys: Capture, folder: Path, *arguments: str) -> str:
     printed = capsys.readouterr()
     assert code == 0, printed.err
     return printed.out
-
-
-def refused(run: Run, capsys: Capture, folder: Path, *arguments: str) -> str:
-    """The one line of a command that refuses."""
-    capsys.readouterr()
-    assert run(folder, *arguments) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: ")
-    assert printed.count("\n") == 1
-    return printed
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -134,7 +124,7 @@ def test_nothing_is_written_over_something(run: Run, capsys: Capture, copy_of: P
     for command in (
         ("verify", DUMP, "--repair", "data/students"),
         ("convert", DUMP, "data/students"),
-        ("create", "data/students", "--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits"),
+        ("create", "data/students", *FOREIGN),
     ):
         if command[0] == "verify":
             flip(copy_of / DUMP / "card.md", 1)
@@ -185,7 +175,7 @@ def test_convert_refuses_what_a_format_cannot_hold(run: Run, capsys: Capture, co
     outputs = np.zeros((200, 10))
     outputs[137, 2] = 1e6
     np.save(copy_of / "x.npy", outputs)
-    create = ("--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
+    create = FOREIGN
     out(run, capsys, copy_of, "cache", "create", "c", *create, "--dtype", "float32")
     message = refused(run, capsys, copy_of, "cache", "convert", "c", "d", "--dtype", "float16")
     assert "sample 137" in message
@@ -271,7 +261,7 @@ def test_foreign_outputs_that_do_not_fit_are_refused(
     run: Run, capsys: Capture, copy_of: Path, outputs: Any, message: str
 ) -> None:
     np.save(copy_of / "x.npy", outputs, allow_pickle=True)
-    create = ("cache", "create", "new", "--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
+    create = ("cache", "create", "new", *FOREIGN)
     assert message in refused(run, capsys, copy_of, *create)
     assert not (copy_of / "new").exists()
 
@@ -425,12 +415,7 @@ def test_create_never_mixes_two_files(
 def test_diff_of_caches_with_other_arrays(run: Run, capsys: Capture, copy_of: Path) -> None:
     np.save(copy_of / "x.npy", np.random.default_rng(0).normal(size=(200, 10)))
     create = (
-        "--from",
-        "x.npy",
-        "--teacher",
-        "t",
-        "--data",
-        "data/prepared/digits",
+        *FOREIGN,
         "--top-k",
         "3",
         "--temperature",
@@ -523,12 +508,7 @@ def test_temperatures_and_top_k_that_mean_nothing_are_refused(run: Run, capsys: 
         "cache",
         "create",
         "c",
-        "--from",
-        "x.npy",
-        "--teacher",
-        "t",
-        "--data",
-        "data/prepared/digits",
+        *FOREIGN,
         "--top-k",
         "3",
     )
