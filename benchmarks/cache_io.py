@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.cache import Cache, Format
+from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.writer import BlockFiles, write_blocks, write_cache
+from pipeline.cache.writer import write_cache
 from pipeline.files import remove
 
 IDS = 128  # a batch of a student

@@ -83,6 +83,12 @@ def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> No
         raise
 
 
+def flush(path: Path) -> None:
+    """Wait until the disk has a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock on a file; the kernel frees it however the process ends.

@@ -35,7 +35,7 @@ READING = (
     "pipeline.cached",
     "pipeline.dumps.field",
 )
-WRITING = (*FORMAT, "pipeline.cache.writer")
+WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer")
 VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (

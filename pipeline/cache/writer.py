@@ -1,38 +1,31 @@
 """Write a cache block by block; publish it whole, or not at all.
 
-Unfinished work lies in a folder of its own, one raw file a block, whatever the format: a file
-that a killed process left is either whole (it was renamed into place) or ignored. A later run
-of the same dump goes on from the blocks that are there.
+Unfinished work lies in a folder of its own (`block_files`). A later run of the same dump goes on
+from the blocks that are there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import __version__
 from pipeline.cache import paths
+from pipeline.cache.block_files import BlockFiles, Compute, write_blocks
 from pipeline.cache.blocks import Block, StorePlan
-from pipeline.cache.codecs import Format, decode, encode
-from pipeline.cache.crc import as_bytes, crc32c
+from pipeline.cache.codecs import Format
 from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
-from pipeline.cache.dtypes import stored
 from pipeline.cache.manifest import FORMAT_VERSION, Manifest, sealed
 from pipeline.cache.stores import store_of
-from pipeline.errors import InputError
-from pipeline.files import digest_of, locked, publish, recover, remove, write_bytes
+from pipeline.files import digest_of, flush, locked, publish, recover, remove, write_bytes
 from pipeline.progress import track
 from pipeline.provenance import code_digest
-
-Compute = Callable[[Block], Mapping[str, NDArray[Any]]]
 
 
 def write_cache(
@@ -49,19 +42,43 @@ def write_cache(
     """Compute every block that is not there yet, then seal the store and put it in its place.
 
     Args:
-        target: the cache's folder; an old one is replaced when the new one is complete.
-        work: a folder for unfinished work, on the same file system, kept until then.
-        plan: arrays and blocks.
         compute: a block's values, (rows, ...) by array, in the plan's dtypes.
-        store: "zarr" or "hdf5".
-        description: the manifest's entries `field`, `teacher`, `dataset`, `views`, `batch`.
-        device: the kind that computes; blocks of another kind differ in their last bits and are
-            not taken up.
         accept: sees the sealed manifest before anything is published, and may refuse it.
+        target, work, plan, store, description, device: see `writing`.
 
     Raises:
         InputError: another process writes the same cache, or `compute` refuses a value.
         OSError: the disk is full or not writable; finished blocks stay in `work`.
+    """
+    with writing(target, work, plan, store=store, description=description, device=device) as unfinished:
+        pending = unfinished.pending()
+        write_blocks(unfinished.blocks, track(pending, f"dump {target.name}", len(pending)), compute)
+        return unfinished.publish(accept)
+
+
+@contextmanager
+def writing(
+    target: Path,
+    work: Path,
+    plan: StorePlan,
+    *,
+    store: Format,
+    description: Mapping[str, Any],
+    device: str = "cpu",
+) -> Iterator[Unfinished]:
+    """Hold a cache's lock while it is written.
+
+    Args:
+        target: the cache's folder; an old one is replaced when the new one is complete.
+        work: a folder for unfinished work, on the same file system, kept until then.
+        plan: arrays and blocks.
+        store: "zarr" or "hdf5".
+        description: the manifest's entries `field`, `teacher`, `dataset`, `views`, `batch`.
+        device: the kind that computes; blocks of another kind differ in their last bits and are
+            not taken up.
+
+    Raises:
+        InputError: another process writes the same cache.
     """
     with locked(work.with_suffix(".lock")):
         recover(work / "sealed", target)
@@ -69,13 +86,40 @@ def write_cache(
         for stale in work.glob("blocks-*"):
             if stale != blocks.folder:
                 remove(stale)
-        pending = [block for block in plan.blocks() if not blocks.has(block)]
-        write_blocks(blocks, track(pending, f"dump {target.name}", len(pending)), compute)
-        manifest = _seal(work / "sealed", blocks, plan, store, description)
+        yield Unfinished(target, work, blocks, description)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A cache that is being written.
+
+    Attributes:
+        target: its folder, once it is published.
+        work: its unfinished work.
+        blocks: those that are finished.
+        description: the manifest's entries that say what it is.
+    """
+
+    target: Path
+    work: Path
+    blocks: BlockFiles
+    description: Mapping[str, Any]
+
+    def pending(self) -> list[Block]:
+        """The blocks that are not there yet, in order."""
+        return self.blocks.missing()
+
+    def beside(self, plan: StorePlan) -> BlockFiles:
+        """Room for rows that the blocks are made from, kept as long as they are."""
+        return BlockFiles(self.blocks.folder / "rows", plan, "zarr")
+
+    def publish(self, accept: Callable[[Manifest], None] = lambda _: None) -> Manifest:
+        """Seal the store, all of whose blocks are there, and put it in its place."""
+        manifest = _seal(self.work / "sealed", self.blocks, self.description)
         accept(manifest)
-        publish(work / "sealed", target)
-        remove(work)
-    return manifest
+        publish(self.work / "sealed", self.target)
+        remove(self.work)
+        return manifest
 
 
 def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
@@ -88,76 +132,8 @@ def _plain(description: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in description.items()}
 
 
-@dataclass(frozen=True)
-class BlockFiles:
-    """The finished blocks of an unfinished dump: one file each, its bytes and their CRC-32C."""
-
-    folder: Path
-    plan: StorePlan
-    store: Format
-
-    def path(self, name: str, block: Block) -> Path:
-        return self.folder / f"{name}-{block.name}.raw"
-
-    def has(self, block: Block) -> bool:
-        """Whether an earlier run has left all of a block, whole."""
-        return all(self.path(name, block).exists() and self._is_sound(name, block) for name in self.plan.arrays)
-
-    def _is_sound(self, name: str, block: Block) -> bool:
-        try:
-            self.read(name, block)
-        except (InputError, ValueError):
-            return False
-        return True
-
-    def write(self, name: str, block: Block, values: NDArray[Any]) -> None:
-        """Write a block, whole or not at all."""
-        array = self.plan.arrays[name]
-        expected = (block.stop - block.start, *array.row_shape)
-        if values.shape != expected or values.dtype != stored(array.dtype):
-            raise ValueError(f"array {name!r}: {values.dtype} {values.shape} for {array.dtype} {expected}")
-        rows = values.astype(stored(array.dtype), copy=False)
-        payload = encode(rows, chunk_rows=self.plan.chunk_rows, codec=array.codec, store=self.store)
-        # Not flushed here: waiting for the disk at every block is most of the time. What a power cut
-        # spoils is seen by its CRC when the dump goes on, and made again.
-        write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False)
-
-    def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
-        """A block's rows (n, ...), and the CRC-32C of its bytes.
-
-        Raises:
-            InputError: the file has changed since it was written; it is deleted, to be made again.
-        """
-        array, path = self.plan.arrays[name], self.path(name, block)
-        data = np.fromfile(path, np.uint8)
-        payload, crc = data[: -paths.CRC_BYTES], crc32c(data[: -paths.CRC_BYTES])
-        if data[-paths.CRC_BYTES :].tobytes() != as_bytes(crc):
-            path.unlink()
-            raise InputError(str(path), expected="a block as it was written", found="other bytes", fix="run it again")
-        rows = decode(
-            payload,
-            dtype=array.dtype,
-            row_shape=array.row_shape,
-            chunk_rows=self.plan.chunk_rows,
-            codec=array.codec,
-            store=self.store,
-        )
-        return rows[: block.stop - block.start], crc
-
-
-def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: Compute) -> None:
-    """Compute and write blocks; the disk takes one in while the next is computed."""
-    with ThreadPoolExecutor(1) as flusher:
-        flushed = []
-        for block in pending:
-            for name, values in compute(block).items():
-                blocks.write(name, block, values)
-                flushed.append(flusher.submit(_flush, blocks.path(name, block)))
-        for each in flushed:
-            each.result()  # raises what the disk had to say
-
-
-def _seal(folder: Path, blocks: BlockFiles, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> Manifest:
+def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
+    plan, store = blocks.plan, blocks.store
     remove(folder)
     folder.mkdir(parents=True)
     plain = _plain(description)
@@ -168,7 +144,7 @@ def _seal(folder: Path, blocks: BlockFiles, plan: StorePlan, store: Format, desc
     block_digests = sha256_of_ranges(folder, ranges)
     names = paths.metadata(store, plan.arrays) | {file for file, _ in places.values()}
     for name in names:
-        _flush(folder / name)
+        flush(folder / name)
     digests = sha256_of_files(folder, names, f"seal {folder.parent.name}")
 
     def block_info(key: tuple[str, Block]) -> dict[str, Any]:
@@ -204,11 +180,6 @@ def _seal(folder: Path, blocks: BlockFiles, plan: StorePlan, store: Format, desc
 
 def _payload_bytes(blocks: BlockFiles, name: str, block: Block) -> int:
     return blocks.path(name, block).stat().st_size - paths.CRC_BYTES
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _values_digest(blocks: BlockFiles, plan: StorePlan) -> tuple[str, dict[tuple[str, Block], int]]:

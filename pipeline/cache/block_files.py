@@ -1,0 +1,95 @@
+"""The finished blocks of an unfinished store: one raw file each, whatever the format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import paths
+from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.codecs import Format, decode, encode
+from pipeline.cache.crc import as_bytes, crc32c
+from pipeline.cache.dtypes import stored
+from pipeline.errors import InputError
+from pipeline.files import flush, write_bytes
+
+Compute = Callable[[Block], Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class BlockFiles:
+    """One file a block and array: its bytes, then their CRC-32C. Whole, or not there."""
+
+    folder: Path
+    plan: StorePlan
+    store: Format
+
+    def path(self, name: str, block: Block) -> Path:
+        return self.folder / f"{name}-{block.name}.raw"
+
+    def has(self, block: Block) -> bool:
+        """Whether an earlier run has left all of a block, whole."""
+        return all(self.path(name, block).exists() and self._is_sound(name, block) for name in self.plan.arrays)
+
+    def missing(self) -> list[Block]:
+        """The plan's blocks that are not there, in order."""
+        return [block for block in self.plan.blocks() if not self.has(block)]
+
+    def _is_sound(self, name: str, block: Block) -> bool:
+        try:
+            self.read(name, block)
+        except (InputError, ValueError):
+            return False
+        return True
+
+    def write(self, name: str, block: Block, values: NDArray[Any]) -> None:
+        """Write a block, whole or not at all."""
+        array = self.plan.arrays[name]
+        expected = (block.stop - block.start, *array.row_shape)
+        if values.shape != expected or values.dtype != stored(array.dtype):
+            raise ValueError(f"array {name!r}: {values.dtype} {values.shape} for {array.dtype} {expected}")
+        rows = values.astype(stored(array.dtype), copy=False)
+        payload = encode(rows, chunk_rows=self.plan.chunk_rows, codec=array.codec, store=self.store)
+        # Not flushed here: waiting for the disk at every block is most of the time. What a power cut
+        # spoils is seen by its CRC when the dump goes on, and made again.
+        write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False)
+
+    def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
+        """A block's rows (n, ...), and the CRC-32C of its bytes.
+
+        Raises:
+            InputError: the file has changed since it was written; it is deleted, to be made again.
+        """
+        array, path = self.plan.arrays[name], self.path(name, block)
+        data = np.fromfile(path, np.uint8)
+        payload, crc = data[: -paths.CRC_BYTES], crc32c(data[: -paths.CRC_BYTES])
+        if data[-paths.CRC_BYTES :].tobytes() != as_bytes(crc):
+            path.unlink()
+            raise InputError(str(path), expected="a block as it was written", found="other bytes", fix="run it again")
+        rows = decode(
+            payload,
+            dtype=array.dtype,
+            row_shape=array.row_shape,
+            chunk_rows=self.plan.chunk_rows,
+            codec=array.codec,
+            store=self.store,
+        )
+        return rows[: block.stop - block.start], crc
+
+
+def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: Compute) -> None:
+    """Compute and write blocks; the disk takes one in while the next is computed."""
+    with ThreadPoolExecutor(1) as flusher:
+        flushed = []
+        for block in pending:
+            for name, values in compute(block).items():
+                blocks.write(name, block, values)
+                flushed.append(flusher.submit(flush, blocks.path(name, block)))
+        for each in flushed:
+            each.result()  # raises what the disk had to say
