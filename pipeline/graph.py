@@ -165,6 +165,7 @@ class _Compiler:
             modules=_modules(
                 FIELDS.module(params.field),
                 "pipeline.dumps.field",
+                "pipeline.dumps.one_pass",
                 "pipeline.dumps.run",
                 "pipeline.teacher",
                 "stages.dump",

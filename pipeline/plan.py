@@ -8,14 +8,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from pipeline.cache import paths
-from pipeline.cache.blocks import Block, StorePlan, plan_store
+from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, encode, is_padded
-from pipeline.dumps.field import Field
+from pipeline.dumps.field import BatchField, Field, RowField
+from pipeline.dumps.one_pass import computing
+from pipeline.dumps.run import store_plan
 from pipeline.files import sha256_of, write_bytes
+from pipeline.teacher import Answers, Samples
+
+T = TypeVar("T")
 
 BATCHES = 3  # measured, after one that warms up
 PROBE_BYTES = 16 << 20  # written and read back, to know the disk
@@ -56,32 +62,33 @@ class Disk:
     read: float
 
 
-def predict(field: Field, *, views: int, batch: int, store: Format, epochs: int, disk: Disk) -> Prediction:
+def predict(teacher: Answers, field: Field, seen: Samples, *, store: Format, epochs: int, disk: Disk) -> Prediction:
     """Measure a few batches and scale them to the whole dump.
 
     Args:
-        field: ready to be computed; the teacher's weights may be any.
-        views: of each sample.
-        batch: rows a forward pass.
+        teacher: of the right architecture; its weights may be any.
+        field: ready to be computed.
+        seen: what the dump is of.
         store: "zarr" or "hdf5".
         epochs: of the students that would ask a live teacher.
         disk: as `measure_disk` found it.
     """
-    plan = plan_store(field.arrays, views=views, rows=field.rows, batch=batch)
-    forward, shares = _measure(field, plan, batch, store)
+    plan = store_plan(field, seen)
+    forward, derived, shares = _measure(teacher, field, seen, store)
     blocks = len(list(plan.blocks()))
     stored = sum(
         math.ceil(shares[name] * _padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
         for name in plan.arrays
     )
     files = len(paths.metadata(store, plan.arrays)) + (blocks * len(plan.arrays) if store == "zarr" else 1)
-    once = forward * field.rows
+    once = forward * seen.rows
+    passes = seen.views.count if isinstance(field, RowField) else 1
     return Prediction(
         bytes=stored,
         files=files,
         forward_seconds=once,
-        dump_seconds=once * views + stored * disk.write,
-        live_seconds=once * epochs,
+        dump_seconds=once * passes + derived * plan.views * plan.rows + stored * disk.write,
+        live_seconds=(once + derived * plan.rows) * epochs,
         read_seconds=stored * disk.read,
     )
 
@@ -92,18 +99,26 @@ def _padded_rows(plan: StorePlan, store: Format, name: str) -> int:
     return len(list(plan.blocks())) * plan.chunk_rows
 
 
-def _measure(field: Field, plan: StorePlan, batch: int, store: Format) -> tuple[float, dict[str, float]]:
-    """Seconds a row, and stored bytes a row of each array."""
-    rows = min(batch, field.rows)
-    field.compute(Block(0, 0, 0, rows))
-    rows = min(BATCHES * batch, field.rows)
-    seconds = _timed(lambda: field.compute(Block(0, 0, 0, rows)))
-    values = field.compute(Block(0, 0, 0, rows))
+def _measure(teacher: Answers, field: Field, seen: Samples, store: Format) -> tuple[float, float, dict[str, float]]:
+    """Seconds a sample of the pass, seconds a batch of what is made from it, and stored bytes a row of each array."""
+    rows = field if isinstance(field, RowField) else field.of
+    compute = computing(teacher, seen, rows)
+    compute(Block(0, 0, 0, min(seen.batch, seen.rows)))
+    few = Block(0, 0, 0, min(BATCHES * seen.batch, seen.rows))
+    seconds, values = _timed(lambda: compute(few))
+    forward, derived, count = seconds / few.stop, 0.0, few.stop
+    if isinstance(field, BatchField):
+        (samples,) = values.values()
+        batches = field.computed(lambda ids: samples[ids % len(samples)])
+        count = min(BATCHES, field.batches)
+        batches(Block(0, 0, 0, 1))
+        seconds, values = _timed(lambda: batches(Block(0, 0, 0, count)))
+        derived = seconds / count
     shares = {
-        name: len(encode(values[name], chunk_rows=rows, codec=array.codec, store=store)) / rows
-        for name, array in plan.arrays.items()
+        name: len(encode(values[name], chunk_rows=count, codec=array.codec, store=store)) / count
+        for name, array in field.arrays.items()
     }
-    return seconds / rows, shares
+    return forward, derived, shares
 
 
 def measure_disk(folder: Path) -> Disk:
@@ -111,12 +126,13 @@ def measure_disk(folder: Path) -> Disk:
     data = np.random.default_rng(0).bytes(PROBE_BYTES)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as place:
         probe = Path(place) / "probe"
-        write = _timed(lambda: write_bytes(probe, data)) + _timed(lambda: sha256_of(probe))
-        read = _timed(probe.read_bytes)
+        write = _timed(lambda: write_bytes(probe, data))[0] + _timed(lambda: sha256_of(probe))[0]
+        read = _timed(probe.read_bytes)[0]
     return Disk(write / PROBE_BYTES, read / PROBE_BYTES)
 
 
-def _timed(run: Callable[[], object]) -> float:
+def _timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and the result."""
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    made = run()
+    return time.perf_counter() - start, made

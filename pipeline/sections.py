@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -24,7 +23,7 @@ from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.manifest import Digest
 from pipeline.datasets import SOURCES
 from pipeline.datasets.split import Amount, First, Folds
-from pipeline.dumps import FIELDS
+from pipeline.dumps import FIELDS, check_options
 from pipeline.errors import InputError
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
@@ -214,9 +213,7 @@ def _lr_schedule(value: Any) -> NamedParams:
 
 def _dump(value: Any) -> DumpParams:
     made = _parse(FIELDS, "field", DumpParams, value)
-    check = getattr(sys.modules[FIELDS.function(made.field).__module__], "check", None)
-    if check is not None:
-        check(**made.options)  # raises what options forbid together
+    check_options(made.field, made.options)
     return made
 
 

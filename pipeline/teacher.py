@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -52,6 +52,22 @@ class Ensemble(nn.Module):
         stacked = torch.stack([functional.log_softmax(answer, dim=1) for answer in answers])
         return stacked.logsumexp(0) - float(np.log(len(answers)))
 
+    def tapped(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and activations of a single network; see `Network.tapped`.
+
+        Raises:
+            InputError: there are several, or it has no such tap.
+        """
+        if len(self.members) > 1:
+            raise InputError(
+                f"tap {next(iter(names))!r}",
+                expected="one network",
+                found=f"an ensemble of {len(self.members)}",
+                fix="name one of its members",
+            )
+        only: Network = self.members[0]  # type: ignore[assignment]
+        return only.tapped(images, names)
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -81,8 +97,29 @@ class Samples:
             yield torch.cat([rows, padding]) if len(padding) else rows, real
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of consecutive samples in one view.
+
+    Attributes:
+        view: which augmentation of them.
+        start, stop: their ids, [start, stop).
+        values: by what was asked for, (stop - start, ...) on the device.
+    """
+
+    view: int
+    start: int
+    stop: int
+    values: Mapping[str, Tensor]
+
+    def numpy(self, read: str) -> NDArray[np.float32]:
+        """The values of one read (n, ...), as float32 in memory."""
+        values: NDArray[np.float32] = self.values[read].to(torch.float32).cpu().numpy()
+        return values
+
+
 class Answers(Protocol):
-    """What a dump asks of a teacher: a card, and logits for rows of samples."""
+    """What a dump asks of a teacher: a card, and what it says of rows of samples."""
 
     @property
     def card(self) -> Mapping[str, Any]: ...
@@ -90,7 +127,9 @@ class Answers(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def logits(self, samples: Samples, view: int, start: int, stop: int) -> NDArray[np.float32]: ...
+    def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]: ...
+
+    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]: ...
 
 
 @dataclass(frozen=True)
@@ -102,8 +141,18 @@ class Teacher:
     device: torch.device
 
     @torch.no_grad()
-    def logits(self, samples: Samples, view: int, start: int, stop: int) -> NDArray[np.float32]:
-        """Logits (stop - start, classes) of rows [start, stop) in one view, over the fixed partition.
+    def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of one sample's values of each read.
+
+        Raises:
+            InputError: the network has no such tap.
+        """
+        probe = torch.zeros((2, *self.card["shape"]), dtype=torch.uint8, device=self.device)
+        return {read: tuple(values.shape[1:]) for read, values in self._values(probe, tuple(reads)).items()}
+
+    @torch.no_grad()
+    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
+        """What the network says of rows [start, stop) in one view, a batch of the fixed partition at a time.
 
         The network only ever sees batches of exactly `samples.batch` rows that begin at a multiple
         of it, the last one padded: smaller batches differ in their last bits. So every run,
@@ -111,16 +160,24 @@ class Teacher:
 
         Args:
             samples: what the dump is of.
+            reads: "logits", "pixels" (as shown to the network), or taps.
             view: which augmentation of them.
             start, stop: multiples of the batch, except for `stop` at the end of the rows.
         """
-        self.network.eval()
-        answers: NDArray[np.float32] = np.empty((stop - start, len(self.card["classes"])), np.float32)
-        done = 0
+        wanted = tuple(reads)
         for rows, real in samples.batches(view, start, stop, self.device):
-            answers[done : done + real] = self.network(rows)[:real].to(torch.float32).cpu().numpy()
-            done += real
-        return answers
+            values = {read: answer[:real] for read, answer in self._values(rows, wanted).items()}
+            yield Answer(view, start, start + real, values)
+            start += real
+
+    def _values(self, images: Tensor, reads: tuple[str, ...]) -> dict[str, Tensor]:
+        self.network.eval()
+        values = {"pixels": images} if "pixels" in reads else {}
+        if asked := [read for read in reads if read != "pixels"]:
+            taps = [read for read in asked if read != "logits"]
+            logits, activations = self.network.tapped(images, taps) if taps else (self.network(images), {})
+            values |= {"logits": logits, **activations}
+        return {read: values[read] for read in reads}
 
 
 def train_teacher(

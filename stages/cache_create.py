@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ def create(
     from pipeline.datasets.record import load
     from pipeline.dumps.foreign import read_outputs
     from pipeline.dumps.logits import check
-    from pipeline.dumps.run import dump
+    from pipeline.dumps.run import Wanted, dump
     from pipeline.errors import InputError
     from pipeline.files import sha256_of
 
@@ -45,10 +45,10 @@ def create(
         raise InputError(f"--{error}") from None
     dataset = load(data, resident=False)
     foreign, samples = read_outputs(source, dataset, teacher, sha256)
-    wanted: dict[str, Any] = {"field": field, "options": options, "store": store, "batch": batch, "samples": samples}
     with cli.work_beside(to) as work:
         # Blocks of another file's outputs are never taken up.
-        made = dump(foreign, dataset, to, work / sha256_of(source)[:16], **wanted)
+        wanted = Wanted(to, work / sha256_of(source)[:16], field, options, store)
+        (made,) = dump(foreign, dataset, [wanted], batch=batch, samples=samples)
     typer.echo(f"{to}: {made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}, root {made.root[:12]}")
 
 

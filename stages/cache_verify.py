@@ -12,6 +12,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
+    from pipeline.cache.block_files import Compute
     from pipeline.cache.blocks import Block
     from pipeline.cache.manifest import Manifest
     from pipeline.cache.verify import Verified
@@ -68,15 +69,14 @@ def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, par
     from pipeline.cache.rewrite import repair
 
     cli.refuse_existing(target)
-    planned: list[Any] = []
+    known: list[Compute] = []
 
     def compute(block: Block) -> Mapping[str, Any]:
-        if not planned:  # a teacher is loaded only where rows are lost
-            from stages.dump import field_of_manifest
+        if not known:  # a teacher is loaded only where rows are lost
+            from stages.dump import compute_of_manifest
 
-            planned.append(field_of_manifest(cli.open_study(params), manifest, device))
-        values: Mapping[str, Any] = planned[0].compute(block)
-        return values
+            known.append(compute_of_manifest(cli.open_study(params), manifest, device))
+        return known[0](block)
 
     with cli.work_beside(target) as work:
         repair(folder, manifest, found, target=target, work=work, compute=compute)

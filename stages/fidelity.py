@@ -75,16 +75,18 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:
     import numpy as np
 
     from pipeline.cache.blocks import Block
-    from pipeline.dumps.run import plan_field
+    from pipeline.dumps.one_pass import computing
+    from pipeline.dumps.run import plan_field, seen_samples
     from pipeline.progress import track
-    from stages.dump import teacher_and_data, what
+    from stages.dump import teacher_and_data
 
     spec = study.dumps[dump]
     teacher, dataset = teacher_and_data(study, spec, device)
     options = {**spec.options, "dtype": "float32", "top_k": None, "temperature": None}
-    field = plan_field(teacher, dataset, dump, **{**what(study, spec), "options": options})
+    seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    compute = computing(teacher, seen, plan_field(teacher, seen, spec.field, options))
     views = track(range(study.views.count), f"logits of {spec.of}", study.views.count)
-    return np.stack([field.compute(Block(view, 0, 0, field.rows))["logits"] for view in views]), spec.of
+    return np.stack([compute(Block(view, 0, 0, seen.rows))["logits"] for view in views]), spec.of
 
 
 def _accuracies(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> list[float]:

@@ -67,22 +67,20 @@ def _predict(
     """The prediction, and how many students of this study read the dump."""
     from pipeline.cache import Format
     from pipeline.device import resolve
-    from pipeline.dumps.run import plan_field
     from pipeline.plan import predict
     from stages.data import prepared
-    from stages.dump import what
+    from stages.dump import planned
     from stages.run import regime
 
     if spec.dataset not in datasets:
         datasets[str(spec.dataset)] = prepared(study, str(spec.dataset))
     dataset = datasets[str(spec.dataset)]
-    field = plan_field(_untrained(study, spec.of, dataset, resolve(device)), dataset, name, **what(study, spec))
+    teacher = _untrained(study, spec.of, dataset, resolve(device))
+    field, seen = planned(spec, study, teacher, dataset)
     readers = [s for s in study.students.values() if name in {term.reads for term in s.losses.values()}]
     epochs = [regime(s).epochs_for(dataset.bounds[0]) for s in readers for _ in range(s.seeds)]
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
-    made = predict(
-        field, views=study.views.count, batch=spec.batch, store=cast("Format", spec.format), epochs=mean, disk=disk
-    )
+    made = predict(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
     return made, len(epochs)
 
 

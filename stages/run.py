@@ -11,9 +11,10 @@ from typing import Any
 
 from pipeline import cache
 from pipeline.cache import Cache
+from pipeline.cache.manifest import ANYTHING
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import planned_arrays
+from pipeline.dumps import derived_parameters, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
 from pipeline.layout import Layout
@@ -138,16 +139,17 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     """
     spec, layout = study.dumps[dump], Layout(Path())
     source = study.teachers.get(spec.of) or study.students[spec.of]
+    samples = dataset.bounds[0] if spec.samples == "train" else len(dataset)
     expect = {
         "field.name": spec.field,
-        "field.parameters": decisive(spec.options),
+        "field.parameters": {**decisive(spec.options), **dict.fromkeys(derived_parameters(spec.field), ANYTHING)},
         "teacher.name": spec.of,
         "teacher.architecture": architecture(source),
         "dataset.fingerprint": dataset.fingerprint,
         "dataset.classes": list(dataset.classes),
         "teacher.seed": spec.of_seed if spec.of in study.students else None,
         "views": study.views.views().parameters,
-        "rows": dataset.bounds[0] if spec.samples == "train" else len(dataset),
+        "rows": planned_rows(spec.field, spec.options, samples),
         "batch": spec.batch,
         "store": spec.format,
     }
@@ -161,5 +163,6 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
         expect["teacher.weights_sha256"] = source.external
         fix = f"make it with `teachercache cache create {layout.cache(dump)}`"
     opened = cache.open(layout.cache(dump), expect, fix=fix)
-    opened.refuse_other_arrays(planned_arrays(spec.field, decisive(spec.options), len(dataset.classes)))
+    parameters = opened.manifest.field.parameters
+    opened.refuse_other_arrays(planned_arrays(spec.field, parameters, len(dataset.classes)))
     return opened

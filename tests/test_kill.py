@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,15 +19,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import STUDY, Run, copied, write_study
-from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.cache import blocks
 from pipeline.datasets.record import Dataset, ImagesFile
-from pipeline.dumps.run import dump
+from pipeline.dumps.run import Wanted, dump
 from pipeline.models.build import build
 from pipeline.provenance import code_digest
-from pipeline.teacher import Answers, Ensemble, Samples, Teacher
+from pipeline.teacher import Answer, Answers, Ensemble, Samples, Teacher
 from pipeline.views.view import Views
 
 Store = Literal["zarr", "hdf5"]
@@ -84,10 +83,8 @@ class Scene:
         return self.folder / "work"
 
     def run(self, dtype: str = "float32") -> None:
-        dump(
-            self.teacher, self.dataset, self.target, self.work, field="logits", options={"dtype": dtype},
-            store=self.store, batch=BATCH, views=FLIPPED,
-        )  # fmt: skip
+        wanted = Wanted(self.target, self.work, "logits", {"dtype": dtype}, self.store)
+        dump(self.teacher, self.dataset, [wanted], batch=BATCH, views=FLIPPED)
 
     def fork(self, before: Callable[[], None] = lambda: None) -> int:
         """A child that runs the dump; its process id."""
@@ -233,9 +230,13 @@ class CheapTeacher:
     card: Mapping[str, Any]
     device: torch.device
 
-    def logits(self, samples: Samples, view: int, start: int, stop: int) -> NDArray[np.float32]:
+    def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(reads, (CLASSES,))
+
+    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
         pixels = samples.images[start:stop].reshape(stop - start, -1)
-        return np.add.outer(pixels[:, 0].astype(np.float32), np.arange(CLASSES, dtype=np.float32))
+        logits = np.add.outer(pixels[:, 0].astype(np.float32), np.arange(CLASSES, dtype=np.float32))
+        yield Answer(view, start, stop, dict.fromkeys(reads, torch.from_numpy(logits)))
 
 
 def peak() -> int:
@@ -259,9 +260,7 @@ def memory(folder: Path, store: Store) -> dict[str, int]:
     order = np.arange(rows)
     dataset = Dataset(images, order % CLASSES, (rows, rows), tuple(map(str, range(CLASSES))), order, "large")
     teacher: Answers = CheapTeacher(card_for(dataset), torch.device("cpu"))
-    dump(
-        teacher, dataset, folder / "dump", folder / "work", field="logits", options={"dtype": "float16"}, store=store,
-    )  # fmt: skip
+    dump(teacher, dataset, [Wanted(folder / "dump", folder / "work", "logits", {"dtype": "float16"}, store)])
     grown = peak() - base
     written = sum(path.stat().st_size for path in (folder / "dump").rglob("*") if path.is_file())
     shutil.rmtree(folder / "dump")

@@ -19,7 +19,7 @@ from pipeline.cached import CachedRows, CachedSamples
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import dump
+from pipeline.dumps.run import Wanted, dump
 from pipeline.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
@@ -34,6 +34,10 @@ CPU = torch.device("cpu")
 BATCH = 256
 
 
+def logits_of(teacher: Teacher, samples: Samples, view: int, start: int, stop: int) -> Tensor:
+    return torch.cat([answer.values["logits"] for answer in teacher.answers(samples, ["logits"], view, start, stop)])
+
+
 class LiveTeacher:
     """Runs the teacher inside the training loop, over the fixed partition, on the pixels that the student sees."""
 
@@ -44,7 +48,7 @@ class LiveTeacher:
         wanted = torch.empty(len(ids), 10)
         for view, block in torch.unique(torch.stack([views, ids // BATCH]), dim=1).T.tolist():
             start, stop = block * BATCH, min((block + 1) * BATCH, self.samples.rows)
-            logits = torch.from_numpy(self.teacher.logits(self.samples, view, start, stop))
+            logits = logits_of(self.teacher, self.samples, view, start, stop)
             self.forwards += 1
             mine = (ids // BATCH == block) & (views == view)
             wanted[mine] = logits[ids[mine] - start]
@@ -70,10 +74,8 @@ def teacher(dataset: Dataset) -> Teacher:
 def made(
     teacher: Teacher, dataset: Dataset, folder: Path, dtype: str, store: Literal["zarr", "hdf5"], views: Views = PLAIN
 ) -> cache.Cache:
-    dump(
-        teacher, dataset, folder / "dump", folder / "work", field="logits", options={"dtype": dtype}, store=store,
-        batch=BATCH, views=views,
-    )  # fmt: skip
+    wanted = Wanted(folder / "dump", folder / "work", "logits", {"dtype": dtype}, store)
+    dump(teacher, dataset, [wanted], batch=BATCH, views=views)
     return cache.open(folder / "dump")
 
 
@@ -191,7 +193,7 @@ def test_an_fp16_cache_is_off_by_its_rounding_alone(
 ) -> None:
     opened = made(teacher, dataset, tmp_path, "float16", "zarr")
     images = dataset.images[dataset.rows("train")]
-    exact = teacher.logits(Samples(images, len(images), BATCH), 0, 0, len(images))
+    exact = logits_of(teacher, Samples(images, len(images), BATCH), 0, 0, len(images)).numpy()
     assert opened.load().dtype == np.float16
     assert np.all(np.abs(opened.load()[0] - exact) <= np.abs(exact) * 2.0**-11 + 2.0**-25)
     from_live, _ = losses(dataset, LiveTeacher(teacher, images), monkeypatch)
@@ -204,9 +206,9 @@ def test_an_fp16_cache_is_off_by_its_rounding_alone(
 def test_the_partition_is_fixed_whatever_is_asked_for(dataset: Dataset, teacher: Teacher) -> None:
     images = dataset.images[:1000]
     samples = Samples(images, 1000, BATCH)
-    whole = teacher.logits(samples, 0, 0, 1000)
-    parts = [teacher.logits(samples, 0, start, min(start + BATCH, 1000)) for start in range(0, 1000, BATCH)]
-    assert whole.tobytes() == np.concatenate(parts).tobytes()
+    whole = logits_of(teacher, samples, 0, 0, 1000)
+    parts = [logits_of(teacher, samples, 0, start, min(start + BATCH, 1000)) for start in range(0, 1000, BATCH)]
+    assert torch.equal(whole, torch.cat(parts))
 
 
 def test_an_ensemble_averages_logits_or_probabilities(dataset: Dataset) -> None:

@@ -82,6 +82,13 @@ class BlockFiles:
         )
         return rows[: block.stop - block.start], crc
 
+    def mapped(self, name: str, block: Block) -> NDArray[Any]:
+        """A finished block's rows (n, ...) where they lie; only of arrays that are not compressed."""
+        array = self.plan.arrays[name]
+        assert array.codec == "none"
+        shape = (block.stop - block.start, *array.row_shape)
+        return np.memmap(self.path(name, block), stored(array.dtype), "r", shape=shape)
+
 
 def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: Compute) -> None:
     """Compute and write blocks; the disk takes one in while the next is computed."""

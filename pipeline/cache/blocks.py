@@ -17,11 +17,18 @@ MOST_FILES = 190  # of 200 an output may have; the rest are metadata
 
 
 @dataclass(frozen=True)
-class ArrayPlan:
+class ArrayForm:
+    """What a reader expects of an array: the shape of a row (None: any), its number format on disk."""
+
+    row_shape: tuple[int, ...] | None
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class ArrayPlan(ArrayForm):
     """One array to be written: the shape of a row, its number format on disk, its compression."""
 
     row_shape: tuple[int, ...]
-    dtype: DType
     codec: Codec = "none"
 
     @property

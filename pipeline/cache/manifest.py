@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline.cache import paths
-from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayPlan, Block, cut
+from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayForm, Block, cut
 from pipeline.cache.codecs import CODECS, Codec, Format, is_padded
 from pipeline.cache.dtypes import DType, stored
 from pipeline.errors import InputError
@@ -37,6 +37,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ArrayName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=1 << 48)]
+Axes = Literal["view, sample", "plan, batch"]  # what the first two axes of every array are
 
 
 def _finite_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -167,9 +168,9 @@ class ArrayInfo(_Part):
         """Bytes of the whole array, decoded."""
         return math.prod(self.shape) * stored(self.dtype).itemsize
 
-    def is_of(self, plan: ArrayPlan) -> bool:
-        """Whether rows and number format are the planned ones."""
-        return (self.row_shape, self.dtype) == (plan.row_shape, plan.dtype)
+    def is_of(self, form: ArrayForm) -> bool:
+        """Whether rows and number format are the expected ones."""
+        return form.row_shape in (None, self.row_shape) and self.dtype == form.dtype
 
     def cut(self) -> Iterator[Block]:
         """Its blocks, in the order of `blocks`."""
@@ -208,7 +209,7 @@ class Manifest(_Part):
     teacher: TeacherInfo
     dataset: DatasetInfo
     views: ViewsInfo
-    axes: Literal["view, sample", "plan, batch"]
+    axes: Axes
     rows: Size
     batch: PositiveInt
     arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000), _each(ArrayInfo)]
@@ -315,8 +316,13 @@ def _refuse_deep(value: Any) -> None:
     raise ValueError(f"values nested more than {DEEPEST} deep")
 
 
+ANYTHING = object()  # an expected value that every other one is equal to
+
+
 def differences(a: Any, b: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Dotted name and both values of every entry in which two plain values differ."""
+    if a is ANYTHING:
+        return
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in sorted(a.keys() | b.keys()):
             yield from differences(a.get(key), b.get(key), f"{place}.{key}" if place else key)

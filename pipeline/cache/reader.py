@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.cache import checked, damage
-from pipeline.cache.blocks import ArrayPlan
+from pipeline.cache.blocks import ArrayForm
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.folder import Folder, LocalFolder, folder_of, read_manifest
 from pipeline.cache.manifest import ArrayInfo, Manifest, differences
@@ -37,7 +37,7 @@ class Cache:
     fix: str = "dump it again"
     _arrays: dict[str, StoredArray] = field(default_factory=dict, repr=False)
 
-    def refuse_other_arrays(self, planned: Mapping[str, ArrayPlan]) -> None:
+    def refuse_other_arrays(self, planned: Mapping[str, ArrayForm]) -> None:
         """Raise InputError unless it holds just these arrays: what its field's parameters promise."""
         found = self.manifest.arrays
         if found.keys() != planned.keys() or not all(found[name].is_of(plan) for name, plan in planned.items()):

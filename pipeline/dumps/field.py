@@ -1,33 +1,72 @@
-"""What every field of a dump is: the arrays it will fill, and the values of one block."""
+"""What every field of a dump is: what it reads of a network, and the arrays that it makes of that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.block_files import Compute
+from pipeline.cache.blocks import ArrayPlan
+from pipeline.cache.manifest import Axes
+
+if TYPE_CHECKING:  # a student's process reads this module, and must not load a teacher's room
+    from pipeline.teacher import Answer
 
 EXTERNAL = {"name": "external"}  # the architecture of a network that only its owner knows
 
 
 @dataclass(frozen=True)
-class Field:
-    """A field of one teacher on one data set, ready to be computed.
+class RowField:
+    """A field with a row for each view of each sample.
 
     Attributes:
         arrays: by name, the shape of a row and the dtype on disk.
-        rows: their number (samples, or batches).
-        compute: the values of a block's rows, by array.
+        reads: what is asked of the network: "logits", "pixels" (as shown), or taps.
+        values: the arrays' rows for an answer's samples.
+        parameters: what the network itself decides, for the manifest.
     """
 
+    axes: ClassVar[Axes] = "view, sample"
+
     arrays: Mapping[str, ArrayPlan]
-    rows: int
-    compute: Callable[[Block], Mapping[str, NDArray[Any]]]
+    reads: tuple[str, ...]
+    values: Callable[[Answer], Mapping[str, NDArray[Any]]]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The rows (n, ...) of sample ids (n,).
+Gather = Callable[[NDArray[np.int64]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class BatchField:
+    """A field with a row for each batch of a plan.
+
+    Attributes:
+        arrays: by name, the shape of a row and the dtype on disk.
+        plans, batches: their numbers.
+        of: the rows that a batch is made from, in one array, in view 0.
+        computed: from those rows to the values of a block of batches.
+        parameters: what the network itself decides, for the manifest.
+    """
+
+    axes: ClassVar[Axes] = "plan, batch"
+
+    arrays: Mapping[str, ArrayPlan]
+    plans: int
+    batches: int
+    of: RowField
+    computed: Callable[[Gather], Compute]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+Field = RowField | BatchField
 
 
 def decisive(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A field's options that decide its values: compression does not."""
-    return {key: value for key, value in options.items() if key != "codec"}
+    """A field's options that decide its values, as a manifest states them: compression does not."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items() if key != "codec"}

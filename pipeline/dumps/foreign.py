@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
@@ -15,7 +16,7 @@ from pipeline.datasets.record import Dataset
 from pipeline.dumps.field import EXTERNAL
 from pipeline.errors import InputError
 from pipeline.files import sha256_of
-from pipeline.teacher import Samples
+from pipeline.teacher import Answer, Samples
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,15 @@ class ForeignTeacher:
     card: dict[str, Any]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def logits(self, samples: Samples, view: int, start: int, stop: int) -> NDArray[np.float32]:
+    def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Of logits: one number a class."""
+        return dict.fromkeys(reads, self.outputs.shape[1:])
+
+    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
         """Rows [start, stop) of the file."""
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused by the dump, with its sample
-            return np.asarray(self.outputs[start:stop], np.float32)
+            rows = torch.from_numpy(np.array(self.outputs[start:stop], np.float32))
+        yield Answer(view, start, stop, dict.fromkeys(reads, rows))
 
 
 def read_outputs(

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
-from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import numbers, rounded
-from pipeline.dumps.field import Field
+from pipeline.dumps.field import RowField
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
@@ -29,7 +29,7 @@ def logits(
     codec: Codec = "none",
     top_k: PositiveInt | None = None,
     temperature: PositiveFloat | None = None,
-) -> Field:
+) -> RowField:
     """Array `logits`, (views, samples, classes), rounded to `dtype`; or the k largest of each sample.
 
     With `top_k`: arrays `values` (views, samples, k), the largest logits in falling order,
@@ -38,8 +38,8 @@ def logits(
     temperature is normalised over k + 1 parts on both sides.
 
     Args:
-        teacher: answers over the fixed partition.
-        samples: what it answers for.
+        teacher: whose logits.
+        samples: that it answers for.
         dtype: on disk; float16 keeps a relative precision of 2^-11, bfloat16 of 2^-8 in float32's range.
         codec: compression; logits hardly gain (5 to 8 %).
         top_k: classes kept a sample; None keeps all.
@@ -50,25 +50,22 @@ def logits(
             NaN, infinite or beyond the dtype's range.
     """
     name, classes = teacher.card["name"], len(teacher.card["classes"])
-
-    def exact(block: Block) -> NDArray[np.float32]:
-        return teacher.logits(samples, block.view, block.start, block.stop)
-
     if top_k is None:
-
-        def compute(block: Block) -> dict[str, NDArray[Any]]:
-            return {"logits": kept(exact(block), dtype, block.start, name)}
-
-        return Field({"logits": ArrayPlan((classes,), dtype, codec)}, samples.rows, compute)
-
+        return RowField(
+            {"logits": ArrayPlan((classes,), dtype, codec)},
+            ("logits",),
+            lambda answer: {"logits": kept(answer.numpy("logits"), dtype, answer.start, name)},
+        )
     check(top_k=top_k, temperature=temperature)
     assert temperature is not None
     refuse_all_classes(top_k, classes, name)
-
-    def compute_largest(block: Block) -> dict[str, NDArray[Any]]:
-        return largest(exact(block), top_k, temperature, dtype=dtype, first=block.start, teacher=name)
-
-    return Field(largest_arrays(top_k, classes, dtype, codec), samples.rows, compute_largest)
+    return RowField(
+        largest_arrays(top_k, classes, dtype, codec),
+        ("logits",),
+        lambda answer: largest(
+            answer.numpy("logits"), top_k, temperature, dtype=dtype, first=answer.start, teacher=name
+        ),
+    )
 
 
 def check(*, top_k: int | None, temperature: float | None, **_: Any) -> None:

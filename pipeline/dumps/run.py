@@ -1,84 +1,133 @@
-"""Compute one field of a teacher on a data set, and publish it as a cache."""
+"""Compute fields of a network on a data set, and publish each as a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.cache.blocks import plan_store
+from pipeline.cache.block_files import BlockFiles, write_blocks
+from pipeline.cache.blocks import StorePlan, plan_store
 from pipeline.cache.codecs import Format
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
-from pipeline.cache.writer import write_cache
+from pipeline.cache.writer import Unfinished, writing
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
-from pipeline.dumps.field import Field, decisive
+from pipeline.dumps.field import BatchField, Field, RowField, decisive
+from pipeline.dumps.one_pass import gathering, one_pass
+from pipeline.progress import track
 from pipeline.teacher import Answers, Samples, refuse_other_images
 from pipeline.views.view import PLAIN, Views
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A cache to be made.
+
+    Attributes:
+        target: its folder.
+        work: unfinished work; a later run goes on from it.
+        field: a name of `FIELDS`.
+        options: that field's own parameters.
+        store: "zarr" or "hdf5".
+    """
+
+    target: Path
+    work: Path
+    field: str
+    options: Mapping[str, Any]
+    store: Format
 
 
 def dump(
     teacher: Answers,
     dataset: Dataset,
-    target: Path,
-    work: Path,
+    wanted: Sequence[Wanted],
     *,
-    field: str,
-    options: Mapping[str, Any],
-    store: Format,
     batch: int = 512,
     samples: Literal["train", "all"] = "train",
     views: Views = PLAIN,
-) -> Manifest:
-    """Compute one field of a teacher on a data set and publish it as a cache.
+) -> list[Manifest]:
+    """Compute fields of a teacher in one pass over a data set, and publish each as a cache.
+
+    A cache's bytes do not depend on the others that are made beside it.
 
     Args:
         teacher, dataset: of the same image shape and classes.
-        target: the cache's folder.
-        work: unfinished work; a later run goes on from it.
-        field: a name of `FIELDS`.
-        options: that field's own parameters.
-        store: "zarr" or "hdf5".
+        wanted: the caches, at least one.
         batch: rows a forward pass, fixed for all time by the manifest.
         samples: the training rows, or all rows of the data set.
         views: the augmentation that the teacher answers for.
 
     Raises:
-        InputError: teacher and data set do not fit, or a value that cannot be stored.
+        InputError: teacher and data set do not fit, or a value that cannot be stored: then
+            nothing is published.
     """
-    planned = plan_field(
-        teacher, dataset, target.name, field=field, options=options, batch=batch, samples=samples, views=views
-    )
-    plan = plan_store(planned.arrays, views=views.count, rows=planned.rows, batch=batch)
-    device = teacher.device.type
-    described = describe(teacher.card, dataset, field, options, batch=batch, views=views)
-    return write_cache(target, work, plan, planned.compute, store=store, description=described, device=device)
+    seen = seen_samples(dataset, batch=batch, samples=samples, views=views)
+    refuse_other_images(teacher.card, dataset, f"dump {wanted[0].target.name!r} of {teacher.card['name']!r}")
+    fields = [plan_field(teacher, seen, each.field, each.options) for each in wanted]
+    with ExitStack() as stack:
+        unfinished = []
+        for each, field in zip(wanted, fields, strict=True):
+            plan = store_plan(field, seen)
+            described = describe(teacher.card, dataset, each, field, seen)
+            opened = writing(
+                each.target, each.work, plan, store=each.store, description=described, device=teacher.device.type
+            )
+            unfinished.append(stack.enter_context(opened))
+        _compute(teacher, seen, list(zip(fields, unfinished, strict=True)))
+        return [each.publish() for each in unfinished]
 
 
-def plan_field(
-    teacher: Answers,
-    dataset: Dataset,
-    name: str,
-    *,
-    field: str,
-    options: Mapping[str, Any],
-    batch: int,
-    samples: Literal["train", "all"],
-    views: Views,
-) -> Field:
-    """A field that is ready to be computed; arguments as for `dump`."""
-    refuse_other_images(teacher.card, dataset, f"dump {name!r} of {teacher.card['name']!r}")
-    rows = dataset.bounds[0] if samples == "train" else len(dataset)
-    made: Field = FIELDS.function(field)(teacher, Samples(dataset.images, rows, batch, views), **options)
+def _compute(teacher: Answers, seen: Samples, wanted: Sequence[tuple[Field, Unfinished]]) -> None:
+    """Every block that is not there yet: rows in one pass, then the batches that are made from them."""
+    rows: list[tuple[RowField, BlockFiles]] = []
+    batches: list[tuple[BatchField, Unfinished, BlockFiles]] = []
+    for field, unfinished in wanted:
+        if isinstance(field, RowField):
+            rows.append((field, unfinished.blocks))
+        elif unfinished.pending():
+            beside = unfinished.beside(rows_plan(field, seen))
+            rows.append((field.of, beside))
+            batches.append((field, unfinished, beside))
+    title = "dump " + ", ".join(unfinished.target.name for _, unfinished in wanted)
+    one_pass(teacher, seen, rows, title)
+    for field, unfinished, beside in batches:
+        pending = unfinished.pending()
+        compute = field.computed(gathering(beside))
+        write_blocks(unfinished.blocks, track(pending, f"dump {unfinished.target.name}", len(pending)), compute)
+
+
+def seen_samples(dataset: Dataset, *, batch: int, samples: Literal["train", "all"], views: Views) -> Samples:
+    """What a teacher answers for; arguments as for `dump`."""
+    return Samples(dataset.images, dataset.bounds[0] if samples == "train" else len(dataset), batch, views)
+
+
+def plan_field(teacher: Answers, seen: Samples, field: str, options: Mapping[str, Any]) -> Field:
+    """A field that is ready to be computed."""
+    made: Field = FIELDS.function(field)(teacher, seen, **options)
     return made
 
 
-def describe(
-    card: Mapping[str, Any], dataset: Dataset, field: str, options: Mapping[str, Any], *, batch: int, views: Views
-) -> dict[str, Any]:
+def store_plan(field: Field, seen: Samples) -> StorePlan:
+    """How a field's arrays are cut into blocks."""
+    if isinstance(field, BatchField):
+        return plan_store(field.arrays, views=field.plans, rows=field.batches, batch=1)
+    return plan_store(field.arrays, views=seen.views.count, rows=seen.rows, batch=seen.batch)
+
+
+def rows_plan(field: BatchField, seen: Samples) -> StorePlan:
+    """How the rows that batches are made from are cut while they are kept."""
+    return plan_store(field.of.arrays, views=1, rows=seen.rows, batch=seen.batch)
+
+
+def describe(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: Field, seen: Samples) -> dict[str, Any]:
     """The manifest's entries that say what a cache is, of whom and of which data."""
     return {
-        "field": FieldInfo(name=field, parameters=decisive(options)),
+        "axes": field.axes,
+        "field": FieldInfo(name=wanted.field, parameters={**decisive(wanted.options), **field.parameters}),
         "teacher": TeacherInfo(
             name=card["name"],
             architecture=dict(card["model"]),
@@ -88,6 +137,6 @@ def describe(
             test_accuracy_per_class=card["test_accuracy_per_class"],
         ),
         "dataset": DatasetInfo.model_validate({key: dataset.card()[key] for key in DatasetInfo.model_fields}),
-        "views": ViewsInfo.model_validate(views.parameters),
-        "batch": batch,
+        "views": ViewsInfo.model_validate(seen.views.parameters),
+        "batch": seen.batch,
     }

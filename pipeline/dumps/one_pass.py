@@ -1,0 +1,146 @@
+"""Several fields of one network from a single forward pass over the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache.block_files import BlockFiles, Compute
+from pipeline.cache.blocks import Block
+from pipeline.cache.dtypes import stored
+from pipeline.dumps.field import BatchField, Field, Gather, RowField
+from pipeline.files import flush
+from pipeline.progress import track
+from pipeline.teacher import Answer, Answers, Samples
+
+
+class Sink:
+    """Gathers the rows of one field until a block is whole, and has it written.
+
+    Args:
+        field: what is made of each answer.
+        blocks: the field's finished blocks.
+        submit: runs a function in the background; the disk takes one block in while the next is computed.
+    """
+
+    def __init__(self, field: RowField, blocks: BlockFiles, submit: Callable[[Callable[[], None]], None]) -> None:
+        self.field, self.blocks, self.submit = field, blocks, submit
+        self.pending = {(block.view, block.index): block for block in blocks.missing()}
+        self.rows: dict[str, NDArray[Any]] = {}
+
+    def block_of(self, view: int, start: int) -> Block | None:
+        """The unfinished block that a row belongs to."""
+        return self.pending.get((view, start // self.blocks.plan.chunk_rows))
+
+    def take(self, answer: Answer) -> None:
+        """Keep an answer's rows, and write the block that they complete."""
+        block = self.block_of(answer.view, answer.start)
+        if block is None:
+            return
+        if answer.start == block.start:
+            arrays = self.blocks.plan.arrays.items()
+            count = block.stop - block.start
+            self.rows = {name: np.empty((count, *plan.row_shape), stored(plan.dtype)) for name, plan in arrays}
+        for name, values in self.field.values(answer).items():
+            self.rows[name][answer.start - block.start : answer.stop - block.start] = values
+        if answer.stop == block.stop:
+            rows = self.rows
+            self.submit(lambda: _write(self.blocks, block, rows))
+
+
+def _write(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]) -> None:
+    for name, values in rows.items():
+        blocks.write(name, block, values)
+        flush(blocks.path(name, block))
+
+
+def one_pass(teacher: Answers, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str) -> None:
+    """Compute every block of these fields that is not there yet, asking the network once for each batch.
+
+    Args:
+        teacher: answers over the fixed partition.
+        samples: what it answers for.
+        wanted: fields, each with its finished blocks.
+        title: of the progress bar.
+
+    Raises:
+        InputError: a field refuses a value; finished blocks stay.
+    """
+    with ThreadPoolExecutor(1) as background:
+        last: list[Future[None]] = []
+
+        def submit(write: Callable[[], None]) -> None:
+            while len(last) > 1:  # two blocks in memory beside those that are being filled, and no more
+                last.pop(0).result()
+            last.append(background.submit(write))
+
+        sinks = [Sink(field, blocks, submit) for field, blocks in wanted]
+        for answer in track(*_answers(teacher, samples, sinks, title)):
+            for sink in sinks:
+                sink.take(answer)
+        for write in last:
+            write.result()
+
+
+def _answers(
+    teacher: Answers, samples: Samples, sinks: Sequence[Sink], title: str
+) -> tuple[Iterable[Answer], str, int]:
+    """The answers that some sink waits for, with a title and their number."""
+    starts = range(0, samples.rows, samples.batch)
+    places = [(view, start) for view in range(samples.views.count) for start in starts]
+    waiting = {place: [sink for sink in sinks if sink.block_of(*place)] for place in places}
+    needed = [place for place in places if waiting[place]]
+
+    def asked() -> Iterable[Answer]:
+        for view, start in needed:
+            reads = dict.fromkeys(read for sink in waiting[view, start] for read in sink.field.reads)
+            stop = min(start + samples.batch, samples.rows)
+            yield from teacher.answers(samples, reads, view, start, stop)
+
+    return asked(), title, len(needed)
+
+
+def computing(teacher: Answers, samples: Samples, field: Field) -> Compute:
+    """A function that computes any single block of a field, asking the network for just that."""
+    if isinstance(field, BatchField):
+        return _computing_batches(teacher, samples, field)
+
+    def compute(block: Block) -> dict[str, NDArray[Any]]:
+        answers = teacher.answers(samples, field.reads, block.view, block.start, block.stop)
+        parts = [field.values(answer) for answer in answers]
+        return {name: np.concatenate([part[name] for part in parts]) for name in field.arrays}
+
+    return compute
+
+
+def _computing_batches(teacher: Answers, samples: Samples, field: BatchField) -> Compute:
+    known: list[Compute] = []
+
+    def compute(block: Block) -> Any:
+        if not known:  # any batch may hold any sample
+            whole = computing(teacher, samples, field.of)(Block(0, 0, 0, samples.rows))
+            (rows,) = whole.values()
+            known.append(field.computed(lambda ids: rows[ids]))
+        return known[0](block)
+
+    return compute
+
+
+def gathering(blocks: BlockFiles) -> Gather:
+    """Rows of the only array of finished blocks, by sample id; they stay in their files."""
+    ((name, _),) = blocks.plan.arrays.items()
+    mapped = [blocks.mapped(name, block) for block in blocks.plan.blocks()]
+
+    def gather(ids: NDArray[np.int64]) -> NDArray[Any]:
+        numbers = ids // blocks.plan.chunk_rows
+        rows = np.empty((len(ids), *mapped[0].shape[1:]), mapped[0].dtype)
+        for number in np.unique(numbers):
+            mine = numbers == number
+            rows[mine] = mapped[number][ids[mine] % blocks.plan.chunk_rows]
+        return rows
+
+    return gather
