@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
 from pipeline.views.view import PLAIN, Views
+
+if TYPE_CHECKING:
+    from pipeline.training import Batch
 
 # The rows of a cached field for one batch: a tensor, or several by name where a field has several.
 Target = Tensor | Mapping[str, Tensor]
@@ -29,6 +32,12 @@ class CachedRows:
     """
 
     arrays: Mapping[str, Tensor]
+
+    plans: ClassVar[None] = None  # it answers for any batch
+
+    def target(self, batch: Batch) -> Target:
+        """The rows of a batch's samples, each as its view shows it."""
+        return self.rows(batch.ids, batch.views)
 
     def rows(self, ids: Tensor, views: Tensor) -> Target:
         """The rows (n, ...) of sample ids (n,), each of its view (n,), floats as float32."""

@@ -23,7 +23,7 @@ from pipeline.views import POLICIES
 NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
 TRAINING = (
     *NETWORK,
-    *(f"pipeline.{name}" for name in ("training", "rows", "optimizers", "seeds", "curves")),
+    *(f"pipeline.{name}" for name in ("training", "rows", "orders", "optimizers", "seeds", "curves")),
     "stages.run",
 )
 FORMAT = tuple(

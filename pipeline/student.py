@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pipeline.cached import Target
+from pipeline.errors import InputError
 from pipeline.losses.recipe import Recipe
 from pipeline.losses.step import Outputs
 from pipeline.models.build import build
 from pipeline.models.network import Network
+from pipeline.orders import Planned
 from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
 from pipeline.seeds import derive, seeded
 from pipeline.statistics import summary
@@ -24,11 +27,31 @@ Select = Literal["best", "last"]
 
 
 class Field(Protocol):
-    """A cached field: its rows for sample ids, each as its view shows it."""
+    """A cached field, as the steps of a training ask for it."""
 
-    def rows(self, ids: Tensor, views: Tensor) -> Target:
-        """(n, ...) on the ids' device, row i being that of sample ids[i] in view views[i]."""
+    @property
+    def plans(self) -> Tensor | None:
+        """The sample ids (plans, batches, n) of the only batches that it answers for; None: it answers for any."""
         ...
+
+    def target(self, batch: Batch) -> Target:
+        """What the field says of a batch, on the batch's device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a student's training before the one that counts.
+
+    Attributes:
+        recipe: its weighted loss terms.
+        regime: its optimiser, schedule and length.
+        on_epoch: see `training.fit`.
+    """
+
+    recipe: Recipe
+    regime: Regime
+    on_epoch: Callable[[History], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,7 @@ def train_student(
     regime: Regime,
     seed: int,
     what: str,
+    pretrain: Sequence[Phase] = (),
     views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
@@ -109,39 +133,105 @@ def train_student(
 
     Args:
         splits: the prepared data set, on the device where everything happens.
-        targets: by dump name, the cached fields that the recipe reads.
+        targets: by dump name, the cached fields that the recipes read.
         recipe: the weighted loss terms.
         model: what `models.build` takes.
         regime: optimiser, schedule and length.
         seed: of initial weights, data order and dropout; students that differ in their recipe
             alone start from the same weights and see the same batches.
+        pretrain: phases before; each goes on from the last weights of the one before.
         what, views, checkpoint, checkpoint_seconds, on_epoch: see `training.fit`.
     """
     device = splits.train.labels.device
     with seeded(derive(seed, "init"), device):
         network = build(model, splits.shape, splits.classes).to(device)
-
-    def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
-        outputs = Outputs(network(batch.images), batch.labels)
-        rows = {dump: targets[dump].rows(batch.ids, batch.views) for dump in recipe.dumps}
-        return recipe(outputs, rows, batch.epoch)
-
-    fitted = fit(
-        network,
-        splits.train,
-        splits.validation,
-        objective,
-        regime=regime,
-        seed=seed,
-        what=what,
-        views=views,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-        on_epoch=on_epoch,
-    )
+    for number, phase in enumerate([*pretrain, Phase(recipe, regime, on_epoch)]):
+        last = number == len(pretrain)
+        own = seed if last else derive(seed, "pretrain", number)
+        beside = checkpoint and (checkpoint if last else checkpoint.with_suffix(f".pretrain-{number}.pt"))
+        fitted = _fit(
+            network,
+            splits,
+            targets,
+            phase,
+            seed=own,
+            what=what if last else f"{what}, pretrain {number + 1}",
+            views=views,
+            checkpoint=beside,
+            checkpoint_seconds=checkpoint_seconds,
+        )
     right = {}
     states: dict[Select, dict[str, Tensor]] = {"last": fitted.last, "best": fitted.best}
     for select, state in states.items():
         network.load_state_dict(state)
         right[select] = evaluate(network, splits.test)[0]
     return Trained(fitted, right, network.parameter_count())
+
+
+def _fit(
+    network: Network, splits: Splits, targets: Mapping[str, Field], phase: Phase, *, seed: int, **how: Any
+) -> Fitted:
+    """One phase of a training."""
+    recipe, device = phase.recipe, splits.train.labels.device
+    plans = order_of(recipe, targets, phase.regime, how["what"])
+    with network.tapping(recipe.taps) as taps:
+        with seeded(derive(seed, "learned"), device):
+            learned = _learned(network, splits.train, targets, recipe, taps)
+
+        def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
+            outputs = Outputs(network(batch.images), batch.labels, taps, learned)
+            rows = {dump: targets[dump].target(batch) for dump in recipe.dumps}
+            return recipe(outputs, rows, batch.epoch)
+
+        return fit(
+            network,
+            splits.train,
+            splits.validation,
+            objective,
+            regime=phase.regime,
+            seed=seed,
+            order=plans,
+            learned=nn.ModuleDict(learned).to(device),
+            on_epoch=phase.on_epoch,
+            **how,
+        )
+
+
+def order_of(recipe: Recipe, targets: Mapping[str, Field], regime: Regime, what: str) -> Planned | None:
+    """The batch plan that the recipe's fields were made for; None where any order will do.
+
+    Raises:
+        InputError: two fields of different plans, or a batch size that is not the plan's.
+    """
+    planned = {dump: plans for dump in recipe.dumps if (plans := targets[dump].plans) is not None}
+    if not planned:
+        return None
+    first, *others = planned
+    for other in others:
+        if not torch.equal(planned[first], planned[other]):
+            raise InputError(
+                f"{what}: dumps {first!r} and {other!r}",
+                expected="one batch plan",
+                found="two",
+                fix="dump them with the same batch_size, plans, shuffle, last and plan_seed",
+            )
+    size = planned[first].shape[2]
+    if regime.batch_size != size or regime.drop_last:
+        raise InputError(
+            f"{what}: batch_size",
+            expected=f"{size} and no drop_last, as in the batch plan of dump {first!r}",
+            found=f"{regime.batch_size}{' with drop_last' if regime.drop_last else ''}",
+        )
+    return Planned(planned[first])
+
+
+@torch.no_grad()
+def _learned(
+    network: Network, train: Rows, targets: Mapping[str, Field], recipe: Recipe, taps: Mapping[str, Tensor]
+) -> dict[str, nn.Module]:
+    """What the recipe's terms learn beside the student, for the shapes of two samples."""
+    ids = torch.arange(min(2, len(train)), device=train.labels.device)
+    batch = Batch(ids, torch.zeros_like(ids), train.images[ids], train.labels[ids], 0, 0)
+    network.eval()
+    outputs = Outputs(network(batch.images), batch.labels, taps)
+    return recipe.learned(outputs, lambda dump: targets[dump].target(batch))

@@ -23,6 +23,7 @@ from pipeline.errors import InputError
 from pipeline.files import write_bytes
 from pipeline.models.network import Network
 from pipeline.models.weights import UNREADABLE
+from pipeline.orders import Order, Shuffled
 from pipeline.rows import Rows, evaluate
 from pipeline.seeds import derive, seeded
 from pipeline.views.view import PLAIN, Views
@@ -34,13 +35,14 @@ History = list[dict[str, float]]  # one row an epoch: its losses, rate and valid
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on: sample ids (B,), their views (B,), images and labels, and the epoch."""
+    """What one step trains on: sample ids (B,), their views (B,), images and labels; and which step of which epoch."""
 
     ids: Tensor
     views: Tensor
     images: Tensor
     labels: Tensor
     epoch: int
+    number: int
 
 
 # The weighted terms of one step; their sum is minimised.
@@ -122,6 +124,8 @@ def fit(
     seed: int,
     what: str,
     views: Views = PLAIN,
+    order: Order | None = None,
+    learned: nn.Module | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_epoch: Callable[[History], None] = lambda _: None,
@@ -136,6 +140,8 @@ def fit(
         seed: of the data order and of dropout.
         what: names the run in messages ("teacher 'big'").
         views: augments the training images; validation images are shown as they are.
+        order: of the training samples; by default drawn from the seed for each epoch.
+        learned: is trained beside the network, for the objective's sake.
         checkpoint: where unfinished training is kept; a run that finds it goes on from there
             and ends with the same bytes.
         checkpoint_seconds: at least this long between two checkpoints.
@@ -145,14 +151,15 @@ def fit(
         InputError: a loss is NaN or infinite (the step and the term are named), or the batches
             do not suit the network.
     """
-    check_batches(network, len(train), regime, what)
-    run = _Run(network, regime, len(train), torch.Generator().manual_seed(derive(seed, "order")))
+    order = order or Shuffled(len(train), derive(seed, "order"))
+    check_batches(network, len(order), regime, what)
+    run = _Run(network, regime, order, learned or nn.Module())
     with seeded(derive(seed, "dropout"), train.labels.device):
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint)
             on_epoch(run.history)
         saved = time.monotonic()
-        while len(run.history) < regime.epochs_for(len(train)):
+        while len(run.history) < regime.epochs_for(len(order)):
             row = run.train_epoch(train, objective, views, what)
             run.finish_epoch(row, validation, what)
             on_epoch(run.history)
@@ -165,19 +172,19 @@ def fit(
 
 
 def batches(
-    train: Rows, order: torch.Generator, batch_size: int, steps: int, epoch: int, *, views: Views = PLAIN
+    train: Rows, order: Order, batch_size: int, steps: int, epoch: int, *, views: Views = PLAIN
 ) -> Iterator[Batch]:
-    """The first `steps` batches of an epoch, in an order drawn from the generator."""
-    ids = torch.randperm(len(train), generator=order).to(train.labels.device)[: steps * batch_size]
+    """The first `steps` batches of an epoch, in the given order."""
+    ids = order.ids(epoch).to(train.labels.device)[: steps * batch_size]
     shown = views.of_epoch(ids, epoch)
     # Drawn for the whole epoch at once: in every step it would be a hundred tiny operations.
     words = None if views.identity else views.words(ids, shown)
-    for first in range(0, len(ids), batch_size):
+    for number, first in enumerate(range(0, len(ids), batch_size)):
         part = slice(first, first + batch_size)
         images = train.images.index_select(0, ids[part])
         if words is not None:
             images = views.apply(images, words[part])
-        yield Batch(ids[part], shown[part], images, train.labels.index_select(0, ids[part]), epoch)
+        yield Batch(ids[part], shown[part], images, train.labels.index_select(0, ids[part]), epoch, number)
 
 
 def copied(network: nn.Module) -> dict[str, Tensor]:
@@ -220,20 +227,25 @@ def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: 
 class _Run:
     """All state of a training that must survive a kill, and the epoch that advances it."""
 
-    def __init__(self, network: Network, regime: Regime, samples: int, order: torch.Generator) -> None:
+    def __init__(self, network: Network, regime: Regime, order: Order, learned: nn.Module) -> None:
         self.network = network
+        self.learned = learned
         self.regime = regime
-        self.optimizer = regime.optimizer(network.parameters())
-        self.scheduler = regime.scheduler(self.optimizer, regime.epochs_for(samples))
+        self.optimizer = regime.optimizer(self.parameters())
+        self.scheduler = regime.scheduler(self.optimizer, regime.epochs_for(len(order)))
         self.order = order
         self.history: History = []
         self.best = Best()
 
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [*self.network.parameters(), *self.learned.parameters()]
+
     def train_epoch(self, train: Rows, objective: Objective, views: Views, what: str) -> dict[str, float]:
         """One pass over the data: the mean of each loss term."""
         self.network.train()
-        epoch, per_epoch = len(self.history), self.regime.steps_per_epoch(len(train))
-        steps = self.regime.steps_in(epoch, len(train))
+        epoch, per_epoch = len(self.history), self.regime.steps_per_epoch(len(self.order))
+        steps = self.regime.steps_in(epoch, len(self.order))
         losses: list[Tensor] = []
         names: list[str] = []
         for batch in batches(train, self.order, self.regime.batch_size, steps, epoch, views=views):
@@ -254,7 +266,7 @@ class _Run:
     def finish_epoch(self, row: dict[str, float], validation: Rows, what: str) -> None:
         """Measure, keep the best state, step the learning rate, add the row to the history."""
         epoch = len(self.history)
-        if not torch.stack([parameter.isfinite().all() for parameter in self.network.parameters()]).all():
+        if not torch.stack([parameter.isfinite().all() for parameter in self.parameters()]).all():
             # The last step's update is in no loss yet.
             raise InputError(
                 f"{what}: weights after epoch {epoch + 1}",
@@ -281,9 +293,10 @@ class _Run:
         device = next(self.network.parameters()).device
         state = {
             "network": self.network.state_dict(),
+            "learned": self.learned.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "order": self.order.get_state(),
+            "order": self.order.state(),
             "dropout": torch.get_rng_state(),
             "dropout_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "history": self.history,
@@ -306,9 +319,10 @@ class _Run:
                 fix="delete it; the training then starts from the beginning, with the same result",
             ) from None
         self.network.load_state_dict(state["network"])
+        self.learned.load_state_dict(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.order.set_state(state["order"])
+        self.order.restore(state["order"])
         device = next(self.network.parameters()).device
         torch.set_rng_state(state["dropout"])
         if state["dropout_cuda"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pipeline.cache import Format
 from pipeline.cache.block_files import Compute
@@ -85,7 +85,7 @@ def compute_of_manifest(study: Study, manifest: Manifest, device: str) -> Comput
     Raises:
         InputError: the study has no such dump, or its teacher and data have changed since.
     """
-    for name, spec in study.dumps.items():
+    for spec in study.dumps.values():
         if _is_of(study, spec, manifest):
             teacher, dataset = teacher_and_data(study, spec, device)
             fingerprint, weights = dataset.fingerprint, teacher.card["weights_sha256"]

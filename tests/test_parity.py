@@ -24,6 +24,7 @@ from pipeline.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
 from pipeline.optimizers import constant
+from pipeline.orders import Shuffled
 from pipeline.rows import Splits
 from pipeline.schedules import constant as steady
 from pipeline.student import Field, Trained, train_student
@@ -41,10 +42,13 @@ def logits_of(teacher: Teacher, samples: Samples, view: int, start: int, stop: i
 class LiveTeacher:
     """Runs the teacher inside the training loop, over the fixed partition, on the pixels that the student sees."""
 
+    plans = None
+
     def __init__(self, teacher: Teacher, images: NDArray[np.uint8], views: Views = PLAIN) -> None:
         self.teacher, self.samples, self.forwards = teacher, Samples(images, len(images), BATCH, views), 0
 
-    def rows(self, ids: Tensor, views: Tensor) -> Tensor:
+    def target(self, batch: training.Batch) -> Tensor:
+        ids, views = batch.ids, batch.views
         wanted = torch.empty(len(ids), 10)
         for view, block in torch.unique(torch.stack([views, ids // BATCH]), dim=1).T.tolist():
             start, stop = block * BATCH, min((block + 1) * BATCH, self.samples.rows)
@@ -144,7 +148,7 @@ def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Datase
     images = dataset.images[dataset.rows("train")]
     for epoch in (0, 3, 4, 9):
         shown = torch.empty_like(rows.images)
-        for batch in training.batches(rows, torch.Generator().manual_seed(epoch), 64, 99, epoch, views=views):
+        for batch in training.batches(rows, Shuffled(len(rows), epoch), 64, 99, epoch, views=views):
             assert (batch.views == epoch % 4).all()
             shown[batch.ids] = batch.images
         parts = Samples(images, len(images), BATCH, views).batches(epoch % 4, 0, len(images), CPU)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.losses import TERMS
+from pipeline.losses import TERMS, learned_of, taps_of
 from pipeline.losses.step import Outputs
 from pipeline.schedules import Schedule
 
@@ -51,6 +51,20 @@ class Recipe:
             value = TERMS.function(term.name)(outputs, target, **term.options) if weight else outputs.logits.sum() * 0
             weighted[term.name] = weight * value
         return weighted
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The student's activations that the terms ask for, each once."""
+        return tuple(dict.fromkeys(tap for term in self.terms for tap in taps_of(term.name, term.options)))
+
+    def learned(self, outputs: Outputs, target: Callable[[str], Any]) -> dict[str, nn.Module]:
+        """By term, what it learns beside the student, made for the shapes of these outputs and targets."""
+        made = {
+            term.name: maker(outputs, None if term.dump is None else target(term.dump), term.options)
+            for term in self.terms
+            if (maker := learned_of(term.name)) is not None
+        }
+        return {name: module for name, module in made.items() if module is not None}
 
     @property
     def dumps(self) -> tuple[str, ...]:

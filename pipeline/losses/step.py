@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Reduction = Literal["mean", "sum"]  # over the samples of a batch
@@ -18,10 +19,14 @@ class Outputs:
     Attributes:
         logits: (B, C), pre-softmax.
         labels: (B,) int64.
+        taps: by name, the activations (B, ...) that the recipe's terms ask for.
+        learned: by term, what it learns beside the student (a regressor), where it does.
     """
 
     logits: Tensor
     labels: Tensor
+    taps: Mapping[str, Tensor] = field(default_factory=dict)
+    learned: Mapping[str, nn.Module] = field(default_factory=dict)
     _log_softmax: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     def log_softmax(self, temperature: float = 1.0) -> Tensor:

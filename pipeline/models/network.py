@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -60,14 +61,20 @@ class Network(nn.Module):
         return inputs if self.shift is None else inputs.add_(self.shift)
 
     def tapped(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and the activations (B, ...) at the named taps, in one pass.
+        """Logits and the activations (B, ...) at the named taps, in one pass; see `tapping`."""
+        with self.tapping(names) as activations:
+            return self(images), activations
+
+    @contextmanager
+    def tapping(self, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+        """While it is open, each pass leaves the activations (B, ...) at the named taps in the mapping.
 
         Args:
-            images: uint8 (B, C, H, W).
-            names: taps of the architecture, or any module path inside it (`layer3.1`).
+            names: taps of the architecture, or any module path inside it (`layer3.1`); of a module
+                that a pass uses several times the last output is kept.
 
         Raises:
-            InputError: the architecture has no such tap.
+            InputError: the architecture has no such tap, or it gives something else than one tensor.
         """
         activations: dict[str, Tensor] = {}
         modules = dict(self.body.named_modules())
@@ -78,12 +85,16 @@ class Network(nn.Module):
         handles = []
         for name, path in paths.items():
 
-            def keep(_module: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
+            def keep(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
+                if not isinstance(output, Tensor):
+                    raise InputError(
+                        f"tap {name!r}", expected="a module that gives a tensor", found=type(output).__name__
+                    )
                 activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
 
             handles.append(modules[path].register_forward_hook(keep))
         try:
-            return self(images), activations
+            yield activations
         finally:
             for handle in handles:
                 handle.remove()
