@@ -11,8 +11,9 @@ from typing import Any
 
 from pipeline.cache.stores import STORES
 from pipeline.datasets import SOURCES
-from pipeline.dumps import FIELDS
+from pipeline.dumps import modules_of
 from pipeline.errors import InputError
+from pipeline.heads import HEADS
 from pipeline.layout import Layout
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
@@ -21,6 +22,7 @@ from pipeline.sections import DumpParams, ModelParams, StudentParams, Study, Tea
 from pipeline.views import POLICIES
 
 NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
+HEAD = ("pipeline.heads.channels",)
 TRAINING = (
     *NETWORK,
     *(f"pipeline.{name}" for name in ("training", "rows", "orders", "optimizers", "seeds", "curves")),
@@ -33,6 +35,7 @@ READING = (
     *FORMAT,
     *(f"pipeline.cache.{name}" for name in ("checked", "damage", "folder", "reader", "stored_array", "tensors")),
     "pipeline.cached",
+    "pipeline.cached_batches",
     "pipeline.dumps.field",
 )
 WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer")
@@ -139,7 +142,7 @@ class _Compiler:
             f"teachercache train-teacher {name}",
             "Teachers",
             modules=_modules(
-                "pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, *self.views(), model_module(params)
+                "pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, *self.views(), *network_modules(params)
             ),
             deps=(
                 self.prepared(params),
@@ -163,18 +166,18 @@ class _Compiler:
             f"teachercache dump-{params.field} {name}",
             "Dumps: what teachers know, computed once",
             modules=_modules(
-                FIELDS.module(params.field),
+                *modules_of(params.field),
                 "pipeline.dumps.field",
                 "pipeline.dumps.one_pass",
                 "pipeline.dumps.run",
                 "pipeline.teacher",
-                "stages.dump",
+                "stages.dumping",
                 *NETWORK,
                 *RECORD,
                 *WRITING,
                 _store(params),
                 *self.views(),
-                *map(model_module, networks),
+                *(module for network in networks for module in network_modules(network)),
             ),
             deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
             params=self.keys("cache", "views", f"dumps.{name}"),
@@ -183,8 +186,8 @@ class _Compiler:
 
     def student(self, name: str) -> Stage:
         params = self.study.students[name]
-        dumps = [term.reads for term in params.losses.values() if term.reads]
-        terms = [TERMS.module(loss) for loss in params.losses]
+        dumps = params.all_reads()
+        terms = [TERMS.module(loss) for loss, _ in params.terms()]
         stores = [_store(self.study.dumps[dump]) for dump in dumps]
         return Stage(
             f"train-student-{name}",
@@ -196,7 +199,7 @@ class _Compiler:
                 "stages.train_student",
                 *TRAINING,
                 *RECORD,
-                model_module(params),
+                *network_modules(params),
                 "pipeline.schedules",
                 "pipeline.losses.recipe",
                 "pipeline.losses.step",
@@ -257,13 +260,14 @@ class _Compiler:
         return tuple(self.path(self.layout.teacher(name)) for name in names)
 
 
-def model_module(params: TeacherParams | StudentParams) -> str | None:
-    """The module that builds a network's architecture, ours or the user's; None for an ensemble."""
+def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
+    """The modules that build a network's architecture, ours or the user's, and its head; none for an ensemble."""
     if params.model is None:
-        return None
+        return ()
     prefix = params.model.name.partition(":")[0]
     outside = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
-    return MODELS.module(params.model.name) or outside
+    model = MODELS.module(params.model.name) or outside
+    return (model, *HEAD, str(HEADS.module(params.head.name))) if params.head else (model,)
 
 
 def _store(dump: DumpParams) -> str:

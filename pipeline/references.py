@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from pipeline.cache.codecs import CODECS, Format
+from pipeline.dumps import needs_head, plan_of
 from pipeline.losses import field_of, misfit_of
-from pipeline.registry import unknown
-from pipeline.sections import DumpParams, StudentParams, Study, TeacherParams, TermParams
+from pipeline.registry import flatten, unknown
+from pipeline.sections import DumpParams, PhaseParams, StudentParams, Study, TeacherParams, TermParams
 
 
 def complete(study: Study) -> Study:
@@ -27,13 +30,7 @@ def complete(study: Study) -> Study:
     }
     known = known.model_copy(update={"students": students})
     known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
-    known = known.model_copy(
-        update={
-            "students": {
-                name: params.model_copy(update={"losses": _losses(known, name)}) for name, params in students.items()
-            }
-        }
-    )
+    known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
     taught_in_order(known)
     baseline = study.report.baseline
     if baseline is not None and baseline not in students:
@@ -67,6 +64,11 @@ def _dump(study: Study, name: str) -> DumpParams:
         raise ValueError(f"{key}.of: " + unknown("teacher or student", params.of, [*study.teachers, *study.students]))
     if isinstance(source, StudentParams) and params.of_seed >= source.seeds:
         raise ValueError(f"{key}.of_seed: expected 0 to {source.seeds - 1}, found {params.of_seed}")
+    if needs_head(params.field) and source.head is None:
+        raise ValueError(
+            f"{key}.of: expected a network with channels, found {params.of!r}; "
+            "train it with `head: {multichannel: {}}`"
+        )
     update: dict[str, Any] = {
         "dataset": _dataset(study, key, params.dataset or source.dataset),
         "format": params.format or study.cache.format,
@@ -75,26 +77,92 @@ def _dump(study: Study, name: str) -> DumpParams:
         chosen = getattr(study.cache, option)
         if chosen is not None and option in params.options and option not in params.model_fields_set:
             update[option] = chosen
-    codec, store = update.get("codec", params.options.get("codec")), cast("Format", update["format"])
-    if codec is not None and codec not in CODECS[store]:
-        raise ValueError(f"{key}.codec: expected one of {', '.join(CODECS[store])} for {store}, found {codec!r}")
+    update |= _codec(key, params, update)
+    _refuse_format(key, params, update)
     if isinstance(source, TeacherParams) and source.external is not None and study.views.policy != "none":
         raise ValueError(f"{key}.of: expected a teacher that is run here to answer for views, found an external one")
     if params.samples == "all" and study.views.policy != "none":
         raise ValueError(f"{key}.samples: expected train, since only training images have views, found all")
+    if params.samples == "all" and plan_of(params.field, params.options):
+        raise ValueError(f"{key}.samples: expected train, since only training batches are planned, found all")
     return params.model_copy(update=update)
 
 
-def _losses(study: Study, student: str) -> dict[str, TermParams]:
-    return {
-        name: term.model_copy(update={"reads": _reads(study, student, name, term)})
-        for name, term in study.students[student].losses.items()
+def _codec(key: str, params: DumpParams, update: dict[str, Any]) -> dict[str, Any]:
+    """The codec where the field's own default is one that the store does not have: that which compresses there."""
+    codec, store = update.get("codec", params.options.get("codec")), cast("Format", update["format"])
+    if codec is None or codec in CODECS[store]:
+        return {}
+    if "codec" in update or "codec" in params.model_fields_set:
+        raise ValueError(f"{key}.codec: expected one of {', '.join(CODECS[store])} for {store}, found {codec!r}")
+    return {"codec": "gzip"}
+
+
+def _refuse_format(key: str, params: DumpParams, update: dict[str, Any]) -> None:
+    """Raise ValueError where `cache.dtype`, meant for every dump, is none that this field has."""
+    if "dtype" in update:
+        try:
+            type(params).model_validate({**params.model_dump(), **update})
+        except ValidationError as error:
+            (option, *_), text = next(iter(flatten(error)))
+            raise ValueError(f"{key}.{option}: {text} (from cache.{option}); give this dump its own") from None
+
+
+def _student(study: Study, name: str) -> StudentParams:
+    """The student with every phase complete."""
+    params, key = study.students[name], f"students.{name}"
+    phases = []
+    for number, phase in enumerate(params.pretrain):
+        whole = phase.as_in(params)
+        place = f"{key}.pretrain.{number}"
+        phases.append(whole.model_copy(update={"losses": _losses(study, name, place, whole)}))
+    return params.model_copy(update={"pretrain": tuple(phases), "losses": _losses(study, name, key, params)})
+
+
+def _losses(study: Study, student: str, key: str, phase: PhaseParams) -> dict[str, TermParams]:
+    _refuse_headless(study.students[student], key, phase)
+    terms = {
+        name: term.model_copy(update={"reads": _reads(study, student, f"{key}.losses.{name}", name, term)})
+        for name, term in phase.losses.items()
     }
+    _refuse_other_plan(study, key, phase, [term.reads for term in terms.values() if term.reads])
+    return terms
 
 
-def _reads(study: Study, student: str, loss: str, term: TermParams) -> str | None:
+def _refuse_headless(student: StudentParams, key: str, phase: PhaseParams) -> None:
+    """Labels of channels are for students that have such."""
+    fields = {loss: field_of(loss) for loss in phase.losses}
+    needing = [loss for loss, field in fields.items() if field is not None and needs_head(field)]
+    if needing and student.head is None:
+        raise ValueError(
+            f"{key}.losses.{needing[0]}: expected a student with channels; "
+            "give it `head: {channel_outputs: {channels: K}}`, with K as many as its teacher has"
+        )
+
+
+def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[str]) -> None:
+    """What was computed for the batches of a plan serves just these batches."""
+    plans = {dump: plan for dump in dumps if (plan := plan_of(study.dumps[dump].field, study.dumps[dump].options))}
+    for dump, plan in plans.items():
+        first = next(iter(plans))
+        differing = [option for option in plan if plan[option] != plans[first][option]]
+        if differing:
+            raise ValueError(
+                f"{key}.losses: expected fields of one batch plan, found dumps {first!r} and {dump!r} "
+                f"that differ in {', '.join(differing)}"
+            )
+        if phase.batch_size != plan["batch_size"]:
+            raise ValueError(
+                f"{key}.batch_size: expected {plan['batch_size']}, that of the batch plan of dump {dump!r}, "
+                f"found {phase.batch_size}"
+            )
+        if phase.drop_last:
+            raise ValueError(f"{key}.drop_last: the batch plan of dump {dump!r} decides that; remove the key")
+
+
+def _reads(study: Study, student: str, key: str, loss: str, term: TermParams) -> str | None:
     """The dump that a term reads: the one it names, or the only one that fits."""
-    key, field, dataset = f"students.{student}.losses.{loss}", field_of(loss), study.students[student].dataset
+    field, dataset = field_of(loss), study.students[student].dataset
     if field is None:
         if term.reads is not None:
             raise ValueError(f"{key}.reads: this loss reads no dump; remove the key")
@@ -145,10 +213,9 @@ def taught_in_order(study: Study) -> list[str]:
             circle = " <- ".join((*pupils[pupils.index(name) :], name))
             raise ValueError(f"students.{name}.losses: expected other teachers than itself, found {circle}")
         if name not in order:
-            for term in study.students[name].losses.values():
-                source = study.dumps[term.reads].of if term.reads else None
-                if source in study.students:
-                    visit(str(source), (*pupils, name))
+            for dump in study.students[name].all_reads():
+                if study.dumps[dump].of in study.students:
+                    visit(study.dumps[dump].of, (*pupils, name))
             order.append(name)
 
     for name in study.students:

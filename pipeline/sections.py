@@ -25,6 +25,7 @@ from pipeline.datasets import SOURCES
 from pipeline.datasets.split import Amount, First, Folds
 from pipeline.dumps import FIELDS, check_options
 from pipeline.errors import InputError
+from pipeline.heads import HEADS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
@@ -116,6 +117,19 @@ class NamedParams(Section):
         return self.options_beyond(NamedParams)
 
 
+class HeadParams(Section):
+    """How a network ends: a head's name; further keys are its own options."""
+
+    implied_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the head's function takes."""
+        return self.options_beyond(HeadParams)
+
+
 class DumpParams(Section):
     """One field of a teacher (or of a student) on a data set; further keys are the field's own."""
 
@@ -199,6 +213,20 @@ def _terms(value: Any) -> dict[str, TermParams]:
     return terms
 
 
+def _head(value: Any) -> HeadParams:
+    if isinstance(value, HeadParams):
+        return value
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise ValueError(f"expected a mapping of one head, such as {{multichannel: {{kernel: 3}}}}, found {value!r}")
+    ((name, options),) = value.items()
+    if options is not None and (not isinstance(options, Mapping) or "name" in options):
+        raise NestedError([((name,), f"expected a mapping of this head's options, found {options!r}")])
+    try:
+        return HEADS.parse({**(options or {}), "name": name}, tag="name", base=HeadParams)
+    except NestedError as error:
+        raise NestedError([((name, *place), text) for place, text in error.errors]) from None
+
+
 def _optimizer(value: Any) -> NamedParams:
     made = _parse(OPTIMIZERS, "name", NamedParams, value)
     OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
@@ -228,6 +256,7 @@ def _views(value: Any) -> ViewsParams:
 
 # Each is validated by the function it names, and written out with that function's options.
 Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
+Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_head)]
 Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(_optimizer)]
 LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(_lr_schedule)]
 Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]
@@ -253,6 +282,14 @@ class TrainingParams(Section):
             raise ValueError("expected exactly one of epochs and steps")
 
 
+def _refuse_head(model: ModelParams | None, head: HeadParams | None) -> None:
+    """Raise ValueError for a head without a model, or with one that calls an option of its own so."""
+    if head is not None and model is None:
+        raise ValueError("head: belongs to a model, and this teacher has none of its own; remove the key")
+    if head is not None and model is not None and "head" in model.options_beyond(ModelParams):
+        raise ValueError(f"head: model {model.name!r} has an option of that name; rename the option")
+
+
 class TeacherParams(TrainingParams):
     """A teacher: trained here, read from a file (`weights`), an ensemble (`members`), or known by its
     outputs alone (`external`: the SHA-256 of its weights, as `cache create` was told).
@@ -260,6 +297,7 @@ class TeacherParams(TrainingParams):
 
     dataset: Name | None = None
     model: Model | None = None
+    head: Head | None = None
     weights: FilePath | None = None
     members: tuple[Name, ...] | None = Field(default=None, min_length=2)
     average: Literal["logits", "probabilities"] = "logits"
@@ -267,6 +305,7 @@ class TeacherParams(TrainingParams):
 
     @model_validator(mode="after")
     def _one_kind(self) -> TeacherParams:
+        _refuse_head(self.model, self.head)
         if self.external is not None:
             if self.model is not None or self.weights is not None or self.members or self.epochs or self.steps:
                 raise ValueError(
@@ -295,19 +334,73 @@ class TeacherParams(TrainingParams):
             raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 
 
-class StudentParams(TrainingParams):
-    """A student: a model, a recipe of losses, and `seeds` independent runs of it."""
+class PhaseParams(TrainingParams):
+    """A recipe of losses and how it is trained."""
+
+    losses: Terms
+
+    def reads(self) -> list[str]:
+        """The dumps that its losses read, each once."""
+        return list(dict.fromkeys(term.reads for term in self.losses.values() if term.reads))
+
+
+class PretrainParams(PhaseParams):
+    """A phase before a student's own; what it leaves out (but its length) is as the student has it."""
+
+    @model_validator(mode="after")
+    def _length(self) -> PretrainParams:
+        self.require_length()
+        return self
+
+    def as_in(self, student: StudentParams) -> PretrainParams:
+        """The phase with what it leaves out."""
+        inherited = TrainingParams.model_fields.keys() - self.model_fields_set - {"epochs", "steps"}
+        return self.model_copy(update={key: getattr(student, key) for key in inherited})
+
+
+class StudentParams(PhaseParams):
+    """A student: a model, a recipe of losses, phases before it, and `seeds` independent runs of all that."""
 
     dataset: Name | None = None
     model: Model
-    losses: Terms
+    head: Head | None = None
+    pretrain: tuple[PretrainParams, ...] = ()
     seeds: PositiveInt = 1
     select: Literal["best", "last"] = "best"
 
+    @property
+    def phases(self) -> tuple[PhaseParams, ...]:
+        """All phases in order, the student's own the last."""
+        return (*self.pretrain, self)
+
+    def terms(self) -> list[tuple[str, TermParams]]:
+        """The loss terms of all phases, by name."""
+        return [term for phase in self.phases for term in phase.losses.items()]
+
+    def all_reads(self) -> list[str]:
+        """The dumps that the losses of all phases read, each once."""
+        return list(dict.fromkeys(term.reads for _, term in self.terms() if term.reads))
+
     @model_validator(mode="after")
     def _length(self) -> StudentParams:
+        _refuse_head(self.model, self.head)
         self.require_length()
         return self
+
+
+def model_of(
+    params: TeacherParams | StudentParams, mode: Literal["python", "json"] = "python", without: set[str] | None = None
+) -> dict[str, Any]:
+    """What `models.build` takes of a network with a model: that, and its `head` where it has one.
+
+    Args:
+        params: the network's section.
+        mode: "json" for what cards and manifests hold.
+        without: options of the model to leave out.
+    """
+    assert params.model is not None
+    made = params.model.model_dump(mode=mode, exclude=without)
+    return made if params.head is None else {**made, "head": params.head.model_dump(mode=mode)}
 
 
 class CacheParams(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -195,6 +195,12 @@ def _fit(
             on_epoch=phase.on_epoch,
             **how,
         )
+
+
+def samples_of(splits: Splits, targets: Mapping[str, Field], dumps: Iterable[str]) -> int:
+    """Training samples an epoch, for a recipe that reads these dumps."""
+    plans = (targets[dump].plans for dump in dumps)
+    return next((len(Planned(plan)) for plan in plans if plan is not None), len(splits.train))
 
 
 def order_of(recipe: Recipe, targets: Mapping[str, Field], regime: Regime, what: str) -> Planned | None:

@@ -91,19 +91,39 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
     if "entropy" in own:
         low, middle, high = own["entropy"]["quartiles"]
         typer.echo(f"entropy: mean {own['entropy']['mean']:.4f} nats; quartiles {low:.4f}, {middle:.4f}, {high:.4f}")
+    if "channel_entropy" in own:
+        typer.echo(
+            f"channels: {len(own['ones'][0])} a class; always 0: {own['always_zero']}, always 1: {own['always_one']}; "
+            f"entropy of a channel: mean {own['channel_entropy']['mean']:.4f} bits"
+        )
     if "agreement_with_labels" in own:
         typer.echo(f"agreement with the labels: {100 * own['agreement_with_labels']:.2f} %")
     if "chosen_per_class" in own:
-        rates = own.get("agreement_per_class") or [None] * len(dataset["classes"])
-        rows = [
-            (name, f"{chosen:,}", "" if rate is None else f"{100 * rate:.2f}")
-            for name, chosen, rate in zip(dataset["classes"], own["chosen_per_class"], rates, strict=True)
-        ]
-        cli.table("classes", ("class", "chosen", "agreement (%)"), rows[:50])
+        columns = _by_class(dataset["classes"], own)
+        rows = list(zip(*columns.values(), strict=True))
+        cli.table("classes", tuple(columns), rows[:50])
         if len(rows) > 50:
             typer.echo(f"... and {len(rows) - 50} more classes: --json shows all")
     if not known_labels:
         typer.echo("no labels (no prepared data of this cache beside it): give them with --data for the agreement")
+
+
+def _by_class(names: list[str], own: dict[str, Any]) -> dict[str, list[str]]:
+    """The columns of the table with one row a class."""
+    columns = {"class": names}
+    if "channel_entropy" in own:
+        columns |= {
+            "ones (%)": [f"{100 * share:.2f}" for share in own["ones_per_class"]],
+            "always 0": [str(count) for count in own["always_zero_per_class"]],
+            "always 1": [str(count) for count in own["always_one_per_class"]],
+            "entropy (bits)": [f"{entropy:.4f}" for entropy in own["channel_entropy"]["per_class"]],
+        }
+    rates = own.get("agreement_per_class") or [None] * len(names)
+    return {
+        **columns,
+        "chosen": [f"{chosen:,}" for chosen in own["chosen_per_class"]],
+        "agreement (%)": ["" if rate is None else f"{100 * rate:.2f}" for rate in rates],
+    }
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, par
 
     def compute(block: Block) -> Mapping[str, Any]:
         if not known:  # a teacher is loaded only where rows are lost
-            from stages.dump import compute_of_manifest
+            from stages.dumping import compute_of_manifest
 
             known.append(compute_of_manifest(cli.open_study(params), manifest, device))
         return known[0](block)

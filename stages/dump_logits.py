@@ -16,7 +16,7 @@ def dump_logits(
 ) -> None:
     """Compute a teacher's logits for every sample, once, and seal them in a cache."""
     study = cli.open_study(params)
-    from stages.dump import run_dump
+    from stages.dumping import run_dump
 
     with cli.timed(f"dump-logits-{dump}"):
         typer.echo(run_dump(study, dump, "logits", device))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipeline.sections import Study, TermParams
+    from pipeline.sections import StudentParams, Study, TermParams
 
 
 def fidelity(
@@ -34,7 +34,7 @@ def fidelity(
     from pipeline.layout import Layout
 
     spec, where = cli.named(study.students, "students", student), resolve(device)
-    term = _soft_targets(student, spec.losses)
+    term = _soft_targets(student, spec)
     exact, teacher = _exact(study, str(term.reads), device)
     for k in top_k or ():
         refuse_all_classes(k, exact.shape[2], teacher)
@@ -56,10 +56,10 @@ def fidelity(
     typer.echo(room.markdown(rows) + f"\n{folder / 'fidelity.md'}")
 
 
-def _soft_targets(student: str, losses: Mapping[str, TermParams]) -> TermParams:
+def _soft_targets(student: str, spec: StudentParams) -> TermParams:
     from pipeline.errors import InputError
 
-    reading = [name for name, term in losses.items() if term.reads]
+    reading = [name for name, term in spec.terms() if term.reads]
     if reading != ["soft_targets"]:
         raise InputError(
             f"student {student!r}",
@@ -67,7 +67,7 @@ def _soft_targets(student: str, losses: Mapping[str, TermParams]) -> TermParams:
             found=", ".join(reading) or "none",
             fix="name another student",
         )
-    return losses["soft_targets"]
+    return spec.losses["soft_targets"]
 
 
 def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:
@@ -78,7 +78,7 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:
     from pipeline.dumps.one_pass import computing
     from pipeline.dumps.run import plan_field, seen_samples
     from pipeline.progress import track
-    from stages.dump import teacher_and_data
+    from stages.dumping import teacher_and_data
 
     spec = study.dumps[dump]
     teacher, dataset = teacher_and_data(study, spec, device)
@@ -96,6 +96,7 @@ def _accuracies(study: Study, student: str, targets: Mapping[str, Tensor], devic
     from pipeline.layout import Layout
     from pipeline.progress import track
     from pipeline.rows import Splits
+    from pipeline.sections import model_of
     from pipeline.seeds import derive
     from pipeline.student import train_student
     from stages.run import recipe, regime
@@ -109,7 +110,7 @@ def _accuracies(study: Study, student: str, targets: Mapping[str, Tensor], devic
             splits,
             dict.fromkeys(loss.dumps, rows),
             loss,
-            model=spec.model.model_dump(),
+            model=model_of(spec),
             regime=how,
             seed=derive(study.seed, "student", number),
             what=f"student {student!r}, seed {number}",

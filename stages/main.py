@@ -12,7 +12,11 @@ from stages.cache_create import create
 from stages.cache_diff import diff
 from stages.cache_inspect import inspect
 from stages.cache_verify import verify
+from stages.dump import dump
+from stages.dump_affinities import dump_affinities
+from stages.dump_hints import dump_hints
 from stages.dump_logits import dump_logits
+from stages.dump_multichannel import dump_multichannel
 from stages.fidelity import fidelity
 from stages.graph import graph
 from stages.plan import plan
@@ -27,7 +31,20 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (graph, plan, prepare, train_teacher, dump_logits, train_student, report, fidelity):
+for command in (
+    graph,
+    plan,
+    prepare,
+    train_teacher,
+    dump,
+    dump_logits,
+    dump_hints,
+    dump_affinities,
+    dump_multichannel,
+    train_student,
+    report,
+    fidelity,
+):
     app.command()(command)
 
 

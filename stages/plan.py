@@ -69,7 +69,7 @@ def _predict(
     from pipeline.device import resolve
     from pipeline.plan import predict
     from stages.data import prepared
-    from stages.dump import planned
+    from stages.dumping import planned
     from stages.run import regime
 
     if spec.dataset not in datasets:
@@ -77,7 +77,7 @@ def _predict(
     dataset = datasets[str(spec.dataset)]
     teacher = _untrained(study, spec.of, dataset, resolve(device))
     field, seen = planned(spec, study, teacher, dataset)
-    readers = [s for s in study.students.values() if name in {term.reads for term in s.losses.values()}]
+    readers = [s for s in study.students.values() if name in s.all_reads()]
     epochs = [regime(s).epochs_for(dataset.bounds[0]) for s in readers for _ in range(s.seeds)]
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
     made = predict(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
@@ -87,12 +87,13 @@ def _predict(
 def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
     """A teacher of the right architecture: what it costs does not depend on its weights."""
     from pipeline.models.build import build
+    from pipeline.sections import model_of
     from pipeline.teacher import Ensemble, Teacher
 
     source = study.teachers.get(name) or study.students[name]
     names = getattr(source, "members", None) or ()
     members = [study.teachers[member] for member in names] if names else [source]
-    models = [member.model.model_dump() for member in members if member.model is not None]
+    models = [model_of(member) for member in members if member.model is not None]
     networks = [build(model, dataset.shape, len(dataset.classes), files=False).to(device) for model in models]
     card = {"name": name, "shape": list(dataset.shape), "classes": list(dataset.classes)}
     return Teacher(Ensemble(networks), card, device)

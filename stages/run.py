@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline import cache
 from pipeline.cache import Cache
 from pipeline.cache.manifest import ANYTHING
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import derived_parameters, planned_arrays, planned_rows
+from pipeline.dumps import derived_parameters, needs_head, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive
+from pipeline.errors import InputError
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
+from pipeline.heads import CHANNELS
 from pipeline.layout import Layout
 from pipeline.losses.recipe import Recipe, Term
+from pipeline.models.build import build
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.progress import progress_bar
 from pipeline.provenance import code_digest
 from pipeline.schedules import schedule
-from pipeline.sections import ModelParams, StudentParams, Study, TeacherParams, TrainingParams
+from pipeline.sections import ModelParams, PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, model_of
 from pipeline.training import History, Regime
 
 
@@ -44,7 +50,7 @@ def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
     """A network's architecture as its card and its caches' manifests state it."""
     if params.model is not None:
         # Where initial weights lay says nothing about the network, and differs between machines.
-        return params.model.model_dump(mode="json", exclude={"weights", "new_head"})
+        return model_of(params, "json", without={"weights", "new_head"})
     assert isinstance(params, TeacherParams)
     if params.external is not None:
         return dict(EXTERNAL)
@@ -110,20 +116,24 @@ def workshop(layout: Layout, stage: str, target: Path, *decides: Any) -> Iterato
 
 
 @contextmanager
-def progress(title: str, epochs: int, curves: Curves) -> Iterator[Callable[[History], None]]:
-    """An `on_epoch` that logs the curves and moves a bar."""
-    with progress_bar(title, epochs) as bar:
+def progress(title: str, *phases: tuple[int, Curves]) -> Iterator[list[Callable[[History], None]]]:
+    """For each phase (its epochs, its curves) an `on_epoch` that logs the curves; they all move one bar."""
+    with progress_bar(title, sum(epochs for epochs, _ in phases)) as bar:
 
-        def on_epoch(history: History) -> None:
-            curves(history)
-            accuracy = history[-1].get("validation/accuracy") if history else None
-            bar(len(history), f"validation {accuracy:.4f}" if accuracy is not None else "")
+        def watch(before: int, curves: Curves) -> Callable[[History], None]:
+            def on_epoch(history: History) -> None:
+                curves(history)
+                accuracy = history[-1].get("validation/accuracy") if history else None
+                bar(before + len(history), f"validation {accuracy:.4f}" if accuracy is not None else "")
 
-        yield on_epoch
+            return on_epoch
+
+        done = accumulate((epochs for epochs, _ in phases), initial=0)
+        yield [watch(before, curves) for before, (_, curves) in zip(done, phases, strict=False)]
 
 
-def recipe(params: StudentParams, epochs: int) -> Recipe:
-    """A student's weighted loss terms, their schedules spread over its epochs."""
+def recipe(params: PhaseParams, epochs: int) -> Recipe:
+    """A phase's weighted loss terms, their schedules spread over its epochs."""
     return Recipe(
         tuple(
             Term(name, schedule(term.weight, epochs), term.options, term.reads) for name, term in params.losses.items()
@@ -166,3 +176,24 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(planned_arrays(spec.field, parameters, len(dataset.classes)))
     return opened
+
+
+@torch.no_grad()
+def refuse_other_channels(params: StudentParams, caches: Mapping[str, Cache], dataset: Dataset) -> None:
+    """Raise InputError unless a student has as many channels a class as the channel labels that it learns.
+
+    Rows of equally many bytes may hold other numbers of channels, so the bytes alone do not tell.
+    """
+    learnt = {name: each.manifest.field for name, each in caches.items() if needs_head(each.manifest.field.name)}
+    if not learnt:
+        return
+    network = build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
+    scores = network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [CHANNELS])[1][CHANNELS]
+    for name, field in learnt.items():
+        if field.parameters["channels"] != scores.shape[2]:
+            raise InputError(
+                f"dump {name!r}",
+                expected=f"{scores.shape[2]} channels a class, as the student has",
+                found=str(field.parameters["channels"]),
+                fix="give both as many: `head: {channel_outputs: {channels: K}}`",
+            )

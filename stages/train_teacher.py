@@ -75,6 +75,7 @@ def _make(
     from pipeline.curves import Curves
     from pipeline.errors import InputError
     from pipeline.layout import Layout
+    from pipeline.sections import model_of
     from pipeline.seeds import derive
     from stages.run import architecture, progress, regime
 
@@ -88,12 +89,12 @@ def _make(
             spec.weights, model=architecture(spec), shape=splits.shape, classes=splits.classes
         )
         return network.to(device), {"weights_file": spec.weights.name}
-    assert spec.model is not None  # a section without members has one
     how = regime(spec)
-    with progress(f"teacher {teacher}", how.epochs_for(len(splits.train)), Curves(work.out / "curves")) as on_epoch:
+    epochs = how.epochs_for(len(splits.train))
+    with progress(f"teacher {teacher}", (epochs, Curves(work.out / "curves"))) as (on_epoch,):
         network, fitted = room.train_teacher(
             splits,
-            model=spec.model.model_dump(),
+            model=model_of(spec),
             regime=how,
             seed=derive(study.seed, "teacher", teacher),
             views=study.views.views(),

@@ -1,9 +1,13 @@
 """Dumps: one field a file, each a function (teacher, samples, *, options) -> Field.
 
 Its module also has `arrays(parameters, classes)`, what a cache of the field must hold. It may have
-`check(**options)`, which raises ValueError for options that contradict each other; `DERIVED`, the
-manifest's parameters that the network decides; and `rows(parameters, samples)`, the length of the second
-axis where that is not the number of samples.
+
+- `check(**options)`, which raises ValueError for options that contradict each other;
+- `rows(parameters, samples)`, the length of the second axis where that is not the number of samples;
+- `plan(parameters)`, the options that decide the batch plan which its rows are of (`batch_size` among them);
+- `DERIVED`, the manifest's parameters that the network decides;
+- `USES`, modules of ours beside its own that decide the values;
+- `NEEDS_HEAD`, True where it asks for channels, which only networks with a head have.
 """
 
 import sys
@@ -14,9 +18,26 @@ from typing import Any
 from pipeline.cache.blocks import ArrayForm
 from pipeline.registry import Registry
 
-__all__ = ["FIELDS", "check_options", "derived_parameters", "planned_arrays", "planned_rows"]
+__all__ = [
+    "FIELDS",
+    "check_options",
+    "derived_parameters",
+    "modules_of",
+    "needs_head",
+    "plan_of",
+    "planned_arrays",
+    "planned_rows",
+]
 
-FIELDS = Registry("field", {"logits": "pipeline.dumps.logits:logits"})
+FIELDS = Registry(
+    "field",
+    {
+        "logits": "pipeline.dumps.logits:logits",
+        "hints": "pipeline.dumps.hints:hints",
+        "affinities": "pipeline.dumps.affinities:affinities",
+        "multichannel": "pipeline.dumps.multichannel:multichannel",
+    },
+)
 
 
 def planned_arrays(field: str, parameters: Mapping[str, Any], classes: int) -> Mapping[str, ArrayForm]:
@@ -32,8 +53,25 @@ def derived_parameters(field: str) -> tuple[str, ...]:
 
 def planned_rows(field: str, parameters: Mapping[str, Any], samples: int) -> int:
     """Rows (samples, or batches) of a field of these parameters on so many samples."""
-    rows = getattr(_module(field), "rows", None)
-    return rows(parameters, samples) if rows else samples
+    count = getattr(_module(field), "rows", None)
+    return count(parameters, samples) if count else samples
+
+
+def plan_of(field: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What decides the batch plan that the rows of such a field are of; None: they are of samples."""
+    plan = getattr(_module(field), "plan", None)
+    return plan(parameters) if plan else None
+
+
+def modules_of(field: str) -> tuple[str, ...]:
+    """The modules that decide a field's values."""
+    module = _module(field)
+    return (module.__name__, *getattr(module, "USES", ()))
+
+
+def needs_head(field: str) -> bool:
+    """Whether only a network with a head has what a field asks for."""
+    return getattr(_module(field), "NEEDS_HEAD", False)
 
 
 def check_options(field: str, options: Mapping[str, Any]) -> None:

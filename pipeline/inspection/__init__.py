@@ -4,4 +4,10 @@ from pipeline.registry import Registry
 
 __all__ = ["INSPECTIONS"]
 
-INSPECTIONS = Registry("field", {"logits": "pipeline.inspection.logits:logits"})
+INSPECTIONS = Registry(
+    "field",
+    {
+        "logits": "pipeline.inspection.logits:logits",
+        "multichannel": "pipeline.inspection.multichannel:multichannel",
+    },
+)

@@ -30,6 +30,9 @@ TERMS = Registry(
         "ce": "pipeline.losses.ce:ce",
         "soft_targets": "pipeline.losses.soft_targets:soft_targets",
         "logits_mse": "pipeline.losses.logits_mse:logits_mse",
+        "hint_mse": "pipeline.losses.hint_mse:hint_mse",
+        "tsne": "pipeline.losses.tsne:tsne",
+        "multichannel_bce": "pipeline.losses.multichannel_bce:multichannel_bce",
     },
 )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.errors import InputError
+from pipeline.heads import HEADS
 from pipeline.models import MODELS
 from pipeline.models.network import Network
 
@@ -16,8 +19,8 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
     """A network with fresh weights, drawn from torch's global generator (seed it first).
 
     Args:
-        model: `name`, the input scaling `mean` and `std` (per channel, or None), and the
-            options of that architecture.
+        model: `name`, the input scaling `mean` and `std` (per channel, or None), `head` (`name`
+            and options) where it has one, and the options of that architecture.
         shape: (C, H, W) of the images.
         classes: outputs.
         files: read the weight files that options name; False when the weights come from
@@ -37,8 +40,7 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
             f"model {model['name']}: mean and std", expected="equally many numbers", found=f"{len(mean)} and {len(std)}"
         )
     try:
-        body = MODELS.function(model["name"])(shape, classes, **options)
-        network = Network(body, mean, std)
+        network = Network(_body(model["name"], options, shape, classes), mean, std)
         with torch.no_grad():  # two black images tell whether the options suit the shape
             probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
@@ -48,3 +50,16 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
     if probe.shape != (2, classes):
         raise InputError(f"model {model['name']}", expected=f"logits (2, {classes})", found=str(tuple(probe.shape)))
     return network.train()
+
+
+def _body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The architecture, ended by its head where it has one."""
+    function, plain = MODELS.function(name), dict(options)
+    # A user's own architecture may have an option of this name: then it is no head of ours.
+    head = None if "head" in inspect.signature(function).parameters else plain.pop("head", None)
+    if head is None:
+        made: nn.Module = function(shape, classes, **plain)
+    else:
+        its = {key: value for key, value in head.items() if key != "name"}
+        made = HEADS.function(head["name"])(lambda outputs: function(shape, outputs, **plain), shape, classes, **its)
+    return made

@@ -1,0 +1,178 @@
+"""The affinities field: t-SNE's joint probabilities of each batch of a plan (METHODS: t-SNE regulariser)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.batch_plan import Last, batch_plan, batches_in
+from pipeline.cache.block_files import Compute
+from pipeline.cache.blocks import ArrayForm, ArrayPlan, Block
+from pipeline.cache.codecs import Codec
+from pipeline.dumps.field import BatchField, Gather, RowField
+from pipeline.errors import InputError
+from pipeline.projection import of_all, of_batch
+
+if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
+    from pipeline.teacher import Answer, Answers, Samples
+
+USES = ("pipeline.batch_plan", "pipeline.perplexity", "pipeline.projection", "pipeline.views.counter")
+
+AffinitiesType = Literal["float16", "float32"]
+PIECE = 64  # batches whose features and full matrices are in memory at a time
+
+Array = NDArray[np.float64]
+
+
+def affinities(
+    teacher: Answers,
+    samples: Samples,
+    *,
+    tap: str = "features",
+    batch_size: Annotated[int, Field(ge=3)] = 100,
+    perplexity: PositiveFloat = 20.0,
+    pca: PositiveInt | None = None,
+    pca_over: Literal["batch", "all"] = "batch",
+    plans: PositiveInt = 1,
+    shuffle: bool = True,
+    plan_seed: NonNegativeInt = 0,
+    last: Last = "drop",
+    precision: Literal["float64", "float32"] = "float64",
+    dtype: AffinitiesType = "float16",
+    codec: Codec = "none",
+) -> BatchField:
+    """Arrays `p` (plans, batches, n(n-1)/2), and `sample_ids` (plans, batches, n) int64, the plan itself.
+
+    `p` is the upper triangle, row by row, of n(n-1) p_ij, which is 1 on average (p_ij itself would
+    be subnormal in float16); of a short batch too, with the n of the whole ones, and 0 where there
+    is nobody. p_ij = (p_{j|i} + p_{i|j}) / 2n of the features in view 0, sum 1, zero diagonal; see
+    `pipeline.perplexity`.
+
+    Args:
+        teacher: the network whose features they are.
+        samples: that the batches are made of.
+        tap: where features are read (flattened), or "pixels" (scaled to [0, 1]).
+        batch_size: n.
+        perplexity: 2^H of each point's neighbours; below n - 1.
+        pca: reduce features to so many dimensions before, as the classic t-SNE code does.
+        pca_over: each batch for itself, or all samples together.
+        plans, shuffle, plan_seed, last: see `pipeline.batch_plan`.
+        precision: of the search.
+        dtype: on disk.
+        codec: compression.
+
+    Raises:
+        InputError: no such tap, too few samples; (when computed) features that are not finite.
+    """
+    name = teacher.card["name"]
+    shape = teacher.shapes([tap])[tap]
+    batches = batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
+    _refuse_short(batches, perplexity)
+
+    def features(answer: Answer) -> dict[str, NDArray[Any]]:
+        rows = answer.values[tap].flatten(1).to(torch.float32)
+        _refuse_non_finite(rows, f"features at tap {tap!r} of {name!r} for sample", answer.start)
+        return {"features": (rows / 255 if tap == "pixels" else rows).cpu().numpy()}
+
+    def computed(gather: Gather) -> Compute:
+        from pipeline.perplexity import joint_probabilities  # numba takes half a second to import
+
+        reduced = _reduction(gather, samples.rows, pca, pca_over)
+
+        def joint(features: Array) -> NDArray[Any]:
+            return joint_probabilities(reduced(features), perplexity, dtype=precision)
+
+        def compute(block: Block) -> dict[str, NDArray[Any]]:
+            ids = batches[block.view, block.start : block.stop]
+            return {"p": _triangles(joint, ids, gather, dtype), "sample_ids": ids}
+
+        return compute
+
+    parameters = {"batch_size": batch_size, "dtype": dtype}
+    forms = arrays(parameters, 0)
+    return BatchField(
+        {key: ArrayPlan(form.row_shape or (), form.dtype, codec) for key, form in forms.items()},
+        plans,
+        batches.shape[1],
+        RowField({"features": ArrayPlan((int(np.prod(shape)),), "float32")}, (tap,), features),
+        computed,
+    )
+
+
+def check(*, batch_size: int, perplexity: float, pca: int | None, pca_over: str, **_: Any) -> None:
+    """Raise ValueError for a perplexity that no batch can have, and for a PCA that is none."""
+    if not 1 < perplexity < batch_size - 1:
+        raise ValueError(
+            f"perplexity: expected above 1 and below batch_size - 1 = {batch_size - 1}, found {perplexity}"
+        )
+    if pca is None and pca_over == "all":
+        raise ValueError("pca_over: only with pca, the number of dimensions")
+
+
+def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
+    """The arrays of a cache with these parameters."""
+    n = parameters["batch_size"]
+    return {"p": ArrayForm((n * (n - 1) // 2,), parameters["dtype"]), "sample_ids": ArrayForm((n,), "int64")}
+
+
+def rows(parameters: Mapping[str, Any], samples: int) -> int:
+    """Batches of one plan."""
+    return batches_in(samples, parameters["batch_size"], parameters["last"])
+
+
+def plan(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the batch plan."""
+    return {key: parameters[key] for key in ("batch_size", "plans", "shuffle", "plan_seed", "last")}
+
+
+def _refuse_short(batches: NDArray[np.int64], perplexity: float) -> None:
+    """A short last batch has fewer neighbours."""
+    least = int((batches[0, -1] >= 0).sum())
+    if perplexity >= least - 1:
+        raise InputError(
+            f"perplexity {perplexity:g} in the last batch, of {least} samples",
+            expected=f"below {least - 1}",
+            found=f"{perplexity:g}",
+            fix="set last: drop or last: wrap, or choose another batch_size",
+        )
+
+
+def _refuse_non_finite(rows: torch.Tensor, what: str, first: int) -> None:
+    finite = rows.isfinite().all(1)
+    if not bool(finite.all()):
+        bad = int((~finite).nonzero()[0])
+        raise InputError(f"{what} {first + bad}", expected="finite numbers", found="NaN or inf", fix="train it again")
+
+
+def _reduction(gather: Gather, rows: int, pca: int | None, over: str) -> Callable[[Array], Array]:
+    """From features (b, n, d) to those whose distances count."""
+    if pca is None:
+        return lambda features: features
+    if over == "batch":
+        return lambda features: of_batch(features, pca)
+    return of_all(gather, rows, pca)
+
+
+def _triangles(
+    joint: Callable[[Array], NDArray[Any]], ids: NDArray[np.int64], gather: Gather, dtype: str
+) -> NDArray[Any]:
+    """The triangles (b, n(n-1)/2) of n(n-1) P for batches of sample ids (b, n); `joint` gives P of features."""
+    n = ids.shape[1]
+    made = np.zeros((len(ids), n * (n - 1) // 2), dtype)
+    places = np.zeros((n, n), np.int64)
+    places[np.triu_indices(n, 1)] = np.arange(made.shape[1])
+    real = (ids >= 0).sum(1)
+    for count in np.unique(real):
+        upper = np.triu_indices(count, 1)
+        mine = np.flatnonzero(real == count)
+        for start in range(0, len(mine), PIECE):
+            part = mine[start : start + PIECE]
+            features = gather(ids[part, :count].reshape(-1)).reshape(len(part), count, -1)
+            p = joint(features.astype(np.float64))
+            made[part[:, None], places[upper]] = p[:, *upper] * (n * (n - 1))
+    return made

@@ -1,0 +1,122 @@
+"""The hints field: activations inside the network, at any taps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.cache.blocks import ArrayForm, ArrayPlan
+from pipeline.cache.codecs import Codec
+from pipeline.dumps.field import RowField
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
+    from pipeline.teacher import Answer, Answers, Samples
+
+HintsType = Literal["float16", "float32"]
+Channels = PositiveInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+Pool = PositiveInt | Literal["global"]
+
+# The least magnitude that becomes infinite when it is rounded to nearest.
+BEYOND = {"float16": 65520.0, "float32": float("inf")}
+
+
+def hints(
+    teacher: Answers,
+    samples: Samples,
+    *,
+    taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("features",),
+    pool: Pool | None = None,
+    channels: Channels | None = None,
+    dtype: HintsType = "float16",
+    codec: Codec = "zstd",
+) -> RowField:
+    """One array a tap, under the tap's name, (views, samples, *activations), rounded to `dtype`.
+
+    Args:
+        teacher: the network, which may be a student.
+        samples: that it is shown.
+        taps: the architecture's own, or any module path inside it (`layer3.1`); one pass serves all.
+        pool: of maps (C, H, W), the average over squares of this side, or over the whole map
+            ("global"): then (C,). Vectors stay as they are.
+        channels: keep these (the first axis of a sample's activations), or the first so many.
+        dtype: on disk.
+        codec: compression. Activations after a ReLU are full of zeros: zstd halves them. (HDF5 has none: gzip.)
+
+    Raises:
+        InputError: the network has no such tap, or the tap no such channel; (when computed) an
+            activation that is NaN, infinite or beyond the dtype's range.
+    """
+    name = teacher.card["name"]
+    shapes = {tap: _shape(tap, shape, pool, channels) for tap, shape in teacher.shapes(taps).items()}
+
+    def values(answer: Answer) -> dict[str, NDArray[Any]]:
+        kept = {tap: _chosen(answer.values[tap], pool, channels) for tap in taps}
+        for tap, activations in kept.items():
+            _refuse_beyond(activations, dtype, f"hint {tap!r} of {name!r} for sample", answer.start)
+        return {tap: activations.to(getattr(torch, dtype)).cpu().numpy() for tap, activations in kept.items()}
+
+    return RowField({tap: ArrayPlan(shape, dtype, codec) for tap, shape in shapes.items()}, taps, values)
+
+
+def check(*, taps: tuple[str, ...], **_: Any) -> None:
+    """Raise ValueError for a tap that is named twice, or that is none."""
+    twice = next((tap for tap in taps if taps.count(tap) > 1), None)
+    if twice is not None:
+        raise ValueError(f"taps: expected each once, found {twice!r} {taps.count(twice)} times")
+    if "pixels" in taps:
+        raise ValueError("taps: expected activations, found 'pixels', which every student has")
+
+
+def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
+    """The arrays of a cache with these parameters; their shapes are the network's affair."""
+    return {tap: ArrayForm(None, parameters["dtype"]) for tap in parameters["taps"]}
+
+
+def _shape(tap: str, shape: tuple[int, ...], pool: Pool | None, channels: Channels | None) -> tuple[int, ...]:
+    """The shape of a sample's kept activations."""
+    if not shape:
+        raise InputError(f"tap {tap!r}", expected="activations of each sample", found="one number a sample")
+    wanted = range(channels) if isinstance(channels, int) else channels or ()
+    if wanted and max(wanted) >= shape[0]:
+        raise InputError(
+            f"tap {tap!r}: channels", expected=f"0..{shape[0] - 1}", found=str(max(wanted)), fix="name fewer channels"
+        )
+    if isinstance(pool, int) and len(shape) == 3 and pool > min(shape[1:]):
+        raise InputError(
+            f"tap {tap!r}: pool", expected=f"at most {min(shape[1:])}, its map's side", found=str(pool), fix="lower it"
+        )
+    return tuple(_chosen(torch.zeros((1, *shape)), pool, channels).shape[1:])
+
+
+def _chosen(activations: Tensor, pool: Pool | None, channels: Channels | None) -> Tensor:
+    """The kept channels of activations (n, C, ...), pooled."""
+    if isinstance(channels, int):
+        activations = activations[:, :channels]
+    elif channels is not None:
+        activations = activations[:, list(channels)]
+    if pool is None or activations.dim() != 4:
+        return activations
+    return activations.mean((2, 3)) if pool == "global" else functional.avg_pool2d(activations, pool)
+
+
+def _refuse_beyond(activations: Tensor, dtype: str, what: str, first: int) -> None:
+    """Raise InputError for the first sample with a value that the format cannot hold; `first` is the first one's id."""
+    if not activations.numel() or bool(activations.abs().amax() < BEYOND[dtype]):  # NaN is below nothing
+        return
+    worst = activations.abs().flatten(1).amax(1).cpu().numpy()
+    bad = int(np.flatnonzero(~(worst < BEYOND[dtype]))[0])
+    overflow = bool(np.isfinite(worst[bad]))
+    raise InputError(
+        f"{what} {first + bad}",
+        expected=f"finite {dtype} numbers",
+        found=f"{worst[bad]:.6g}, beyond its range" if overflow else "NaN or inf",
+        fix="dump with dtype: float32" if overflow else "train the network again",
+    )

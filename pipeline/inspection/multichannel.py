@@ -1,0 +1,73 @@
+"""Facts about cached binary labels: how much they say, and how often the largest class is the true one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import Cache
+from pipeline.progress import track
+
+PIECE_ROWS = 8192
+
+
+def multichannel(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
+    """Of the labels in all views: each channel's share of ones and entropy, and agreement with the true classes.
+
+    A channel is dead if it says the same of every sample. Its entropy is that of its share p of ones,
+    -p log2 p - (1 - p) log2(1 - p): 1 bit at most. The class chosen is the one of the most ones, the lower
+    of equals. Accuracies lie in [0, 1].
+
+    Args:
+        cache: of field multichannel.
+        labels: the true classes (rows,), or None where nobody knows them.
+    """
+    manifest = cache.manifest
+    classes, channels = len(manifest.dataset.classes), manifest.field.parameters["channels"]
+    counts, choices = np.zeros((classes, channels), np.int64), []
+    parts = [(view, start) for view in range(manifest.views.count) for start in range(0, manifest.rows, PIECE_ROWS)]
+    for view, start in track(parts, "inspect", len(parts)):
+        ids = np.arange(start, min(start + PIECE_ROWS, manifest.rows))
+        bits = np.unpackbits(cache.rows(ids, view), axis=1, count=classes * channels).reshape(-1, classes, channels)
+        counts += bits.sum(0, dtype=np.int64)
+        choices.append(bits.sum(2, dtype=np.int64).argmax(1))
+    choice = np.concatenate(choices).reshape(manifest.views.count, manifest.rows)
+    facts = {**_channel_facts(counts, choice.size), "chosen_per_class": _counted(choice, classes)}
+    return facts if labels is None else facts | _agreement(choice, labels, classes)
+
+
+def _channel_facts(counts: NDArray[np.int64], rows: int) -> dict[str, Any]:
+    """Facts about channels from their numbers of ones (classes, K) among so many rows."""
+    ones = counts / rows
+    entropy = _binary_entropy(ones)
+    return {
+        "ones": ones.tolist(),
+        "ones_per_class": ones.mean(1).tolist(),
+        "always_zero": int((counts == 0).sum()),
+        "always_zero_per_class": (counts == 0).sum(1).tolist(),
+        "always_one": int((counts == rows).sum()),
+        "always_one_per_class": (counts == rows).sum(1).tolist(),
+        "channel_entropy": {"mean": float(entropy.mean()), "per_class": entropy.mean(1).tolist(), "unit": "bits"},
+    }
+
+
+def _binary_entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    both = np.stack([shares, 1 - shares])
+    logs = np.log2(both, out=np.zeros_like(both), where=both > 0)
+    entropy: NDArray[np.float64] = -(both * logs).sum(0)
+    return entropy
+
+
+def _counted(choice: NDArray[np.int64], classes: int) -> list[int]:
+    counts: list[int] = np.bincount(choice.reshape(-1), minlength=classes).tolist()
+    return counts
+
+
+def _agreement(choice: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> dict[str, Any]:
+    """How often the chosen class (views, rows) is the true one; None for a class without samples."""
+    right = choice == labels[None]
+    members = [right[:, labels == label] for label in range(classes)]
+    per_class = [float(each.mean()) if each.size else None for each in members]
+    return {"agreement_with_labels": float(right.mean()), "agreement_per_class": per_class}

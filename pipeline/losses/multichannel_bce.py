@@ -1,0 +1,78 @@
+"""Multi-channel binary labels: each of a student's channels learns the teacher's bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.errors import InputError
+from pipeline.heads import CHANNELS
+from pipeline.losses.step import Outputs, Reduction, reduced
+
+READS = "multichannel"
+
+
+def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The student's channel scores."""
+    return (CHANNELS,)
+
+
+def multichannel_bce(
+    outputs: Outputs, target: Tensor, *, over_channels: Literal["mean", "sum"] = "mean", reduction: Reduction = "mean"
+) -> Tensor:
+    """-sum_j b_j log sigmoid(s_j) + (1 - b_j) log(1 - sigmoid(s_j)), averaged (or summed) over the C * K channels j.
+
+    Args:
+        outputs: the student's channel scores s (B, C, K), before the sigmoid, among its taps.
+        target: the teacher's bits b, (B, ceil(C * K / 8)) uint8, packed class by class.
+        over_channels: how the C * K cross-entropies of a sample are put together.
+        reduction: over the samples.
+
+    Raises:
+        InputError: a student without channels, or with another number of them than the teacher.
+    """
+    scores = _scores(outputs).flatten(1)  # (B, C * K)
+    bits = unpacked(target, scores.shape[1]).to(scores.dtype)
+    losses = functional.binary_cross_entropy_with_logits(scores, bits, reduction="none")
+    return reduced(losses.mean(1) if over_channels == "mean" else losses.sum(1), reduction)
+
+
+def unpacked(packed: Tensor, count: int) -> Tensor:
+    """The first `count` bits (B, count) of rows (B, bytes) uint8, highest bit first, as zeros and ones in uint8.
+
+    Raises:
+        InputError: the rows are not of the bytes that so many bits take.
+    """
+    if packed.shape[1] != -(-count // 8):
+        raise InputError(
+            "loss multichannel_bce",
+            expected=f"a student with as many channels as its teacher: labels of {packed.shape[1]} bytes a sample",
+            found=f"{count} channels, which take {-(-count // 8)}",
+            fix="give the student `head: {channel_outputs: {channels: K}}` with the dump's K",
+        )
+    return _table(packed.device)[packed.long()].flatten(1)[:, :count]
+
+
+@cache
+def _table(device: torch.device) -> Tensor:
+    """The bits (256, 8) of every byte: one look-up is faster than shifts and masks of a whole batch."""
+    places = torch.arange(7, -1, -1, device=device)
+    return ((torch.arange(256, device=device)[:, None] >> places) & 1).to(torch.uint8)
+
+
+def _scores(outputs: Outputs) -> Tensor:
+    """The channel scores; half precision is widened, since sums over hundreds of channels may leave its range."""
+    if CHANNELS not in outputs.taps:
+        raise InputError(
+            "loss multichannel_bce",
+            expected="a student with channels",
+            found="none",
+            fix="give it `head: {channel_outputs: {channels: K}}`",
+        )
+    scores = outputs.taps[CHANNELS]
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))

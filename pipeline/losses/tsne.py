@@ -1,0 +1,66 @@
+"""The t-SNE regulariser: the student's neighbourhoods match the teacher's, batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from pipeline.losses.step import Outputs
+
+READS = "affinities"
+
+
+def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where the student's features are read."""
+    return (options["tap"],)
+
+
+def tsne(
+    outputs: Outputs,
+    target: Tensor,
+    *,
+    tap: str = "features",
+    dof: PositiveFloat | Literal["infinity"] = "infinity",
+    floor: Annotated[float, Field(ge=0, lt=1)] = 1e-12,
+) -> Tensor:
+    """KL(P || Q) = sum_ij p_ij log(p_ij / q_ij), summed over the pairs of a batch.
+
+    q_ij = k_ij / sum_{k != l} k_kl, with k_ij = (1 + |y_i - y_j|^2 / dof)^(-(dof + 1) / 2), or
+    exp(-|y_i - y_j|^2 / 2), its limit for an infinite dof; q_ii = 0.
+
+    Args:
+        outputs: the student's features y (n, ...) among its taps.
+        target: the teacher's joint P (n, n): symmetric, zero diagonal, sum 1.
+        tap: where the features are read.
+        dof: degrees of freedom.
+        floor: p and q of two different points are taken for at least this much (the classic code's 1e-12).
+    """
+    log_q = log_affinities(outputs.taps[tap].flatten(1), math.inf if dof == "infinity" else dof)
+    apart = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
+    p = target.to(log_q.dtype).clamp(min=floor)
+    if floor:
+        log_q = log_q.clamp(min=math.log(floor))
+    # Where p is zero the product's limit is zero; the diagonal is no pair.
+    terms = torch.xlogy(p, p) - torch.where(p > 0, p * log_q, 0.0)
+    return torch.where(apart, terms, 0.0).sum()
+
+
+def log_affinities(features: Tensor, dof: float) -> Tensor:
+    """Log of q_ij (n, n) of features (n, d), in float32 or wider; the diagonal is below all others and means nothing.
+
+    By log1p and one log-sum-exp, so that neither large distances nor half precision overflow.
+    """
+    wide = features if features.dtype == torch.float64 else features.float()
+    with torch.autocast(wide.device.type, enabled=False):
+        centred = wide - wide.mean(0)  # near-duplicates far from the origin keep their distances
+        norms = centred.square().sum(1)
+        squares = (norms[:, None] + norms[None, :] - 2 * centred @ centred.T).clamp(min=0)
+        log_kernel = -squares / 2 if math.isinf(dof) else -(dof + 1) / 2 * torch.log1p(squares / dof)
+        diagonal = torch.eye(len(wide), dtype=torch.bool, device=wide.device)
+        log_kernel = log_kernel.masked_fill(diagonal, torch.finfo(wide.dtype).min)
+        return log_kernel - torch.logsumexp(log_kernel.flatten(), 0)

@@ -1,0 +1,26 @@
+"""A trained network -> data/cache/<dump>, field multichannel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stages import cli
+
+
+def dump_multichannel(
+    dump: Annotated[str, typer.Argument(help="A name under dumps: in params.yaml, of field multichannel.")],
+    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
+    device: cli.Device = "auto",
+) -> None:
+    """Compute the binary channel labels of a network with a head for every sample, once, and seal them in a cache."""
+    study = cli.open_study(params)
+    from stages.dumping import run_dump
+
+    with cli.timed(f"dump-multichannel-{dump}"):
+        typer.echo(run_dump(study, dump, "multichannel", device))
+
+
+if __name__ == "__main__":
+    cli.main(dump_multichannel)

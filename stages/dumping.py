@@ -1,0 +1,128 @@
+"""What the dump commands share: from configured dumps to sealed caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from pipeline.cache import Format
+from pipeline.cache.block_files import Compute
+from pipeline.cache.manifest import ANYTHING, Manifest, differences
+from pipeline.datasets.record import Dataset, load
+from pipeline.device import resolve
+from pipeline.dumps import derived_parameters
+from pipeline.dumps.field import Field, decisive
+from pipeline.dumps.one_pass import computing
+from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
+from pipeline.errors import InputError
+from pipeline.layout import Layout
+from pipeline.sections import DumpParams, Study
+from pipeline.teacher import Answers, Samples, Teacher, load_teacher
+from stages.cli import named
+
+
+def run_dump(study: Study, name: str, field: str, device: str) -> str:
+    """Compute one configured dump; returns a line that says what was made.
+
+    Raises:
+        InputError: no such dump, one of another field, or whatever the library refuses.
+    """
+    spec = named(study.dumps, "dumps", name)
+    if spec.field != field:
+        raise InputError(
+            f"dump {name!r}",
+            expected=f"field {field}",
+            found=spec.field,
+            fix=f"run `teachercache dump-{spec.field} {name}`",
+        )
+    return run_dumps(study, [name], device)[0]
+
+
+def run_dumps(study: Study, names: Sequence[str], device: str) -> list[str]:
+    """Compute dumps of one network on the same samples in one pass; returns a line for each."""
+    spec, layout = study.dumps[names[0]], Layout(Path())
+    teacher, dataset = teacher_and_data(study, spec, device)
+
+    def wanted(name: str) -> Wanted:
+        its, work = study.dumps[name], layout.work(stage_of(study, name))
+        return Wanted(layout.cache(name), work, its.field, its.options, cast("Format", its.format))
+
+    made = dump(
+        teacher, dataset, list(map(wanted, names)), batch=spec.batch, samples=spec.samples, views=study.views.views()
+    )
+    return [_line(name, manifest) for name, manifest in zip(names, made, strict=True)]
+
+
+def _line(name: str, manifest: Manifest) -> str:
+    size = sum(info.bytes for info in manifest.files.values())
+    unit = "samples" if manifest.axes == "view, sample" else "batches"
+    return f"{name}: {manifest.rows} {unit}, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
+
+
+def stage_of(study: Study, name: str) -> str:
+    """The stage in dvc.yaml that makes a dump."""
+    return f"dump-{study.dumps[name].field}-{name}"
+
+
+def planned(spec: DumpParams, study: Study, teacher: Answers, dataset: Dataset) -> tuple[Field, Samples]:
+    """A configured dump, ready to be computed, and what it is of."""
+    seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    return plan_field(teacher, seen, spec.field, spec.options), seen
+
+
+def teacher_and_data(study: Study, spec: DumpParams, device: str) -> tuple[Teacher, Dataset]:
+    """The trained network that a dump asks, and the data set that it asks about."""
+    layout = Layout(Path())
+    dataset = load(layout.prepared(str(spec.dataset)), resident=False)
+    folder, fix = network_folder(layout, study, spec.of, spec.of_seed)
+    return load_teacher(folder, resolve(device), fix), dataset
+
+
+def compute_of_manifest(study: Study, manifest: Manifest, device: str) -> Compute:
+    """What computes the blocks of a cache again.
+
+    Raises:
+        InputError: the study has no such dump, or its teacher and data have changed since.
+    """
+    for spec in study.dumps.values():
+        if _is_of(study, spec, manifest):
+            teacher, dataset = teacher_and_data(study, spec, device)
+            fingerprint, weights = dataset.fingerprint, teacher.card["weights_sha256"]
+            if (fingerprint, weights) == (manifest.dataset.fingerprint, manifest.teacher.weights_sha256):
+                field, seen = planned(spec, study, teacher, dataset)
+                return computing(teacher, seen, field)
+    raise InputError(
+        "params.yaml",
+        expected=f"the dump of {manifest.field.name} of {manifest.teacher.name!r} that made this cache",
+        found="none with this teacher and these data",
+        fix="run it in the study that made it, or dump again",
+    )
+
+
+def _is_of(study: Study, spec: DumpParams, manifest: Manifest) -> bool:
+    """Whether a configured dump is the one that made a cache, teacher and data apart."""
+    ours = spec.field, spec.of, spec.batch, study.views.views().parameters
+    its = manifest.field.name, manifest.teacher.name, manifest.batch, manifest.views.model_dump()
+    if ours != its:
+        return False
+    expected = {**decisive(spec.options), **dict.fromkeys(derived_parameters(spec.field), ANYTHING)}
+    return not list(differences(expected, manifest.field.parameters))
+
+
+def network_folder(layout: Layout, study: Study, name: str, seed: int = 0) -> tuple[Path, str]:
+    """Where a teacher or a student (of one seed) lies, and the command that makes it.
+
+    Raises:
+        InputError: an external teacher, which lies nowhere.
+    """
+    if name in study.teachers and study.teachers[name].external is not None:
+        raise InputError(
+            f"teacher {name!r}",
+            expected="one that can be run",
+            found="an external one",
+            fix="seal its outputs with `teachercache cache create`",
+        )
+    if name in study.teachers:
+        return layout.teacher(name), f"run `teachercache train-teacher {name}`"
+    return layout.student(name) / f"seed-{seed}", f"run `teachercache train-student {name}`"
