@@ -89,6 +89,13 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
     def __init__(self, dataset: Dataset, caches: Mapping[str, Cache], views: Views = PLAIN) -> None:
         for name, cache in caches.items():
             manifest = cache.manifest
+            if manifest.unit != "sample":
+                raise InputError(
+                    f"cache {name!r}",
+                    expected="a field of samples",
+                    found=f"{manifest.field.name}, a field of the batches of a plan",
+                    fix="read it with `pipeline.cached_batches.CachedBatches`",
+                )
             if manifest.dataset.fingerprint != dataset.fingerprint:
                 raise InputError(
                     f"cache {name!r}: data set",

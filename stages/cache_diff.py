@@ -30,11 +30,12 @@ def diff(
         return
     if found.entries:
         cli.table("manifest", ("entry", a, b), [(name, str(x), str(y)) for name, x, y in found.entries])
+    kind = "samples" if found.unit == "sample" else "batches"
     for each in found.arrays:
         ids = ", ".join(map(str, each.samples[:SHOWN])) + (", ..." if len(each.samples) > SHOWN else "")
         typer.echo(
             f"array {each.array}: {each.rows:,} of {each.of:,} rows differ, by at most {each.largest:.6g}; "
-            f"samples ({len(each.samples):,}): {ids}"
+            f"{kind} ({len(each.samples):,}): {ids}"
         )
     typer.echo("same values" if found.same_values else "other values")
 

@@ -51,6 +51,13 @@ def _labels_beside(opened: Cache) -> Any:
         return None
 
 
+def _rows(facts: dict[str, Any]) -> tuple[str, str]:
+    dataset, rows = facts["dataset"], f"{facts['rows']:,}"
+    if facts["axes"] == "view, sample":
+        return "samples", f"{rows} of {dataset['samples']:,}, {len(dataset['classes'])} classes"
+    return "batches", f"{rows} a plan, of {dataset['samples']:,} samples, {len(dataset['classes'])} classes"
+
+
 def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
     teacher, dataset, views = facts["teacher"], facts["dataset"], facts["views"]
     accuracy = teacher["test_accuracy"]
@@ -67,7 +74,7 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
             ),
             ("its test accuracy", "not measured" if accuracy is None else f"{100 * accuracy:.2f} %"),
             ("data set", f"{dataset['name']}, fingerprint {dataset['fingerprint'][:12]}"),
-            ("samples", f"{facts['rows']:,} of {dataset['samples']:,}, {len(dataset['classes'])} classes"),
+            _rows(facts),
             ("views", shown),
             ("store", f"{facts['store']}, {facts['files']} files, {facts['bytes']:,} bytes"),
             ("root digest", facts["root"]),

@@ -56,8 +56,8 @@ def run_dumps(study: Study, names: Sequence[str], device: str) -> list[str]:
 
 def _line(name: str, manifest: Manifest) -> str:
     size = sum(info.bytes for info in manifest.files.values())
-    unit = "samples" if manifest.axes == "view, sample" else "batches"
-    return f"{name}: {manifest.rows} {unit}, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
+    rows = f"{manifest.rows} {'samples' if manifest.unit == 'sample' else 'batches'}"
+    return f"{name}: {rows}, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
 
 
 def stage_of(study: Study, name: str) -> str:

@@ -58,7 +58,7 @@ def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(
     assert run(copy_of, "train-student", "kd") == 0
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_every_example_of_the_extension_guide_is_whole(number: int) -> None:
     code = blocks("docs/extending.md", "python")[number]
     done = subprocess.run(
@@ -76,13 +76,15 @@ def test_the_readmes_study_is_valid() -> None:
 def test_the_readme_names_every_part() -> None:
     from pipeline.datasets import SOURCES
     from pipeline.dumps import FIELDS
+    from pipeline.heads import HEADS
     from pipeline.models import MODELS
     from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
     from pipeline.schedules import SCHEDULES
     from pipeline.views import POLICIES
 
     text = (ROOT / "README.md").read_text()
-    registries: list[Registry] = [SOURCES, FIELDS, MODELS, POLICIES, losses.TERMS, OPTIMIZERS, LR_SCHEDULES, SCHEDULES]
+    parts: list[Registry] = [SOURCES, FIELDS, HEADS, MODELS, POLICIES, losses.TERMS]
+    registries = [*parts, OPTIMIZERS, LR_SCHEDULES, SCHEDULES]
     assert [name for registry in registries for name in registry.entries if f"`{name}`" not in text] == []
 
 

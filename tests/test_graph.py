@@ -120,7 +120,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> 
     plumbing = {
         "pipeline.errors", "pipeline.files", "pipeline.layout", "pipeline.device", "pipeline.registry", "pipeline.progress",
         "pipeline.params", "pipeline.sections", "pipeline.references", "pipeline.graph", "pipeline.provenance",
-        "pipeline.cache.stores", "pipeline.datasets", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
+        "pipeline.cache.stores", "pipeline.datasets", "pipeline.heads", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
     }  # fmt: skip
     for stage in graph.stages(parse(study), study):
         root = "stages." + stage.command.split()[1].replace("-", "_")

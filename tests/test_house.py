@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
+from pipeline.heads import HEADS
 from pipeline.inspection import INSPECTIONS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
@@ -76,6 +77,7 @@ def test_the_cache_knows_neither() -> None:
         ("models", {"network", "weights", "saved", "build"}),
         ("dumps", {"field", "run", "foreign", "one_pass"}),
         ("views", {"counter", "mirror", "view"}),
+        ("heads", {"channels"}),
         ("losses", {"step", "recipe"}),
     ],
 )
@@ -89,7 +91,7 @@ def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "registry", [SOURCES, FIELDS, TERMS, MODELS, POLICIES, INSPECTIONS], ids=lambda registry: registry.kind
+    "registry", [SOURCES, FIELDS, TERMS, MODELS, HEADS, POLICIES, INSPECTIONS], ids=lambda registry: registry.kind
 )
 def test_every_registered_name_resolves_and_says_what_it_is(registry: object) -> None:
     for name in registry.entries:  # type: ignore[attr-defined]

@@ -205,7 +205,7 @@ def test_diff_names_the_samples(run: Run, capsys: Capture, copy_of: Path) -> Non
     assert "2 of 200 rows differ, by at most 0.5; samples (2): 3, 150" in shown
     assert "other values" in shown
     same = json.loads(out(run, capsys, copy_of, "cache", "diff", "a", "a", "--json"))
-    assert same == {"entries": [], "arrays": [], "same_values": True}
+    assert same == {"entries": [], "arrays": [], "same_values": True, "unit": "sample"}
 
 
 def test_a_foreign_teacher_teaches(run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ class ArrayDiff:
     """How the rows of one array differ.
 
     Attributes:
-        samples: ids whose rows differ in some view, in order.
+        samples: ids (of samples, or of batches) whose rows differ in some view or plan, in order.
         rows: their number over all views, of `of`.
         largest: the largest absolute difference of two numbers.
     """
@@ -35,23 +35,24 @@ class ArrayDiff:
 class Diff:
     """What differs: entries (name, of A, of B), and arrays that both have in one shape.
 
-    `same_values`: both hold the same arrays, bit for bit, in whatever form.
+    `same_values`: both hold the same arrays, bit for bit, in whatever form. `unit`: what A's rows are of.
     """
 
     entries: tuple[tuple[str, Any, Any], ...]
     arrays: tuple[ArrayDiff, ...]
     same_values: bool
+    unit: str
 
 
 def diff(a: Cache, b: Cache) -> Diff:
     """Compare two caches, in any stores, chunks and codecs."""
     entries = tuple(differences(_plain(a), _plain(b)))
     if a.manifest.values == b.manifest.values:
-        return Diff(entries, (), same_values=True)
+        return Diff(entries, (), same_values=True, unit=a.manifest.unit)
     names = [name for name in a.manifest.arrays if name in b.manifest.arrays]
     shared = [name for name in names if a.manifest.arrays[name].shape == b.manifest.arrays[name].shape]
     found = [_array(a, b, name) for name in shared]
-    return Diff(entries, tuple(each for each in found if each.rows), same_values=False)
+    return Diff(entries, tuple(each for each in found if each.rows), same_values=False, unit=a.manifest.unit)
 
 
 def _plain(cache: Cache) -> dict[str, Any]:

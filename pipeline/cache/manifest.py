@@ -229,11 +229,18 @@ class Manifest(_Part):
             raise ValueError("arrays: expected one chunk_rows, found several")
         if self.axes == "view, sample" and self.rows > self.dataset.samples:
             raise ValueError(f"rows: expected at most the {self.dataset.samples} samples, found {self.rows}")
+        if len({array.shape[0] for array in self.arrays.values()}) > 1:
+            raise ValueError(f"arrays: expected one number of {self.axes.split(', ')[0]}s, found several")
         return self
 
     def to_bytes(self) -> bytes:
         """The manifest's canonical JSON, the bytes of `manifest.json`."""
         return canonical_json(self.model_dump())
+
+    @property
+    def unit(self) -> str:
+        """What a row is of."""
+        return self.axes.split(", ")[1]
 
     def expectable(self) -> dict[str, Any]:
         """The entries that a reader may have expectations of: all but the arrays' bytes."""

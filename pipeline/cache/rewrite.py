@@ -64,11 +64,13 @@ def convert(
 
     arrays = {name: plan_of(name, array) for name, array in manifest.arrays.items()}
     first = next(iter(manifest.arrays.values())).shape[0]
-    plan = plan_store(arrays, views=first, rows=manifest.rows, batch=manifest.batch)
+    batch = manifest.batch if manifest.unit == "sample" else 1
+    plan = plan_store(arrays, views=first, rows=manifest.rows, batch=batch)
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         ids = np.arange(block.start, block.stop)
-        return {name: _as(arrays[name].dtype, cache.rows(ids, block.view, name), block) for name in arrays}
+        rows = {name: cache.rows(ids, block.view, name) for name in arrays}
+        return {name: _as(arrays[name].dtype, values, block, manifest.unit) for name, values in rows.items()}
 
     def accept(made: Manifest) -> None:
         if not changed and made.values != manifest.values:
@@ -94,14 +96,14 @@ def _parameters(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:
     return parameters
 
 
-def _as(dtype: DType, values: NDArray[Any], block: Block) -> NDArray[Any]:
+def _as(dtype: DType, values: NDArray[Any], block: Block, unit: str) -> NDArray[Any]:
     if values.dtype.kind != "f":
         return values
     made = rounded(values, dtype)
     bad = np.flatnonzero(~np.isfinite(numbers(made, dtype).reshape(len(made), -1)).all(axis=1))
     if len(bad):
         raise InputError(
-            f"sample {block.start + bad[0]} in view {block.view}",
+            f"{unit} {block.start + bad[0]} in {'view' if unit == 'sample' else 'plan'} {block.view}",
             expected=f"finite {dtype} numbers",
             found=f"{np.abs(values[bad[0]]).max():.6g}, beyond its range",
             fix="choose a wider dtype",

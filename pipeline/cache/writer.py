@@ -202,9 +202,15 @@ def _accuracy(value: float | None) -> str:
     return "test accuracy not measured" if value is None else f"test accuracy {value:.4f}"
 
 
+def _rows(axes: str, plan: StorePlan) -> str:
+    if axes == "view, sample":
+        return f"sample ids 0 to {plan.rows - 1}"
+    return f"batches 0 to {plan.rows - 1} of {plan.views} plans; epoch e follows plan e mod {plan.views}"
+
+
 def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
     """A page for people who find the folder: what it is, whose, and how to read it."""
-    teacher, dataset = description["teacher"], description["dataset"]
+    teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
     arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
     return f"""# {description["field"]["name"]} of {teacher["name"]} on {dataset["name"]}
 
@@ -214,10 +220,10 @@ A teacher's precomputed outputs, written by teachercache {description.get("packa
   weights SHA-256 `{teacher["weights_sha256"]}`
 - data set: {dataset["name"]}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
   fingerprint `{dataset["fingerprint"]}`
-- rows: sample ids 0 to {plan.rows - 1}
+- rows: {_rows(axes, plan)}
 - views: {description["views"]["count"]} of policy {description["views"]["policy"]}
 
-| array | shape (views, rows, ...) | dtype |
+| array | shape ({axes.split(", ")[0]}s, rows, ...) | dtype |
 |---|---|---|
 {arrays}
 

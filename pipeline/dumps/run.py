@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import StorePlan, plan_store
-from pipeline.cache.codecs import Format
+from pipeline.cache.codecs import CODECS, Format
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.writer import Unfinished, writing
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, decisive
 from pipeline.dumps.one_pass import gathering, one_pass
+from pipeline.errors import InputError
 from pipeline.progress import track
 from pipeline.teacher import Answers, Samples, refuse_other_images
 from pipeline.views.view import PLAIN, Views
@@ -68,6 +69,8 @@ def dump(
     seen = seen_samples(dataset, batch=batch, samples=samples, views=views)
     refuse_other_images(teacher.card, dataset, f"dump {wanted[0].target.name!r} of {teacher.card['name']!r}")
     fields = [plan_field(teacher, seen, each.field, each.options) for each in wanted]
+    for each, field in zip(wanted, fields, strict=True):
+        _refuse_codecs(each, field)
     with ExitStack() as stack:
         unfinished = []
         for each, field in zip(wanted, fields, strict=True):
@@ -79,6 +82,13 @@ def dump(
             unfinished.append(stack.enter_context(opened))
         _compute(teacher, seen, list(zip(fields, unfinished, strict=True)))
         return [each.publish() for each in unfinished]
+
+
+def _refuse_codecs(wanted: Wanted, field: Field) -> None:
+    unknown = {array.codec for array in field.arrays.values()} - set(CODECS[wanted.store])
+    if unknown:
+        known = ", ".join(CODECS[wanted.store])
+        raise InputError(f"dump {wanted.target.name!r}: codec", expected=f"one of {known}", found=min(unknown))
 
 
 def _compute(teacher: Answers, seen: Samples, wanted: Sequence[tuple[Field, Unfinished]]) -> None:

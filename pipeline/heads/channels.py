@@ -15,7 +15,7 @@ Body = Callable[[int], nn.Module]
 
 
 class ChannelSums(nn.Module):
-    """Logits a_c = sum_k sigmoid(s_ck), each between 0 and K (METHODS: multi-channel binary labels)."""
+    """Logits a_c = sum_k sigmoid(s_ck), each between 0 and K: a class's channels vote for it."""
 
     def forward(self, scores: Tensor) -> Tensor:
         """Logits (B, classes) of channel scores (B, classes, K)."""

@@ -40,7 +40,7 @@ def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     }
     facts = INSPECTIONS.function(name)(cache, labels) if known else {}
     return {
-        **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "rows", "batch")},
+        **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "axes", "rows", "batch")},
         **{key: kept[key] for key in ("store", "version", "package", "values", "root")},
         "arrays": arrays,
         "files": len(manifest.files),
@@ -50,7 +50,7 @@ def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
 
 
 def labels_for(cache: Cache, prepared: Path) -> NDArray[np.int64]:
-    """The labels (rows,) of a cache's samples.
+    """The labels of a cache's samples, (rows,); of a cache of batches those of all training samples.
 
     Args:
         cache: opened.
@@ -66,4 +66,4 @@ def labels_for(cache: Cache, prepared: Path) -> NDArray[np.int64]:
             expected=f"the cache's data set ({cache.manifest.dataset.fingerprint[:12]})",
             found=f"another one ({dataset.fingerprint[:12]})",
         )
-    return dataset.labels[: cache.manifest.rows]
+    return dataset.labels[: cache.manifest.rows if cache.manifest.unit == "sample" else dataset.bounds[0]]

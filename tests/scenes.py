@@ -1,0 +1,55 @@
+"""Small trained-looking teachers on real digits, and their caches, for the tests of fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline import cache
+from pipeline.datasets.prepare import prepare
+from pipeline.datasets.raw import Place
+from pipeline.datasets.record import Dataset
+from pipeline.dumps.run import Wanted, dump
+from pipeline.models.build import build
+from pipeline.teacher import Ensemble, Teacher
+from pipeline.views.view import PLAIN, Views
+
+CPU = torch.device("cpu")
+BATCH = 256
+CNN = {"name": "cnn", "widths": [4, 6, 16]}
+
+
+def digits() -> Dataset:
+    return prepare("digits", "digits", Place("digits"), validation=0.2)
+
+
+def teacher_of(dataset: Dataset, model: dict[str, Any], seed: int = 0) -> Teacher:
+    """An untrained network of these options, its card as a trained one's."""
+    torch.manual_seed(seed)
+    network = build(model, dataset.shape, len(dataset.classes))
+    card = {
+        "name": "big", "model": model, "shape": list(dataset.shape), "classes": list(dataset.classes),
+        "weights_sha256": f"{seed}" * 64, "test_accuracy": 0.1, "test_accuracy_per_class": [0.1] * 10,
+    }  # fmt: skip
+    return Teacher(Ensemble([network]), card, CPU)
+
+
+def wanted(
+    folder: Path, name: str, field: str, options: dict[str, Any], store: Literal["zarr", "hdf5"] = "zarr"
+) -> Wanted:
+    return Wanted(folder / name, folder / f".work-{name}", field, options, store)
+
+
+def made(
+    teacher: Teacher, dataset: Dataset, each: Wanted, views: Views = PLAIN, samples: Literal["train", "all"] = "train"
+) -> cache.Cache:
+    """The dump, opened."""
+    dump(teacher, dataset, [each], batch=BATCH, views=views, samples=samples)
+    return cache.open(each.target)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

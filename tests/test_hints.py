@@ -1,0 +1,169 @@
+"""Hints: the cache holds what the network's taps say, or refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from conftest import Capture, Run, refused, write_study
+from numpy.typing import NDArray
+from scenes import BATCH, CNN, CPU, digits, made, teacher_of, wanted
+from torch import nn
+
+from pipeline.datasets.record import Dataset
+from pipeline.errors import InputError
+from pipeline.teacher import Ensemble, Samples, Teacher
+from pipeline.views.view import PLAIN, Views
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def teacher(dataset: Dataset) -> Teacher:
+    return teacher_of(dataset, CNN)
+
+
+def live(teacher: Teacher, dataset: Dataset, tap: str, view: int = 0, views: Views = PLAIN) -> NDArray[np.float32]:
+    """The activations, asked of the network itself over the fixed partition."""
+    rows = dataset.bounds[0]
+    answers = teacher.answers(Samples(dataset.images, rows, BATCH, views), [tap], view, 0, rows)
+    return np.concatenate([answer.numpy(tap) for answer in answers])
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_several_taps_are_held_bit_for_bit(
+    tmp_path: Path, dataset: Dataset, teacher: Teacher, store: Literal["zarr", "hdf5"]
+) -> None:
+    options = {"taps": ("block1", "block2", "features"), "dtype": "float32", "codec": "gzip"}
+    opened = made(teacher, dataset, wanted(tmp_path, "hints", "hints", options, store))
+    shapes = {name: tuple(array.shape) for name, array in opened.manifest.arrays.items()}
+    rows = dataset.bounds[0]
+    assert shapes == {"block1": (1, rows, 4, 4, 4), "block2": (1, rows, 6, 2, 2), "features": (1, rows, 16)}
+    for tap in options["taps"]:
+        assert opened.load(tap)[0].tobytes() == live(teacher, dataset, tap).tobytes()
+    assert np.ptp(opened.load("features")) > 0
+
+
+def test_float16_rounds_to_nearest(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    opened = made(teacher, dataset, wanted(tmp_path, "hints", "hints", {"taps": ("features",)}))
+    assert opened.manifest.arrays["features"].codec == "zstd"
+    assert opened.load().tobytes() == live(teacher, dataset, "features").astype(np.float16)[None].tobytes()
+
+
+def test_each_view_has_its_own_hints(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    views = Views("crop_flip", 3, 5, {"padding": 1})
+    opened = made(teacher, dataset, wanted(tmp_path, "hints", "hints", {"dtype": "float32"}), views)
+    for view in range(3):
+        assert opened.load()[view].tobytes() == live(teacher, dataset, "features", view, views).tobytes()
+    assert not np.array_equal(opened.load()[0], opened.load()[1])
+
+
+def test_pooling_and_channels(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    exact = live(teacher, dataset, "block1")
+
+    def held(name: str, **options: Any) -> NDArray[Any]:
+        given = {"taps": ("block1", "features"), "dtype": "float32", **options}
+        opened = made(teacher, dataset, wanted(tmp_path, name, "hints", given))
+        values: NDArray[Any] = opened.load("block1")[0]
+        return values
+
+    assert np.allclose(held("a", pool="global"), exact.mean((2, 3)), atol=1e-6)
+    squares = exact.reshape(-1, 4, 2, 2, 2, 2).mean((3, 5))
+    assert np.allclose(held("b", pool=2), squares, atol=1e-6)
+    assert np.array_equal(held("c", channels=3), exact[:, :3])
+    assert np.array_equal(held("d", channels=(3, 1)), exact[:, [3, 1]])
+    with pytest.raises(InputError, match=r"tap 'block1': channels: expected 0\.\.3, found 4"):
+        held("e", channels=(4,))
+    with pytest.raises(InputError, match="tap 'block1': pool: expected at most 4"):
+        held("f", pool=5)
+
+
+def test_overflow_names_tap_and_sample(tmp_path: Path, dataset: Dataset) -> None:
+    loud = teacher_of(dataset, CNN)
+    (network,) = loud.network.members
+    with torch.no_grad():
+        layer = network.body.fc  # type: ignore[union-attr]
+        layer.weight.mul_(1e6)  # type: ignore[union-attr, operator]
+    exact = live(loud, dataset, "features")
+    first = int(np.flatnonzero((np.abs(exact) >= 65520).any(1))[0])
+    with pytest.raises(InputError, match=rf"hint 'features' of 'big' for sample {first}: .*dtype: float32"):
+        made(loud, dataset, wanted(tmp_path, "hints", "hints", {}))
+    assert not (tmp_path / "hints").exists()
+    opened = made(loud, dataset, wanted(tmp_path, "wide", "hints", {"dtype": "float32"}))
+    assert opened.load()[0].tobytes() == exact.tobytes()
+
+
+@pytest.mark.parametrize("value", [65519.0, 65520.0, -65520.0, float("inf"), float("nan")])
+def test_the_limit_of_float16_is_exact(tmp_path: Path, dataset: Dataset, value: float) -> None:
+    class Constant(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(images), 10), value) + 0 * images.sum()
+
+    loud = teacher_of(dataset, CNN)
+    loud.network.members[0].body.add_module("logits", Constant())  # type: ignore[union-attr]
+    each = wanted(tmp_path, "hints", "hints", {"taps": ("logits",)})
+    if value == 65519.0:
+        assert (made(loud, dataset, each).load() == 65504).all()
+        return
+    with pytest.raises(InputError, match=r"sample 0: expected finite float16 numbers, found (65520|NaN or inf)"):
+        made(loud, dataset, each)
+
+
+def test_any_module_path_of_torchvision(tmp_path: Path) -> None:
+    tiny = digits()
+    few = Dataset(tiny.images[:60], tiny.labels[:60], (40, 50), tiny.classes, np.arange(60), "few")
+    resnet = teacher_of(few, {"name": "torchvision:resnet18"})
+    opened = made(
+        resnet, few, wanted(tmp_path, "hints", "hints", {"taps": ("layer1.1", "avgpool"), "dtype": "float32"})
+    )
+    assert {name: tuple(array.shape) for name, array in opened.manifest.arrays.items()} == {
+        "layer1.1": (1, 40, 64, 2, 2), "avgpool": (1, 40, 512, 1, 1),
+    }  # fmt: skip
+    assert opened.load("layer1.1")[0].tobytes() == live(resnet, few, "layer1.1").tobytes()
+    with pytest.raises(InputError, match="unknown tap 'layer9'"):
+        made(resnet, few, wanted(tmp_path, "none", "hints", {"taps": ("layer9",)}))
+
+
+def test_an_ensemble_has_no_taps(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    both = Teacher(Ensemble([*teacher.network.members] * 2), teacher.card, CPU)
+    with pytest.raises(InputError, match="tap 'features': expected one network, found an ensemble of 2"):
+        made(both, dataset, wanted(tmp_path, "hints", "hints", {}))
+
+
+REFUSED = [
+    ({"taps": ["features", "features"]}, "dumps.h: taps: expected each once, found 'features' 2 times"),
+    ({"taps": []}, "dumps.h.taps"),
+    ({"taps": ["pixels"]}, "dumps.h: taps: expected activations"),
+    ({"pool": 0}, "dumps.h.pool"),
+    ({"dtype": "bfloat16"}, "dumps.h.dtype: expected 'float16' or 'float32', found 'bfloat16'"),
+    ({"codec": "zstd", "format": "hdf5"}, "dumps.h.codec: expected one of none, gzip for hdf5, found 'zstd'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_mistakes_are_refused(
+    run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    study["dumps"]["h"] = {"field": "hints", "of": "big", **options}
+    assert message in refused(run, capsys, write_study(tmp_path, study), "graph")
+
+
+def test_the_studys_formats_are_taken_where_they_fit(
+    run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    from pipeline.params import parse
+
+    study["dumps"]["h"] = {"field": "hints", "of": "big"}
+    study["cache"] = {"format": "hdf5", "dtype": "float32"}
+    spec = parse(study).dumps["h"]
+    assert spec.options["codec"] == "gzip"
+    assert spec.options["dtype"] == "float32"
+    study["cache"]["dtype"] = "bfloat16"
+    line = refused(run, capsys, write_study(tmp_path, study), "graph")
+    assert "dumps.h.dtype: expected 'float16' or 'float32', found 'bfloat16' (from cache.dtype)" in line

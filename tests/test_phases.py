@@ -1,0 +1,156 @@
+"""Phases before a student's own: hints first, then anything."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Capture, Run, refused, write_study
+from scenes import CNN, CPU, digits, made, teacher_of, wanted
+from torch.optim import SGD, Adam
+
+from pipeline import training
+from pipeline.cached import CachedRows
+from pipeline.curves import read_curve
+from pipeline.datasets.record import Dataset
+from pipeline.files import read_json
+from pipeline.losses.recipe import Recipe, Term
+from pipeline.models.build import build
+from pipeline.optimizers import constant
+from pipeline.rows import Splits
+from pipeline.schedules import constant as steady
+from pipeline.seeds import derive, seeded
+from pipeline.student import Phase, Trained, train_student
+from pipeline.training import Regime
+
+MODEL = {"name": "mlp", "widths": [12, 9]}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def hints(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CachedRows:
+    teacher = teacher_of(dataset, CNN)
+    opened = made(teacher, dataset, wanted(tmp_path_factory.mktemp("hints"), "h", "hints", {"dtype": "float32"}))
+    return CachedRows.of(opened, CPU)
+
+
+def regime(epochs: int, lr: float = 0.01) -> Regime:
+    return Regime(partial(Adam, lr=lr), constant, epochs=epochs, batch_size=64)
+
+
+CE = Recipe((Term("ce", steady(1, value=1.0), {}),))
+
+
+def hint(tap: str) -> Recipe:
+    return Recipe((Term("hint_mse", steady(1, value=1.0), {"tap": tap, "hint": None}, "h"),))
+
+
+def run(
+    dataset: Dataset, hints: CachedRows, *phases: Phase, checkpoint: Path | None = None, epochs: int = 2
+) -> Trained:
+    return train_student(
+        Splits.of(dataset, CPU), {"h": hints}, CE, model=MODEL, regime=regime(epochs), seed=3, what="s",
+        pretrain=phases, checkpoint=checkpoint, checkpoint_seconds=0.0,
+    )  # fmt: skip
+
+
+def test_hints_train_the_part_up_to_the_guided_layer_alone(dataset: Dataset, hints: CachedRows) -> None:
+    with seeded(derive(3, "init"), CPU):
+        initial = build(MODEL, dataset.shape, 10).state_dict()
+    seen: list[list[dict[str, float]]] = []
+    phase = Phase(hint("hidden1"), regime(4), lambda history: seen.append([dict(row) for row in history]))
+    # A main phase that changes nothing shows the weights that it was handed.
+    still = Regime(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
+    trained = train_student(
+        Splits.of(dataset, CPU), {"h": hints}, CE, model=MODEL, regime=still, seed=3, what="s", pretrain=[phase]
+    )
+    state = trained.state("last")
+    changed = {name for name in state if not torch.equal(state[name], initial[name])}
+    assert changed == {"body.fc1.weight", "body.fc1.bias"}
+    losses = [row["train/hint_mse"] for row in seen[-1]]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0] / 2
+    assert set(state) == set(initial)  # the regressor (12 -> 16) is no part of the student
+
+
+def test_the_main_phase_goes_on_from_the_last_weights(dataset: Dataset, hints: CachedRows) -> None:
+    alone, hinted = run(dataset, hints), run(dataset, hints, Phase(hint("hidden2"), regime(2)))
+    assert len(hinted.fitted.history) == 2
+    assert "train/ce" in hinted.fitted.history[0]
+    assert hinted.fitted.history[0]["train/ce"] != alone.fitted.history[0]["train/ce"]
+    two = run(dataset, hints, Phase(hint("hidden2"), regime(2)), Phase(hint("hidden1"), regime(1)))
+    assert two.fitted.history[0]["train/ce"] not in {run_.fitted.history[0]["train/ce"] for run_ in (alone, hinted)}
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 6])
+def test_a_kill_in_any_phase_changes_nothing(
+    tmp_path: Path, dataset: Dataset, hints: CachedRows, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = [Phase(hint("hidden2"), regime(2)), Phase(hint("hidden1"), regime(2))]
+    whole = run(dataset, hints, *phases)
+    saved = 0
+    real = training._Run.save
+
+    def save(self: Any, path: Path) -> None:
+        nonlocal saved
+        real(self, path)
+        saved += 1
+        if saved == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Run, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")
+    monkeypatch.setattr(training._Run, "save", real)
+    again = run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")
+    assert again.fitted.history == whole.fitted.history
+    state, other = again.state("best"), whole.state("best")
+    assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_a_study_with_phases(run: Run, capsys: Capture, made: Path, tmp_path: Path, study: dict[str, Any]) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(made, tmp_path / "study"))
+    study["dumps"]["h"] = {"field": "hints", "of": "big"}
+    study["students"]["hinted"] = {
+        **study["students"]["baseline"],
+        "pretrain": [{"losses": {"hint_mse": {}}, "epochs": 3}, {"losses": {"ce": {"weight": 0.5}}, "steps": 5}],
+    }
+    write_study(folder, study)
+    assert run(folder, "graph") == 0
+    deps = (folder / "dvc.yaml").read_text().split("train-student-hinted:")[1]
+    assert "data/cache/h" in deps
+    assert run(folder, "dump-hints", "h") == 0
+    assert run(folder, "train-student", "hinted") == 0
+    metrics = read_json(folder / "data/metrics/students/hinted.json", "")
+    assert metrics["pretrain"] == [
+        {"hint_mse": {"weight": 1.0, "options": {}}}, {"ce": {"weight": 0.5, "options": {}}},
+    ]  # fmt: skip
+    assert metrics["taught_by"] == ["big"]
+    for number, rows in ((1, 3), (2, 2)):
+        curve = read_curve(folder / f"data/students/hinted/seed-1/pretrain-{number}/curves", "train/loss")
+        assert len(curve) == rows
+    study["students"]["hinted"]["pretrain"][0].pop("epochs")
+    line = refused(run, capsys, write_study(folder, study), "graph")
+    assert "students.hinted.pretrain.0: expected exactly one of epochs and steps" in line
+
+
+def test_a_phase_takes_what_it_leaves_out_from_its_student(study: dict[str, Any]) -> None:
+    from pipeline.params import parse
+
+    study["students"]["kd"] |= {
+        "optimizer": {"name": "sgd", "lr": 0.5},
+        "batch_size": 32,
+        "pretrain": [{"losses": {"ce": {}}, "epochs": 1, "l1": 0.25}],
+    }
+    (phase,) = parse(study).students["kd"].pretrain
+    assert (phase.optimizer.name, phase.optimizer.options["lr"], phase.batch_size) == ("sgd", 0.5, 32)
+    assert (phase.l1, parse(study).students["kd"].l1, phase.epochs) == (0.25, 0.0, 1)
