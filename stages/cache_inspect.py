@@ -103,6 +103,18 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
             f"channels: {len(own['ones'][0])} a class; always 0: {own['always_zero']}, always 1: {own['always_one']}; "
             f"entropy of a channel: mean {own['channel_entropy']['mean']:.4f} bits"
         )
+    if "taps" in own:
+        columns = ("tap", "units", "dead", "zeros (%)", "mean", "std", "largest")
+        cli.table("activations", columns, [_tap(name, its) for name, its in own["taps"].items()])
+    if "neighbours" in own:
+        low, middle, high = own["neighbours"]["quartiles"]
+        typer.echo(
+            f"neighbours of a point in effect: mean {own['neighbours']['mean']:.2f}; "
+            f"quartiles {low:.2f}, {middle:.2f}, {high:.2f}; plans: {own['plans']}"
+        )
+    if "same_class" in own:
+        by_chance = f"{100 * own['same_class_by_chance']:.1f} % of the pairs are"
+        typer.echo(f"mass between samples of one class: {100 * own['same_class']:.1f} % ({by_chance})")
     if "agreement_with_labels" in own:
         typer.echo(f"agreement with the labels: {100 * own['agreement_with_labels']:.2f} %")
     if "chosen_per_class" in own:
@@ -111,8 +123,13 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
         cli.table("classes", tuple(columns), rows[:50])
         if len(rows) > 50:
             typer.echo(f"... and {len(rows) - 50} more classes: --json shows all")
-    if not known_labels:
+    if not known_labels and "taps" not in own:
         typer.echo("no labels (no prepared data of this cache beside it): give them with --data for the agreement")
+
+
+def _tap(name: str, its: dict[str, Any]) -> tuple[str, ...]:
+    counts = f"{its['units']:,}", f"{its['dead']:,}", f"{100 * its['zeros']:.1f}"
+    return (name, *counts, *(f"{its[key]:.4g}" for key in ("mean", "std", "largest")))
 
 
 def _by_class(names: list[str], own: dict[str, Any]) -> dict[str, list[str]]:

@@ -8,6 +8,8 @@ INSPECTIONS = Registry(
     "field",
     {
         "logits": "pipeline.inspection.logits:logits",
+        "hints": "pipeline.inspection.hints:hints",
+        "affinities": "pipeline.inspection.affinities:affinities",
         "multichannel": "pipeline.inspection.multichannel:multichannel",
     },
 )
