@@ -104,8 +104,8 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
             f"entropy of a channel: mean {own['channel_entropy']['mean']:.4f} bits"
         )
     if "taps" in own:
-        columns = ("tap", "units", "dead", "zeros (%)", "mean", "std", "largest")
-        cli.table("activations", columns, [_tap(name, its) for name, its in own["taps"].items()])
+        headers = ("tap", "units", "dead", "zeros (%)", "mean", "std", "largest")
+        cli.table("activations", headers, [_tap(name, its) for name, its in own["taps"].items()])
     if "neighbours" in own:
         low, middle, high = own["neighbours"]["quartiles"]
         typer.echo(
