@@ -17,14 +17,15 @@ from sklearn.manifold import _t_sne
 from sklearn.metrics import pairwise_distances
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline import perplexity as module
 from pipeline.errors import InputError
 from pipeline.perplexity import (
     Conditional,
     Dtype,
+    batches,
     conditional_from_distances,
     conditional_probabilities,
     joint_probabilities,
+    kernels,
     squared_distances,
     warm_up,
 )
@@ -83,6 +84,7 @@ DATA: dict[str, Callable[[], Array]] = {
     "pairs": lambda: pairs_apart(1e-7),
     "outlier 1e4": lambda: outlier(1e4),
     "outlier 1e8": lambda: outlier(1e8),
+    "many scales": lambda: normal(2, N, 1) ** 31,
     "far from 0": lambda: normal() + 1e6,
 }
 
@@ -365,7 +367,7 @@ def test_a_batch_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) 
     features = digits()
     whole = joint_probabilities(features, PERPLEXITY)
     assert all(np.array_equal(joint_probabilities(features[k : k + 1], PERPLEXITY)[0], whole[k]) for k in range(6))
-    monkeypatch.setattr(module, "PIECE", 1)
+    monkeypatch.setattr(batches, "PIECE", 1)
     assert np.array_equal(joint_probabilities(features, PERPLEXITY), whole)
 
 
@@ -391,8 +393,8 @@ def test_the_number_of_threads(
         started.append(count)
         return pool(count)
 
-    monkeypatch.setattr(module, "ThreadPoolExecutor", counting)
-    monkeypatch.setattr(module, "_cores", lambda: cores)
+    monkeypatch.setattr(batches, "ThreadPoolExecutor", counting)
+    monkeypatch.setattr(batches, "_cores", lambda: cores)
     CALLS[name](normal(5, 8, 8), 3, threads=threads)
     assert started == ([] if expected is None else [expected])
 
@@ -426,14 +428,14 @@ def test_arrays_of_every_kind_are_taken_and_kept_and_nothing_is_compiled_for_the
     }
     features = kinds[kind]()
     before = features.copy()
-    kernels = [each for each in vars(module).values() if hasattr(each, "signatures")]
-    assert len(kernels) > 10
-    signatures = [len(each.signatures) for each in kernels]
+    every = [each for each in vars(kernels).values() if hasattr(each, "signatures")]
+    assert len(every) > 10
+    signatures = [len(each.signatures) for each in every]
     found = joint_probabilities(features, PERPLEXITY)
     assert np.array_equal(found, joint_probabilities(np.ascontiguousarray(features, np.float64), PERPLEXITY))
     conditional_from_distances(squared_distances(features).astype(features.dtype), PERPLEXITY)
     assert np.array_equal(features, before)
-    assert [len(each.signatures) for each in kernels] == signatures
+    assert [len(each.signatures) for each in every] == signatures
 
 
 def test_no_batch_is_no_probability() -> None:
@@ -529,13 +531,19 @@ def test_what_is_too_large_is_refused() -> None:
 
 def test_powers_of_two() -> None:
     t = np.linspace(-1022, 1022, 100_001)
-    powers = np.array([module.exp2_double(each) for each in t])
+    powers = np.array([kernels.exp2_double(each) for each in t])
     assert np.abs(powers / np.exp2(t) - 1).max() < 1e-12
     single = np.linspace(-126, 126, 100_001, dtype=np.float32)
-    powers = np.array([module.exp2_single(each) for each in single])
+    powers = np.array([kernels.exp2_single(each) for each in single])
     assert np.abs(powers / np.exp2(single.astype(np.float64)) - 1).max() < 4e-7
-    assert module.exp2_double(0.0) == module.exp2_single(np.float32(0)) == 1
-    assert module.exp2_double(-5000.0) == module.exp2_single(np.float32(-5000)) == 0
+    assert kernels.exp2_double(0.0) == kernels.exp2_single(np.float32(0)) == 1
+    assert kernels.exp2_double(-5000.0) == kernels.exp2_single(np.float32(-5000)) == 0
+
+
+@pytest.mark.parametrize(("dtype", "beta"), [("float32", 8e34), ("float64", 1e304)])
+def test_what_is_far_away_adds_nothing_to_the_moments(dtype: Dtype, beta: float) -> None:
+    x = np.array([0, -33, -1e-3] * 16, dtype)
+    assert kernels.moments(x, np.empty_like(x), x.dtype.type(beta)) == (16, 0, 0, 0)
 
 
 def entropy_and_step(x: Array, u: float, target: float) -> tuple[float, float]:
@@ -543,7 +551,7 @@ def entropy_and_step(x: Array, u: float, target: float) -> tuple[float, float]:
     p = np.exp2(t) / np.exp2(t).sum()
     excess = float(-(p * np.log2(p)).sum()) - target
     first, second, third = (float((p * t**power).sum()) for power in (1, 2, 3))
-    return excess, float(module.halley(first, second, third, excess))
+    return excess, float(kernels.halley(first, second, third, excess))
 
 
 def test_the_step_is_of_third_order() -> None:
@@ -568,25 +576,25 @@ def test_few_passes_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         e[:] = np.exp2(t)
         return tuple(float((e * t**power).sum()) for power in range(4))
 
-    solve: Any = module.solve
+    solve: Any = kernels.solve
     plain = solve.py_func
-    monkeypatch.setattr(module, "moments", counted)
+    monkeypatch.setattr(kernels, "moments", counted)
     distances = squared_distances(digits()[:1])[0]
-    guess = module.FIRST
+    guess = kernels.FIRST
     for i, row in enumerate(distances):
         x = -np.delete(row, i) + np.delete(row, i).min()
         guess += (
-            plain((x / -x.mean(), np.empty(N - 1)), 0, math.log2(PERPLEXITY), guess, module.PRECISE)[0] - guess
+            plain((x / -x.mean(), np.empty(N - 1)), 0, math.log2(PERPLEXITY), guess, kernels.PRECISE)[0] - guess
         ) / 4
     assert len(passes) / N < 3.6
 
 
 def test_compiled_code_is_kept_on_disk_and_needs_no_torch() -> None:
     program = (
-        "import sys; from pipeline import perplexity; seconds = perplexity.warm_up(); "
-        "kernels = [each for each in vars(perplexity).values() if hasattr(each, 'py_func')]; "
-        "print(sum(sum(each.stats.cache_misses.values()) for each in kernels), "
-        "sum(sum(each.stats.cache_hits.values()) for each in kernels), 'torch' in sys.modules, seconds > 0)"
+        "import sys; from pipeline.perplexity import kernels, warm_up; seconds = warm_up(); "
+        "every = [each for each in vars(kernels).values() if hasattr(each, 'py_func')]; "
+        "print(sum(sum(each.stats.cache_misses.values()) for each in every), "
+        "sum(sum(each.stats.cache_hits.values()) for each in every), 'torch' in sys.modules, seconds > 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     misses, hits, torch, positive = done.stdout.split()

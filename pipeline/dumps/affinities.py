@@ -16,12 +16,19 @@ from pipeline.cache.blocks import ArrayForm, ArrayPlan, Block
 from pipeline.cache.codecs import Codec
 from pipeline.dumps.field import BatchField, Gather, RowField
 from pipeline.errors import InputError
+from pipeline.progress import progress_bar
 from pipeline.projection import of_all, of_batch
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Answer, Answers, Samples
 
-USES = ("pipeline.batch_plan", "pipeline.perplexity", "pipeline.projection", "pipeline.views.counter")
+USES = (
+    "pipeline.batch_plan",
+    "pipeline.perplexity.batches",
+    "pipeline.perplexity.kernels",
+    "pipeline.projection",
+    "pipeline.views.counter",
+)
 
 AffinitiesType = Literal["float16", "float32"]
 PIECE = 64  # batches whose features and full matrices are in memory at a time
@@ -80,8 +87,10 @@ def affinities(
         return {"features": (rows / 255 if tap == "pixels" else rows).cpu().numpy()}
 
     def computed(gather: Gather) -> Compute:
-        from pipeline.perplexity import joint_probabilities  # numba takes half a second to import
+        from pipeline.perplexity import joint_probabilities, warm_up  # numba takes half a second to import
 
+        with progress_bar("compile or load the perplexity search", 1) as bar:
+            bar(1, f"{warm_up():.1f} s")
         reduced = _reduction(gather, samples.rows, pca, pca_over)
 
         def joint(features: Array) -> NDArray[Any]:

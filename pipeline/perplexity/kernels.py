@@ -1,45 +1,28 @@
-"""The joint probabilities of t-SNE, batch by batch (van der Maaten and Hinton 2008, equations 1 and 2).
+"""The compiled loops: 2^t, distances within a batch, and the search of each row.
 
-For every row i a search for the width sigma_i at which p_{.|i} has the perplexity that is asked for.
-It solves H(u) = log2(perplexity) for u = log beta by Halley's steps inside a bracket; entropy and its
-two derivatives come from the sums of one pass over the row. The kernels are compiled by numba at
-their first use and kept on disk: `warm_up` does that beforehand and says how long it took.
-
-One batch is worked on by one thread from end to end, so no result depends on the number of threads.
+All in one file: numba keeps compiled code until the file of the *called* kernel changes, and would not
+notice a change of one that is called from there.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import scipy.linalg  # noqa: F401 - numba imports it in any case, but within the first call
 from numba import njit, types
 from numba.extending import overload
-from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
-from pipeline.errors import InputError
-
-Dtype = Literal["float64", "float32"]
-Floats = NDArray[np.floating[Any]]
-Doubles = NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 LOG2E = 1 / math.log(2)
 LN2 = math.log(2)
 PASSES = 200  # of one row at most; bisection alone would need fewer than 100
 PRECISE = (1e-8, 700.0)  # tolerance of the entropy in bits, and the largest |u|: exp(u) stays finite
-PRECISIONS: dict[Dtype, tuple[float, float]] = {"float64": PRECISE, "float32": (1e-5, 80.0)}
-LARGEST, LARGEST_DISTANCE = 1022, 900  # exponents: of features whose differences are finite; of distances
-PIECE = 1 << 20  # bytes of distances or features at a time: between the core's cache and many small calls
-MODERATE = 400  # exponents whose squares neither overflow nor vanish: nothing is scaled
+LARGEST = 1022  # the exponent of features whose differences are finite
+MODERATE = 16  # exponents that leave squares nearly the whole range of float64: nothing is scaled
 FIRST = 1.7  # u of a typical row, in units of its mean distance (measured on relu features)
 CLOSE = 1e-4  # of |x|^2 + |y|^2: below, the Gram matrix leaves too few digits of |x - y|^2
 NOT_FINITE = 0x7FF0_0000_0000_0000  # the bits of infinity; those of NaN are larger
@@ -61,14 +44,6 @@ SINGLE = tuple(
 ROUND_DOUBLE = 1.5 * 2.0**52  # added, it rounds to an integer, which stands in the low bits
 ROUND_SINGLE = np.float32(1.5 * 2.0**23)
 LEAST_DOUBLE, LEAST_SINGLE = -1023.0, np.float32(-127)  # whose 2^t comes out as exactly 0
-
-
-class Conditional(NamedTuple):
-    """The conditional probabilities of every batch."""
-
-    p: Floats  # (b, n, n); row i is p_{.|i}, its diagonal 0
-    sigmas: Doubles  # (b, n), in units of the features; 0 where only the nearest, equally far, have a share
-    perplexities: Doubles  # (b, n), the ones reached: 2^{H(P_i)}, H in bits
 
 
 def kernel(*fastmath: str) -> Callable[[Function], Function]:
@@ -128,7 +103,7 @@ overload(exp2)(_exp2)
 
 @kernel()
 def exponent_of(x: Any) -> Any:
-    """The least e with |x| < 2^e everywhere, x (n, d) float64; more than 1024 where x has NaN or inf."""
+    """The least e with |x| < 2^e everywhere, x (n, d) float64; more than LARGEST where x has NaN or inf."""
     # The bits of |x| order as the numbers do, and a maximum of integers runs on all lanes whatever they stand for.
     bits = x.view(np.int64)
     peak = np.int64(0)
@@ -254,7 +229,7 @@ def moments(x: Any, e: Any, beta: Any) -> Any:
     # A loop of its own: in one, sums and coefficients together do not fit the registers (measured, 1.6 times slower).
     s0 = s1 = s2 = s3 = x.dtype.type(0)
     for j in range(len(x)):
-        t = x[j] * beta
+        t = max(x[j] * beta, x.dtype.type(-127))  # below, e is nothing beside the nearest's 1; t^3 could be infinite
         et = e[j] * t
         ett = et * t
         s0 += e[j]
@@ -289,7 +264,7 @@ def solve(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> 
     bracket or goes twice as far as the farthest before.
     """
     (x, e), (tolerance, reach) = space, precision
-    low, high, before, stride, to = -reach, reach, np.inf, 2.0, guess
+    low, high, before, stride, to = -reach, reach, np.inf, 2.0, min(max(guess, -reach), reach)
     for _ in range(PASSES):
         u = to
         s0, s1, s2, s3 = moments(x, e, x.dtype.type(math.exp(u) * LOG2E))
@@ -377,248 +352,3 @@ def search_all(distances: Any, exponents: Any, options: Any, found: Any) -> None
         search(distances[batch], exponents[batch], perplexity, precision, part)
         if joint:
             symmetrise(p[batch])
-
-
-# --- batches ---------------------------------------------------------------------------------------
-
-
-class FeatureBatches:
-    """The squared distances within batches of features (b, n, d), `count` at a time, for one thread."""
-
-    def __init__(self, features: Floats, count: int) -> None:
-        _, n, d = features.shape
-        self.features = features
-        self.x: Doubles = np.empty((count, n, d))
-        self.gram: Doubles = np.empty((count, n, n))
-        self.exponents = np.empty(count, np.int64)
-
-    def __call__(self, start: int, stop: int) -> tuple[Doubles, NDArray[np.int64]]:
-        """Squared distances (c, n, n) times 4^-exponent, and the exponents (c,); valid until the next call."""
-        features, count = self.features[start:stop], stop - start
-        x, gram, exponents = self.x[:count], self.gram[:count], self.exponents[:count]
-        with np.errstate(all="ignore"):
-            # Seen from one of its own points, a cloud that lies far away keeps its digits in the Gram matrix.
-            np.subtract(features, features[:, :1].astype(np.float64), out=x)
-        scale_extremes(x, exponents)
-        if exponents.max() > LARGEST:
-            raise _not_finite("features", "sample", start + int(np.argmax(exponents > LARGEST)), self.features)
-        np.matmul(x, x.transpose(0, 2, 1), out=gram)  # numpy computes one half and copies it: exactly symmetric
-        if from_gram(gram):
-            np.copyto(x, features)
-            refine(gram, x, exponents)
-        return gram, exponents
-
-
-class DistanceBatches:
-    """Given squared distances (b, n, n), `count` at a time, for one thread."""
-
-    def __init__(self, distances: Floats, count: int) -> None:
-        self.distances = distances
-        self.copy: Doubles = np.empty((count, *distances.shape[1:]))
-        self.exponents = np.zeros(count, np.int64)
-
-    def __call__(self, start: int, stop: int) -> tuple[Doubles, NDArray[np.int64]]:
-        """A copy (c, n, n), and exponents of 0."""
-        copy = self.copy[: stop - start]
-        np.copyto(copy, self.distances[start:stop])
-        for batch, each in enumerate(copy, start):
-            if exponent_of(each) > LARGEST_DISTANCE:
-                raise _not_finite("distances", "row", batch, self.distances)
-        return copy, self.exponents[: stop - start]
-
-
-def _not_finite(what: str, axis: str, batch: int, values: Floats) -> InputError:
-    bad = np.argwhere(~np.isfinite(values[batch]))
-    where, found = "", "larger ones"
-    if len(bad):
-        row, column = bad[0].tolist()
-        where, found = f", {axis} {row}, column {column}", str(values[batch, row, column])
-    return InputError(
-        f"{what} of batch {batch}{where}", expected="finite numbers whose differences float64 holds", found=found,
-        fix="one such number leaves the whole batch without neighbourhoods",
-    )  # fmt: skip
-
-
-Source = Callable[[int, int], tuple[Doubles, NDArray[np.int64]]]
-
-
-def _search(
-    source: Callable[[int], Source], shape: tuple[int, ...], perplexity: float, dtype: Dtype, threads: int | None,
-    *, joint: bool,
-) -> Conditional:  # fmt: skip
-    """Conditional probabilities, or joint ones in their place; each thread makes a source of its own."""
-    b, n, _ = shape
-    _check_perplexity(perplexity, n)
-    if dtype not in PRECISIONS:
-        raise InputError("dtype of the probabilities", expected=" or ".join(PRECISIONS), found=repr(dtype))
-    options = float(perplexity), PRECISIONS[dtype], joint
-    found = Conditional(np.empty((b, n, n), dtype), np.empty((b, n)), np.empty((b, n)))
-
-    def work(batches: range, count: int) -> None:
-        distances_of = source(count)
-        for start, stop in _pieces(batches, count):
-            distances, exponents = distances_of(start, stop)
-            search_all(distances, exponents, options, tuple(each[start:stop] for each in found))
-
-    _share(work, shape, threads)
-    return found
-
-
-def _pieces(batches: range, count: int) -> list[tuple[int, int]]:
-    return [(start, min(start + count, batches.stop)) for start in range(batches.start, batches.stop, count)]
-
-
-def _share(work: Callable[[range, int], None], shape: tuple[int, ...], threads: int | None) -> None:
-    """Give each thread its part of the batches, and how many of them to take at a time.
-
-    The error of the first batch that has one is raised.
-    """
-    b, n, d = shape
-    if threads is not None and threads < 1:
-        raise InputError("threads", expected="at least 1", found=str(threads))
-    count = max(1, min(b, threads or _cores()))
-    at_a_time = max(1, PIECE // (8 * n * max(n, d)))
-    parts = [range(b * k // count, b * (k + 1) // count) for k in range(count)]
-    with _blas().limit(limits=1):  # of several BLAS threads the sums would depend on their number
-        if count == 1:
-            return work(parts[0], at_a_time)
-        with ThreadPoolExecutor(count) as pool:
-            for done in [pool.submit(work, part, at_a_time) for part in parts]:
-                done.result()
-    return None
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """The BLAS libraries of this process; looking for them takes milliseconds."""
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_array(what: str, array: Floats, shape: str) -> None:
-    found = f"{array.dtype} {array.shape}"
-    if array.ndim != 3 or array.dtype not in (np.float16, np.float32, np.float64):
-        raise InputError(what, expected=f"{shape} of float16, float32 or float64", found=found)
-    if array.shape[1] < 3 or array.shape[2] < 1:
-        raise InputError(what, expected=f"{shape}, n at least 3", found=found, fix="use larger batches")
-
-
-def _check_perplexity(perplexity: float, n: int) -> None:
-    if not 1 < perplexity < n - 1:  # false of NaN as well
-        raise InputError(
-            f"perplexity in batches of n = {n}", expected=f"more than 1 and less than n - 1 = {n - 1}",
-            found=f"{perplexity:g}", fix="lower the perplexity or use larger batches",
-        )  # fmt: skip
-
-
-# --- what others use -------------------------------------------------------------------------------
-
-
-def squared_distances(features: Floats, *, threads: int | None = None) -> Doubles:
-    """|x_i - x_j|^2 within each batch, (b, n, n) float64, exactly symmetric, the diagonal 0.
-
-    By one Gram matrix a batch, and by direct differences where that would cancel. What is too large for
-    float64 is infinite, what is too small 0.
-
-    Args:
-        features: (b, n, d) float16, float32 or float64, n >= 3.
-        threads: as for `conditional_probabilities`.
-
-    Raises:
-        InputError: for another shape or type, NaN or infinity.
-    """
-    _check_array("features", features, "(b, n, d)")
-    b, n, _ = features.shape
-    found: Doubles = np.empty((b, n, n))
-
-    def work(batches: range, count: int) -> None:
-        distances_of = FeatureBatches(features, count)
-        for start, stop in _pieces(batches, count):
-            distances, exponents = distances_of(start, stop)
-            factors = np.ldexp(1.0, exponents)[:, None, None]
-            with np.errstate(all="ignore"):
-                np.multiply(distances * factors, factors, out=found[start:stop])
-
-    _share(work, features.shape, threads)
-    return found
-
-
-def conditional_from_distances(
-    distances: Floats, perplexity: float, *, dtype: Dtype = "float64", threads: int | None = None
-) -> Conditional:
-    """As `conditional_probabilities`, from squared distances; sigmas in units of their roots.
-
-    Args:
-        distances: (b, n, n) float16, float32 or float64 below 2^900; the diagonal is not looked at but has to
-            be finite. In a row only the differences count; below 1e-290 in the mean, they count as 0.
-        perplexity: as there.
-        dtype: as there.
-        threads: as there.
-
-    Raises:
-        InputError: as there.
-    """
-    _check_array("distances", distances, "(b, n, n)")
-    if distances.shape[1] != distances.shape[2]:
-        raise InputError("distances", expected="(b, n, n)", found=str(distances.shape))
-    return _search(
-        lambda count: DistanceBatches(distances, count), distances.shape, perplexity, dtype, threads, joint=False
-    )
-
-
-def conditional_probabilities(
-    features: Floats, perplexity: float, *, dtype: Dtype = "float64", threads: int | None = None
-) -> Conditional:
-    """p_{j|i} = exp(-|x_i - x_j|^2 / 2 sigma_i^2) / sum_{k != i} exp(-|x_i - x_k|^2 / 2 sigma_i^2), p_{i|i} = 0.
-
-    sigma_i is such that 2^{H(p_{.|i})}, H in bits, is the perplexity: relatively within 1e-8, in float32
-    within 1e-5 and what rounding p costs. A row whose m nearest others are exactly as far as each other
-    cannot reach a perplexity <= m (duplicates, for one): it gets the limit for sigma = 0, which is 1 / m for
-    these and 0 for all others, and m as the perplexity reached. Features may have any scale; what differs
-    by less than 1e-154 of the batch's largest number does not differ.
-
-    Args:
-        features: (b, n, d) float16, float32 or float64, n >= 3.
-        perplexity: of every row, 1 < perplexity < n - 1.
-        dtype: of p, and of the search but for the rows that float32 does not resolve. Distances are float64.
-        threads: Python threads, each with batches of its own and one BLAS thread; None: one for each core
-            that this process may use. The numbers do not depend on it.
-
-    Raises:
-        InputError: for another shape or type, NaN or infinity, a perplexity that no batch of n can have.
-    """
-    _check_array("features", features, "(b, n, d)")
-    return _search(
-        lambda count: FeatureBatches(features, count), features.shape, perplexity, dtype, threads, joint=False
-    )
-
-
-def joint_probabilities(
-    features: Floats, perplexity: float, *, dtype: Dtype = "float64", threads: int | None = None
-) -> Floats:
-    """p_ij = (p_{j|i} + p_{i|j}) / 2n of each batch, (b, n, n), from `conditional_probabilities`.
-
-    Every batch sums to 1, is exactly symmetric, and has a diagonal of 0; no floor is put under it.
-    Arguments and errors are those of `conditional_probabilities`.
-    """
-    _check_array("features", features, "(b, n, d)")
-    return _search(
-        lambda count: FeatureBatches(features, count), features.shape, perplexity, dtype, threads, joint=True
-    ).p
-
-
-def warm_up() -> float:
-    """Compile every kernel, or load it from the disk; returns the seconds that took.
-
-    Who does not call it pays the same at the first batch. Compiled code is kept beside this file, or where
-    NUMBA_CACHE_DIR says, for this version of it and this kind of processor.
-    """
-    start = time.perf_counter()
-    features = np.array([[[0.0], [0.0], [1.0], [2.0], [4.0]]])  # the duplicates take every path
-    for dtype in PRECISIONS:
-        joint_probabilities(features, 2.5, dtype=dtype, threads=1)
-    return time.perf_counter() - start
