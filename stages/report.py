@@ -1,16 +1,21 @@
-"""Metrics and curves -> data/report."""
+"""Metrics, curves, caches and students -> data/report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from stages import cli
 
 if TYPE_CHECKING:
+    from pipeline.models.network import Network
+    from pipeline.pictures.canvas import Picture
+    from pipeline.pictures.choice import Choice
     from pipeline.report import Row
+    from pipeline.sections import Study
 
 
 def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
@@ -20,6 +25,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.curves import read_curve
     from pipeline.files import read_json, write_bytes, write_json
     from pipeline.layout import Layout
+    from pipeline.pictures.choice import choice
     from stages.run import workshop
 
     layout, fix = Layout(Path()), "run `dvc repro`"
@@ -38,7 +44,11 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
             ]
             for name, metrics in students.items()
         }
-        made = room.build(teachers, students, curves, study.report.baseline)
+        chosen = choice(study)
+        pictures = _pictures(study, chosen, students)
+        made = room.build(
+            teachers, students, curves, study.report.baseline, pictures=pictures, more_notes=chosen.left_out
+        )
         for name, picture in made.pictures.items():
             write_bytes(work.out / name, picture)
         write_bytes(work.out / "report.md", made.markdown().encode())
@@ -46,6 +56,48 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     write_json(layout.metrics("report", "summary"), made.summary())
     _show(made.rows)
     typer.echo(f"{layout.report() / 'report.html'}")
+
+
+def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
+    """The chosen dumps, read with the data and the students that they need."""
+    if not chosen.dumps:
+        return []
+    from pipeline.datasets.record import load
+    from pipeline.layout import Layout
+    from pipeline.pictures.choice import FEATURES, MOST_STUDENTS
+    from pipeline.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
+    from pipeline.report import best_taught, labels_only
+    from stages.run import open_dump
+
+    layout, views = Layout(Path()), study.views.views()
+    sets = {name: str(study.dumps[name].dataset) for name in chosen.dumps}
+    data = {name: load(layout.prepared(name), resident=False) for name in dict.fromkeys(sets.values())}
+    caches = {name: open_dump(study, name, data[sets[name]]) for name in chosen.dumps}
+    made: list[Picture] = []
+    if chosen.feature_map is not None:
+        name, dataset = chosen.feature_map, data[sets[chosen.feature_map]]
+        baseline = study.report.baseline or labels_only(students)
+        shown = {each: _first(each) for each in best_taught(students, dataset.fingerprint, baseline, MOST_STUDENTS)}
+        made.append(feature_picture(name, caches[name], dataset, shown, views, tap=FEATURES))
+    for name, learnt in chosen.affinities.items():
+        pupils = {student: (_first(student), options) for student, options in learnt.items()}
+        made.append(affinity_picture(name, caches[name], data[sets[name]], pupils, views))
+    for name in chosen.hints:
+        made += hint_pictures(name, caches[name], data[sets[name]], views)
+    for name in chosen.multichannel:
+        made.append(multichannel_picture(name, caches[name], data[sets[name]], views))
+    return made
+
+
+def _first(student: str) -> Network:
+    """A student's network of its first seed."""
+    import torch
+
+    from pipeline.layout import Layout
+    from pipeline.models.saved import load_network
+
+    folder = Layout(Path()).student(student) / "seed-0"
+    return load_network(folder, torch.device("cpu"), f"run `dvc repro train-student-{student}`")[0]
 
 
 def _show(rows: tuple[Row, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,21 +10,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline import cache
 from pipeline.cache import Cache
 from pipeline.cache.manifest import ANYTHING
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import derived_parameters, needs_head, planned_arrays, planned_rows
+from pipeline.dumps import derived_parameters, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive
-from pipeline.errors import InputError
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
-from pipeline.heads import CHANNELS
 from pipeline.layout import Layout
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.models.build import build
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.progress import progress_bar
 from pipeline.provenance import code_digest
@@ -176,24 +171,3 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(planned_arrays(spec.field, parameters, len(dataset.classes)))
     return opened
-
-
-@torch.no_grad()
-def refuse_other_channels(params: StudentParams, caches: Mapping[str, Cache], dataset: Dataset) -> None:
-    """Raise InputError unless a student has as many channels a class as the channel labels that it learns.
-
-    Rows of equally many bytes may hold other numbers of channels, so the bytes alone do not tell.
-    """
-    learnt = {name: each.manifest.field for name, each in caches.items() if needs_head(each.manifest.field.name)}
-    if not learnt:
-        return
-    network = build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
-    scores = network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [CHANNELS])[1][CHANNELS]
-    for name, field in learnt.items():
-        if field.parameters["channels"] != scores.shape[2]:
-            raise InputError(
-                f"dump {name!r}",
-                expected=f"{scores.shape[2]} channels a class, as the student has",
-                found=str(field.parameters["channels"]),
-                fix="give both as many: `head: {channel_outputs: {channels: K}}`",
-            )

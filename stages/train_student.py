@@ -33,15 +33,18 @@ def train_student(
     from pipeline.models.saved import save_network
     from pipeline.rows import Splits
     from pipeline.student import results
-    from stages.run import card, file_digests, open_dump, refuse_other_channels, workshop
+    from stages.fit import built, refuse_missing_taps, refuse_other_channels
+    from stages.run import card, file_digests, open_dump, workshop
 
     spec = cli.named(study.students, "students", student)
     layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
+        network = built(spec, dataset)
+        refuse_missing_taps(study, student, network)
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
-        refuse_other_channels(spec, caches, dataset)
+        refuse_other_channels(network, caches, dataset)
         consumed = {dump: cache.manifest.root for dump, cache in caches.items()}
         targets = {dump: on_device(cache, where) for dump, cache in caches.items()}
         inputs = dataset.fingerprint, consumed, file_digests(spec)

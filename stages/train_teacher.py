@@ -31,6 +31,7 @@ def train_teacher(
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
     from pipeline.rows import Splits, evaluate, per_class_accuracy
+    from stages.fit import built, refuse_missing_taps
     from stages.run import card as common_card
     from stages.run import file_digests, workshop
 
@@ -38,6 +39,8 @@ def train_teacher(
     layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
+        if spec.model is not None:
+            refuse_missing_taps(study, teacher, built(spec, dataset))
         splits = Splits.of(dataset, where)
         shown = study.views.model_dump(mode="json")
         decides = spec.model_dump(mode="json"), shown, study.seed, dataset.fingerprint, where.type, file_digests(spec)

@@ -167,3 +167,20 @@ def test_the_studys_formats_are_taken_where_they_fit(
     study["cache"]["dtype"] = "bfloat16"
     line = refused(run, capsys, write_study(tmp_path, study), "graph")
     assert "dumps.h.dtype: expected 'float16' or 'float32', found 'bfloat16' (from cache.dtype)" in line
+
+
+def test_a_tap_that_a_network_lacks_is_refused_before_it_is_trained(
+    run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    study["dumps"]["h"] = {"field": "hints", "of": "big", "taps": ["hidden1", "hiden2"]}
+    study["students"]["hinted"] = {
+        **study["students"]["baseline"],
+        "pretrain": [{"losses": {"hint_mse": {"tap": "block1", "hint": "hidden1"}}, "epochs": 1}],
+    }
+    folder = write_study(tmp_path, study)
+    assert run(folder, "prepare", "digits") == 0
+    line = refused(run, capsys, folder, "train-teacher", "big")
+    assert "params.yaml: dumps.h: unknown tap 'hiden2': expected one of " in line
+    assert not (folder / "data/teachers").exists()
+    line = refused(run, capsys, folder, "train-student", "hinted")
+    assert "params.yaml: students.hinted: loss hint_mse: unknown tap 'block1'" in line

@@ -6,6 +6,7 @@ Its module also has `arrays(parameters, classes)`, what a cache of the field mus
 - `rows(parameters, samples)`, the length of the second axis where that is not the number of samples;
 - `plan(parameters)`, the options that decide the batch plan which its rows are of (`batch_size` among them);
 - `DERIVED`, the manifest's parameters that the network decides;
+- `taps(parameters)`, what it reads inside of the network;
 - `USES`, modules of ours beside its own that decide the values;
 - `NEEDS_HEAD`, True where it asks for channels, which only networks with a head have.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "plan_of",
     "planned_arrays",
     "planned_rows",
+    "taps_of",
 ]
 
 FIELDS = Registry(
@@ -61,6 +63,12 @@ def plan_of(field: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | No
     """What decides the batch plan that the rows of such a field are of; None: they are of samples."""
     plan = getattr(_module(field), "plan", None)
     return plan(parameters) if plan else None
+
+
+def taps_of(field: str, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """What such a field reads inside of the network."""
+    taps = getattr(_module(field), "taps", None)
+    return taps(parameters) if taps else ()
 
 
 def modules_of(field: str) -> tuple[str, ...]:

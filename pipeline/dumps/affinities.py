@@ -129,6 +129,11 @@ def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     return {"p": ArrayForm((n * (n - 1) // 2,), parameters["dtype"]), "sample_ids": ArrayForm((n,), "int64")}
 
 
+def taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """What it reads inside of the network."""
+    return () if parameters["tap"] == "pixels" else (parameters["tap"],)
+
+
 def rows(parameters: Mapping[str, Any], samples: int) -> int:
     """Batches of one plan."""
     return batches_in(samples, parameters["batch_size"], parameters["last"])

@@ -75,6 +75,11 @@ def check(*, taps: tuple[str, ...], **_: Any) -> None:
         raise ValueError("taps: expected activations, found 'pixels', which every student has")
 
 
+def taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """What it reads inside of the network."""
+    return tuple(parameters["taps"])
+
+
 def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     """The arrays of a cache with these parameters; their shapes are the network's affair."""
     return {tap: ArrayForm(None, parameters["dtype"]) for tap in parameters["taps"]}

@@ -1,0 +1,62 @@
+"""Whether a network has what the study asks of it, known before any time is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from pipeline.cache import Cache
+from pipeline.datasets.record import Dataset
+from pipeline.dumps import needs_head, taps_of
+from pipeline.errors import InputError
+from pipeline.heads import CHANNELS
+from pipeline.losses import taps_of as taps_of_loss
+from pipeline.models.build import build
+from pipeline.models.network import Network
+from pipeline.sections import StudentParams, Study, TeacherParams, model_of
+
+
+def built(params: TeacherParams | StudentParams, dataset: Dataset) -> Network:
+    """The network with weights of no meaning, on the CPU."""
+    return build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
+
+
+def refuse_missing_taps(study: Study, name: str, network: Network) -> None:
+    """Raise InputError where a dump or a loss names a tap that a teacher or student does not have."""
+    for key, tap in _asked(study, name):
+        try:
+            with network.tapping([tap]):
+                pass
+        except InputError as error:
+            raise InputError(f"params.yaml: {key}: {error}") from None
+
+
+def _asked(study: Study, name: str) -> Iterator[tuple[str, str]]:
+    """The taps that are asked of a network, each with the key that says so."""
+    for dump, spec in study.dumps.items():
+        if spec.of == name:
+            yield from ((f"dumps.{dump}", tap) for tap in taps_of(spec.field, spec.options))
+    if name in study.students:
+        for loss, term in study.students[name].terms():
+            yield from ((f"students.{name}: loss {loss}", tap) for tap in taps_of_loss(loss, term.options))
+
+
+@torch.no_grad()
+def refuse_other_channels(network: Network, caches: Mapping[str, Cache], dataset: Dataset) -> None:
+    """Raise InputError unless a student has as many channels a class as the channel labels that it learns.
+
+    Rows of equally many bytes may hold other numbers of channels, so the bytes alone do not tell.
+    """
+    learnt = {name: each.manifest.field for name, each in caches.items() if needs_head(each.manifest.field.name)}
+    if not learnt:
+        return
+    scores = network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [CHANNELS])[1][CHANNELS]
+    for name, field in learnt.items():
+        if field.parameters["channels"] != scores.shape[2]:
+            raise InputError(
+                f"dump {name!r}",
+                expected=f"{scores.shape[2]} channels a class, as the student has",
+                found=str(field.parameters["channels"]),
+                fix="give both as many: `head: {channel_outputs: {channels: K}}`",
+            )
