@@ -17,6 +17,7 @@ from pipeline.heads import HEADS
 from pipeline.layout import Layout
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
+from pipeline.pictures.choice import choice
 from pipeline.references import taught_in_order
 from pipeline.sections import DumpParams, ModelParams, StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
@@ -42,10 +43,14 @@ WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer")
 VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (
-    "pipeline.report",
-    "pipeline.figures",
-    "pipeline.statistics",
-    "pipeline.curves",
+    *NETWORK,
+    *RECORD,
+    *VIEWS,
+    *(f"pipeline.{name}" for name in ("curves", "figures", "report", "statistics")),
+    *(f"pipeline.pictures.{name}" for name in ("affinities", "canvas", "choice", "feature_map", "gather", "hints")),
+    *(f"pipeline.pictures.{name}" for name in ("multichannel", "selection")),
+    "pipeline.losses.step",
+    "pipeline.losses.tsne",
     "stages.report",
     "stages.run",
 )
@@ -219,18 +224,22 @@ class _Compiler:
         )
 
     def report(self) -> Stage:
-        students = self.study.students
+        students, drawn = self.study.students, choice(self.study).dumps
+        dumps = [self.study.dumps[name] for name in drawn]
+        networks = [module for student in students.values() for module in network_modules(student)]
         return Stage(
             "report",
             "teachercache report",
             "Report",
-            modules=_modules(*REPORT),
+            modules=_modules(*REPORT, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())),
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
+                *dict.fromkeys(map(self.prepared, dumps)),
+                *(self.path(self.layout.cache(name)) for name in drawn),
                 *(self.path(self.layout.student(name)) for name in students),
             ),
-            params=self.keys("report"),
+            params=self.keys("report", *(("views", *self.foreign(drawn)) if drawn else ())),
             kept_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )

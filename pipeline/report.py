@@ -1,14 +1,16 @@
-"""The report: one table, two pictures, as Markdown and as one HTML file that opens offline."""
+"""The report: one table and pictures, as Markdown and as one HTML file that opens offline."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import figures
+from pipeline.pictures.canvas import Picture
 from pipeline.statistics import gap_closed
 
 TEACHER_KEYS = ("test_accuracy", "parameters", "bytes")
@@ -46,11 +48,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the report's files say."""
+    """All that the report's files say.
+
+    Attributes:
+        rows: of the table.
+        notes: below it.
+        pictures: by file name, PNG.
+        captions: of the pictures that have one, by file name.
+    """
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
-    pictures: Mapping[str, bytes]  # file name -> PNG
+    pictures: Mapping[str, bytes]
+    captions: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The table's numbers, as JSON for `dvc metrics`."""
@@ -65,7 +75,9 @@ class Report:
         lines = ["# Report", "", "| " + " | ".join(COLUMNS) + " |", "|---|---" + "|---:" * (len(COLUMNS) - 2) + "|"]
         lines += ["| " + " | ".join(row.cells()) + " |" for row in self.rows]
         lines += ["", *(f"- {note}" for note in self.notes)]
-        lines += [f"\n![{name.removesuffix('.png')}]({name})" for name in self.pictures]
+        for name in self.pictures:
+            lines.append(f"\n![{name.removesuffix('.png')}]({name})")
+            lines += [f"\n*{_escaped(self.captions[name])}*"] if name in self.captions else []
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
@@ -75,11 +87,15 @@ class Report:
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in self.rows
         )
         notes = "\n".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        pictures = "\n".join(
-            f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-            for name, data in self.pictures.items()
-        )
+        pictures = "\n".join(self._figure(name, data) for name, data in self.pictures.items())
         return PAGE.format(head=head, body=body, notes=notes, pictures=pictures)
+
+    def _figure(self, name: str, data: bytes) -> str:
+        """A picture with its caption where it has one."""
+        image = f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+        if name not in self.captions:
+            return image
+        return f"<figure>\n{image}\n<figcaption>{html.escape(self.captions[name])}</figcaption>\n</figure>"
 
 
 PAGE = """<!doctype html>
@@ -94,6 +110,9 @@ table {{ border-collapse: collapse; margin: 1em 0; }}
 th, td {{ padding: .35em .8em; border-bottom: 1px solid #ddd; text-align: right; }}
 th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
 img {{ max-width: 100%; display: block; margin: 1.5em 0; }}
+figure {{ margin: 2.5em 0; }}
+figure img {{ margin: 0 0 .5em; }}
+figcaption {{ font-size: 13px; color: #555; }}
 </style>
 </head>
 <body>
@@ -118,17 +137,22 @@ def build(
     students: Mapping[str, Mapping[str, Any]],
     curves: Mapping[str, Sequence[Sequence[float]]],
     baseline: str | None = None,
+    *,
+    pictures: Iterable[Picture] = (),
+    more_notes: Iterable[str] = (),
 ) -> Report:
     """Put the metrics of all stages together.
 
     Args:
         teachers, students: the metrics files, by name, in the order to show.
         curves: by student, one validation-accuracy curve a seed; empty without validation part.
-        baseline: the student that the others are compared with; by default the first whose
-            only loss is `ce`.
+        baseline: the student that the others are compared with; by default the first that learns
+            from labels alone.
+        pictures: of what is cached, to stand below those of the students.
+        more_notes: what they leave out.
     """
-    labels_only = (name for name, metrics in students.items() if set(metrics["losses"]) == {"ce"})
-    chosen = baseline or next(labels_only, None)
+    chosen = baseline or labels_only(students)
+    pictures = list(pictures)
     rows = [_teacher_row(name, metrics) for name, metrics in teachers.items()]
     rows += [_student_row(name, metrics, students.get(chosen or ""), teachers) for name, metrics in students.items()]
     notes = [f"{name}: {rule}" for name, rule in _rules(students).items()]
@@ -137,14 +161,32 @@ def build(
             f"Gap closed: (student - {chosen}) / (teacher - {chosen}), for taught students of {chosen}'s data set; "
             "means over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
         )
-    pictures = {
+    own = {
         "accuracy.png": figures.box_plot(
             {name: metrics["test_accuracy_per_seed"] for name, metrics in students.items()},
             {name: metrics["test_accuracy"] for name, metrics in teachers.items()},
         ),
         "curves.png": figures.curves({name: seeds for name, seeds in curves.items() if seeds and seeds[0]}),
     }
-    return Report(tuple(rows), tuple(notes), pictures)
+    drawn = {picture.name: picture.png for picture in pictures}
+    captions = {picture.name: picture.caption for picture in pictures}
+    return Report(tuple(rows), (*notes, *more_notes), {**own, **drawn}, captions)
+
+
+def labels_only(students: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The first student whose only loss, in every phase, is `ce`."""
+    terms = {name: {loss for phase in _phases(metrics) for loss in phase} for name, metrics in students.items()}
+    return next((name for name, losses in terms.items() if losses == {"ce"}), None)
+
+
+def best_taught(
+    students: Mapping[str, Mapping[str, Any]], dataset: str, baseline: str | None, count: int
+) -> tuple[str, ...]:
+    """At most `count` students of a data set (its fingerprint): the baseline, then the best of those with a teacher."""
+    of_it = {name: metrics for name, metrics in students.items() if metrics["dataset"] == dataset}
+    taught = [name for name, metrics in of_it.items() if metrics["taught_by"] and name != baseline]
+    best = sorted(taught, key=lambda name: -of_it[name]["test_accuracy"]["mean"])
+    return tuple([*([baseline] if baseline in of_it else []), *best][:count])
 
 
 def _teacher_row(name: str, metrics: Mapping[str, Any]) -> Row:
@@ -160,11 +202,10 @@ def _student_row(
     if baseline is not None and taught_by and baseline["dataset"] == metrics["dataset"]:
         best = max(teachers[teacher]["test_accuracy"] for teacher in taught_by)
         closed = gap_closed(accuracy["mean"], baseline["test_accuracy"]["mean"], best)
-    losses = " + ".join(_term(loss, **term) for loss, term in metrics["losses"].items())
     return Row(
         name,
         "student",
-        losses,
+        _losses(metrics),
         accuracy["mean"],
         accuracy["std"],
         accuracy["n"],
@@ -172,6 +213,28 @@ def _student_row(
         metrics["bytes"],
         closed,
     )
+
+
+def _phases(metrics: Mapping[str, Any]) -> list[Mapping[str, Mapping[str, Any]]]:
+    """The loss terms of each phase, the student's own last; metrics of old have that alone."""
+    return [*metrics.get("pretrain", ()), metrics["losses"]]
+
+
+def _losses(metrics: Mapping[str, Any]) -> str:
+    """The phases as people write them: `hint_mse, then 0.5 ce + 0.5 soft_targets`."""
+    *before, own = _phases(metrics)
+    return ", then ".join([*map(_pretraining, before), _sum(own)])
+
+
+def _pretraining(phase: Mapping[str, Mapping[str, Any]]) -> str:
+    """A lone loss of weight 1 needs no weight."""
+    ((loss, term), *others) = phase.items()
+    alone = not others and term["weight"] == 1
+    return f"{loss}{_listed(term['options'])}" if alone else _sum(phase)
+
+
+def _sum(terms: Mapping[str, Mapping[str, Any]]) -> str:
+    return " + ".join(_term(loss, **term) for loss, term in terms.items())
 
 
 def _term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -184,6 +247,11 @@ def _term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, An
 
 def _listed(options: Mapping[str, Any]) -> str:
     return f" ({', '.join(f'{key} {value}' for key, value in options.items())})" if options else ""
+
+
+def _escaped(text: str) -> str:
+    """Text whose marks Markdown would take for its own."""
+    return re.sub(r"([*_`\[\]<>\\])", r"\\\1", text)
 
 
 def _rules(students: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

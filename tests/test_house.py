@@ -79,6 +79,7 @@ def test_the_cache_knows_neither() -> None:
         ("views", {"counter", "mirror", "view"}),
         ("heads", {"channels"}),
         ("losses", {"step", "recipe"}),
+        ("pictures", {"canvas", "selection", "choice", "gather"}),
     ],
 )
 def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> None:

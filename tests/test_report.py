@@ -13,6 +13,7 @@ import pytest
 from conftest import Run
 
 from pipeline import report
+from pipeline.pictures.canvas import Picture
 from pipeline.statistics import gap_closed, summary
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -47,6 +48,63 @@ def test_schedules_and_options_are_told() -> None:
     term = {"weight": {"name": "linear", "start": 1.0, "end": 0.0}, "options": {"temperature": 4.0}}
     made = report.build(TEACHERS, {"kd": {**STUDENTS["kd"], "losses": {"soft_targets": term}}}, CURVES)
     assert made.rows[-1].losses == "linear (start 1.0, end 0.0) soft_targets (temperature 4.0)"
+
+
+def test_phases_before_the_last_are_told() -> None:
+    one, half = {"weight": 1.0, "options": {}}, {"weight": 0.5, "options": {}}
+    phases = [
+        {"hint_mse": {"weight": 1.0, "options": {"hint": "features"}}},
+        {"hint_mse": half},
+        {"ce": one, "tsne": half},
+    ]
+    metrics = student(0.8, {"ce": 1.0}, pretrain=phases, taught_by=["big"])
+    told = report.build(TEACHERS, {"hinted": metrics}, {}).rows[-1].losses
+    assert told == "hint_mse (hint features), then 0.5 hint_mse, then 1.0 ce + 0.5 tsne, then 1.0 ce"
+    assert report.build(TEACHERS, {"old": {**metrics, "pretrain": []}}, {}).rows[-1].losses == "1.0 ce"
+
+
+def test_a_student_that_was_taught_before_its_labels_is_no_baseline() -> None:
+    hint = {"hint_mse": {"weight": 1.0, "options": {}}}
+    label = {"ce": {"weight": 1.0, "options": {}}}
+    hinted = student(0.8, {"ce": 1.0}, pretrain=[hint], taught_by=["big"])
+    twice = student(0.8, {"ce": 1.0}, pretrain=[label])
+    assert report.labels_only({"hinted": hinted, "twice": twice, "plain": STUDENTS["plain"]}) == "twice"
+    assert report.labels_only({"hinted": hinted}) is None
+    row = report.build(TEACHERS, {"hinted": hinted, **STUDENTS}, {}).rows[1]
+    assert row.gap_closed == pytest.approx(0.5)
+
+
+def test_the_best_taught_students_are_found() -> None:
+    students = {
+        **STUDENTS, "far": student(0.99, {"tsne": 1.0}, dataset="e" * 64), "best": student(0.9, {"tsne": 1.0}),
+        "labels": student(0.95, {"ce": 1.0}), "worst": student(0.1, {"tsne": 1.0}),
+    }  # fmt: skip
+    assert report.best_taught(students, "f" * 64, "plain", 3) == ("plain", "best", "kd")
+    assert report.best_taught(students, "f" * 64, "kd", 3) == ("kd", "best", "worst")
+    assert report.best_taught(students, "f" * 64, None, 9) == ("best", "kd", "worst")
+    assert report.best_taught(students, "e" * 64, "plain", 3) == ("far",)
+    assert report.best_taught(students, "d" * 64, "plain", 3) == ()
+
+
+def test_pictures_have_captions() -> None:
+    picture = Picture("bits-a.png", "KL(P || Q) of a_b * 2 is <1>", b"png")
+    made = report.build(TEACHERS, STUDENTS, CURVES, pictures=[picture], more_notes=["3 of 4 are shown."])
+    assert list(made.pictures) == ["accuracy.png", "curves.png", "bits-a.png"]
+    assert made.markdown().endswith("\n![bits-a](bits-a.png)\n\n*KL(P || Q) of a\\_b \\* 2 is \\<1\\>*\n")
+    assert (
+        '<img alt="bits-a.png" src="data:image/png;base64,cG5n">\n<figcaption>KL(P || Q) of a_b * 2 is &lt;1&gt;<'
+        in made.html()
+    )
+    assert "\n- 3 of 4 are shown.\n" in made.markdown()
+    assert "<li>3 of 4 are shown.</li>" in made.html()
+
+
+def test_a_report_without_such_pictures_is_as_it_was() -> None:
+    made = report.build(TEACHERS, STUDENTS, CURVES)
+    assert made.markdown().endswith("another.\n\n![accuracy](accuracy.png)\n\n![curves](curves.png)\n")
+    assert made.markdown().count("*") == 0
+    assert made.html().count("<img") == 2
+    assert "<figure>" not in made.html()
 
 
 def test_students_of_another_data_set_are_not_compared() -> None:
