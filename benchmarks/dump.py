@@ -150,9 +150,8 @@ def main() -> None:
         f"dump of {', '.join(names)} {statistics.median(s for _, s in seconds):.1f} s, "
         f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, n = {len(ratios)})"
     )
-    print(
-        f"resident memory grew by {grown / 1e6:.0f} MB; one by one: {', '.join(f'{n} {s:.1f} s' for n, s in each.items())}"
-    )
+    alone_each = ", ".join(f"{name} {spent:.1f} s" for name, spent in each.items())
+    print(f"resident memory grew by {grown / 1e6:.0f} MB; one by one: {alone_each}")
     for name, manifest in zip(names, made, strict=True):
         for array, info in manifest.arrays.items():
             stored = sum(block.bytes for block in info.blocks)

@@ -219,20 +219,23 @@ def searches(values: Array, repeats: int) -> Iterator[str]:
 
 
 def joints(values: Array, title: str, repeats: int) -> Iterator[str]:
-    """Features to joint probabilities."""
+    """Features to joint probabilities, ours into memory that is there, as a dump does it."""
+    n = values.shape[1]
+    wide, narrow = (np.empty((len(values), n, n), dtype) for dtype in ("float64", "float32"))
     sides: dict[str, Side] = {
         "scikit-learn": lambda: sklearn_joint(values),
-        "this, float64": lambda: joint_probabilities(values, PERPLEXITY, threads=1),
-        "this, float32": lambda: joint_probabilities(values, PERPLEXITY, dtype="float32", threads=1),
+        "this, float64": lambda: joint_probabilities(values, PERPLEXITY, threads=1, out=wide),
+        "this, float32": lambda: joint_probabilities(values, PERPLEXITY, dtype="float32", threads=1, out=narrow),
     }
     yield from rows(title, sides, len(values), repeats, {})
 
 
 def threads(values: Array, title: str, repeats: int) -> Iterator[str]:
     """Two threads against one; beside it, two threads that share nothing."""
+    out = np.empty((len(values), values.shape[1], values.shape[1]))
     sides: dict[str, Side] = {
-        "one thread": lambda: joint_probabilities(values, PERPLEXITY, threads=1),
-        "two threads": lambda: joint_probabilities(values, PERPLEXITY, threads=2),
+        "one thread": lambda: joint_probabilities(values, PERPLEXITY, threads=1, out=out),
+        "two threads": lambda: joint_probabilities(values, PERPLEXITY, threads=2, out=out),
     }
     yield from rows(title, sides, len(values), repeats, {})
     spins: dict[str, Side] = {
@@ -269,12 +272,14 @@ def load_now() -> str:
 def table(options: argparse.Namespace) -> Iterator[str]:
     """All lines."""
     b, repeats = options.batches, options.repeats
-    pixels = images(options.mnist, b * 100)
+    pixels = images(options.mnist, 10 * b * 100)
     yield from searches(features(pixels, b, 100, 512), repeats)
     for d in (50, 512):
         yield from joints(features(pixels, b, 100, d), f"features to joint, d = {d}", repeats)
     for d in (50, 512):
-        yield from threads(features(pixels, b, 100, d), f"features to joint, d = {d}", repeats)
+        for count in (b, 10 * b):
+            values = features(pixels, count, 100, d)
+            yield from threads(values, f"features to joint, d = {d}, {count} batches", repeats)
     for n in (128, 256, 512, 1000):
         count = max(1, 2000 // n)
         yield from joints(features(pixels, count, n, 50), f"features to joint, n = {n}, d = 50", 3)

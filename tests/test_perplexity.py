@@ -606,3 +606,14 @@ def test_a_result_names_its_parts() -> None:
     found = conditional_probabilities(normal(2, 8, 3), 3)
     assert isinstance(found, Conditional)
     assert (found.p.shape, found.sigmas.shape, found.perplexities.shape) == ((2, 8, 8), (2, 8), (2, 8))
+
+
+def test_a_result_may_go_into_memory_that_is_there() -> None:
+    values = normal(4, 8, 3)
+    out = np.full((4, 8, 8), np.nan)
+    found = joint_probabilities(values, 3, out=out)
+    assert found is out
+    assert np.array_equal(out, joint_probabilities(values, 3))
+    for wrong in (np.empty((4, 8, 7)), np.empty((4, 8, 8), np.float32), np.empty((8, 8, 4)).transpose(2, 0, 1)):
+        with pytest.raises(InputError, match="out: expected float64"):
+            joint_probabilities(values, 3, out=wrong)

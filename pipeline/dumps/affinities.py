@@ -93,12 +93,12 @@ def affinities(
             bar(1, f"{warm_up():.1f} s")
         reduced = _reduction(gather, samples.rows, pca, pca_over)
 
-        def joint(features: Array) -> NDArray[Any]:
-            return joint_probabilities(reduced(features), perplexity, dtype=precision)
+        def joint(features: Array, out: NDArray[Any]) -> NDArray[Any]:
+            return joint_probabilities(reduced(features), perplexity, dtype=precision, out=out)
 
         def compute(block: Block) -> dict[str, NDArray[Any]]:
             ids = batches[block.view, block.start : block.stop]
-            return {"p": _triangles(joint, ids, gather, dtype), "sample_ids": ids}
+            return {"p": _triangles(joint, ids, gather, precision, dtype), "sample_ids": ids}
 
         return compute
 
@@ -173,7 +173,11 @@ def _reduction(gather: Gather, rows: int, pca: int | None, over: str) -> Callabl
 
 
 def _triangles(
-    joint: Callable[[Array], NDArray[Any]], ids: NDArray[np.int64], gather: Gather, dtype: str
+    joint: Callable[[Array, NDArray[Any]], NDArray[Any]],
+    ids: NDArray[np.int64],
+    gather: Gather,
+    precision: str,
+    dtype: str,
 ) -> NDArray[Any]:
     """The triangles (b, n(n-1)/2) of n(n-1) P for batches of sample ids (b, n); `joint` gives P of features."""
     n = ids.shape[1]
@@ -184,9 +188,10 @@ def _triangles(
     for count in np.unique(real):
         upper = np.triu_indices(count, 1)
         mine = np.flatnonzero(real == count)
+        room = np.empty((min(PIECE, len(mine)), count, count), precision)
         for start in range(0, len(mine), PIECE):
             part = mine[start : start + PIECE]
             features = gather(ids[part, :count].reshape(-1)).reshape(len(part), count, -1)
-            p = joint(features.astype(np.float64))
+            p = joint(features.astype(np.float64), room[: len(part)])
             made[part[:, None], places[upper]] = p[:, *upper] * (n * (n - 1))
     return made
