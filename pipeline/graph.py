@@ -36,6 +36,7 @@ READING = (
     *FORMAT,
     *(f"pipeline.cache.{name}" for name in ("checked", "damage", "folder", "reader", "stored_array", "tensors")),
     "pipeline.cached",
+    "pipeline.batch_plan",
     "pipeline.cached_batches",
     "pipeline.dumps.field",
 )

@@ -74,7 +74,7 @@ def predict(teacher: Answers, field: Field, seen: Samples, *, store: Format, epo
         disk: as `measure_disk` found it.
     """
     plan = store_plan(field, seen)
-    forward, derived, shares = _measure(teacher, field, seen, store)
+    forward, derived, once_for_all, shares = _measure(teacher, field, seen, store)
     blocks = len(list(plan.blocks()))
     stored = sum(
         math.ceil(shares[name] * _padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
@@ -87,7 +87,7 @@ def predict(teacher: Answers, field: Field, seen: Samples, *, store: Format, epo
         bytes=stored,
         files=files,
         forward_seconds=once,
-        dump_seconds=once * passes + derived * plan.views * plan.rows + stored * disk.write,
+        dump_seconds=once * passes + once_for_all + derived * plan.views * plan.rows + stored * disk.write,
         live_seconds=(once + derived * plan.rows) * epochs,
         read_seconds=stored * disk.read,
     )
@@ -99,17 +99,21 @@ def _padded_rows(plan: StorePlan, store: Format, name: str) -> int:
     return len(list(plan.blocks())) * plan.chunk_rows
 
 
-def _measure(teacher: Answers, field: Field, seen: Samples, store: Format) -> tuple[float, float, dict[str, float]]:
-    """Seconds a sample of the pass, seconds a batch of what is made from it, and stored bytes a row of each array."""
+def _measure(
+    teacher: Answers, field: Field, seen: Samples, store: Format
+) -> tuple[float, float, float, dict[str, float]]:
+    """Seconds a sample of the pass, a batch of what is made from it, and before the first of these; and stored
+    bytes a row of each array.
+    """
     rows = field if isinstance(field, RowField) else field.of
     compute = computing(teacher, seen, rows)
     compute(Block(0, 0, 0, min(seen.batch, seen.rows)))
     few = Block(0, 0, 0, min(BATCHES * seen.batch, seen.rows))
     seconds, values = _timed(lambda: compute(few))
-    forward, derived, count = seconds / few.stop, 0.0, few.stop
+    forward, derived, once, count = seconds / few.stop, 0.0, 0.0, few.stop
     if isinstance(field, BatchField):
         (samples,) = values.values()
-        batches = field.computed(lambda ids: samples[ids % len(samples)])
+        once, batches = _timed(lambda: field.computed(lambda ids: samples[ids % len(samples)]))
         count = min(BATCHES, field.batches)
         batches(Block(0, 0, 0, 1))
         seconds, values = _timed(lambda: batches(Block(0, 0, 0, count)))
@@ -118,7 +122,7 @@ def _measure(teacher: Answers, field: Field, seen: Samples, store: Format) -> tu
         name: len(encode(values[name], chunk_rows=count, codec=array.codec, store=store)) / count
         for name, array in field.arrays.items()
     }
-    return forward, derived, shares
+    return forward, derived, once, shares
 
 
 def measure_disk(folder: Path) -> Disk:

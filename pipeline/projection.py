@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.blas import one_thread
+from pipeline.errors import InputError
+
 Array = NDArray[np.float64]
 
-PIECE_ROWS = 8192
+PIECE_BYTES = 64 << 20  # of points in memory at a time
+WIDEST = 16_384  # features whose covariance (2 GB) is worth having
 
 
 def of_batch(features: Array, dimensions: int) -> Array:
@@ -22,7 +26,8 @@ def of_batch(features: Array, dimensions: int) -> Array:
     if dimensions >= min(features.shape[1] - 1, features.shape[2]):
         return features
     centred = features - features.mean(1, keepdims=True)
-    values, vectors = np.linalg.eigh(centred @ centred.transpose(0, 2, 1))  # rising
+    with one_thread():
+        values, vectors = np.linalg.eigh(centred @ centred.transpose(0, 2, 1))  # rising
     kept: Array = vectors[:, :, -dimensions:] * np.sqrt(values[:, None, -dimensions:].clip(min=0))
     return kept
 
@@ -34,14 +39,30 @@ def of_all(gather: Callable[[NDArray[np.int64]], NDArray[Any]], rows: int, dimen
         gather: the points (n, d) of some ids (n,).
         rows: their number.
         dimensions: of the result.
+
+    Raises:
+        InputError: more features than a covariance is worth having of.
     """
-    parts = [np.arange(start, min(start + PIECE_ROWS, rows)) for start in range(0, rows, PIECE_ROWS)]
-    mean = sum(gather(ids).sum(0, dtype=np.float64) for ids in parts) / rows
-    if dimensions >= len(mean):
+    width = gather(np.zeros(1, np.int64)).shape[1]
+    if dimensions >= width:
         return lambda features: features
-    covariance = np.zeros((len(mean), len(mean)))
-    for ids in parts:
-        centred = gather(ids) - mean
-        covariance += centred.T @ centred
-    axes = np.linalg.eigh(covariance)[1][:, -dimensions:]  # of the largest values
-    return lambda features: (features - mean) @ axes
+    if width > WIDEST:
+        raise InputError(
+            "pca_over: all", expected=f"at most {WIDEST:,} features", found=f"{width:,}", fix="use pca_over: batch"
+        )
+    piece = max(1, PIECE_BYTES // (8 * width))
+    parts = [np.arange(start, min(start + piece, rows)) for start in range(0, rows, piece)]
+    mean = sum(gather(ids).sum(0, dtype=np.float64) for ids in parts) / rows
+    covariance = np.zeros((width, width))
+    with one_thread():
+        for ids in parts:
+            centred = gather(ids) - mean
+            covariance += centred.T @ centred
+        axes = np.linalg.eigh(covariance)[1][:, -dimensions:]  # of the largest values
+
+    def projected(features: Array) -> Array:
+        with one_thread():
+            made: Array = (features - mean) @ axes
+        return made
+
+    return projected

@@ -14,7 +14,8 @@ def code_digest() -> str:
 
     Unfinished work of other code is not taken up: it might end otherwise.
     """
-    digest = hashlib.sha256(f"torch {version('torch')}, numpy {version('numpy')}\n".encode())
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "numba"))
+    digest = hashlib.sha256(f"{versions}\n".encode())
     package = Path(__file__).parent
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\n".encode() + path.read_bytes())

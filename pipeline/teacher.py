@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -52,7 +52,7 @@ class Ensemble(nn.Module):
         stacked = torch.stack([functional.log_softmax(answer, dim=1) for answer in answers])
         return stacked.logsumexp(0) - float(np.log(len(answers)))
 
-    def tapped(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def tapped(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits and activations of a single network; see `Network.tapped`.
 
         Raises:

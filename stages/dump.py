@@ -21,13 +21,17 @@ def dump(
     study = cli.open_study(params)
     from stages.dumping import run_dumps, stage_of
 
-    for names in _passes(study, network):
+    done: list[str] = []
+    try:
         with cli.timed(f"dump-{network}"):
-            for line in run_dumps(study, names, device):
-                typer.echo(line)
-    every = [name for names in _passes(study, network) for name in names]
-    typer.echo("DVC takes these for its own once you run:")
-    typer.echo("dvc commit -f " + " ".join(stage_of(study, name) for name in every))
+            for names in _passes(study, network):
+                for line in run_dumps(study, names, device):
+                    typer.echo(line)
+                done += names
+    finally:
+        if done:
+            typer.echo("DVC takes these for its own once you run:")
+            typer.echo("dvc commit -f " + " ".join(stage_of(study, name) for name in done))
 
 
 def _passes(study: Study, network: str) -> list[list[str]]:

@@ -60,6 +60,10 @@ def _soft_targets(student: str, spec: StudentParams) -> TermParams:
     from pipeline.errors import InputError
 
     reading = [name for name, term in spec.terms() if term.reads]
+    if spec.pretrain:
+        raise InputError(
+            f"student {student!r}", expected="no phases before its own", found="pretrain", fix="name another student"
+        )
     if reading != ["soft_targets"]:
         raise InputError(
             f"student {student!r}",

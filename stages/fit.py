@@ -22,12 +22,12 @@ def built(params: TeacherParams | StudentParams, dataset: Dataset) -> Network:
     return build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
 
 
-def refuse_missing_taps(study: Study, name: str, network: Network) -> None:
+@torch.no_grad()
+def refuse_missing_taps(study: Study, name: str, network: Network, dataset: Dataset) -> None:
     """Raise InputError where a dump or a loss names a tap that a teacher or student does not have."""
     for key, tap in _asked(study, name):
         try:
-            with network.tapping([tap]):
-                pass
+            network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [tap])
         except InputError as error:
             raise InputError(f"params.yaml: {key}: {error}") from None
 

@@ -78,7 +78,11 @@ def _predict(
     teacher = _untrained(study, spec.of, dataset, resolve(device))
     field, seen = planned(spec, study, teacher, dataset)
     readers = [s for s in study.students.values() if name in s.all_reads()]
-    epochs = [regime(s).epochs_for(dataset.bounds[0]) for s in readers for _ in range(s.seeds)]
+    epochs = [
+        sum(regime(phase).epochs_for(dataset.bounds[0]) for phase in s.phases if name in phase.reads())
+        for s in readers
+        for _ in range(s.seeds)
+    ]
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
     made = predict(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
     return made, len(epochs)

@@ -15,7 +15,7 @@ from pipeline.cache import Cache
 from pipeline.cache.manifest import ANYTHING
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import derived_parameters, planned_arrays, planned_rows
+from pipeline.dumps import derived_parameters, plan_of, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive
 from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
 from pipeline.layout import Layout
@@ -152,6 +152,9 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
         "teacher.architecture": architecture(source),
         "dataset.fingerprint": dataset.fingerprint,
         "dataset.classes": list(dataset.classes),
+        "dataset.samples": len(dataset),
+        "dataset.bounds": list(dataset.bounds),
+        "axes": "plan, batch" if plan_of(spec.field, spec.options) else "view, sample",
         "teacher.seed": spec.of_seed if spec.of in study.students else None,
         "views": study.views.views().parameters,
         "rows": planned_rows(spec.field, spec.options, samples),

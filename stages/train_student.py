@@ -42,7 +42,7 @@ def train_student(
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
         network = built(spec, dataset)
-        refuse_missing_taps(study, student, network)
+        refuse_missing_taps(study, student, network, dataset)
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
         refuse_other_channels(network, caches, dataset)
         consumed = {dump: cache.manifest.root for dump, cache in caches.items()}

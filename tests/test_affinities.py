@@ -56,10 +56,11 @@ def features(teacher: Teacher, dataset: Dataset, tap: str = "features", views: V
 def full(opened: cache.Cache, plan: int, batch: int) -> NDArray[np.float64]:
     """P (n, n) as the manifest's documentation says it is stored."""
     triangle = opened.load("p")[plan, batch].astype(np.float64)
+    real = (opened.load("sample_ids")[plan, batch] >= 0).sum()
     p = np.zeros((N, N))
     pairs = [(i, j) for i in range(N) for j in range(i + 1, N)]
     for value, (i, j) in zip(triangle, pairs, strict=True):
-        p[i, j] = p[j, i] = value / (N * (N - 1))
+        p[i, j] = p[j, i] = value / (real * (real - 1))
     return p
 
 
@@ -214,12 +215,14 @@ def damaged_plan(plan: NDArray[np.int64], kind: str) -> NDArray[np.int64]:
         plan[0, -1, -1] = -2
     elif kind == "uneven":
         plan[1, -1, -1] = -1
+    elif kind == "moved":
+        plan[0, [0, 1]] = plan[0, [1, 0]]
     elif kind == "empty":
         plan[:, -1] = -1
     return plan
 
 
-@pytest.mark.parametrize("kind", ["sound", "beyond", "twice", "hole", "below", "uneven", "empty"])
+@pytest.mark.parametrize("kind", ["sound", "beyond", "twice", "hole", "below", "uneven", "empty", "moved"])
 def test_a_strangers_plan_that_is_none_is_refused(
     tmp_path: Path, dataset: Dataset, teacher: Teacher, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,8 +240,55 @@ def test_a_strangers_plan_that_is_none_is_refused(
     if kind == "sound":
         CachedBatches.of(opened, CPU)
         return
-    with pytest.raises(InputError, match="array 'sample_ids': expected different training samples"):
+    with pytest.raises(InputError, match="array 'sample_ids': expected the batch plan that its parameters describe"):
         CachedBatches.of(opened, CPU)
+
+
+@pytest.mark.parametrize("kind", ["zero", "large", "negative", "nan"])
+def test_a_strangers_numbers_that_are_no_probabilities_are_refused(
+    tmp_path: Path, dataset: Dataset, teacher: Teacher, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.dumps import affinities
+
+    def triangles(_joint: Any, ids: NDArray[np.int64], *_: Any) -> NDArray[Any]:
+        made = np.ones((len(ids), N * (N - 1) // 2), "f4")
+        made[2, :2] = {"zero": (0, 0), "large": (90, 1), "negative": (3, -1), "nan": (np.nan, 1)}[kind]
+        made[2] *= kind != "zero"
+        return made
+
+    monkeypatch.setattr(affinities, "_triangles", triangles)
+    opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", OPTIONS))
+    with pytest.raises(InputError, match="array 'p': expected probabilities of pairs, whose sum is 1"):
+        CachedBatches.of(opened, CPU)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"plans": 3}, "arrays: expected p and sample_ids of 3 plans"),
+        ({"batch_size": 10**9}, "arrays: expected p and sample_ids of 1 plans"),
+        ({"batch_size": "30"}, "parameters: expected those of a batch plan, found batch_size"),
+        ({"last": "never"}, "parameters: expected those of a batch plan, found last"),
+        ({"plan_seed": 1}, "array 'sample_ids': expected the batch plan"),
+    ],
+)
+def test_a_strangers_parameters_that_are_not_its_arrays_are_refused(
+    tmp_path: Path, dataset: Dataset, teacher: Teacher, changed: dict[str, Any], message: str
+) -> None:
+    opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", OPTIONS))
+    field = opened.manifest.field
+    forged = field.model_copy(update={"parameters": {**field.parameters, **changed}})
+    stranger = cache.Cache(opened.folder, opened.manifest.model_copy(update={"field": forged}))
+    with pytest.raises(InputError, match=message):
+        CachedBatches.of(stranger, CPU)
+
+
+def test_a_tiny_last_batch_of_large_ones_does_not_overflow(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    options = {"batch_size": 1144, "perplexity": 3.0, "last": "keep", "dtype": "float16"}
+    opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", options))
+    assert (opened.load("sample_ids")[0, 1] >= 0).sum() == 6
+    assert np.isfinite(opened.load("p")).all()
+    CachedBatches.of(opened, CPU)
 
 
 def test_features_that_are_not_finite_name_the_sample(tmp_path: Path, dataset: Dataset) -> None:
@@ -273,6 +323,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"perplexity": 1.0}, {}, "dumps.p: perplexity: expected above 1"),
     ({"batch_size": 2}, {}, "dumps.p.batch_size"),
     ({"pca_over": "all"}, {}, "dumps.p: pca_over: only with pca"),
+    ({"shuffle": False, "plans": 2}, {}, "dumps.p: plans: expected 1 without shuffle"),
+    ({"shuffle": False, "plan_seed": 2}, {}, "dumps.p: plan_seed: only with shuffle"),
     ({"samples": "all"}, {}, "dumps.p.samples: expected train, since only training batches are planned"),
     ({}, {"batch_size": 64}, "students.t.batch_size: expected 50, that of the batch plan of dump 'p', found 64"),
     ({}, {"drop_last": True}, "students.t.drop_last: the batch plan of dump 'p' decides that"),

@@ -84,8 +84,8 @@ def test_what_a_student_makes_of_them(tmp_path: Path) -> None:
     assert isinstance(labels, CachedRows)
     zeros = torch.zeros(2, dtype=torch.int64)
     images = torch.zeros((2, 1, 2, 2), dtype=torch.uint8)
-    # Epoch 3 follows plan 1; its last batch is short: samples 1 and 4, one pair.
-    p = affinities.target(Batch(torch.tensor([1, 4]), zeros, images, zeros, 3, 1))
+    # Epoch 3 follows plan 1; its last batch is short: samples 3 and 1, one pair.
+    p = affinities.target(Batch(torch.tensor([3, 1]), zeros, images, zeros, 3, 1))
     assert p.tolist() == GOLDEN["last_p"]
     bits = labels.rows(torch.tensor([0, 4]), zeros)
     assert isinstance(bits, torch.Tensor)

@@ -191,7 +191,7 @@ def test_networks_without_channels_are_refused(tmp_path: Path, dataset: Dataset,
         made(answering(Ensemble([network, network]), dataset), dataset, tmp_path)
     card = dict(answering(plain, dataset).card)
     foreign = ForeignTeacher(np.zeros((len(dataset), CLASSES), np.float32), card)
-    with refused("(10 classes, K), found a tap `channels` of (10,)", advice):
+    with refused("'channels' of 'big': expected logits, all that its file holds", advice):
         made(foreign, dataset, tmp_path)
 
 

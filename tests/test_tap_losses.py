@@ -143,7 +143,7 @@ def test_a_regressor_joins_other_shapes_and_is_used() -> None:
     linear = linear.double()
     v, u = normal(3, 5), normal(3, 7, seed=1)
     found = hint_mse(outputs(v, hint_mse=linear), u)
-    expected = ((v @ linear.weight.T + linear.bias - u) ** 2).mean()  # type: ignore[operator]
+    expected = ((v @ linear.weight.T + linear.bias - u) ** 2).mean()
     assert found.item() == pytest.approx(expected.item(), abs=1e-12)
     for guided, hint in (((5,), (7, 4, 4)), ((5, 4, 4), (7, 2, 2)), ((5, 4, 4), (7,))):
         with pytest.raises(InputError, match="loss hint_mse: tap 'features': expected vectors, or maps of the hint's"):

@@ -100,10 +100,10 @@ def plan_store(arrays: Mapping[str, ArrayPlan], *, views: int, rows: int, batch:
     widest = max(array.row_bytes for array in arrays.values())
     if widest * min(batch, rows) > MOST_CHUNK_BYTES:
         raise InputError(
-            "batch",
+            "batch" if batch > 1 else "a row",
             expected=f"at most {MOST_CHUNK_BYTES // widest} rows of {widest:,} bytes, 1 GiB a chunk",
             found=str(batch),
-            fix="lower the dump's batch",
+            fix="lower the dump's batch" if batch > 1 else "use smaller batches",
         )
     total = widest * rows
     files = MOST_FILES // (views * len(arrays)) or 1

@@ -34,7 +34,8 @@ MOST_BYTES = 8 << 20  # of a manifest
 DEEPEST = 16  # nested values in it
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-ArrayName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+ARRAY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+ArrayName = Annotated[str, Field(pattern=rf"^{ARRAY_NAME}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=1 << 48)]
 Axes = Literal["view, sample", "plan, batch"]  # what the first two axes of every array are

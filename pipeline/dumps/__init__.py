@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.cache.blocks import ArrayForm
+from pipeline.errors import InputError
 from pipeline.registry import Registry
 
 __all__ = [
@@ -43,8 +44,15 @@ FIELDS = Registry(
 
 
 def planned_arrays(field: str, parameters: Mapping[str, Any], classes: int) -> Mapping[str, ArrayForm]:
-    """The arrays that a field of these parameters has."""
-    made: Mapping[str, ArrayForm] = _module(field).arrays(parameters, classes)
+    """The arrays that a field of these parameters has.
+
+    Raises:
+        InputError: a stranger's parameters, which are none of this field.
+    """
+    try:
+        made: Mapping[str, ArrayForm] = _module(field).arrays(parameters, classes)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise InputError(f"parameters of field {field}", expected="those of a dump", found=str(parameters)) from None
     return made
 
 

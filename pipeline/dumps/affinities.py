@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a student's process reads this module's options, and must n
 
 USES = (
     "pipeline.batch_plan",
+    "pipeline.blas",
     "pipeline.perplexity.batches",
     "pipeline.perplexity.kernels",
     "pipeline.projection",
@@ -31,7 +32,7 @@ USES = (
 )
 
 AffinitiesType = Literal["float16", "float32"]
-PIECE = 64  # batches whose features and full matrices are in memory at a time
+PIECE_BYTES = 64 << 20  # of features, or of full matrices, in memory at a time
 
 Array = NDArray[np.float64]
 
@@ -55,9 +56,9 @@ def affinities(
 ) -> BatchField:
     """Arrays `p` (plans, batches, n(n-1)/2), and `sample_ids` (plans, batches, n) int64, the plan itself.
 
-    `p` is the upper triangle, row by row, of n(n-1) p_ij, which is 1 on average (p_ij itself would
-    be subnormal in float16); of a short batch too, with the n of the whole ones, and 0 where there
-    is nobody. p_ij = (p_{j|i} + p_{i|j}) / 2n of the features in view 0, sum 1, zero diagonal; see
+    `p` is the upper triangle, row by row, of m(m-1) p_ij for a batch of m samples (n, or fewer in a
+    short one), which is 1 on average (p_ij itself would be subnormal in float16); 0 where there is
+    nobody. p_ij = (p_{j|i} + p_{i|j}) / 2n of the features in view 0, sum 1, zero diagonal; see
     `pipeline.perplexity`.
 
     Args:
@@ -78,6 +79,8 @@ def affinities(
     """
     name = teacher.card["name"]
     shape = teacher.shapes([tap])[tap]
+    if not shape:
+        raise InputError(f"tap {tap!r}", expected="features of each sample", found="one number a sample")
     batches = batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
     _refuse_short(batches, perplexity)
 
@@ -102,25 +105,40 @@ def affinities(
 
         return compute
 
-    parameters = {"batch_size": batch_size, "dtype": dtype}
-    forms = arrays(parameters, 0)
+    pairs = batch_size * (batch_size - 1) // 2
     return BatchField(
-        {key: ArrayPlan(form.row_shape or (), form.dtype, codec) for key, form in forms.items()},
+        {"p": ArrayPlan((pairs,), dtype, codec), "sample_ids": ArrayPlan((batch_size,), "int64", codec)},
         plans,
         batches.shape[1],
         RowField({"features": ArrayPlan((int(np.prod(shape)),), "float32")}, (tap,), features),
         computed,
+        # A reader needs the whole plan, also of a caller who leaves defaults out.
+        {"batch_size": batch_size, "plans": plans, "shuffle": shuffle, "plan_seed": plan_seed, "last": last},
     )
 
 
-def check(*, batch_size: int, perplexity: float, pca: int | None, pca_over: str, **_: Any) -> None:
-    """Raise ValueError for a perplexity that no batch can have, and for a PCA that is none."""
+def check(
+    *,
+    batch_size: int,
+    perplexity: float,
+    pca: int | None,
+    pca_over: str,
+    plans: int,
+    shuffle: bool,
+    plan_seed: int,
+    **_: Any,
+) -> None:
+    """Raise ValueError for a perplexity that no batch can have, and for options that would change nothing."""
     if not 1 < perplexity < batch_size - 1:
         raise ValueError(
             f"perplexity: expected above 1 and below batch_size - 1 = {batch_size - 1}, found {perplexity}"
         )
     if pca is None and pca_over == "all":
         raise ValueError("pca_over: only with pca, the number of dimensions")
+    if not shuffle and plans > 1:
+        raise ValueError(f"plans: expected 1 without shuffle, since all would be the same, found {plans}")
+    if not shuffle and plan_seed:
+        raise ValueError("plan_seed: only with shuffle")
 
 
 def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
@@ -184,14 +202,15 @@ def _triangles(
     made = np.zeros((len(ids), n * (n - 1) // 2), dtype)
     places = np.zeros((n, n), np.int64)
     places[np.triu_indices(n, 1)] = np.arange(made.shape[1])
-    real = (ids >= 0).sum(1)
+    real, width = (ids >= 0).sum(1), gather(ids[0, :1]).shape[1]
     for count in np.unique(real):
         upper = np.triu_indices(count, 1)
         mine = np.flatnonzero(real == count)
-        room = np.empty((min(PIECE, len(mine)), count, count), precision)
-        for start in range(0, len(mine), PIECE):
-            part = mine[start : start + PIECE]
+        piece = min(len(mine), max(1, PIECE_BYTES // (8 * count * max(count, width))))
+        room = np.empty((piece, count, count), precision)
+        for start in range(0, len(mine), piece):
+            part = mine[start : start + piece]
             features = gather(ids[part, :count].reshape(-1)).reshape(len(part), count, -1)
             p = joint(features.astype(np.float64), room[: len(part)])
-            made[part[:, None], places[upper]] = p[:, *upper] * (n * (n - 1))
+            made[part[:, None], places[upper]] = p[:, *upper] * (count * (count - 1))
     return made

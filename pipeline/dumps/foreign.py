@@ -33,11 +33,20 @@ class ForeignTeacher:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Of logits: one number a class."""
+        """Of logits: one number a class.
+
+        Raises:
+            InputError: anything else is asked for.
+        """
+        for read in reads:
+            if read != "logits":
+                name = self.card["name"]
+                raise InputError(f"{read!r} of {name!r}", expected="logits, all that its file holds", found=read)
         return dict.fromkeys(reads, self.outputs.shape[1:])
 
     def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
         """Rows [start, stop) of the file."""
+        self.shapes(reads)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused by the dump, with its sample
             rows = torch.from_numpy(np.array(self.outputs[start:stop], np.float32))
         yield Answer(view, start, stop, dict.fromkeys(reads, rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.cache.blocks import ArrayForm, ArrayPlan
 from pipeline.cache.codecs import Codec
+from pipeline.cache.manifest import ARRAY_NAME
 from pipeline.dumps.field import RowField
 from pipeline.errors import InputError
 
@@ -55,6 +57,8 @@ def hints(
             activation that is NaN, infinite or beyond the dtype's range.
     """
     name = teacher.card["name"]
+    if pool is not None and not any(len(shape) == 3 for shape in teacher.shapes(taps).values()):
+        raise InputError("pool", expected="a tap with maps (C, H, W)", found=f"none among {', '.join(taps)}")
     shapes = {tap: _shape(tap, shape, pool, channels) for tap, shape in teacher.shapes(taps).items()}
 
     def values(answer: Answer) -> dict[str, NDArray[Any]]:
@@ -71,6 +75,9 @@ def check(*, taps: tuple[str, ...], **_: Any) -> None:
     twice = next((tap for tap in taps if taps.count(tap) > 1), None)
     if twice is not None:
         raise ValueError(f"taps: expected each once, found {twice!r} {taps.count(twice)} times")
+    unnamed = next((tap for tap in taps if not re.fullmatch(ARRAY_NAME, tap)), None)
+    if unnamed is not None:
+        raise ValueError(f"taps: expected names that an array can have, {ARRAY_NAME}, found {unnamed!r}")
     if "pixels" in taps:
         raise ValueError("taps: expected activations, found 'pixels', which every student has")
 

@@ -46,7 +46,11 @@ class Sink:
             count = block.stop - block.start
             self.rows = {name: np.empty((count, *plan.row_shape), stored(plan.dtype)) for name, plan in arrays}
         for name, values in self.field.values(answer).items():
-            self.rows[name][answer.start - block.start : answer.stop - block.start] = values
+            room = self.rows[name][answer.start - block.start : answer.stop - block.start]
+            if values.shape != room.shape or values.dtype != room.dtype:  # an assignment would cast it
+                planned = f"{room.dtype} {room.shape}"
+                raise ValueError(f"array {name!r}: planned {planned}, found {values.dtype} {values.shape}")
+            room[:] = values
         if answer.stop == block.stop:
             rows = self.rows
             self.submit(lambda: _write(self.blocks, block, rows))

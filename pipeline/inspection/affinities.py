@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.cache import Cache
+from pipeline.cached_batches import CachedBatches
 from pipeline.progress import track
 
 
@@ -22,13 +24,16 @@ def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]
         cache: of field affinities.
         labels: the true classes of all training samples, or None where nobody knows them.
     """
-    plans, batches = cache.manifest.arrays["sample_ids"].shape[:2]
+    field = CachedBatches.of(cache, torch.device("cpu"))
+    plans, batches, _ = field.plans.shape
     neighbours, same, chance = [], [], []
     parts = [(plan, batch) for plan in range(plans) for batch in range(batches)]
     for plan, batch in track(parts, "inspect", len(parts)):
-        ids, p = _batch(cache, plan, batch)
+        ids = field.plans[plan, batch].numpy()
+        ids = ids[ids >= 0]
+        p = field.matrix(plan, batch, len(ids)).double().numpy()
         neighbours.append(_effective_neighbours(p))
-        if labels is not None:
+        if labels is not None and len(ids) > 1:
             alike = labels[ids][:, None] == labels[ids][None]
             same.append(p[alike].sum() / p.sum())
             chance.append((alike.sum() - len(ids)) / (len(ids) * (len(ids) - 1)))
@@ -43,17 +48,6 @@ def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]
     if same:
         facts |= {"same_class": float(np.mean(same)), "same_class_by_chance": float(np.mean(chance))}
     return facts
-
-
-def _batch(cache: Cache, plan: int, batch: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Sample ids (n,) and P (n, n) of one batch."""
-    ids = cache.rows([batch], plan, "sample_ids")[0]
-    triangle = cache.rows([batch], plan, "p")[0].astype(np.float64)
-    whole = len(ids)
-    p = np.zeros((whole, whole))
-    p[np.triu_indices(whole, 1)] = triangle / (whole * (whole - 1))
-    real = int((ids >= 0).sum())
-    return ids[:real], (p + p.T)[:real, :real]
 
 
 def _effective_neighbours(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def hints(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:  # 
 
 def _tap(cache: Cache, tap: str) -> dict[str, Any]:
     info = cache.manifest.arrays[tap]
-    units = info.row_bytes // np.dtype(info.dtype).itemsize
+    units = math.prod(info.row_shape)
     piece = max(1, PIECE_BYTES // (8 * units))
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
     total = squares = 0.0

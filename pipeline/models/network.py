@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -60,10 +60,14 @@ class Network(nn.Module):
         inputs = images.to(torch.float32, copy=True).mul_(self.scale)
         return inputs if self.shift is None else inputs.add_(self.shift)
 
-    def tapped(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def tapped(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits and the activations (B, ...) at the named taps, in one pass; see `tapping`."""
         with self.tapping(names) as activations:
-            return self(images), activations
+            logits = self(images)
+        silent = [name for name in names if name not in activations]
+        if silent:  # a module whose weights others use without calling it (`MultiheadAttention.out_proj`)
+            raise InputError(f"tap {silent[0]!r}", expected="a module that a pass calls", found="one that it does not")
+        return logits, activations
 
     @contextmanager
     def tapping(self, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
@@ -74,15 +78,21 @@ class Network(nn.Module):
                 that a pass uses several times the last output is kept.
 
         Raises:
-            InputError: the architecture has no such tap, or it gives something else than one tensor.
+            InputError: the architecture has no such tap, or (in a pass) it gives something else than one
+                tensor with a row for each image.
         """
         activations: dict[str, Tensor] = {}
+        counted = [0]
         modules = dict(self.body.named_modules())
         paths = {name: self.taps.get(name, name) for name in names}
         for name, path in paths.items():
             if path not in modules or not path:
-                raise InputError(unknown("tap", name, [*self.taps, *(m for m in modules if m)]))
-        handles = []
+                raise InputError(unknown("tap", name, dict.fromkeys([*self.taps, *filter(None, modules)])))
+
+        def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            counted[0] = len(inputs[0])
+
+        handles = [self.body.register_forward_pre_hook(count)]
         for name, path in paths.items():
 
             def keep(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
@@ -90,6 +100,9 @@ class Network(nn.Module):
                     raise InputError(
                         f"tap {name!r}", expected="a module that gives a tensor", found=type(output).__name__
                     )
+                if output.shape[:1] != (counted[0],):  # windows or patches in the place of images
+                    expected = f"a row for each of {counted[0]} images"
+                    raise InputError(f"tap {name!r}", expected=expected, found=f"shape {tuple(output.shape)}")
                 activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
 
             handles.append(modules[path].register_forward_hook(keep))

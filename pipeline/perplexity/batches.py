@@ -6,13 +6,12 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from pipeline.blas import one_thread
 from pipeline.errors import InputError
 from pipeline.perplexity.kernels import LARGEST, PRECISE, exponent_of, from_gram, refine, scale_extremes, search_all
 
@@ -135,19 +134,13 @@ def _share(work: Callable[[range, int], None], shape: tuple[int, ...], threads: 
     count = max(1, min(b, threads or _cores()))
     at_a_time = max(1, PIECE // (8 * n * max(n, d)))
     parts = [range(b * k // count, b * (k + 1) // count) for k in range(count)]
-    with _blas().limit(limits=1):  # of several BLAS threads the sums would depend on their number
+    with one_thread():
         if count == 1:
             return work(parts[0], at_a_time)
         with ThreadPoolExecutor(count) as pool:
             for done in [pool.submit(work, part, at_a_time) for part in parts]:
                 done.result()
     return None
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """The BLAS libraries of this process; looking for them takes milliseconds."""
-    return ThreadpoolController().select(user_api="blas")
 
 
 def _cores() -> int:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import squareform
 
 from pipeline.cache import Cache
+from pipeline.cached_batches import CachedBatches
 from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
 from pipeline.losses.step import Outputs
@@ -69,11 +69,10 @@ def affinity_picture(
 
 def first_batch(cache: Cache) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """P (n, n) of the first batch of the first plan, and its sample ids (n,)."""
-    triangle = _finite(cache, cache.rows([0], array="p"), "p")[0].astype(np.float64)
-    ids = cache.rows([0], array="sample_ids")[0]
-    real = int((ids >= 0).sum())
-    # Stored as n(n-1) p of the whole batch's pairs, row by row, as scipy's condensed form has them.
-    return squareform(triangle / (2 * len(triangle)))[:real, :real], ids[:real]
+    field = CachedBatches.of(cache, torch.device("cpu"))
+    ids = field.plans[0, 0].numpy()
+    ids = ids[ids >= 0]
+    return field.matrix(0, 0, len(ids)).double().numpy(), ids
 
 
 def student_affinities(
