@@ -28,11 +28,27 @@ def convert(
     cli.refuse_existing(to)
     opened = room.open(cache, storage_options=cli.storage_options(storage))
     cli.refuse_codec(codec, store or opened.manifest.store)
+    if dtype is not None and "dtype" in opened.manifest.field.parameters:
+        _refuse_dtype(opened.manifest.field.name, dtype)
     with cli.work_beside(to) as work:
         made = rewrite(opened, to, work, store=store, dtype=dtype, codec=codec)
     same = "the same values" if made.values == opened.manifest.values else "other values"
     size = sum(file.bytes for file in made.files.values())
     typer.echo(f"{to}: {made.store}, {len(made.files)} files, {size:,} bytes, {same}, root {made.root[:12]}")
+
+
+def _refuse_dtype(field: str, dtype: str) -> None:
+    """Raise InputError for a number format that no dump of this field has."""
+    from pipeline.dumps import FIELDS
+    from pipeline.errors import InputError
+    from pipeline.registry import NestedError
+    from pipeline.sections import DumpParams
+
+    if field in FIELDS.entries:
+        try:
+            FIELDS.parse({"field": field, "of": "any", "dtype": dtype}, tag="field", base=DumpParams)
+        except NestedError as error:
+            raise InputError(f"--dtype of field {field}: {error.errors[0][1]}") from None
 
 
 if __name__ == "__main__":

@@ -116,18 +116,20 @@ def walked(module: str, seen: set[str]) -> set[str]:
     return seen
 
 
+PLUMBING = {
+    "pipeline.errors", "pipeline.files", "pipeline.layout", "pipeline.device", "pipeline.registry", "pipeline.progress",
+    "pipeline.params", "pipeline.sections", "pipeline.references", "pipeline.graph", "pipeline.provenance",
+    "pipeline.cache.stores", "pipeline.datasets", "pipeline.heads", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
+}  # fmt: skip
+
+
 def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> None:
-    plumbing = {
-        "pipeline.errors", "pipeline.files", "pipeline.layout", "pipeline.device", "pipeline.registry", "pipeline.progress",
-        "pipeline.params", "pipeline.sections", "pipeline.references", "pipeline.graph", "pipeline.provenance",
-        "pipeline.cache.stores", "pipeline.datasets", "pipeline.heads", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
-    }  # fmt: skip
     for stage in graph.stages(parse(study), study):
         root = "stages." + stage.command.split()[1].replace("-", "_")
         if root == "stages.graph":
             continue
         # What merely reads params.yaml decides nothing by what it imports.
-        needed = walked(root, {"pipeline.sections"}) - plumbing - {root, "stages.cli", "pipeline"}
+        needed = walked(root, {"pipeline.sections"}) - PLUMBING - {root, "stages.cli", "pipeline"}
         caches = [dep for dep in (*stage.deps, *stage.outs) if dep.startswith("data/cache/")]
         if not caches:  # the code that opens caches is loaded, and opens none
             needed -= {*graph.READING, *graph.WRITING}
@@ -135,6 +137,18 @@ def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> 
             needed -= {"pipeline.losses.recipe", "pipeline.losses.step", "pipeline.schedules"}
         unlisted = {name for name in needed if name.startswith("pipeline")} - set(stage.modules)
         assert not unlisted, (stage.name, sorted(unlisted))
+
+
+def test_a_dump_depends_on_every_module_that_its_field_runs(study: dict[str, Any]) -> None:
+    from pipeline.dumps import FIELDS
+
+    study["teachers"]["big"]["head"] = {"multichannel": {"kernel": 4}}
+    study["dumps"] = {field: {"field": field, "of": "big"} for field in FIELDS.entries}
+    stages = {stage.name: stage for stage in graph.stages(parse(study), study)}
+    for field in FIELDS.entries:
+        needed = walked(str(FIELDS.module(field)), {"pipeline.cache"}) - PLUMBING
+        assert len(needed) > 5
+        assert not needed - set(stages[f"dump-{field}-{field}"].modules), field
 
 
 def test_a_policy_of_views_decides_what_is_trained_and_dumped(study: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
+from pipeline.models.network import Network
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 
@@ -184,3 +185,63 @@ def test_a_tap_that_a_network_lacks_is_refused_before_it_is_trained(
     assert not (folder / "data/teachers").exists()
     line = refused(run, capsys, folder, "train-student", "hinted")
     assert "params.yaml: students.hinted: loss hint_mse: unknown tap 'block1'" in line
+
+
+class Windows(nn.Module):
+    """Four windows an image, mixed by a module that sees windows in the place of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 5)
+        self.unused = nn.Linear(2, 2)
+        self.out = nn.Linear(20, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        windows = images.reshape(-1, 16)
+        mixed: torch.Tensor = self.out(self.mix(windows).reshape(len(images), -1))
+        return mixed
+
+
+@pytest.mark.parametrize(
+    ("tap", "message"),
+    [
+        ("mix", r"tap 'mix': expected a row for each of 2 images, found shape \(8, 5\)"),
+        ("unused", "tap 'unused': expected a module that a pass calls, found one that it does not"),
+    ],
+)
+@pytest.mark.parametrize("field", ["hints", "affinities"])
+def test_a_tap_that_has_no_row_for_each_image_is_refused(
+    tmp_path: Path, dataset: Dataset, field: str, tap: str, message: str
+) -> None:
+    strange = teacher_of(dataset, CNN)
+    strange.network.members[0] = Network(Windows())
+    options = {"taps": (tap,)} if field == "hints" else {"tap": tap, "batch_size": 30, "perplexity": 5.0}
+    with pytest.raises(InputError, match=message):
+        made(strange, dataset, wanted(tmp_path, "h", field, options))
+
+
+def test_pooling_needs_a_map(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
+    with pytest.raises(InputError, match=r"pool: expected a tap with maps \(C, H, W\), found none among features"):
+        made(teacher, dataset, wanted(tmp_path, "h", "hints", {"pool": 2}))
+
+
+def test_convert_keeps_to_the_fields_formats(
+    run: Run, capsys: Capture, tmp_path: Path, dataset: Dataset, teacher: Teacher
+) -> None:
+    made(teacher, dataset, wanted(tmp_path, "h", "hints", {"dtype": "float32"}))
+    line = refused(run, capsys, tmp_path, "cache", "convert", "h", "other", "--dtype", "bfloat16")
+    assert "--dtype of field hints: expected 'float16' or 'float32', found 'bfloat16'" in line
+    assert run(tmp_path, "cache", "convert", "h", "half", "--dtype", "float16", "--format", "hdf5") == 0
+    assert run(tmp_path, "cache", "inspect", "half") == 0
+    assert "features" in capsys.readouterr().out
+
+
+def test_a_strangers_parameters_end_in_one_line(
+    run: Run, capsys: Capture, tmp_path: Path, dataset: Dataset, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.dumps import run as room
+
+    monkeypatch.setattr(room, "decisive", lambda _: {})
+    made(teacher, dataset, wanted(tmp_path, "h", "hints", {}))
+    line = refused(run, capsys, tmp_path, "cache", "inspect", "h")
+    assert "parameters of field hints: expected those of a dump" in line

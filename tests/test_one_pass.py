@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import STUDY, Capture, Run, copied, refused, write_study
+from conftest import Capture, Run, refused, write_study
 from scenes import BATCH, CNN, digits, teacher_of, tree, wanted
 
 from pipeline.cache import blocks
+from pipeline.cache.block_files import BlockFiles
+from pipeline.cache.blocks import ArrayPlan, plan_store
 from pipeline.datasets.record import Dataset
+from pipeline.dumps.field import RowField
+from pipeline.dumps.one_pass import one_pass
 from pipeline.dumps.run import Wanted, dump
 from pipeline.errors import InputError
-from pipeline.teacher import Teacher
+from pipeline.teacher import Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 
 FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -77,15 +80,13 @@ def test_the_same_bytes_in_one_pass_over_the_data(
     assert not list((tmp_path / "together").glob(".work-*/*"))
 
 
-@pytest.mark.parametrize("after", [1, 3, 8])
+@pytest.mark.parametrize("after", [1, 8, 24, 32])
 def test_a_dump_that_was_cut_goes_on_alone_or_together(
     tmp_path: Path, dataset: Dataset, teacher: Teacher, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "TARGET_BYTES", 20_000)
     whole = all_of(tmp_path / "whole")
     dump(teacher, dataset, whole, batch=BATCH)
-    from pipeline.cache.block_files import BlockFiles
-
     real, written = BlockFiles.write, 0
 
     def write(self: BlockFiles, name: str, block: Any, values: Any) -> None:
@@ -104,6 +105,18 @@ def test_a_dump_that_was_cut_goes_on_alone_or_together(
     dump(teacher, dataset, [cut[-1]], batch=BATCH)
     dump(teacher, dataset, cut[:-1], batch=BATCH)
     assert all(tree(a.target) == tree(b.target) for a, b in zip(whole, cut, strict=True))
+
+
+def test_a_field_that_does_not_make_what_it_planned_is_a_bug(
+    tmp_path: Path, dataset: Dataset, teacher: Teacher
+) -> None:
+    field = RowField(
+        {"x": ArrayPlan((10,), "uint8")}, ("logits",), lambda answer: {"x": answer.numpy("logits")}
+    )  # an assignment would cast it
+    blocks_of_x = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=100, batch=BATCH), "zarr")
+    samples = Samples(dataset.images, 100, BATCH)
+    with pytest.raises(ValueError, match="array 'x': planned uint8"):
+        one_pass(teacher, samples, [(field, blocks_of_x)], "x")
 
 
 def test_a_codec_that_the_store_lacks_is_refused_at_once(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
@@ -163,8 +176,3 @@ def test_the_command_makes_all_dumps_of_a_network(
     assert "params.yaml: dumps: of 'kd': expected at least one, found none" in refused(
         run, capsys, folder, "dump", "kd"
     )
-
-
-def test_studies_of_the_tests_are_what_they_say() -> None:
-    assert copied(STUDY)["teachers"]["big"].get("head") is None
-    assert len(np.unique([field for field, _ in FIELDS.values()])) == 4

@@ -26,7 +26,7 @@ from pipeline.seeds import derive, seeded
 from pipeline.student import Phase, Trained, train_student
 from pipeline.training import Regime
 
-MODEL = {"name": "mlp", "widths": [12, 9]}
+MODEL = {"name": "mlp", "widths": [12, 9], "dropout": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_main_phase_goes_on_from_the_last_weights(dataset: Dataset, hints: C
     assert two.fitted.history[0]["train/ce"] not in {run_.fitted.history[0]["train/ce"] for run_ in (alone, hinted)}
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5, 6])
+@pytest.mark.parametrize("stop", [1, 3, 5, 6, 7, 8, 9])
 def test_a_kill_in_any_phase_changes_nothing(
     tmp_path: Path, dataset: Dataset, hints: CachedRows, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,3 +154,11 @@ def test_a_phase_takes_what_it_leaves_out_from_its_student(study: dict[str, Any]
     (phase,) = parse(study).students["kd"].pretrain
     assert (phase.optimizer.name, phase.optimizer.options["lr"], phase.batch_size) == ("sgd", 0.5, 32)
     assert (phase.l1, parse(study).students["kd"].l1, phase.epochs) == (0.25, 0.0, 1)
+
+
+def test_fidelity_needs_a_student_of_one_phase(
+    run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    study["students"]["kd"]["pretrain"] = [{"losses": {"ce": {}}, "epochs": 1}]
+    line = refused(run, capsys, write_study(tmp_path, study), "fidelity", "kd")
+    assert "student 'kd': expected no phases before its own, found pretrain" in line

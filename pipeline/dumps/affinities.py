@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a student's process reads this module's options, and must n
 USES = (
     "pipeline.batch_plan",
     "pipeline.blas",
+    "pipeline.perplexity",
     "pipeline.perplexity.batches",
     "pipeline.perplexity.kernels",
     "pipeline.projection",
@@ -112,8 +113,6 @@ def affinities(
         batches.shape[1],
         RowField({"features": ArrayPlan((int(np.prod(shape)),), "float32")}, (tap,), features),
         computed,
-        # A reader needs the whole plan, also of a caller who leaves defaults out.
-        {"batch_size": batch_size, "plans": plans, "shuffle": shuffle, "plan_seed": plan_seed, "last": last},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def describe(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: F
     """The manifest's entries that say what a cache is, of whom and of which data."""
     return {
         "axes": field.axes,
-        "field": FieldInfo(name=wanted.field, parameters={**decisive(wanted.options), **field.parameters}),
+        "field": FieldInfo(name=wanted.field, parameters=_parameters(wanted, field)),
         "teacher": TeacherInfo(
             name=card["name"],
             architecture=dict(card["model"]),
@@ -150,3 +151,10 @@ def describe(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: F
         "views": ViewsInfo.model_validate(seen.views.parameters),
         "batch": seen.batch,
     }
+
+
+def _parameters(wanted: Wanted, field: Field) -> dict[str, Any]:
+    """All that decides the values: what the caller leaves out is as the field's function has it."""
+    options = inspect.signature(FIELDS.function(wanted.field)).parameters.values()
+    defaults = {option.name: option.default for option in options if option.kind is option.KEYWORD_ONLY}
+    return {**decisive({**defaults, **wanted.options}), **field.parameters}
