@@ -229,13 +229,15 @@ def _head(value: Any) -> HeadParams:
 
 def _optimizer(value: Any) -> NamedParams:
     made = _parse(OPTIMIZERS, "name", NamedParams, value)
-    OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
+    if made.model_fields_set - {"name", "lr"}:  # making one takes torch seconds of imports, in every command
+        OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
     return made
 
 
 def _lr_schedule(value: Any) -> NamedParams:
     made = _parse(LR_SCHEDULES, "name", NamedParams, value)
-    LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
+    if made.model_fields_set - {"name"}:
+        LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
     return made
 
 

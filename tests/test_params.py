@@ -26,7 +26,7 @@ def set_at(study: Study, key: str, value: object) -> Study:
 
 def test_the_default_study_is_valid() -> None:
     study = load(Path(__file__).parent.parent / "params.yaml")
-    assert set(study.students) == {"baseline", "kd", "logits"}
+    assert set(study.students) == {"baseline", "kd", "logits", "hints", "tsne", "channels"}
     assert study.students["kd"].losses["soft_targets"].options["temperature"] == 4.0
 
 
