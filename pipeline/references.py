@@ -64,6 +64,8 @@ def _dump(study: Study, name: str) -> DumpParams:
         raise ValueError(f"{key}.of: " + unknown("teacher or student", params.of, [*study.teachers, *study.students]))
     if isinstance(source, StudentParams) and params.of_seed >= source.seeds:
         raise ValueError(f"{key}.of_seed: expected 0 to {source.seeds - 1}, found {params.of_seed}")
+    if needs_head(params.field) and isinstance(source, TeacherParams) and source.model is None:
+        raise ValueError(f"{key}.of: expected a single network that is run here, found {params.of!r}")
     if needs_head(params.field) and source.head is None:
         raise ValueError(
             f"{key}.of: expected a network with channels, found {params.of!r}; "

@@ -158,8 +158,9 @@ def build(
     notes = [f"{name}: {rule}" for name, rule in _rules(students).items()]
     if chosen is not None:
         notes.append(
-            f"Gap closed: (student - {chosen}) / (teacher - {chosen}), for taught students of {chosen}'s data set; "
-            "means over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
+            f"Gap closed: (student - {chosen}) / (teacher - {chosen}), the teacher being the best of those that taught "
+            f"it, for students of {chosen}'s data set; empty where {chosen} is the better one; means over seeds, to be "
+            "read beside their spread. `report: {baseline: NAME}` names another."
         )
     own = {
         "accuracy.png": figures.box_plot(

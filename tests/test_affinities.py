@@ -323,6 +323,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"perplexity": 1.0}, {}, "dumps.p: perplexity: expected above 1"),
     ({"batch_size": 2}, {}, "dumps.p.batch_size"),
     ({"pca_over": "all"}, {}, "dumps.p: pca_over: only with pca"),
+    ({"pca": 49}, {}, "dumps.p: pca: expected below batch_size - 1 = 49, all that a batch has, found 49"),
+    ({}, {"losses": {"tsne": {"dof": "much"}}}, "losses.tsne.dof: expected a number above 0, or infinity, found 'much'"),
     ({"shuffle": False, "plans": 2}, {}, "dumps.p: plans: expected 1 without shuffle"),
     ({"shuffle": False, "plan_seed": 2}, {}, "dumps.p: plan_seed: only with shuffle"),
     ({"samples": "all"}, {}, "dumps.p.samples: expected train, since only training batches are planned"),

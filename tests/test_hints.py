@@ -139,7 +139,10 @@ def test_an_ensemble_has_no_taps(tmp_path: Path, dataset: Dataset, teacher: Teac
 
 REFUSED = [
     ({"taps": ["features", "features"]}, "dumps.h: taps: expected each once, found 'features' 2 times"),
-    ({"taps": []}, "dumps.h.taps"),
+    ({"taps": []}, "dumps.h: taps: expected at least one, such as [features]"),
+    ({"taps": ["_private"]}, "dumps.h: taps: expected names that an array can have"),
+    ({"pool": "globl"}, "dumps.h.pool: expected the side of a square, from 1, or global, found 'globl'"),
+    ({"channels": [1, 1]}, "dumps.h.channels: expected a number from 1, or a list of different numbers from 0"),
     ({"taps": ["pixels"]}, "dumps.h: taps: expected activations"),
     ({"pool": 0}, "dumps.h.pool"),
     ({"dtype": "bfloat16"}, "dumps.h.dtype: expected 'float16' or 'float32', found 'bfloat16'"),

@@ -82,6 +82,14 @@ def affinities(
     shape = teacher.shapes([tap])[tap]
     if not shape:
         raise InputError(f"tap {tap!r}", expected="features of each sample", found="one number a sample")
+    width = int(np.prod(shape))
+    if pca is not None and pca >= width:
+        raise InputError(
+            f"pca of tap {tap!r}",
+            expected=f"below its {width} features",
+            found=str(pca),
+            fix="lower it or leave it out",
+        )
     batches = batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
     _refuse_short(batches, perplexity)
 
@@ -111,7 +119,7 @@ def affinities(
         {"p": ArrayPlan((pairs,), dtype, codec), "sample_ids": ArrayPlan((batch_size,), "int64", codec)},
         plans,
         batches.shape[1],
-        RowField({"features": ArrayPlan((int(np.prod(shape)),), "float32")}, (tap,), features),
+        RowField({"features": ArrayPlan((width,), "float32")}, (tap,), features),
         computed,
     )
 
@@ -132,6 +140,8 @@ def check(
         raise ValueError(
             f"perplexity: expected above 1 and below batch_size - 1 = {batch_size - 1}, found {perplexity}"
         )
+    if pca is not None and pca_over == "batch" and pca >= batch_size - 1:
+        raise ValueError(f"pca: expected below batch_size - 1 = {batch_size - 1}, all that a batch has, found {pca}")
     if pca is None and pca_over == "all":
         raise ValueError("pca_over: only with pca, the number of dimensions")
     if not shuffle and plans > 1:
@@ -167,8 +177,8 @@ def _refuse_short(batches: NDArray[np.int64], perplexity: float) -> None:
     if perplexity >= least - 1:
         raise InputError(
             f"perplexity {perplexity:g} in the last batch, of {least} samples",
-            expected=f"below {least - 1}",
-            found=f"{perplexity:g}",
+            expected=f"below {least - 1}" if least > 2 else "at least 3 samples",
+            found=f"{perplexity:g}" if least > 2 else str(least),
             fix="set last: drop or last: wrap, or choose another batch_size",
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import PlainValidator
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,8 +23,28 @@ if TYPE_CHECKING:  # a student's process reads this module's options, and must n
     from pipeline.teacher import Answer, Answers, Samples
 
 HintsType = Literal["float16", "float32"]
-Channels = PositiveInt | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
-Pool = PositiveInt | Literal["global"]
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _pool(value: Any) -> Any:
+    if value is not None and value != "global" and not _is_count(value, 1):
+        raise ValueError(f"expected the side of a square, from 1, or global, found {value!r}")
+    return value
+
+
+def _channels(value: Any) -> Any:
+    listed = isinstance(value, tuple) and value and all(_is_count(each, 0) for each in value)
+    if value is not None and not _is_count(value, 1) and not (listed and len(set(value)) == len(value)):
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ValueError(f"expected a number from 1, or a list of different numbers from 0, found {shown!r}")
+    return value
+
+
+Channels = Annotated[int | tuple[int, ...] | None, PlainValidator(_channels)]
+Pool = Annotated[int | Literal["global"] | None, PlainValidator(_pool)]
 
 # The least magnitude that becomes infinite when it is rounded to nearest.
 BEYOND = {"float16": 65520.0, "float32": float("inf")}
@@ -34,9 +54,9 @@ def hints(
     teacher: Answers,
     samples: Samples,
     *,
-    taps: Annotated[tuple[str, ...], Field(min_length=1)] = ("features",),
-    pool: Pool | None = None,
-    channels: Channels | None = None,
+    taps: tuple[str, ...] = ("features",),
+    pool: Pool = None,
+    channels: Channels = None,
     dtype: HintsType = "float16",
     codec: Codec = "zstd",
 ) -> RowField:
@@ -72,6 +92,8 @@ def hints(
 
 def check(*, taps: tuple[str, ...], **_: Any) -> None:
     """Raise ValueError for a tap that is named twice, or that is none."""
+    if not taps:
+        raise ValueError("taps: expected at least one, such as [features]")
     twice = next((tap for tap in taps if taps.count(tap) > 1), None)
     if twice is not None:
         raise ValueError(f"taps: expected each once, found {twice!r} {taps.count(twice)} times")
@@ -92,7 +114,7 @@ def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     return {tap: ArrayForm(None, parameters["dtype"]) for tap in parameters["taps"]}
 
 
-def _shape(tap: str, shape: tuple[int, ...], pool: Pool | None, channels: Channels | None) -> tuple[int, ...]:
+def _shape(tap: str, shape: tuple[int, ...], pool: Pool, channels: Channels) -> tuple[int, ...]:
     """The shape of a sample's kept activations."""
     if not shape:
         raise InputError(f"tap {tap!r}", expected="activations of each sample", found="one number a sample")
@@ -108,7 +130,7 @@ def _shape(tap: str, shape: tuple[int, ...], pool: Pool | None, channels: Channe
     return tuple(_chosen(torch.zeros((1, *shape)), pool, channels).shape[1:])
 
 
-def _chosen(activations: Tensor, pool: Pool | None, channels: Channels | None) -> Tensor:
+def _chosen(activations: Tensor, pool: Pool, channels: Channels) -> Tensor:
     """The kept channels of activations (n, C, ...), pooled."""
     if isinstance(channels, int):
         activations = activations[:, :channels]

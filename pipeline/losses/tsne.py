@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PlainValidator
 from torch import Tensor
 
 from pipeline.losses.step import Outputs
 
 READS = "affinities"
+
+
+def _dof(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    if value != "infinity" and not number:
+        raise ValueError(f"expected a number above 0, or infinity, found {value!r}")
+    return value
+
+
+Dof = Annotated[float | Literal["infinity"], PlainValidator(_dof)]
 
 
 def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -25,7 +35,7 @@ def tsne(
     target: Tensor,
     *,
     tap: str = "features",
-    dof: PositiveFloat | Literal["infinity"] = "infinity",
+    dof: Dof = "infinity",
     floor: Annotated[float, Field(ge=0, lt=1)] = 1e-12,
 ) -> Tensor:
     """KL(P || Q) = sum_ij p_ij log(p_ij / q_ij), summed over the pairs of a batch.
