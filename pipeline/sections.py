@@ -236,7 +236,7 @@ def _optimizer(value: Any) -> NamedParams:
 
 def _lr_schedule(value: Any) -> NamedParams:
     made = _parse(LR_SCHEDULES, "name", NamedParams, value)
-    if made.model_fields_set - {"name"}:
+    if made.name == "step" or made.model_fields_set - {"name"}:  # alone of all, step has defaults that are no schedule
         LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
     return made
 
