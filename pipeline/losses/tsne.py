@@ -19,7 +19,7 @@ def _dof(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
     if value != "infinity" and not number:
         raise ValueError(f"expected a number above 0, or infinity, found {value!r}")
-    return value
+    return float(value) if number else value
 
 
 Dof = Annotated[float | Literal["infinity"], PlainValidator(_dof)]
