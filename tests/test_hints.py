@@ -248,3 +248,12 @@ def test_a_strangers_parameters_end_in_one_line(
     made(teacher, dataset, wanted(tmp_path, "h", "hints", {}))
     line = refused(run, capsys, tmp_path, "cache", "inspect", "h")
     assert "parameters of field hints: expected those of a dump" in line
+
+
+@pytest.mark.parametrize("options", [{"pool": 2, "channels": [0, 2]}, {"pool": "global", "channels": 3}, {}])
+def test_options_are_written_out_as_they_were_given(study: dict[str, Any], options: dict[str, Any]) -> None:
+    from pipeline.params import parse
+
+    study["dumps"]["h"] = {"field": "hints", "of": "big", **options}
+    written = parse(study).dumps["h"].model_dump(mode="json")
+    assert {key: written[key] for key in options} == options

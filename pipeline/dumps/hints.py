@@ -43,7 +43,8 @@ def _channels(value: Any) -> Any:
     return value
 
 
-Channels = Annotated[int | tuple[int, ...] | None, PlainValidator(_channels)]
+# (An int, a tuple of ints or None; pydantic writes a tuple beside a validator of one's own with a warning.)
+Channels = Annotated[Any, PlainValidator(_channels)]
 Pool = Annotated[int | Literal["global"] | None, PlainValidator(_pool)]
 
 # The least magnitude that becomes infinite when it is rounded to nearest.
