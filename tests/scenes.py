@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.datasets.prepare import prepare
@@ -13,7 +15,7 @@ from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.run import Wanted, dump
 from pipeline.models.build import build
-from pipeline.teacher import Ensemble, Teacher
+from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")
@@ -48,6 +50,15 @@ def made(
     """The dump, opened."""
     dump(teacher, dataset, [each], batch=BATCH, views=views, samples=samples)
     return cache.open(each.target)
+
+
+def activations(
+    teacher: Teacher, dataset: Dataset, tap: str, view: int = 0, views: Views = PLAIN
+) -> NDArray[np.float32]:
+    """What the network itself says of the training samples, asked over the fixed partition."""
+    rows = dataset.bounds[0]
+    answers = teacher.answers(Samples(dataset.images, rows, BATCH, views), [tap], view, 0, rows)
+    return np.concatenate([answer.numpy(tap) for answer in answers])
 
 
 def tree(folder: Path) -> dict[str, bytes]:

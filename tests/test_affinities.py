@@ -13,7 +13,7 @@ import reference
 import torch
 from conftest import Capture, Run, refused, write_study
 from numpy.typing import NDArray
-from scenes import BATCH, CNN, CPU, digits, made, teacher_of, tree, wanted
+from scenes import CNN, CPU, activations, digits, made, teacher_of, tree, wanted
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.optim import Adam
@@ -30,7 +30,7 @@ from pipeline.perplexity import joint_probabilities
 from pipeline.rows import Splits
 from pipeline.schedules import constant as steady
 from pipeline.student import Trained, train_student
-from pipeline.teacher import Samples, Teacher
+from pipeline.teacher import Teacher
 from pipeline.views.view import PLAIN, Views
 
 N = 30
@@ -48,9 +48,7 @@ def teacher(dataset: Dataset) -> Teacher:
 
 
 def features(teacher: Teacher, dataset: Dataset, tap: str = "features", views: Views = PLAIN) -> NDArray[np.float64]:
-    rows = dataset.bounds[0]
-    answers = teacher.answers(Samples(dataset.images, rows, BATCH, views), [tap], 0, 0, rows)
-    return np.concatenate([answer.numpy(tap) for answer in answers]).reshape(rows, -1).astype(np.float64)
+    return activations(teacher, dataset, tap, views=views).reshape(dataset.bounds[0], -1).astype(np.float64)
 
 
 def full(opened: cache.Cache, plan: int, batch: int) -> NDArray[np.float64]:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from conftest import Capture, Run, refused, write_study
 from numpy.typing import NDArray
-from scenes import BATCH, CNN, CPU, digits, made, teacher_of, wanted
+from scenes import CNN, CPU, activations, digits, made, teacher_of, wanted
 from torch import nn
 
 from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
 from pipeline.models.network import Network
-from pipeline.teacher import Ensemble, Samples, Teacher
-from pipeline.views.view import PLAIN, Views
+from pipeline.teacher import Ensemble, Teacher
+from pipeline.views.view import Views
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,6 @@ def teacher(dataset: Dataset) -> Teacher:
     return teacher_of(dataset, CNN)
 
 
-def live(teacher: Teacher, dataset: Dataset, tap: str, view: int = 0, views: Views = PLAIN) -> NDArray[np.float32]:
-    """The activations, asked of the network itself over the fixed partition."""
-    rows = dataset.bounds[0]
-    answers = teacher.answers(Samples(dataset.images, rows, BATCH, views), [tap], view, 0, rows)
-    return np.concatenate([answer.numpy(tap) for answer in answers])
-
-
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
 def test_several_taps_are_held_bit_for_bit(
     tmp_path: Path, dataset: Dataset, teacher: Teacher, store: Literal["zarr", "hdf5"]
@@ -47,26 +40,26 @@ def test_several_taps_are_held_bit_for_bit(
     rows = dataset.bounds[0]
     assert shapes == {"block1": (1, rows, 4, 4, 4), "block2": (1, rows, 6, 2, 2), "features": (1, rows, 16)}
     for tap in options["taps"]:
-        assert opened.load(tap)[0].tobytes() == live(teacher, dataset, tap).tobytes()
+        assert opened.load(tap)[0].tobytes() == activations(teacher, dataset, tap).tobytes()
     assert np.ptp(opened.load("features")) > 0
 
 
 def test_float16_rounds_to_nearest(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     opened = made(teacher, dataset, wanted(tmp_path, "hints", "hints", {"taps": ("features",)}))
     assert opened.manifest.arrays["features"].codec == "zstd"
-    assert opened.load().tobytes() == live(teacher, dataset, "features").astype(np.float16)[None].tobytes()
+    assert opened.load().tobytes() == activations(teacher, dataset, "features").astype(np.float16)[None].tobytes()
 
 
 def test_each_view_has_its_own_hints(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     views = Views("crop_flip", 3, 5, {"padding": 1})
     opened = made(teacher, dataset, wanted(tmp_path, "hints", "hints", {"dtype": "float32"}), views)
     for view in range(3):
-        assert opened.load()[view].tobytes() == live(teacher, dataset, "features", view, views).tobytes()
+        assert opened.load()[view].tobytes() == activations(teacher, dataset, "features", view, views).tobytes()
     assert not np.array_equal(opened.load()[0], opened.load()[1])
 
 
 def test_pooling_and_channels(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
-    exact = live(teacher, dataset, "block1")
+    exact = activations(teacher, dataset, "block1")
 
     def held(name: str, **options: Any) -> NDArray[Any]:
         given = {"taps": ("block1", "features"), "dtype": "float32", **options}
@@ -91,7 +84,7 @@ def test_overflow_names_tap_and_sample(tmp_path: Path, dataset: Dataset) -> None
     with torch.no_grad():
         layer = network.body.fc  # type: ignore[union-attr]
         layer.weight.mul_(1e6)  # type: ignore[union-attr, operator]
-    exact = live(loud, dataset, "features")
+    exact = activations(loud, dataset, "features")
     first = int(np.flatnonzero((np.abs(exact) >= 65520).any(1))[0])
     with pytest.raises(InputError, match=rf"hint 'features' of 'big' for sample {first}: .*dtype: float32"):
         made(loud, dataset, wanted(tmp_path, "hints", "hints", {}))
@@ -126,7 +119,7 @@ def test_any_module_path_of_torchvision(tmp_path: Path) -> None:
     assert {name: tuple(array.shape) for name, array in opened.manifest.arrays.items()} == {
         "layer1.1": (1, 40, 64, 2, 2), "avgpool": (1, 40, 512, 1, 1),
     }  # fmt: skip
-    assert opened.load("layer1.1")[0].tobytes() == live(resnet, few, "layer1.1").tobytes()
+    assert opened.load("layer1.1")[0].tobytes() == activations(resnet, few, "layer1.1").tobytes()
     with pytest.raises(InputError, match="unknown tap 'layer9'"):
         made(resnet, few, wanted(tmp_path, "none", "hints", {"taps": ("layer9",)}))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.cache.block_files import BlockFiles, write_blocks
-from pipeline.cache.blocks import StorePlan, plan_store
+from pipeline.cache.blocks import Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.writer import Unfinished, writing
@@ -95,18 +95,17 @@ def _refuse_codecs(wanted: Wanted, field: Field) -> None:
 def _compute(teacher: Answers, seen: Samples, wanted: Sequence[tuple[Field, Unfinished]]) -> None:
     """Every block that is not there yet: rows in one pass, then the batches that are made from them."""
     rows: list[tuple[RowField, BlockFiles]] = []
-    batches: list[tuple[BatchField, Unfinished, BlockFiles]] = []
+    batches: list[tuple[BatchField, Unfinished, list[Block], BlockFiles]] = []
     for field, unfinished in wanted:
         if isinstance(field, RowField):
             rows.append((field, unfinished.blocks))
-        elif unfinished.pending():
+        elif pending := unfinished.pending():
             beside = unfinished.beside(rows_plan(field, seen))
             rows.append((field.of, beside))
-            batches.append((field, unfinished, beside))
+            batches.append((field, unfinished, pending, beside))
     title = "dump " + ", ".join(unfinished.target.name for _, unfinished in wanted)
     one_pass(teacher, seen, rows, title)
-    for field, unfinished, beside in batches:
-        pending = unfinished.pending()
+    for field, unfinished, pending, beside in batches:
         compute = field.computed(gathering(beside))
         write_blocks(unfinished.blocks, track(pending, f"dump {unfinished.target.name}", len(pending)), compute)
 
