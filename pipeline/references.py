@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.dumps import needs_head, plan_of
 from pipeline.losses import field_of, misfit_of
+from pipeline.parts import DumpParams, TermParams
 from pipeline.registry import flatten, unknown
-from pipeline.sections import DumpParams, PhaseParams, StudentParams, Study, TeacherParams, TermParams
+from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams
 
 
 def complete(study: Study) -> Study:

@@ -41,8 +41,8 @@ def _refuse_dtype(field: str, dtype: str) -> None:
     """Raise InputError for a number format that no dump of this field has."""
     from pipeline.dumps import FIELDS
     from pipeline.errors import InputError
+    from pipeline.parts import DumpParams
     from pipeline.registry import NestedError
-    from pipeline.sections import DumpParams
 
     if field in FIELDS.entries:
         try:

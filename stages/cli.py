@@ -86,7 +86,7 @@ def open_study(params: Path) -> Study:
     study = load(Path(name))
     if "DVC_STAGE" in os.environ:
         # DVC may start with any stage whose inputs are there, so each one refuses a stale graph.
-        from pipeline.graph import refuse_stale
+        from pipeline.dvc_yaml import refuse_stale
 
         refuse_stale(study, read_raw(Path(name)), Path())
     return study

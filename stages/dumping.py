@@ -17,7 +17,8 @@ from pipeline.dumps.one_pass import computing
 from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
 from pipeline.errors import InputError
 from pipeline.layout import Layout
-from pipeline.sections import DumpParams, Study
+from pipeline.parts import DumpParams
+from pipeline.sections import Study
 from pipeline.teacher import Answers, Samples, Teacher, load_teacher
 from stages.cli import named
 

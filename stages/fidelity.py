@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipeline.sections import StudentParams, Study, TermParams
+    from pipeline.parts import TermParams
+    from pipeline.sections import StudentParams, Study
 
 
 def fidelity(

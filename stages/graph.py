@@ -16,8 +16,9 @@ def graph(
 ) -> None:
     """Compile params.yaml into dvc.yaml, the stage graph that `dvc repro` runs."""
     study = cli.open_study(params)
+    from pipeline.dvc_yaml import refuse_stale, to_yaml
     from pipeline.files import write_bytes
-    from pipeline.graph import refuse_stale, stages, to_yaml
+    from pipeline.graph import stages
     from pipeline.params import read_raw
 
     raw, target = read_raw(Path(params.name)), Path("dvc.yaml")

@@ -13,8 +13,9 @@ from stages import cli
 
 if TYPE_CHECKING:
     from pipeline.datasets.record import Dataset
+    from pipeline.parts import DumpParams
     from pipeline.plan import Disk, Prediction
-    from pipeline.sections import DumpParams, Study
+    from pipeline.sections import Study
 
 
 def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:

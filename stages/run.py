@@ -21,10 +21,11 @@ from pipeline.files import digest_of, locked, publish, read_json, recover, remov
 from pipeline.layout import Layout
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.parts import ModelParams
 from pipeline.progress import progress_bar
 from pipeline.provenance import code_digest
 from pipeline.schedules import schedule
-from pipeline.sections import ModelParams, PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, model_of
+from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, model_of
 from pipeline.training import History, Regime
 
 

@@ -11,8 +11,9 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
+    from pipeline.parts import TermParams
     from pipeline.rows import Splits
-    from pipeline.sections import Study, TermParams
+    from pipeline.sections import Study
     from pipeline.student import Field, Trained
     from stages.run import Workshop
 

@@ -8,21 +8,21 @@ from conftest import ROOT, write_study
 from ruamel.yaml import YAML
 from test_house import imports
 
-from pipeline import graph
+from pipeline import dvc_yaml, graph
 from pipeline.params import load, parse, read_raw
 
 STUDIES = [ROOT, *sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))]
 
 
 def compiled(study: dict[str, Any], folder: Path = ROOT) -> dict[str, Any]:
-    parsed: dict[str, Any] = YAML(typ="safe").load(graph.to_yaml(graph.stages(parse(study), study), folder))
+    parsed: dict[str, Any] = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse(study), study), folder))
     return parsed
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_every_committed_graph_is_current(folder: Path) -> None:
     path = folder / "params.yaml"
-    assert (folder / "dvc.yaml").read_text() == graph.to_yaml(graph.stages(load(path), read_raw(path)), folder)
+    assert (folder / "dvc.yaml").read_text() == dvc_yaml.to_yaml(graph.stages(load(path), read_raw(path)), folder)
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
@@ -118,7 +118,7 @@ def walked(module: str, seen: set[str]) -> set[str]:
 
 PLUMBING = {
     "pipeline.errors", "pipeline.files", "pipeline.layout", "pipeline.device", "pipeline.registry", "pipeline.progress",
-    "pipeline.params", "pipeline.sections", "pipeline.references", "pipeline.graph", "pipeline.provenance",
+    "pipeline.params", "pipeline.parts", "pipeline.sections", "pipeline.references", "pipeline.graph", "pipeline.dvc_yaml", "pipeline.provenance",
     "pipeline.cache.stores", "pipeline.datasets", "pipeline.heads", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
 }  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> 
         if root == "stages.graph":
             continue
         # What merely reads params.yaml decides nothing by what it imports.
-        needed = walked(root, {"pipeline.sections"}) - PLUMBING - {root, "stages.cli", "pipeline"}
+        needed = walked(root, {"pipeline.parts", "pipeline.sections"}) - PLUMBING - {root, "stages.cli", "pipeline"}
         caches = [dep for dep in (*stage.deps, *stage.outs) if dep.startswith("data/cache/")]
         if not caches:  # the code that opens caches is loaded, and opens none
             needed -= {*graph.READING, *graph.WRITING}

@@ -391,7 +391,7 @@ def test_siblings_of_the_room_do_not_import_each_other() -> None:
     assert len(siblings) == 4
     for name in siblings:
         others = [f"pipeline.pictures.{other}" for other in siblings - {name}]
-        assert not importing(folder / f"{name}.py", *others, "torch", "pipeline.sections", "pipeline.cache"), name
+        assert not importing(folder / f"{name}.py", *others, "torch", "pipeline.parts", "pipeline.sections", "pipeline.cache"), name
     for path in folder.glob("*.py"):
         assert not importing(path, "pipeline.teacher", "pipeline.student"), path
 

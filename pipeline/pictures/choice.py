@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.losses import field_of
-from pipeline.sections import DumpParams, Study
+from pipeline.parts import DumpParams
+from pipeline.sections import Study
 
 MOST_DUMPS = 3  # of a field
 MOST_STUDENTS = 3  # beside a teacher

@@ -1,0 +1,270 @@
+"""The named parts of a study (data sets, models, optimisers, losses, dumps, ...) as frozen values.
+
+Each is validated by the function that its name stands for: see `registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+from torch.optim import SGD
+
+from pipeline.cache.codecs import Format
+from pipeline.datasets import SOURCES
+from pipeline.datasets.split import Amount, First, Folds
+from pipeline.dumps import FIELDS, check_options
+from pipeline.errors import InputError
+from pipeline.heads import HEADS
+from pipeline.losses import TERMS
+from pipeline.models import MODELS
+from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.registry import NestedError, Registry, Section
+from pipeline.schedules import SCHEDULES
+from pipeline.views import POLICIES
+from pipeline.views.view import Views
+
+S = TypeVar("S", bound=Section)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+
+
+class FirstParams(Section):
+    """`{first: n}`: the first n samples in file order."""
+
+    first: PositiveInt
+
+
+class FoldsParams(Section):
+    """`{count: 6, test: k}`: balanced folds over all images; fold k, from 0, is the test part."""
+
+    count: Annotated[int, Field(ge=2)]
+    test: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _test_is_a_fold(self) -> FoldsParams:
+        if self.test >= self.count:
+            raise ValueError(f"test: expected 0 to {self.count - 1}, found {self.test}")
+        return self
+
+
+def _amount(value: Any) -> Amount | None:
+    if isinstance(value, Mapping):
+        return First(FirstParams.model_validate(value).first)
+    counted = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    shared = isinstance(value, float) and 0 < value < 1
+    if value is not None and not counted and not shared:
+        raise ValueError(f"expected {{first: n}}, a number of images or a share below 1, found {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+AmountParams = Annotated[First | int | float | None, PlainValidator(_amount)]
+
+
+class DatasetParams(Section):
+    """A source of images and how it is split; further keys are the source's own options.
+
+    `train` and `validation`: `{first: n}`, a number of images or a share (both stratified).
+    """
+
+    source: str
+    root: Annotated[str, Field(min_length=1)] | None = None
+    folder: str | None = None
+    download: bool = False
+    train: AmountParams = None
+    validation: AmountParams = None
+    folds: FoldsParams | None = None
+    grey: bool = False
+    size: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the source's function takes beside the keys above."""
+        return self.options_beyond(DatasetParams)
+
+    def split_folds(self) -> Folds | None:
+        """`folds` as the split takes it."""
+        return Folds(self.folds.count, self.folds.test) if self.folds else None
+
+
+class ModelParams(Section):
+    """An architecture; further keys are its own options. `mean` and `std` scale each channel."""
+
+    name: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
+
+
+class NamedParams(Section):
+    """A named part whose further keys are its own options."""
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the named function takes."""
+        return self.options_beyond(NamedParams)
+
+
+class HeadParams(Section):
+    """How a network ends: a head's name; further keys are its own options."""
+
+    implied_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the head's function takes."""
+        return self.options_beyond(HeadParams)
+
+
+class DumpParams(Section):
+    """One field of a teacher (or of a student) on a data set; further keys are the field's own."""
+
+    field: str
+    of: Name
+    of_seed: NonNegativeInt = 0
+    dataset: Name | None = None
+    samples: Literal["train", "all"] = "train"
+    format: Format | None = None
+    batch: PositiveInt = 512
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the field's function takes."""
+        return self.options_beyond(DumpParams)
+
+
+class ViewsParams(Section):
+    """Augmented views of the training images; further keys are the policy's own options.
+
+    `order`: epoch e shows view e mod count (`cycle`), or draws a view for each sample (`draw`).
+    """
+
+    policy: str = "none"
+    count: PositiveInt = 1
+    seed: NonNegativeInt = 0
+    order: Literal["cycle", "draw"] = "cycle"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the policy's function takes."""
+        return self.options_beyond(ViewsParams)
+
+    def views(self) -> Views:
+        """The augmentation itself."""
+        return Views(self.policy, self.count, self.seed, self.options, self.order)
+
+
+def _parse(registry: Registry, tag: str, base: type[S], value: Any) -> S:
+    return registry.parse({tag: value} if isinstance(value, str) else value, tag=tag, base=base)
+
+
+def _weight(value: Any) -> float | dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(SCHEDULES.parse(value, tag="name", base=NamedParams))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"expected a number from 0, or a schedule {{name: linear, ...}}, found {value!r}")
+    return float(value)
+
+
+class TermParams(Section):
+    """One loss term: its weight (a number or a schedule), the dump it reads, its own options."""
+
+    implied_keys: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+    loss: str
+    weight: Annotated[float | dict[str, Any], PlainValidator(_weight)] = 1.0
+    reads: Name | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the term's function takes."""
+        return self.options_beyond(TermParams)
+
+    def chosen(self) -> dict[str, Any]:
+        """Those options that the user has written."""
+        return {key: value for key, value in self.options.items() if key in self.model_fields_set}
+
+
+def _terms(value: Any) -> dict[str, TermParams]:
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("expected a mapping of loss terms, such as {ce: {weight: 1.0}}")
+    terms = {}
+    for name, options in value.items():
+        if options is not None and (not isinstance(options, Mapping) or "loss" in options):
+            raise NestedError([((name,), f"expected a mapping of this term's options, found {options!r}")])
+        try:
+            terms[name] = TERMS.parse({**(options or {}), "loss": name}, tag="loss", base=TermParams)
+        except NestedError as error:
+            raise NestedError([((name, *place), text) for place, text in error.errors]) from None
+    return terms
+
+
+def _head(value: Any) -> HeadParams:
+    if isinstance(value, HeadParams):
+        return value
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise ValueError(f"expected a mapping of one head, such as {{multichannel: {{kernel: 3}}}}, found {value!r}")
+    ((name, options),) = value.items()
+    if options is not None and (not isinstance(options, Mapping) or "name" in options):
+        raise NestedError([((name,), f"expected a mapping of this head's options, found {options!r}")])
+    try:
+        return HEADS.parse({**(options or {}), "name": name}, tag="name", base=HeadParams)
+    except NestedError as error:
+        raise NestedError([((name, *place), text) for place, text in error.errors]) from None
+
+
+def optimizer(value: Any) -> NamedParams:
+    """An optimiser by its name, or with options; refused where its options contradict each other."""
+    made = _parse(OPTIMIZERS, "name", NamedParams, value)
+    if made.model_fields_set - {"name", "lr"}:  # making one takes torch seconds of imports, in every command
+        OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
+    return made
+
+
+def lr_schedule(value: Any) -> NamedParams:
+    """A learning-rate schedule by its name, or with options; refused where they contradict each other."""
+    made = _parse(LR_SCHEDULES, "name", NamedParams, value)
+    if made.name == "step" or made.model_fields_set - {"name"}:  # alone of all, step has defaults that are no schedule
+        LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
+    return made
+
+
+def _dump(value: Any) -> DumpParams:
+    made = _parse(FIELDS, "field", DumpParams, value)
+    check_options(made.field, made.options)
+    return made
+
+
+def _views(value: Any) -> ViewsParams:
+    made = _parse(POLICIES, "policy", ViewsParams, value)
+    try:
+        made.views()
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return made
+
+
+# Each is validated by the function it names, and written out with that function's options.
+Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
+Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_head)]
+Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(optimizer)]
+LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(lr_schedule)]
+Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]
+Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(_dump)]
+ViewsSection = Annotated[SerializeAsAny[ViewsParams], PlainValidator(_views)]
+Terms = Annotated[dict[str, SerializeAsAny[TermParams]], PlainValidator(_terms)]
