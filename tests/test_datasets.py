@@ -416,7 +416,9 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_source_is_refused_with_the_nearest() -> None:
     with refused(
-        "params.yaml: datasets.a.source: unknown source 'mnits'", "expected one of cifar10", "did you mean 'mnist'?"
+        "params.yaml: datasets.a.source: unknown source 'mnits'",
+        "expected one of amat, cifar10",
+        "did you mean 'mnist'?",
     ):
         parse({"datasets": {"a": {"source": "mnits"}}})
 
@@ -429,7 +431,8 @@ def test_options_of_a_source_belong_to_it_alone() -> None:
 
 
 def test_every_source_is_tested() -> None:
-    assert set(SOURCES.entries) == {"digits", *FAMILY, "cifar10", "cifar100", "svhn", "imagefolder"}
+    elsewhere = {"mnist_variations", "amat"}  # test_mnist_variations.py
+    assert set(SOURCES.entries) == {"digits", *FAMILY, "cifar10", "cifar100", "svhn", "imagefolder", *elsewhere}
 
 
 # ------------------------------------------------------------------ the split

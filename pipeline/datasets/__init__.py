@@ -1,8 +1,12 @@
 """Data sets: one source a file, each a function (place, *, options) -> Raw; `prepare` makes it a `Dataset`."""
 
+from __future__ import annotations
+
+import sys
+
 from pipeline.registry import Registry
 
-__all__ = ["SOURCES"]
+__all__ = ["SOURCES", "modules_of"]
 
 SOURCES = Registry(
     "source",
@@ -16,5 +20,13 @@ SOURCES = Registry(
         "cifar100": "pipeline.datasets.cifar:cifar100",
         "svhn": "pipeline.datasets.svhn:svhn",
         "imagefolder": "pipeline.datasets.imagefolder:imagefolder",
+        "mnist_variations": "pipeline.datasets.mnist_variations:mnist_variations",
+        "amat": "pipeline.datasets.amat:amat",
     },
 )
+
+
+def modules_of(source: str) -> tuple[str, ...]:
+    """The modules that decide a source's images: its own, and those that it names in `USES`."""
+    module = sys.modules[SOURCES.function(source).__module__]
+    return (module.__name__, *getattr(module, "USES", ()))
