@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.heads import HEADS
 from pipeline.models import MODELS
 from pipeline.models.network import Network
+from pipeline.registry import imported
 
 
 def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True) -> Network:
@@ -20,7 +21,8 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
 
     Args:
         model: `name`, the input scaling `mean` and `std` (per channel, or None), `head` (`name`
-            and options) where it has one, and the options of that architecture.
+            and options) and `binary` (options of `pipeline.binary.binarised`) where it has
+            them, and the options of that architecture.
         shape: (C, H, W) of the images.
         classes: outputs.
         files: read the weight files that options name; False when the weights come from
@@ -53,13 +55,18 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
 
 
 def _body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The architecture, ended by its head where it has one."""
+    """The architecture, ended by its head where it has one; its inner layers binary where that is asked for."""
     function, plain = MODELS.function(name), dict(options)
-    # A user's own architecture may have an option of this name: then it is no head of ours.
-    head = None if "head" in inspect.signature(function).parameters else plain.pop("head", None)
+    # A user's own architecture may have an option of these names: then it is none of ours.
+    own = inspect.signature(function).parameters
+    head, binary = (None if key in own else plain.pop(key, None) for key in ("head", "binary"))
     if head is None:
         made: nn.Module = function(shape, classes, **plain)
     else:
         its = {key: value for key, value in head.items() if key != "name"}
         made = HEADS.function(head["name"])(lambda outputs: function(shape, outputs, **plain), shape, classes, **its)
-    return made
+    if binary is None:
+        return made
+    # By name, like models and heads: networks without binary layers do not depend on that file.
+    body: nn.Module = imported("pipeline.binary:binarised")(made, shape, **binary)
+    return body

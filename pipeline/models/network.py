@@ -26,6 +26,14 @@ class Layers(nn.Sequential):
         self.taps = dict(taps)
 
 
+def _normalises(module: nn.Module) -> bool:
+    return getattr(module, "track_running_stats", False) and any(True for _ in module.parameters(recurse=False))
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+
+
 class Network(nn.Module):
     """An architecture with its input scaling, so that whoever has the weights has it too.
 
@@ -46,6 +54,7 @@ class Network(nn.Module):
         channels = len(mean or std or (0.0,))
         center = torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(-1, 1, 1)
         spread = torch.tensor(std or [1.0] * channels, dtype=torch.float32).view(-1, 1, 1)
+        self._frozen: list[nn.Module] = []  # batch normalisations whose running statistics a phase leaves alone
         # x / 255 * scale + shift, on the network's device, and no part of its weights.
         self.register_buffer("scale", 1 / (255 * spread), persistent=False)
         self.register_buffer("shift", None if mean is None else -center / spread, persistent=False)
@@ -59,6 +68,64 @@ class Network(nn.Module):
         """Float32 inputs: pixels / 255, then (x - mean) / std where stated."""
         inputs = images.to(torch.float32, copy=True).mul_(self.scale)
         return inputs if self.shift is None else inputs.add_(self.shift)
+
+    def train(self, mode: bool = True) -> Network:
+        """Training or evaluation mode; what `training_only` has frozen stays as it is."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def up_to(self, tap: str, images: Tensor) -> list[str]:
+        """The parameters that the activations at a tap depend on, by name: the part of the network below it.
+
+        Args:
+            tap: see `tapping`.
+            images: (B, C, H, W) uint8 to try it on.
+        """
+        named = dict(self.named_parameters())
+        was = self.training
+        try:
+            with torch.enable_grad():
+                activations = self.eval().tapped(images, [tap])[1][tap]
+                if not activations.requires_grad:
+                    return []
+                gradients = torch.autograd.grad(activations.sum(), list(named.values()), allow_unused=True)
+        finally:
+            self.train(was)
+        return [name for name, gradient in zip(named, gradients, strict=True) if gradient is not None]
+
+    def within(self, modules: Iterable[str]) -> list[str]:
+        """The parameters of the named modules (paths as for taps), by name.
+
+        Raises:
+            InputError: there is no such module, or it has no parameters.
+        """
+        names = [name.removeprefix("body.") for name, _ in self.named_parameters()]
+        found: list[str] = []
+        for module in modules:
+            path = self.taps.get(module, module)
+            inside = [name for name in names if name == path or name.startswith(f"{path}.")]
+            if not inside:
+                known = dict.fromkeys(name.rpartition(".")[0] for name in names)
+                raise InputError(unknown("module with weights", module, known))
+            found += [f"body.{name}" for name in inside]
+        return found
+
+    @contextmanager
+    def training_only(self, names: Collection[str]) -> Iterator[None]:
+        """While it is open, the other parameters are frozen, and so are their batch normalisations' statistics."""
+        frozen = [parameter for name, parameter in self.named_parameters() if name not in names]
+        was = [parameter.requires_grad for parameter in frozen]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        self._frozen = [module for module in self.modules() if _normalises(module) and not _learns(module)]
+        try:
+            yield
+        finally:
+            for parameter, before in zip(frozen, was, strict=True):
+                parameter.requires_grad_(before)
+            self._frozen = []
 
     def tapped(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits and the activations (B, ...) at the named taps, in one pass; see `tapping`."""
