@@ -17,9 +17,11 @@ from stages.dump_affinities import dump_affinities
 from stages.dump_hints import dump_hints
 from stages.dump_logits import dump_logits
 from stages.dump_multichannel import dump_multichannel
+from stages.export import export
 from stages.fidelity import fidelity
 from stages.graph import graph
 from stages.plan import plan
+from stages.predict import predict
 from stages.prepare import prepare
 from stages.report import report
 from stages.train_student import train_student
@@ -44,6 +46,8 @@ for command in (
     train_student,
     report,
     fidelity,
+    export,
+    predict,
 ):
     app.command()(command)
 

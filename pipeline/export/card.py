@@ -1,0 +1,183 @@
+"""What an exported student says of itself: `card.json`, and `card.md`, the same for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline import __version__
+from pipeline.models import MODELS
+from pipeline.trained import RULES
+
+FORMAT, VERSION = "teachercache student", 1
+WEIGHTS, CARD, PAGE, GRAPH = "weights.safetensors", "card.json", "card.md", "student.onnx"
+COLOURS = {1: "grey", 3: "RGB"}
+# Entries that the page words itself; whatever else a card holds is shown as it stands.
+WORDED = {
+    *("name", "seed_number", "model", "shape", "classes", "dataset", "select", "epoch", "rule", "consumed", "onnx"),
+    *("test_accuracy", "test_accuracy_per_class", "weights_sha256", "format", "version", "package"),
+    *("preprocessing", "parameters"),
+}
+
+
+def described(card: Mapping[str, Any], parameters: int, onnx: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The entries of an exported card: all that the student's own card says, and what a stranger needs beside it.
+
+    Args:
+        card: of the student in its study; entries that are not known here (where it started from, its
+            peers) are handed on.
+        parameters: trainable numbers.
+        onnx: how the graph was checked, where there is one.
+    """
+    return {
+        **card,
+        "format": FORMAT,
+        "version": VERSION,
+        "package": __version__,
+        "parameters": parameters,
+        "preprocessing": preprocessing(card["model"], card["shape"]),
+        "rule": RULES.get(card.get("select", ""), str(card.get("select"))),
+        **({"onnx": dict(onnx)} if onnx else {}),
+    }
+
+
+def preprocessing(model: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    """From an image file to the network's input, as JSON. `mean` and `std` are null where nothing is subtracted."""
+    channels, height, width = shape
+    return {
+        "input": "uint8 (B, C, H, W)",
+        "channels": COLOURS.get(channels, str(channels)),
+        "size": [height, width],
+        "transparency": "laid over white",
+        "orientation": "as the pixels are stored; EXIF is not read",
+        "resize": "bilinear, until it just covers the size; then cropped around the centre",
+        "scaling": "pixel / 255, then (x - mean) / std, channel by channel; inside the network",
+        "mean": model.get("mean"),
+        "std": model.get("std"),
+    }
+
+
+def is_own_code(name: str) -> bool:
+    """Whether an architecture is its author's own function: such code is never part of a folder."""
+    return name not in MODELS.entries and not name.startswith(("torchvision:", "timm:"))
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """The page for people: what it is, how right it is, how to load it, what taught it."""
+    parts = [
+        _what(card),
+        _accuracies(card),
+        _loading(card),
+        *([_onnx(card["onnx"], card["shape"])] if "onnx" in card else []),
+        _provenance(card),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(card: Mapping[str, Any]) -> str:
+    seen, model = card["preprocessing"], card["model"]["name"]
+    high, wide = seen["size"]
+    scaling = "" if seen["mean"] is None and seen["std"] is None else f", mean {seen['mean']}, std {seen['std']}"
+    own = (
+        f"\n- its architecture, `{_code(model)}`, is code of its author's own and not in this folder: whoever loads the"
+        "\n  weights needs that module on PYTHONPATH, trusts it, and says `--own-code` (`own_code=True`)"
+        if is_own_code(model)
+        else ""
+    )
+    return f"""# {_text(card["name"])}, seed {card.get("seed_number", 0)}: a student that knows {_text(_dataset(card))}
+
+A network ({_text(model)}) of {card["parameters"]:,} parameters for {len(card["classes"])} classes, written by \
+teachercache {_text(card["package"])}.
+
+- input: {seen["input"]}, here (B, {", ".join(map(str, card["shape"]))}): {seen["channels"]}, {high} high, {wide} wide
+- scaling: {seen["scaling"]}{scaling}
+- an image of another size: {seen["resize"]}
+- transparent parts: {seen["transparency"]}; orientation: {seen["orientation"]}
+- output: logits (B, {len(card["classes"])}); their softmax is the probability of each class
+- weights: those after epoch {card.get("epoch")} ({_text(card["rule"])}){own}"""
+
+
+def _accuracies(card: Mapping[str, Any]) -> str:
+    each = card.get("test_accuracy_per_class") or [None] * len(card["classes"])
+    rows = [("**all**", card.get("test_accuracy")), *zip(map(_text, card["classes"]), each, strict=True)]
+    return "\n".join(["| class | test accuracy (%) |", "|---|---:|", *(f"| {n} | {_percent(a)} |" for n, a in rows)])
+
+
+def _loading(card: Mapping[str, Any]) -> str:
+    own = ", own_code=True" if is_own_code(card["model"]["name"]) else ""
+    flag = " --own-code" if own else ""
+    return f"""## Load it
+
+In this folder, with teachercache installed: `teachercache predict .{flag} IMAGES`, or in Python
+
+```python
+from pathlib import Path
+
+import torch
+
+from pipeline.export.folder import load_exported
+
+network, card = load_exported(Path("."), torch.device("cpu"){own})  # checks every byte
+images = torch.zeros(({", ".join(map(str, (1, *card["shape"])))}), dtype=torch.uint8)  # yours: (B, C, H, W)
+with torch.no_grad():
+    probabilities = network(images).softmax(1)
+print(card["classes"][int(probabilities[0].argmax())], float(probabilities[0].max()))
+```"""
+
+
+def _onnx(checked: Mapping[str, Any], shape: Sequence[int]) -> str:
+    return f"""Without PyTorch, `{GRAPH}` (opset {checked["opset"]}; needs `pip install onnxruntime`):
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{GRAPH}", providers=["CPUExecutionProvider"])
+images = np.zeros(({", ".join(map(str, (1, *shape)))}), np.uint8)  # yours: (B, C, H, W)
+(logits,) = session.run(["logits"], {{"images": images}})
+print(logits.shape, int(logits[0].argmax()))
+```
+
+The graph's logits were compared with PyTorch's by onnxruntime {_text(checked["onnxruntime"])}, on \
+{_text(checked["images"])}, in batches of {", ".join(map(str, checked["batches"]))}: the largest difference was at \
+most {checked["largest_difference_at_most"]:g} ({checked["tolerance"]:g} x (1 + the largest logit) was allowed)."""
+
+
+def _provenance(card: Mapping[str, Any]) -> str:
+    caches = [f"- cache {_text(name)}, root digest `{_code(root)}`" for name, root in _sorted(card.get("consumed"))]
+    others = {key: value for key, value in card.items() if key not in WORDED}
+    lines = [
+        f"- data set {_text(_dataset(card))}, fingerprint `{_code(card.get('dataset', {}).get('fingerprint'))}`",
+        *(caches or ["- labels alone: it has read no cache"]),
+        *(f"- {_text(key)}: `{_code(json.dumps(value, sort_keys=True))}`" for key, value in _sorted(others)),
+        f"- weights, SHA-256 `{_code(card['weights_sha256'])}`",
+    ]
+    return "\n".join(["## What taught it", "", *lines])
+
+
+def _dataset(card: Mapping[str, Any]) -> Any:
+    return card.get("dataset", {}).get("name")
+
+
+def _sorted(entries: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    return sorted((entries or {}).items())
+
+
+def _percent(accuracy: float | None) -> str:
+    return "no test images" if accuracy is None else f"{100 * accuracy:.2f}"
+
+
+def _text(value: object) -> str:
+    """One line of text whose marks Markdown would take for its own: a class may have any name."""
+    return re.sub(r"([*_`\[\]<>\\|#])", r"\\\1", _line(value))
+
+
+def _code(value: object) -> str:
+    """One line between backticks."""
+    return _line(value).replace("`", "'")
+
+
+def _line(value: object) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))

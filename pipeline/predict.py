@@ -1,0 +1,168 @@
+"""Image files through a network: found, converted as data sets are, and answered in batches."""
+
+from __future__ import annotations
+
+import math
+import stat
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.datasets.imagefolder import DECODERS, SUFFIXES, UNREADABLE
+from pipeline.datasets.raw import Pixels, fit
+from pipeline.errors import InputError
+from pipeline.models.network import Network
+from pipeline.progress import progress_bar
+
+MOST_IMAGES = 256  # a batch
+BATCH_BYTES = 4 << 20  # of pixels, which a network's activations exceed by far
+FIX = "leave it out or replace it"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image: its name as the user has written it, and its path wherever the process stands."""
+
+    name: str
+    path: Path
+
+
+def find_images(given: Sequence[str], start: Path) -> list[ImageFile]:
+    """The files named, and those with an image's suffix below the folders named, in the order of their paths.
+
+    Args:
+        given: paths as the user has written them.
+        start: where relative ones begin.
+
+    Raises:
+        InputError: nothing is there, no regular file, or a folder without images.
+    """
+    found: list[ImageFile] = []
+    for name in given:
+        path = start / name
+        if path.is_dir():
+            below = sorted(each for each in path.rglob("*") if _is_image(each, path))
+            if not below:
+                raise InputError(name, expected=f"images ({', '.join(sorted(SUFFIXES))})", found="none in this folder")
+            found += [ImageFile(str(Path(name) / each.relative_to(path)), each) for each in below]
+        else:
+            _refuse_irregular(name, path)
+            found.append(ImageFile(name, path))
+    return found
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+
+
+def _refuse_irregular(name: str, path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        found = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+        raise InputError(name, expected="an image file, or a folder of them", found=found, fix=FIX) from None
+    if not stat.S_ISREG(mode):  # a pipe or a device would be read for ever
+        raise InputError(name, expected="an image file, or a folder of them", found="no regular file", fix=FIX)
+
+
+def read_image(file: ImageFile, shape: tuple[int, int, int]) -> Pixels:
+    """An image file as the network's data set would hold it, (C, H, W) uint8 (see `datasets.raw.fit`).
+
+    Raises:
+        InputError: Pillow cannot read it, it has more than 8 bits a channel, or more pixels than
+            `Image.MAX_IMAGE_PIXELS`.
+    """
+    try:
+        with file.path.open("rb") as opened, Image.open(opened) as image:
+            return fitted(image, shape)
+    except (*UNREADABLE, Image.DecompressionBombWarning) as error:
+        # Pillow's own words for this name an object in memory.
+        found = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise InputError(file.name, expected="an image", found=found or "a file that ends too early", fix=FIX) from None
+
+
+def fitted(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
+    """An image of any size as (C, H, W) uint8: what `fit` makes for a `size`, and its like where H is not W."""
+    channels, height, width = shape
+    grey = channels == 1
+    pixels = fit(image, height if height == width else None, grey=grey)
+    if pixels.shape == shape:
+        return pixels
+    whole = Image.fromarray(pixels[0] if grey else np.moveaxis(pixels, 0, -1))
+    return fit(ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR), None, grey=grey)
+
+
+@torch.no_grad()
+def logits_of(
+    network: Network, files: Sequence[ImageFile], shape: tuple[int, int, int], device: torch.device
+) -> NDArray[np.float32]:
+    """The logits (n, classes) of n image files; only one batch of images is held at a time.
+
+    Args:
+        network: in evaluation mode on `device`.
+        files: what `find_images` gives.
+        shape: (C, H, W) of the images that it was trained on.
+        device: where it computes.
+
+    Raises:
+        InputError: an image that cannot be read, logits that are no numbers, or images that are neither grey nor
+            RGB.
+    """
+    if shape[0] not in (1, 3):
+        raise InputError("the student", expected="images of 1 or 3 channels (grey or RGB)", found=f"{shape[0]}")
+    size = max(1, min(MOST_IMAGES, BATCH_BYTES // math.prod(shape)))
+    answers: list[NDArray[np.float32]] = []
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(DECODERS) as threads,
+        progress_bar("images", len(files)) as bar,
+    ):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for start in range(0, len(files), size):
+            batch = files[start : start + size]
+            # Colour images come channel by channel within a pixel, and `stack` keeps that; a network that is given
+            # such rows sums in another order than where its accuracy was measured.
+            images = np.ascontiguousarray(np.stack(list(threads.map(lambda file: read_image(file, shape), batch))))
+            logits = network(torch.from_numpy(images).to(device)).float().cpu()
+            finite = logits.isfinite().all(1)
+            if not finite.all():
+                name = batch[int(finite.logical_not().int().argmax())].name
+                raise InputError(name, expected="finite logits", found="NaN or inf", fix="train the student again")
+            answers.append(logits.numpy())
+            bar(start + len(batch))
+    return np.concatenate(answers)
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The softmax of one row of logits (classes,), in float64."""
+    shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
+    made: NDArray[np.float64] = shifted / shifted.sum()
+    return made
+
+
+def answer(name: str, logits: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, Any]:
+    """One image's answer as JSON: `file`, `class`, its `probability`, and `probabilities`, the likeliest first.
+
+    Args:
+        name: of the file.
+        logits: (classes,).
+        classes: their names, which differ.
+        top: how many probabilities to give.
+    """
+    each = probabilities(logits)
+    best = np.argsort(-logits, kind="stable")[:top]  # of equals the first, as for accuracies
+    return {
+        "file": name,
+        "class": classes[best[0]],
+        "probability": float(each[best[0]]),
+        "probabilities": {classes[label]: float(each[label]) for label in best},
+    }
