@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from pipeline.models.network import Network
     from pipeline.pictures.canvas import Picture
     from pipeline.pictures.choice import Choice
-    from pipeline.report import Row
+    from pipeline.report.table import Row
     from pipeline.sections import Study
 
 
 def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     study = cli.open_study(params)
-    from pipeline import report as room
-    from pipeline.curves import read_curve
     from pipeline.files import read_json, write_bytes, write_json
     from pipeline.layout import Layout
     from pipeline.pictures.choice import choice
+    from pipeline.report.build import build
+    from pipeline.report.drawing import drawn
+    from pipeline.report.groups import grouped
+    from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS
     from stages.run import workshop
 
     layout, fix = Layout(Path()), "run `dvc repro`"
@@ -33,29 +35,43 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
         teachers, students = (
             {name: read_json(layout.metrics(kind, name), fix, keys) for name in names}
             for kind, names, keys in (
-                ("teachers", [n for n, t in study.teachers.items() if t.external is None], room.TEACHER_KEYS),
-                ("students", study.students, room.STUDENT_KEYS),
+                ("teachers", [n for n, t in study.teachers.items() if t.external is None], TEACHER_KEYS),
+                ("students", study.students, STUDENT_KEYS),
             )
         )
-        curves = {
-            name: [
-                read_curve(layout.student(name) / f"seed-{number}/curves", "validation/accuracy")
-                for number in range(len(metrics["test_accuracy_per_seed"]))
-            ]
-            for name, metrics in students.items()
-        }
+        curves = {name: _curves(layout.student(name), metrics) for name, metrics in students.items()}
         chosen = choice(study)
-        pictures = _pictures(study, chosen, students)
-        made = room.build(
-            teachers, students, curves, study.report.baseline, pictures=pictures, more_notes=chosen.left_out
+        groups = grouped(students, study.report.groups, study.report.unit)
+        made = build(
+            teachers,
+            students,
+            groups,
+            baseline=study.report.baseline,
+            among=study.report.anova,
+            pictures=[*drawn(teachers, students, groups, curves), *_pictures(study, chosen, students)],
+            more_notes=chosen.left_out,
         )
         for name, picture in made.pictures.items():
             write_bytes(work.out / name, picture)
+        write_json(work.out / "statistics.json", made.numbers)
         write_bytes(work.out / "report.md", made.markdown().encode())
         write_bytes(work.out / "report.html", made.html().encode())
     write_json(layout.metrics("report", "summary"), made.summary())
     _show(made.rows)
     typer.echo(f"{layout.report() / 'report.html'}")
+
+
+def _curves(student: Path, metrics: Mapping[str, Any]) -> list[list[float]]:
+    """Validation accuracy by epoch, of every seed and of all its peers."""
+    from pipeline.curves import read_curve
+    from stages.cohort import peer_folder
+
+    alone = [[accuracy] for accuracy in metrics["test_accuracy_per_seed"]]
+    return [
+        read_curve(peer_folder(student, number, peer) / "curves", "validation/accuracy")
+        for number, cohort in enumerate(metrics["test_accuracy_per_peer"] or alone)
+        for peer in range(len(cohort))
+    ]
 
 
 def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
@@ -66,7 +82,7 @@ def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, 
     from pipeline.layout import Layout
     from pipeline.pictures.choice import FEATURES, MOST_STUDENTS
     from pipeline.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
-    from pipeline.report import best_taught, labels_only
+    from pipeline.report.metrics import best_taught, labels_only
     from stages.run import open_dump
 
     layout, views = Layout(Path()), study.views.views()
@@ -104,13 +120,13 @@ def _show(rows: tuple[Row, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.report import COLUMNS
+    from pipeline.report.table import COLUMNS
 
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*row.cells())
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from scenes import BATCH, CNN, digits, made, teacher_of, wanted
 from test_house import importing
 
 from pipeline import graph
+from pipeline.batches import Batch
 from pipeline.cached_batches import CachedBatches
 from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
@@ -37,7 +38,6 @@ from pipeline.pictures.hints import maps, vectors
 from pipeline.pictures.multichannel import multichannel, unpacked
 from pipeline.pictures.selection import busiest, by_class, first_of_each, runs, tile_shape, units_by_class
 from pipeline.teacher import Samples, Teacher
-from pipeline.training import Batch
 from pipeline.views.view import PLAIN, Views
 from stages import cli
 
@@ -391,7 +391,9 @@ def test_siblings_of_the_room_do_not_import_each_other() -> None:
     assert len(siblings) == 4
     for name in siblings:
         others = [f"pipeline.pictures.{other}" for other in siblings - {name}]
-        assert not importing(folder / f"{name}.py", *others, "torch", "pipeline.parts", "pipeline.sections", "pipeline.cache"), name
+        assert not importing(
+            folder / f"{name}.py", *others, "torch", "pipeline.parts", "pipeline.sections", "pipeline.cache"
+        ), name
     for path in folder.glob("*.py"):
         assert not importing(path, "pipeline.teacher", "pipeline.student"), path
 
@@ -438,11 +440,12 @@ def test_the_report_command_draws_every_field(run: Run, whole: Path, tmp_path: P
     assert run(study, "report") == 0
     folder = study / "data/report"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert set(first) == {"accuracy.png", "curves.png", "report.html", "report.md", *NEW}
+    own = ["accuracy.png", "pareto.png", "curves.png"]
+    assert set(first) == {*own, "report.html", "report.md", "statistics.json", *NEW}
     markdown, page = first["report.md"].decode(), first["report.html"].decode()
-    assert [line.partition("](")[2][:-1] for line in markdown.splitlines() if line.startswith("![")][2:] == NEW
-    assert page.count("<figcaption>") == markdown.count("\n*") == len(NEW)
-    assert page.count("data:image/png;base64,") == len(NEW) + 2
+    assert [line.partition("](")[2][:-1] for line in markdown.splitlines() if line.startswith("![")] == own + NEW
+    assert page.count("<figcaption>") == markdown.count("\n*") == len(NEW) + 1
+    assert page.count("data:image/png;base64,") == len(NEW) + 3
     assert "| student hinted | hint_mse (hint features), then 1.0 ce |" in markdown
     assert "KL(P || Q) = " in markdown
     assert "12 bits a class" in markdown

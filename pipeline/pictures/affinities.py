@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.figures import png
+from pipeline.figures.style import png
 from pipeline.pictures.canvas import PERCEPTUAL, short
 from pipeline.pictures.selection import by_class, runs
 

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.losses import field_of
 from pipeline.parts import DumpParams
 from pipeline.sections import Study
 
 MOST_DUMPS = 3  # of a field
 MOST_STUDENTS = 3  # beside a teacher
 FEATURES = "features"  # the tap that every architecture of ours has: the last hidden layer
-AFFINITIES = "tsne"
+NEIGHBOURS = "tsne"
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,14 @@ def _is_made(study: Study, name: str) -> bool:
 
 def _neighbours(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
     """By dump of affinities, the students that learn it in any phase; the last phase's options count."""
-    field = field_of(AFFINITIES)
     found: dict[str, dict[str, Mapping[str, Any]]] = {
-        name: {} for name, dump in study.dumps.items() if dump.field == field
+        name: {} for name, dump in study.dumps.items() if dump.field == "affinities"
     }
     for name, student in study.students.items():
-        for loss, term in student.terms():
-            if loss == AFFINITIES and term.reads is not None:
-                found[term.reads][name] = term.options
+        for term in student.terms():
+            if term.loss == NEIGHBOURS:
+                for dump in term.dumps:
+                    found[dump][name] = term.options
     return {dump: students for dump, students in found.items() if students}
 
 

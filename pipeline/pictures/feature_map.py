@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from threadpoolctl import threadpool_limits
 
-from pipeline.figures import png
+from pipeline.figures.style import png
 from pipeline.pictures.canvas import bare, short
 
 PERPLEXITY = 30

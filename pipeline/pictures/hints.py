@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.figures import png
+from pipeline.figures.style import png
 from pipeline.pictures.canvas import PERCEPTUAL, cell, colours, image, sheet, short
 from pipeline.pictures.selection import runs
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from pipeline.figures import png
+from pipeline.figures.style import png
 from pipeline.pictures.canvas import HIGHLIGHT, cell, image, sheet, short
 from pipeline.pictures.selection import tile_shape
 

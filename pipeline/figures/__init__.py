@@ -1,0 +1,1 @@
+"""The pictures of numbers: accuracies, training curves, sizes, weights."""

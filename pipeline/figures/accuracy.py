@@ -1,0 +1,44 @@
+"""Test accuracy of groups of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.figures.style import legend_beside, png
+
+FEW = 8  # names that stand side by side without being turned
+
+
+def box_plot(groups: Mapping[str, Sequence[float]], teachers: Mapping[str, float], dot: str) -> bytes:
+    """A box a group, a dot a value, with the teachers as lines.
+
+    Args:
+        groups: by name, test accuracies in [0, 1].
+        teachers: by name, test accuracy in [0, 1].
+        dot: what a value is.
+    """
+    figure = Figure(figsize=(min(12.0, max(4.0, 1.2 * len(groups) + 2)), 4))
+    axes = figure.subplots()
+    values = [[100 * accuracy for accuracy in accuracies] for accuracies in groups.values()]
+    if values:
+        axes.boxplot(values, tick_labels=list(groups), widths=0.5, showfliers=False, medianprops={"color": "black"})
+    if len(groups) > FEW or any(len(name) > 2 * FEW for name in groups):
+        axes.tick_params(axis="x", labelrotation=45)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    for place, accuracies in enumerate(values, start=1):
+        # Spread by their order, not at random: the same numbers give the same picture.
+        offsets = np.linspace(-0.12, 0.12, len(accuracies)) if len(accuracies) > 1 else np.zeros(1)
+        axes.scatter(place + offsets, accuracies, s=18, alpha=0.8, zorder=3)
+    for number, (name, accuracy) in enumerate(teachers.items()):
+        axes.axhline(100 * accuracy, color=f"C{number + 3}", linestyle="--", linewidth=1.2, label=f"teacher {name}")
+    if teachers:
+        legend_beside(axes, len(teachers))
+    low, high = axes.get_ylim()
+    if values or teachers:
+        axes.set_ylim(min(low, high - 2), min(high, 100.5))
+    axes.set(ylabel="test accuracy (%)", title=f"Test accuracy; a dot is {dot}")
+    return png(figure)

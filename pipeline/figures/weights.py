@@ -1,0 +1,55 @@
+"""Weights of loss terms over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.figures.style import DASHES, png
+
+COLUMNS = 3
+FEW_EPOCHS = 40  # where each is worth a dot
+
+
+def weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> bytes:
+    """A panel a student: each term's weight against the epoch, all phases one after another.
+
+    Args:
+        students: by name, for each phase the weights of its terms, by term, one an epoch.
+    """
+    columns = min(COLUMNS, len(students))
+    rows = -(-len(students) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (name, phases) in zip(panels, students.items(), strict=False):
+        _panel(panel, phases)
+        panel.set_title(name, fontsize=10)
+    for panel in panels[len(students) :]:
+        panel.set_visible(False)
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("weight", fontsize=10)
+    return png(figure)
+
+
+def _panel(axes: Axes, phases: Sequence[Mapping[str, Sequence[float]]]) -> None:
+    """One student's phases; a term has one look in all of them."""
+    ends = list(accumulate((len(next(iter(phase.values()))) for phase in phases), initial=0))
+    terms = list(dict.fromkeys(term for phase in phases for term in phase))
+    dot = "." if ends[-1] <= FEW_EPOCHS else ""
+    for number, term in enumerate(terms):
+        # Thinner and broken the later: where two terms weigh the same, both are seen.
+        width, dashes = max(1.0, 2.6 - 0.5 * number), DASHES[number % len(DASHES)]
+        there = [(start, phase[term]) for start, phase in zip(ends, phases, strict=False) if term in phase]
+        for place, (start, values) in enumerate(there):
+            epochs = start + np.arange(1, len(values) + 1)
+            label = None if place else term
+            shown = "." if len(values) == 1 else dot  # one epoch makes no line
+            axes.plot(epochs, values, f"C{number}", marker=shown, label=label, linestyle=dashes, linewidth=width)
+    for border in ends[1:-1]:
+        axes.axvline(border + 0.5, color="0.4", linewidth=0.8)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.legend(frameon=False, fontsize=8)

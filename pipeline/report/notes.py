@@ -1,0 +1,72 @@
+"""The lines below the table: what a reader must know of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
+
+from pipeline.report.metrics import Metrics
+
+
+def notes(students: Mapping[str, Metrics], baselines: Sequence[str]) -> Iterator[str]:
+    """Rules, what the last column means, and what went on in a training.
+
+    Args:
+        students: the metrics, by name.
+        baselines: the students of the baseline's group.
+    """
+    yield from _rules(students)
+    if baselines:
+        first = baselines[0] if len(baselines) == 1 else "baseline"
+        whose = f"{first}'s data set" if len(baselines) == 1 else f"the data sets of {', '.join(baselines)}"
+        yield (
+            f"Gap closed: (student - {first}) / (teacher - {first}), the teacher being the best of those that "
+            f"taught it, for students of {whose}; empty where {first} is the better one; means over "
+            "seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
+        )
+    for name, metrics in students.items():
+        yield from _peers(name, metrics)
+        yield from _prepared(name, metrics)
+        yield from _restores(name, metrics)
+
+
+def _rules(students: Mapping[str, Metrics]) -> Iterator[str]:
+    """Each rule for the reported epoch, with the students that follow it."""
+    by_rule: dict[str, list[str]] = {}
+    for name, metrics in students.items():
+        by_rule.setdefault(metrics["rule"], []).append(name)
+    for rule, names in by_rule.items():
+        yield f"Reported epoch of {'all students' if len(by_rule) == 1 else ', '.join(names)}: {rule}."
+
+
+def _peers(name: str, student: Metrics) -> Iterator[str]:
+    """Students that learn from each other are reported as one."""
+    per_seed = student["test_accuracy_per_peer"]
+    if per_seed is not None:
+        means = [fmean(peer) for peer in zip(*per_seed, strict=True)]
+        yield (
+            f"{name} is {len(means)} peers that learn from each other; its accuracy of a seed is their mean. Each "
+            f"peer's mean over seeds: {_percents(means)} %."
+        )
+
+
+def _prepared(name: str, student: Metrics) -> Iterator[str]:
+    """How well each discriminator tells teacher from student before it teaches."""
+    for term, made in student["prepared"].items():
+        rates = made["discriminator_accuracy"]
+        yield (
+            f"{name}: the discriminator of {term} is right for {100 * fmean(rates):.2f} % (at least "
+            f"{100 * min(rates):.2f} %, over {len(rates)} seeds) of {min(made['held_out']):,} samples that it was not "
+            "trained on."
+        )
+
+
+def _restores(name: str, student: Metrics) -> Iterator[str]:
+    """Trainings whose loss was once no number."""
+    if any(student["restores"]):
+        times = ", ".join(map(str, student["restores"]))
+        yield f"{name} met a loss that was no number and went back to the epoch before: {times} times, by seed."
+
+
+def _percents(shares: Iterable[float]) -> str:
+    return ", ".join(f"{100 * share:.2f}" for share in shares)

@@ -1,0 +1,45 @@
+"""The statistics as JSON: every number that the report's pages round or leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.comparisons import FEWEST, LEVEL, interval
+from pipeline.report.groups import Compared, Group
+from pipeline.report.metrics import Metrics
+from pipeline.statistics import summary
+
+
+def numbers(compared: Compared, students: Mapping[str, Metrics]) -> dict[str, Any]:
+    """`statistics.json`: what is null has its `reason` beside it.
+
+    Args:
+        compared: all comparisons.
+        students: the metrics, by name, for the rule of the reported epoch.
+    """
+    return {
+        "level": LEVEL,
+        "fewest": FEWEST,
+        "reported_epoch": {name: metrics["rule"] for name, metrics in students.items()},
+        "groups": {group.name: _group(group) for group in compared.groups},
+        "baseline": compared.baseline.name if compared.baseline else None,
+        "against_baseline": {name: asdict(paired) for name, paired in compared.against.items()},
+        "anova": [asdict(analysis) for analysis in compared.analyses],
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    made, ends = summary(group.values), interval(group.values)
+    low, high = ends or (None, None)
+    return {
+        "students": list(group.students),
+        "datasets": list(group.datasets),
+        "unit": group.unit,
+        "values": list(group.values),
+        **asdict(made),
+        "low": low,
+        "high": high,
+        "reason": None if ends else f"fewer than {FEWEST} values",
+    }

@@ -1,0 +1,122 @@
+"""The main table: one network a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.comparisons import interval
+from pipeline.report.metrics import Metrics, Terms, loss_of, phases
+from pipeline.statistics import gap_closed
+
+COLUMNS = (
+    "network", "losses", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits", "gap closed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the table; accuracies in [0, 1].
+
+    Attributes:
+        interval: of the mean over seeds, None below 3 of them.
+        bits: of the network as it is deployed.
+        gap_closed: None where there is no gap to close.
+    """
+
+    name: str
+    kind: str
+    losses: str
+    mean: float
+    std: float | None
+    interval: tuple[float, float] | None
+    n: int
+    parameters: int
+    bytes: int
+    bits: int
+    gap_closed: float | None
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as it is printed."""
+        return (
+            f"{self.kind} {self.name}",
+            self.losses,
+            f"{100 * self.mean:.2f}",
+            "" if self.std is None else f"{100 * self.std:.2f}",
+            "" if self.interval is None else f"{100 * self.interval[0]:.2f} to {100 * self.interval[1]:.2f}",
+            str(self.n),
+            f"{self.parameters:,}",
+            f"{self.bytes:,}",
+            f"{self.bits:,}",
+            "" if self.gap_closed is None else f"{100 * self.gap_closed:.0f} %",
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Its numbers, for `dvc metrics`."""
+        low, high = self.interval or (None, None)
+        numbers = {"test_accuracy": self.mean, "std": self.std, "low": low, "high": high, "n": self.n}
+        return {**numbers, "gap_closed": self.gap_closed}
+
+
+def rows(teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], baselines: Sequence[str]) -> Iterator[Row]:
+    """Teachers, then students, in the order given; gaps are closed from the baseline of the student's data set."""
+    start = {students[name]["dataset"]: students[name] for name in reversed(baselines)}
+    for name, metrics in teachers.items():
+        yield Row(name, "teacher", "", metrics["test_accuracy"], None, None, 1, *_size(metrics), None)
+    for name, metrics in students.items():
+        accuracy = metrics["test_accuracy"]
+        yield Row(
+            name,
+            "student",
+            losses(metrics),
+            accuracy["mean"],
+            accuracy["std"],
+            interval(metrics["test_accuracy_per_seed"]),
+            accuracy["n"],
+            *_size(metrics),
+            _gap_closed(metrics, start.get(metrics["dataset"]), teachers),
+        )
+
+
+def _size(metrics: Metrics) -> tuple[int, int, int]:
+    return metrics["parameters"], metrics["bytes"], metrics["bits"]
+
+
+def _gap_closed(student: Metrics, baseline: Metrics | None, teachers: Mapping[str, Metrics]) -> float | None:
+    """Against the best of those that taught it."""
+    taught_by = [teacher for teacher in student["taught_by"] if teacher in teachers]
+    if baseline is None or not taught_by:
+        return None
+    best = max(teachers[teacher]["test_accuracy"] for teacher in taught_by)
+    return gap_closed(student["test_accuracy"]["mean"], baseline["test_accuracy"]["mean"], best)
+
+
+def losses(student: Metrics) -> str:
+    """The phases as people write them: `from initial: hint_mse, then 0.5 ce + 0.5 soft_targets`."""
+    *before, own = phases(student)
+    start = "" if student["init"] is None else f"from {student['init']['student']}: "
+    return start + ", then ".join([*map(_pretraining, before), _sum(own)])
+
+
+def _pretraining(phase: Terms) -> str:
+    """A lone loss of weight 1 needs no weight."""
+    ((name, term), *others) = phase.items()
+    alone = not others and term["weight"] == 1
+    return f"{loss_of(name, term)}{_listed(term['options'])}" if alone else _sum(phase)
+
+
+def _sum(terms: Terms) -> str:
+    return " + ".join(_term(loss_of(name, term), term["weight"], term["options"]) for name, term in terms.items())
+
+
+def _term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """A loss term as people write it: `0.5 soft_targets (temperature 4.0)`."""
+    if isinstance(weight, Mapping):
+        numbers = {key: value for key, value in weight.items() if key != "name"}
+        return f"{weight['name']}{_listed(numbers)} {loss}{_listed(options)}"
+    return f"{weight} {loss}{_listed(options)}"
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{key} {value}' for key, value in options.items())})" if options else ""

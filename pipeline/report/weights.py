@@ -1,0 +1,28 @@
+"""What each loss term of a student weighs in each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.report.metrics import Metrics, phases
+from pipeline.schedules import schedule
+
+Weights = Mapping[str, list[float]]  # of one phase: by loss term, one weight an epoch
+
+
+def scheduled(students: Mapping[str, Metrics]) -> dict[str, list[Weights]]:
+    """The students with a weight that changes within a phase: by name, the weights of every phase."""
+    every = {name: weights(metrics) for name, metrics in students.items()}
+    return {name: made for name, made in every.items() if any(map(_changes, made))}
+
+
+def weights(student: Metrics) -> list[Weights]:
+    """The weights of every phase, the student's own last."""
+    return [
+        {name: list(map(schedule(term["weight"], epochs), range(epochs))) for name, term in phase.items()}
+        for phase, epochs in zip(phases(student), student["phase_epochs"], strict=True)
+    ]
+
+
+def _changes(phase: Weights) -> bool:
+    return any(len(set(weights)) > 1 for weights in phase.values())
