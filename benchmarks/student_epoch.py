@@ -29,10 +29,10 @@ from pipeline.cached import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
 from pipeline.optimizers import constant
+from pipeline.regime import Regime
 from pipeline.rows import Rows, Splits
 from pipeline.schedules import constant as steady
 from pipeline.student import train_student
-from pipeline.training import Regime
 
 BATCH, TEMPERATURE = 128, 4.0
 CASES = {

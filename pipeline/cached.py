@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.views.view import PLAIN, Views
 
 if TYPE_CHECKING:
-    from pipeline.training import Batch
+    from pipeline.batches import Batch
 
 # The rows of a cached field for one batch: a tensor, or several by name where a field has several.
 Target = Tensor | Mapping[str, Tensor]

@@ -16,7 +16,7 @@ from pipeline.cached import CachedRows
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.training import Batch
+    from pipeline.batches import Batch
 
 ROUNDING = 0.01  # of the sum of a batch's probabilities, in float16
 

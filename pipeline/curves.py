@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 if TYPE_CHECKING:
-    from pipeline.training import History
+    from pipeline.trainee import History
 
 
 class Curves:

@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.stores import STORES
-from pipeline.datasets import SOURCES
+from pipeline.datasets import modules_of as modules_of_source
 from pipeline.dumps import modules_of
 from pipeline.heads import HEADS
 from pipeline.layout import Layout
-from pipeline.losses import TERMS
+from pipeline.losses import modules_of as modules_of_loss
 from pipeline.models import MODELS
 from pipeline.parts import DumpParams, ModelParams
 from pipeline.pictures.choice import choice
 from pipeline.references import taught_in_order
+from pipeline.schedules import SCHEDULES
 from pipeline.sections import StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
 
-NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
+NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "size", "weights"))
+BINARY = ("pipeline.binary", "pipeline.binary_layers")
 HEAD = ("pipeline.heads.channels",)
 TRAINING = (
     *NETWORK,
-    *(f"pipeline.{name}" for name in ("training", "rows", "orders", "optimizers", "seeds", "curves")),
+    *(f"pipeline.{name}" for name in ("batches", "regime", "trainee", "training", "rows", "orders", "optimizers")),
+    *(f"pipeline.{name}" for name in ("seeds", "curves")),
     "stages.run",
 )
 FORMAT = tuple(
@@ -45,7 +48,10 @@ REPORT = (
     *NETWORK,
     *RECORD,
     *VIEWS,
-    *(f"pipeline.{name}" for name in ("curves", "figures", "report", "statistics")),
+    *(f"pipeline.{name}" for name in ("comparisons", "curves", "schedules", "statistics")),
+    *(f"pipeline.figures.{name}" for name in ("accuracy", "curves", "pareto", "style", "weights")),
+    *(f"pipeline.report.{name}" for name in ("build", "comparing", "drawing", "groups", "metrics", "notes")),
+    *(f"pipeline.report.{name}" for name in ("numbers", "page", "table", "weights")),
     *(f"pipeline.pictures.{name}" for name in ("affinities", "canvas", "choice", "feature_map", "gather", "hints")),
     *(f"pipeline.pictures.{name}" for name in ("multichannel", "selection")),
     "pipeline.losses.step",
@@ -125,7 +131,7 @@ class _Compiler:
             f"teachercache prepare {name}",
             "Data sets",
             modules=_modules(
-                SOURCES.module(params.source),
+                *modules_of_source(params.source),
                 "pipeline.datasets.prepare",
                 "pipeline.datasets.raw",
                 "pipeline.datasets.split",
@@ -191,7 +197,7 @@ class _Compiler:
     def student(self, name: str) -> Stage:
         params = self.study.students[name]
         dumps = params.all_reads()
-        terms = [TERMS.module(loss) for loss, _ in params.terms()]
+        weights = [term.weight["name"] for term in params.terms() if isinstance(term.weight, dict)]
         stores = [_store(self.study.dumps[dump]) for dump in dumps]
         return Stage(
             f"train-student-{name}",
@@ -199,6 +205,7 @@ class _Compiler:
             "Students: from the cache alone",
             modules=_modules(
                 "pipeline.student",
+                "pipeline.trained",
                 "pipeline.statistics",
                 "stages.train_student",
                 *TRAINING,
@@ -207,8 +214,9 @@ class _Compiler:
                 "pipeline.schedules",
                 "pipeline.losses.recipe",
                 "pipeline.losses.step",
+                *map(SCHEDULES.module, weights),
+                *(module for term in params.terms() for module in modules_of_loss(term.loss)),
                 *self.views(),
-                *terms,
                 *(READING if dumps else ()),
                 *stores,
             ),
@@ -216,6 +224,7 @@ class _Compiler:
                 self.prepared(params),
                 *_files(*_paths(params)),
                 *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
+                *((self.path(self.layout.student(params.init.student)),) if params.init else ()),
             ),
             params=self.keys("seed", "views", f"students.{name}", *self.foreign(dumps)),
             outs=(self.path(self.layout.student(name)),),
@@ -226,11 +235,15 @@ class _Compiler:
         students, drawn = self.study.students, choice(self.study).dumps
         dumps = [self.study.dumps[name] for name in drawn]
         networks = [module for student in students.values() for module in network_modules(student)]
+        terms = [term for student in students.values() for term in student.terms()]
+        weights = {SCHEDULES.module(term.weight["name"]) for term in terms if isinstance(term.weight, dict)}
         return Stage(
             "report",
             "teachercache report",
             "Report",
-            modules=_modules(*REPORT, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())),
+            modules=_modules(
+                *REPORT, *weights, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())
+            ),
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
@@ -269,13 +282,14 @@ class _Compiler:
 
 
 def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
-    """The modules that build a network's architecture, ours or the user's, and its head; none for an ensemble."""
+    """The modules that build a network (its architecture may be the user's own); none for an ensemble."""
     if params.model is None:
         return ()
     prefix = params.model.name.partition(":")[0]
     outside = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
     model = MODELS.module(params.model.name) or outside
-    return (model, *HEAD, str(HEADS.module(params.head.name))) if params.head else (model,)
+    head = (*HEAD, str(HEADS.module(params.head.name))) if params.head else ()
+    return (model, *head, *(BINARY if params.binary else ()))
 
 
 def _store(dump: DumpParams) -> str:

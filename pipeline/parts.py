@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
+    ValidationError,
     model_validator,
 )
 from torch.optim import SGD
@@ -30,7 +31,7 @@ from pipeline.heads import HEADS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.registry import NestedError, Registry, Section
+from pipeline.registry import NestedError, Registry, Section, flatten, imported, options_model
 from pipeline.schedules import SCHEDULES
 from pipeline.views import POLICIES
 from pipeline.views.view import Views
@@ -181,23 +182,41 @@ def _weight(value: Any) -> float | dict[str, Any]:
     return float(value)
 
 
-class TermParams(Section):
-    """One loss term: its weight (a number or a schedule), the dump it reads, its own options."""
+def _reads(value: Any) -> str | dict[str, str] | None:
+    if isinstance(value, Mapping) and value and all(isinstance(item, str) for pair in value.items() for item in pair):
+        return dict(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected the name of a dump, or of one for each role, found {value!r}")
+    return value
 
-    implied_keys: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+class TermParams(Section):
+    """One term of a recipe: its loss, its weight (a number or a schedule), the dumps it reads, the loss's own options.
+
+    `loss` may be left out where the term is called as its loss. `reads` names a dump, or one for each
+    role of a loss that reads several; in a completed study it is always by role.
+    """
 
     loss: str
     weight: Annotated[float | dict[str, Any], PlainValidator(_weight)] = 1.0
-    reads: Name | None = None
+    reads: Annotated[str | dict[str, str] | None, PlainValidator(_reads)] = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the term's function takes."""
+        """What the loss's function takes."""
         return self.options_beyond(TermParams)
 
+    @property
+    def dumps(self) -> tuple[str, ...]:
+        """The dumps that a completed term reads."""
+        return tuple(self.reads.values()) if isinstance(self.reads, dict) else ()
+
     def chosen(self) -> dict[str, Any]:
-        """Those options that the user has written."""
-        return {key: value for key, value in self.options.items() if key in self.model_fields_set}
+        """Those options that the user has written, as JSON."""
+        return self.model_dump(mode="json", include=self.options.keys() & self.model_fields_set, exclude_unset=True)
+
+
+RESERVED = ("loss", "l1")  # what curves call other things
 
 
 def _terms(value: Any) -> dict[str, TermParams]:
@@ -205,10 +224,15 @@ def _terms(value: Any) -> dict[str, TermParams]:
         raise ValueError("expected a mapping of loss terms, such as {ce: {weight: 1.0}}")
     terms = {}
     for name, options in value.items():
-        if options is not None and (not isinstance(options, Mapping) or "loss" in options):
+        if options is not None and not isinstance(options, Mapping):
             raise NestedError([((name,), f"expected a mapping of this term's options, found {options!r}")])
+        loss = (options or {}).get("loss", name)
+        if name in TERMS.entries and loss != name:
+            raise NestedError([((name, "loss"), f"a term with the name of a loss is that loss; found {loss!r}")])
+        if name in RESERVED:
+            raise NestedError([((name,), "this name is taken; give the term another, and say `loss: NAME` in it")])
         try:
-            terms[name] = TERMS.parse({**(options or {}), "loss": name}, tag="loss", base=TermParams)
+            terms[name] = TERMS.parse({**(options or {}), "loss": loss}, tag="loss", base=TermParams)
         except NestedError as error:
             raise NestedError([((name, *place), text) for place, text in error.errors]) from None
     return terms
@@ -259,9 +283,20 @@ def _views(value: Any) -> ViewsParams:
     return made
 
 
+def _binary(value: Any) -> Section:
+    # Imported by name: networks without binary layers have no use for that file.
+    model = options_model(imported("pipeline.binary:binarised"), Section)
+    try:
+        made: Section = model.model_validate({"form": value} if isinstance(value, str) else value)
+    except ValidationError as error:
+        raise NestedError(list(flatten(error))) from None
+    return made
+
+
 # Each is validated by the function it names, and written out with that function's options.
 Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
 Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_head)]
+Binary = Annotated[SerializeAsAny[Section], PlainValidator(_binary)]
 Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(optimizer)]
 LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(lr_schedule)]
 Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]

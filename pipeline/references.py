@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.dumps import needs_head, plan_of
-from pipeline.losses import field_of, misfit_of
+from pipeline.losses import fields_of, learns_from_peers, misfit_of
 from pipeline.parts import DumpParams, TermParams
 from pipeline.registry import flatten, unknown
 from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams
@@ -33,10 +34,32 @@ def complete(study: Study) -> Study:
     known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
     known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
     taught_in_order(known)
-    baseline = study.report.baseline
-    if baseline is not None and baseline not in students:
-        raise ValueError("report.baseline: " + unknown("student", baseline, students))
+    _refuse_report(study)
     return known
+
+
+def _refuse_report(study: Study) -> None:
+    """Raise ValueError for a name under `report:` that nobody has, or that stands there twice."""
+    report, students = study.report, study.students
+    if report.baseline is not None and report.baseline not in students:
+        raise ValueError("report.baseline: " + unknown("student", report.baseline, students))
+    group_of: dict[str, str] = {}
+    for group, members in report.groups.items():
+        key = f"report.groups.{group}"
+        if group in students:
+            raise ValueError(f"{key}: also the name of a student; expected a name of its own")
+        for member in members:
+            if member not in students:
+                raise ValueError(f"{key}: " + unknown("student", member, students))
+            if member in group_of:
+                raise ValueError(f"{key}: expected each student once, found {member!r} in {group_of[member]!r} too")
+            group_of[member] = group
+    alone = [student for student in students if student not in group_of]
+    for place, name in enumerate(report.anova or ()):
+        if name not in (*report.groups, *alone):
+            raise ValueError("report.anova: " + unknown("group", name, [*report.groups, *alone]))
+        if name in (report.anova or ())[:place]:
+            raise ValueError(f"report.anova: expected each group once, found {name!r} twice")
 
 
 def _dataset(study: Study, key: str, name: str | None) -> str:
@@ -114,33 +137,64 @@ def _refuse_format(key: str, params: DumpParams, update: dict[str, Any]) -> None
 def _student(study: Study, name: str) -> StudentParams:
     """The student with every phase complete."""
     params, key = study.students[name], f"students.{name}"
+    _refuse_start(study, key, params)
     phases = []
     for number, phase in enumerate(params.pretrain):
         whole = phase.as_in(params)
         place = f"{key}.pretrain.{number}"
         phases.append(whole.model_copy(update={"losses": _losses(study, name, place, whole)}))
-    return params.model_copy(update={"pretrain": tuple(phases), "losses": _losses(study, name, key, params)})
+    made = params.model_copy(update={"pretrain": tuple(phases), "losses": _losses(study, name, key, params)})
+    if params.peers > 1 and not any(learns_from_peers(term.loss) for term in made.terms()):
+        raise ValueError(f"{key}.peers: no loss learns from them; add mutual_kl, or train independent students (seeds)")
+    return made
+
+
+def _refuse_start(study: Study, key: str, params: StudentParams) -> None:
+    """A student that starts from another's weights needs one whose weights are its own network's."""
+    if params.init is None:
+        return
+    other = params.init.student
+    if other not in study.students:
+        raise ValueError(f"{key}.init: " + unknown("student", other, study.students))
+    source = study.students[other]
+    if params.init.seed >= source.seeds:
+        raise ValueError(
+            f"{key}.init.seed: expected 0 to {source.seeds - 1}, one of student {other!r}, found {params.init.seed}"
+        )
+    if params.peers > 1:
+        raise ValueError(f"{key}.init: expected peers that start from weights of their own; remove init or peers")
+    for part in ("name", "mean", "std"):
+        its, own = getattr(source.model, part), getattr(params.model, part)
+        if its != own:
+            raise ValueError(f"{key}.model.{part}: expected {its!r}, as student {other!r} has it, found {own!r}")
 
 
 def _losses(study: Study, student: str, key: str, phase: PhaseParams) -> dict[str, TermParams]:
     _refuse_headless(study.students[student], key, phase)
+    _refuse_peerless(study.students[student], key, phase)
     terms = {
-        name: term.model_copy(update={"reads": _reads(study, student, f"{key}.losses.{name}", name, term)})
+        name: term.model_copy(update={"reads": _reads(study, student, f"{key}.losses.{name}", term)})
         for name, term in phase.losses.items()
     }
-    _refuse_other_plan(study, key, phase, [term.reads for term in terms.values() if term.reads])
+    _refuse_other_plan(study, key, phase, [dump for term in terms.values() for dump in term.dumps])
     return terms
 
 
 def _refuse_headless(student: StudentParams, key: str, phase: PhaseParams) -> None:
     """Labels of channels are for students that have such."""
-    fields = {loss: field_of(loss) for loss in phase.losses}
-    needing = [loss for loss, field in fields.items() if field is not None and needs_head(field)]
-    if needing and student.head is None:
-        raise ValueError(
-            f"{key}.losses.{needing[0]}: expected a student with channels; "
-            "give it `head: {channel_outputs: {channels: K}}`, with K as many as its teacher has"
-        )
+    for name, term in phase.losses.items():
+        if student.head is None and any(map(needs_head, fields_of(term.loss, term.options).values())):
+            raise ValueError(
+                f"{key}.losses.{name}: expected a student with channels; "
+                "give it `head: {channel_outputs: {channels: K}}`, with K as many as its teacher has"
+            )
+
+
+def _refuse_peerless(student: StudentParams, key: str, phase: PhaseParams) -> None:
+    """Who learns from peers needs some."""
+    for name, term in phase.losses.items():
+        if student.peers < 2 and learns_from_peers(term.loss):
+            raise ValueError(f"{key}.losses.{name}: expected a student with peers; give it `peers: 2` or more")
 
 
 def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[str]) -> None:
@@ -163,62 +217,100 @@ def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[s
             raise ValueError(f"{key}.drop_last: the batch plan of dump {dump!r} decides that; remove the key")
 
 
-def _reads(study: Study, student: str, key: str, loss: str, term: TermParams) -> str | None:
-    """The dump that a term reads: the one it names, or the only one that fits."""
-    field, dataset = field_of(loss), study.students[student].dataset
-    if field is None:
+def _reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, str]:
+    """The dumps that a term reads, by role: those it names, or for each role the only one that fits."""
+    fields = fields_of(term.loss, term.options)
+    if not fields:
         if term.reads is not None:
             raise ValueError(f"{key}.reads: this loss reads no dump; remove the key")
-        return None
-    if term.reads is None:
-        fitting = [name for name, dump in study.dumps.items() if (dump.field, dump.dataset) == (field, dataset)]
-        if not fitting:
-            raise ValueError(
-                f"{key}: needs a dump of field {field!r} on data set {dataset!r}, found none; add one under dumps:"
-            )
-        if len(fitting) > 1:
-            raise ValueError(f"{key}.reads: missing; expected one of {', '.join(sorted(fitting))}")
-        _refuse_misfit(key, loss, term, study.dumps[fitting[0]], fitting[0])
-        return fitting[0]
-    if term.reads in study.teachers:
-        raise ValueError(f"{key}.reads: {term.reads!r} is a teacher; expected one of its dumps")
-    if term.reads not in study.dumps:
-        raise ValueError(f"{key}.reads: " + unknown("dump", term.reads, study.dumps))
-    dump = study.dumps[term.reads]
+        return {}
+    named = _named(f"{key}.reads", term.reads, fields)
+    found = {}
+    for role, field in fields.items():
+        place = f"{key}.reads.{role}" if len(fields) > 1 else f"{key}.reads"
+        dump = named.get(role) or _only(study, student, place, role, field)
+        _refuse_other_dump(study, study.students[student].dataset, place, dump, field)
+        reason = misfit_of(term.loss, term.options, study.dumps[dump].options)
+        if reason:
+            raise ValueError(f"{key}: cannot read dump {dump!r}: {reason}")
+        found[role] = dump
+    return found
+
+
+def _named(key: str, reads: str | Mapping[str, str] | None, fields: Mapping[str, str]) -> Mapping[str, str]:
+    """The dumps that the user has named, by role."""
+    if isinstance(reads, str):
+        if len(fields) > 1:
+            raise ValueError(f"{key}: expected a dump for each of {', '.join(fields)}, found {reads!r} alone")
+        return dict.fromkeys(fields, reads)
+    for role in reads or {}:
+        if role not in fields:
+            raise ValueError(f"{key}: " + unknown("role", role, fields))
+    return reads or {}
+
+
+def _only(study: Study, student: str, key: str, role: str, field: str) -> str:
+    """The one dump that fits a role that names none."""
+    dataset = study.students[student].dataset
+    fitting = [
+        name
+        for name, dump in study.dumps.items()
+        if (dump.field, dump.dataset) == (field, dataset) and _plays(study, student, role, dump)
+    ]
+    if not fitting:
+        term = key.partition(".reads")[0]
+        raise ValueError(
+            f"{term}: needs a dump of field {field!r}{ROLES.get(role, '')} on data set {dataset!r}, "
+            "found none; add one under dumps:"
+        )
+    if len(fitting) > 1:
+        raise ValueError(f"{key}: missing; expected one of {', '.join(sorted(fitting))}")
+    return fitting[0]
+
+
+ROLES = {"teacher": " of a teacher", "initial": " of the student that this one starts from (init)"}
+
+
+def _plays(study: Study, student: str, role: str, dump: DumpParams) -> bool:
+    """Whether a dump is of the network that a role stands for; the roles of most losses stand for any."""
+    init = study.students[student].init
+    if role == "teacher":
+        return dump.of in study.teachers
+    return role != "initial" or (init is not None and (dump.of, dump.of_seed) == (init.student, init.seed))
+
+
+def _refuse_other_dump(study: Study, dataset: str | None, key: str, name: str, field: str) -> None:
+    """A name must be that of a dump of this field on this data set."""
+    if name in study.teachers:
+        raise ValueError(f"{key}: {name!r} is a teacher; expected one of its dumps")
+    if name not in study.dumps:
+        raise ValueError(f"{key}: " + unknown("dump", name, study.dumps))
+    dump = study.dumps[name]
     if dump.field != field:
-        raise ValueError(
-            f"{key}.reads: expected a dump of field {field!r}, found {term.reads!r} of field {dump.field!r}"
-        )
+        raise ValueError(f"{key}: expected a dump of field {field!r}, found {name!r} of field {dump.field!r}")
     if dump.dataset != dataset:
-        raise ValueError(
-            f"{key}.reads: expected a dump on data set {dataset!r}, found {term.reads!r} on {dump.dataset!r}"
-        )
-    _refuse_misfit(key, loss, term, dump, term.reads)
-    return term.reads
-
-
-def _refuse_misfit(key: str, loss: str, term: TermParams, dump: DumpParams, name: str) -> None:
-    reason = misfit_of(loss, term.options, dump.options)
-    if reason:
-        raise ValueError(f"{key}: cannot read dump {name!r}: {reason}")
+        raise ValueError(f"{key}: expected a dump on data set {dataset!r}, found {name!r} on {dump.dataset!r}")
 
 
 def taught_in_order(study: Study) -> list[str]:
-    """The students, each after those whose dumps it reads.
+    """The students, each after those whose dumps it reads and the one that it starts from.
 
     Raises:
-        ValueError: a student is taught by itself, directly or through others.
+        ValueError: a student is taught by itself or starts from itself, directly or through others.
     """
     order: list[str] = []
 
     def visit(name: str, pupils: tuple[str, ...]) -> None:
         if name in pupils:
             circle = " <- ".join((*pupils[pupils.index(name) :], name))
-            raise ValueError(f"students.{name}.losses: expected other teachers than itself, found {circle}")
+            raise ValueError(f"students.{name}: expected other teachers (or start) than itself, found {circle}")
         if name not in order:
-            for dump in study.students[name].all_reads():
-                if study.dumps[dump].of in study.students:
-                    visit(study.dumps[dump].of, (*pupils, name))
+            params = study.students[name]
+            before = [study.dumps[dump].of for dump in params.all_reads()]
+            before += [params.init.student] if params.init else []
+            for source in before:
+                if source in study.students:
+                    visit(source, (*pupils, name))
             order.append(name)
 
     for name in study.students:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
@@ -14,7 +15,13 @@ Schedule = Callable[[int], float]  # epoch, from 0 -> weight
 
 SCHEDULES = Registry(
     "weight schedule",
-    {name: f"pipeline.schedules:{name}" for name in ("constant", "linear", "exponential", "piecewise")},
+    {
+        **{
+            name: f"pipeline.schedules:{name}"
+            for name in ("constant", "linear", "exponential", "piecewise", "cosine", "warm_up")
+        },
+        **{name: f"pipeline.mentoring:{name}" for name in ("adamant", "obedient", "gullible")},
+    },
 )
 
 
@@ -25,8 +32,12 @@ def constant(epochs: int, *, value: NonNegativeFloat) -> Schedule:
 
 def linear(epochs: int, *, start: NonNegativeFloat, end: NonNegativeFloat) -> Schedule:
     """A straight line from `start` in the first epoch to `end` in the last."""
-    span = max(1, epochs - 1)
-    return lambda epoch: start + (end - start) * min(epoch, span) / span
+    return lambda epoch: start + (end - start) * share_of(epoch, epochs)
+
+
+def cosine(epochs: int, *, start: NonNegativeFloat, end: NonNegativeFloat = 0.0) -> Schedule:
+    """Half a cosine from `start` in the first epoch to `end` in the last."""
+    return lambda epoch: end + (start - end) * (1 + math.cos(math.pi * share_of(epoch, epochs))) / 2
 
 
 def exponential(
@@ -36,21 +47,45 @@ def exponential(
     return lambda epoch: max(floor, start * factor**epoch)
 
 
+def warm_up(epochs: int, *, value: NonNegativeFloat, over: NonNegativeInt, start: NonNegativeFloat = 0.0) -> Schedule:
+    """A straight line from `start` in the first epoch to `value` in epoch `over` (from 0), and that from there on."""
+    return lambda epoch: start + (value - start) * epoch / over if epoch < over else value
+
+
 def piecewise(
-    epochs: int, *, points: Annotated[tuple[tuple[NonNegativeInt, NonNegativeFloat], ...], Field(min_length=1)]
+    epochs: int,
+    *,
+    points: Annotated[tuple[tuple[NonNegativeFloat, NonNegativeFloat], ...], Field(min_length=1)],
+    unit: Literal["epoch", "share"] = "epoch",
 ) -> Schedule:
-    """Straight lines between (epoch, weight) points, constant before the first and after the last."""
-    ordered = sorted(points)
+    """Straight lines between (epoch, weight) points, constant before the first and after the last.
 
-    def weight(epoch: int) -> float:
-        if epoch <= ordered[0][0]:
-            return ordered[0][1]
-        for (left, before), (right, after) in pairwise(ordered):
-            if epoch <= right:
-                return before + (after - before) * (epoch - left) / (right - left) if right > left else after
-        return ordered[-1][1]
+    Args:
+        epochs: of the phase.
+        points: their first number an epoch from 0; or, by `unit: share`, a share of the phase: 0 is its first
+            epoch, 1 its last.
+        unit: which of the two.
+    """
+    if unit == "epoch":
+        return lambda epoch: through(points, epoch)
+    return lambda epoch: through(points, share_of(epoch, epochs))
 
-    return weight
+
+def through(points: Sequence[tuple[float, float]], place: float) -> float:
+    """The value at `place` of straight lines between (place, value) points; of two at one place, the first's."""
+    ordered = sorted(points, key=lambda point: point[0])  # their order at one place says which way the step goes
+    if place <= ordered[0][0]:
+        return ordered[0][1]
+    for (left, before), (right, after) in pairwise(ordered):
+        if place <= right:
+            return before + (after - before) * (place - left) / (right - left) if right > left else after
+    return ordered[-1][1]
+
+
+def share_of(epoch: int, epochs: int) -> float:
+    """How much of a phase is over: 0 in its first epoch, 1 in its last."""
+    span = max(1, epochs - 1)
+    return min(epoch, span) / span
 
 
 def schedule(weight: float | dict[str, Any], epochs: int) -> Schedule:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveInt,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.manifest import Digest
 from pipeline.parts import (
+    Binary,
     Dump,
     Head,
-    HeadParams,
     LrSchedule,
     Model,
     ModelParams,
@@ -26,7 +36,34 @@ from pipeline.parts import (
     lr_schedule,
     optimizer,
 )
-from pipeline.registry import FilePath, Section
+from pipeline.registry import FilePath, NestedError, Section, flatten
+
+S = TypeVar("S", bound=Section)
+
+
+class RestoreParams(Section):
+    """An epoch that ends in NaN or infinite numbers is taken back, at most so often, and tried again at a
+    learning rate that is divided.
+    """
+
+    divide: Annotated[float, Field(gt=1)] = 100.0
+    at_most: PositiveInt = 10
+
+
+def _on_nan(value: Any) -> RestoreParams | None:
+    if isinstance(value, RestoreParams) or value in (None, "stop"):
+        return None if value == "stop" else value
+    if value != "restore" and not isinstance(value, Mapping):
+        raise ValueError(f"expected stop, restore or {{divide: 100.0, at_most: 10}}, found {value!r}")
+    return _nested(RestoreParams, {} if value == "restore" else value)
+
+
+def _nested(section: type[S], value: Any) -> S:
+    """A section inside a value that is validated by hand."""
+    try:
+        return section.model_validate(value)
+    except ValidationError as error:
+        raise NestedError(list(flatten(error))) from None
 
 
 class TrainingParams(Section):
@@ -39,6 +76,7 @@ class TrainingParams(Section):
     batch_size: PositiveInt = 128
     drop_last: bool = False
     l1: NonNegativeFloat = 0.0
+    on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_on_nan)] = None
 
     def require_length(self) -> None:
         """Raise ValueError unless exactly one of epochs and steps is given."""
@@ -46,22 +84,32 @@ class TrainingParams(Section):
             raise ValueError("expected exactly one of epochs and steps")
 
 
-def _refuse_head(model: ModelParams | None, head: HeadParams | None) -> None:
-    """Raise ValueError for a head without a model, or with one that calls an option of its own so."""
-    if head is not None and model is None:
-        raise ValueError("head: belongs to a model, and this teacher has none of its own; remove the key")
-    if head is not None and model is not None and "head" in model.options_beyond(ModelParams):
-        raise ValueError(f"head: model {model.name!r} has an option of that name; rename the option")
-
-
-class TeacherParams(TrainingParams):
-    """A teacher: trained here, read from a file (`weights`), an ensemble (`members`), or known by its
-    outputs alone (`external`: the SHA-256 of its weights, as `cache create` was told).
-    """
+class NetworkParams(TrainingParams):
+    """A network: its data set, its model, and what changes that model's end (`head`) or inside (`binary`)."""
 
     dataset: Name | None = None
     model: Model | None = None
     head: Head | None = None
+    binary: Binary | None = None
+
+    @model_validator(mode="after")
+    def _belongs_to_a_model(self) -> NetworkParams:
+        """Refuse a head without a model, or with one that calls an option of its own so."""
+        for key in ("head", "binary"):
+            if getattr(self, key) is None:
+                continue
+            if self.model is None:
+                raise ValueError(f"{key}: belongs to a model, and this teacher has none of its own; remove the key")
+            if key in self.model.options_beyond(ModelParams):
+                raise ValueError(f"{key}: model {self.model.name!r} has an option of that name; rename the option")
+        return self
+
+
+class TeacherParams(NetworkParams):
+    """A teacher: trained here, read from a file (`weights`), an ensemble (`members`), or known by its
+    outputs alone (`external`: the SHA-256 of its weights, as `cache create` was told).
+    """
+
     weights: FilePath | None = None
     members: tuple[Name, ...] | None = Field(default=None, min_length=2)
     average: Literal["logits", "probabilities"] = "logits"
@@ -69,7 +117,6 @@ class TeacherParams(TrainingParams):
 
     @model_validator(mode="after")
     def _one_kind(self) -> TeacherParams:
-        _refuse_head(self.model, self.head)
         if self.external is not None:
             if self.model is not None or self.weights is not None or self.members or self.epochs or self.steps:
                 raise ValueError(
@@ -93,19 +140,33 @@ class TeacherParams(TrainingParams):
         return self
 
     def _refuse_training_keys(self) -> None:
-        trained = {"optimizer", "schedule", "batch_size", "drop_last", "l1"} & self.model_fields_set
+        trained = {"optimizer", "schedule", "batch_size", "drop_last", "l1", "on_nan"} & self.model_fields_set
         if trained:
             raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 
 
+class TrainsParams(Section):
+    """The part of a network that a phase trains: all below a tap (`up_to`), or `only` the named modules."""
+
+    up_to: str | None = None
+    only: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> TrainsParams:
+        if (self.up_to is None) == (self.only is None):
+            raise ValueError("expected exactly one of up_to and only")
+        return self
+
+
 class PhaseParams(TrainingParams):
-    """A recipe of losses and how it is trained."""
+    """A recipe of losses, how it is trained, and which part of the network."""
 
     losses: Terms
+    trains: TrainsParams | None = None
 
     def reads(self) -> list[str]:
         """The dumps that its losses read, each once."""
-        return list(dict.fromkeys(term.reads for term in self.losses.values() if term.reads))
+        return list(dict.fromkeys(dump for term in self.losses.values() for dump in term.dumps))
 
 
 class PretrainParams(PhaseParams):
@@ -122,13 +183,31 @@ class PretrainParams(PhaseParams):
         return self.model_copy(update={key: getattr(student, key) for key in inherited})
 
 
-class StudentParams(PhaseParams):
-    """A student: a model, a recipe of losses, phases before it, and `seeds` independent runs of all that."""
+class InitParams(Section):
+    """The student, of one seed, whose weights another starts from."""
 
-    dataset: Name | None = None
+    student: Name
+    seed: NonNegativeInt = 0
+
+
+def _init(value: Any) -> InitParams | None:
+    if value is None or isinstance(value, InitParams):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"expected a student, or {{student: NAME, seed: 0}}, found {value!r}")  # noqa: TRY004
+    return _nested(InitParams, {"student": value} if isinstance(value, str) else value)
+
+
+class StudentParams(NetworkParams, PhaseParams):
+    """A student: a model, a recipe of losses, phases before it, and `seeds` independent runs of all that.
+
+    With `peers`, each run is a cohort of so many students of this model, which learn from each other.
+    """
+
     model: Model
-    head: Head | None = None
+    init: Annotated[SerializeAsAny[InitParams] | None, PlainValidator(_init)] = None
     pretrain: tuple[PretrainParams, ...] = ()
+    peers: PositiveInt = 1
     seeds: PositiveInt = 1
     select: Literal["best", "last"] = "best"
 
@@ -137,17 +216,16 @@ class StudentParams(PhaseParams):
         """All phases in order, the student's own the last."""
         return (*self.pretrain, self)
 
-    def terms(self) -> list[tuple[str, TermParams]]:
-        """The loss terms of all phases, by name."""
-        return [term for phase in self.phases for term in phase.losses.items()]
+    def terms(self) -> list[TermParams]:
+        """The loss terms of all phases."""
+        return [term for phase in self.phases for term in phase.losses.values()]
 
     def all_reads(self) -> list[str]:
         """The dumps that the losses of all phases read, each once."""
-        return list(dict.fromkeys(term.reads for _, term in self.terms() if term.reads))
+        return list(dict.fromkeys(dump for term in self.terms() for dump in term.dumps))
 
     @model_validator(mode="after")
     def _length(self) -> StudentParams:
-        _refuse_head(self.model, self.head)
         self.require_length()
         return self
 
@@ -155,7 +233,7 @@ class StudentParams(PhaseParams):
 def model_of(
     params: TeacherParams | StudentParams, mode: Literal["python", "json"] = "python", without: set[str] | None = None
 ) -> dict[str, Any]:
-    """What `models.build` takes of a network with a model: that, and its `head` where it has one.
+    """What `models.build` takes of a network with a model: that, and its `head` and `binary` where it has them.
 
     Args:
         params: the network's section.
@@ -164,7 +242,8 @@ def model_of(
     """
     assert params.model is not None
     made = params.model.model_dump(mode=mode, exclude=without)
-    return made if params.head is None else {**made, "head": params.head.model_dump(mode=mode)}
+    changes = {"head": params.head, "binary": params.binary}
+    return made | {key: change.model_dump(mode=mode) for key, change in changes.items() if change is not None}
 
 
 class CacheParams(Section):
@@ -176,9 +255,21 @@ class CacheParams(Section):
 
 
 class ReportParams(Section):
-    """`baseline`: the student that the others are compared with."""
+    """What the report compares.
+
+    Attributes:
+        baseline: the student that the others are compared with.
+        groups: by name, students that are compared as one (a method on each fold); the others are
+            groups of their own.
+        unit: what one value of the statistics is: a `run` (of one seed), or a `student` (the mean
+            over its seeds: one value a fold).
+        anova: the groups whose variance is analysed; all where it is left out.
+    """
 
     baseline: Name | None = None
+    groups: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    unit: Literal["run", "student"] = "run"
+    anova: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
 
 
 class Study(Section):

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.batches import Batch
 from pipeline.cached import Target
 from pipeline.errors import InputError
 from pipeline.losses.recipe import Recipe
 from pipeline.losses.step import Outputs
 from pipeline.models.build import build
 from pipeline.models.network import Network
+from pipeline.models.size import bits_of
+from pipeline.models.weights import load_into
 from pipeline.orders import Planned
-from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
+from pipeline.regime import Regime
+from pipeline.rows import Rows, Splits, evaluate
 from pipeline.seeds import derive, seeded
-from pipeline.statistics import summary
-from pipeline.training import Batch, Fitted, History, Regime, fit
+from pipeline.trained import Select, Trained
+from pipeline.trainee import Fitted, History, Member, Objective
+from pipeline.training import fit_cohort
 from pipeline.views.view import PLAIN, Views
-
-Select = Literal["best", "last"]
 
 
 class Field(Protocol):
@@ -40,78 +45,40 @@ class Field(Protocol):
 
 
 @dataclass(frozen=True)
+class Trains:
+    """The part of a network that a phase trains.
+
+    Attributes:
+        up_to: all that the activations at this tap depend on.
+        only: modules by path or tap; the other of the two is None.
+    """
+
+    up_to: str | None = None
+    only: tuple[str, ...] | None = None
+
+    def parameters(self, network: Network, images: Tensor) -> list[str]:
+        """Their names; `images` (B, C, H, W) show what depends on what."""
+        names = network.within(self.only or ()) if self.up_to is None else network.up_to(self.up_to, images)
+        if not names:
+            raise InputError(f"trains: up_to {self.up_to!r}", expected="a tap with weights below it", found="none")
+        return names
+
+
+@dataclass(frozen=True)
 class Phase:
-    """A stretch of a student's training before the one that counts.
+    """A stretch of a student's training.
 
     Attributes:
         recipe: its weighted loss terms.
         regime: its optimiser, schedule and length.
-        on_epoch: see `training.fit`.
+        on_epoch: by peer, see `trainee.Member`; a student without peers has one.
+        trains: the part that it trains; None: all.
     """
 
     recipe: Recipe
     regime: Regime
-    on_epoch: Callable[[History], None] = lambda _: None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One student of one seed.
-
-    Attributes:
-        fitted: the curves, and the last and best state.
-        right: which test rows it classifies rightly, (n,) bool, by "best" and "last".
-        parameters: trainable numbers.
-    """
-
-    fitted: Fitted
-    right: Mapping[Select, Tensor]
-    parameters: int
-
-    def accuracy(self, select: Select) -> float:
-        """Test accuracy in [0, 1]."""
-        return float(self.right[select].double().mean())
-
-    def state(self, select: Select) -> Mapping[str, Tensor]:
-        """The state dict of the best or the last epoch."""
-        return self.fitted.best if select == "best" else self.fitted.last
-
-    def epoch(self, select: Select) -> int:
-        """The number, from 1, of the best or the last epoch."""
-        return self.fitted.best_epoch if select == "best" else len(self.fitted.history)
-
-    def scores(self, select: Select, test: Rows) -> dict[str, Any]:
-        """What a network's card says of its test accuracy."""
-        return {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.right[select], test)}
-
-
-RULES: dict[Select, str] = {
-    "best": "the epoch of best validation accuracy, the earliest of equals; the last where there is no validation part",
-    "last": "the last epoch",
-}
-
-
-def results(runs: Sequence[Trained], select: Select) -> dict[str, Any]:
-    """The metrics of one student over its seeds, as JSON.
-
-    Args:
-        runs: one a seed.
-        select: which epoch is reported; the other is given beside it.
-    """
-    kinds: tuple[Select, ...] = ("best", "last")
-    accuracy = {kind: [run.accuracy(kind) for run in runs] for kind in kinds}
-    return {
-        "test_accuracy": asdict(summary(accuracy[select])),
-        "test_accuracy_per_seed": accuracy[select],
-        "select": select,
-        "rule": RULES[select],
-        **{
-            kind: {"test_accuracy": asdict(summary(accuracy[kind])), "epochs": [run.epoch(kind) for run in runs]}
-            for kind in kinds
-        },
-        "parameters": runs[0].parameters,
-        "bytes": sum(tensor.nbytes for tensor in runs[0].state(select).values()),
-    }
+    on_epoch: Sequence[Callable[[History], None]] = ()
+    trains: Trains | None = None
 
 
 def train_student(
@@ -119,82 +86,175 @@ def train_student(
     targets: Mapping[str, Field],
     recipe: Recipe,
     *,
-    model: Mapping[str, Any],
     regime: Regime,
+    on_epoch: Callable[[History], None] = lambda _: None,
+    pretrain: Sequence[Phase] = (),
+    **how: Any,
+) -> Trained:
+    """Train one student of one seed, without peers, and measure it on the test part.
+
+    Args:
+        recipe, regime, on_epoch: of its own phase.
+        pretrain: phases before.
+        splits, targets, how: see `train_cohort`.
+    """
+    return train_cohort(splits, targets, [*pretrain, Phase(recipe, regime, [on_epoch])], **how)[0]
+
+
+def train_cohort(
+    splits: Splits,
+    targets: Mapping[str, Field],
+    phases: Sequence[Phase],
+    *,
+    model: Mapping[str, Any],
     seed: int,
     what: str,
-    pretrain: Sequence[Phase] = (),
+    peers: int = 1,
+    initial: Mapping[str, Tensor] | None = None,
     views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
-    on_epoch: Callable[[History], None] = lambda _: None,
-) -> Trained:
-    """Train one student of one seed and measure it on the test part.
+) -> list[Trained]:
+    """Train a student of one seed, with its peers, and measure each on the test part.
 
     Args:
         splits: the prepared data set, on the device where everything happens.
         targets: by dump name, the cached fields that the recipes read.
-        recipe: the weighted loss terms.
+        phases: one after another, each from the last weights of the one before; the last is the student's own.
         model: what `models.build` takes.
-        regime: optimiser, schedule and length.
         seed: of initial weights, data order and dropout; students that differ in their recipe
             alone start from the same weights and see the same batches.
-        pretrain: phases before; each goes on from the last weights of the one before.
-        what, views, checkpoint, checkpoint_seconds, on_epoch: see `training.fit`.
+        peers: students of this model that are trained together, from weights of their own.
+        initial: the state dict that a student starts from instead of weights drawn from its seed.
+        what, views, checkpoint, checkpoint_seconds: see `training.fit_cohort`.
+
+    Raises:
+        InputError: see `training.fit_cohort`; or a part to train, fields or initial weights that do not fit.
     """
-    device = splits.train.labels.device
-    with seeded(derive(seed, "init"), device):
-        network = build(model, splits.shape, splits.classes).to(device)
-    for number, phase in enumerate([*pretrain, Phase(recipe, regime, on_epoch)]):
-        last = number == len(pretrain)
-        own = seed if last else derive(seed, "pretrain", number)
+    networks = [_network(splits, model, seed, peer) for peer in range(peers)]
+    if initial is not None:
+        for network in networks:
+            load_into(network, dict(initial), f"{what}: weights to start from")
+    restores = 0
+    reports: dict[str, dict[str, Any]] = {}
+    for number, phase in enumerate(phases):
+        last = number == len(phases) - 1
         beside = checkpoint and (checkpoint if last else checkpoint.with_suffix(f".pretrain-{number}.pt"))
-        fitted = _fit(
-            network,
+        fitted, said = _fit(
+            networks,
             splits,
             targets,
             phase,
-            seed=own,
+            seed=seed if last else derive(seed, "pretrain", number),
             what=what if last else f"{what}, pretrain {number + 1}",
             views=views,
             checkpoint=beside,
             checkpoint_seconds=checkpoint_seconds,
         )
+        restores += fitted[0].restores
+        reports |= said
+    return [
+        Trained(its, _measured(network, its, splits), network.parameter_count(), bits_of(network), reports, restores)
+        for network, its in zip(networks, fitted, strict=True)
+    ]
+
+
+def _network(splits: Splits, model: Mapping[str, Any], seed: int, peer: int) -> Network:
+    """A student with fresh weights; the first of several peers has those that a lone student would have."""
+    device = splits.train.labels.device
+    with seeded(derive(seed, "init", *([peer] if peer else [])), device):
+        return build(model, splits.shape, splits.classes).to(device)
+
+
+def _measured(network: Network, fitted: Fitted, splits: Splits) -> dict[Select, Tensor]:
+    """Which test rows are classified rightly after the best and the last epoch."""
     right = {}
     states: dict[Select, dict[str, Tensor]] = {"last": fitted.last, "best": fitted.best}
     for select, state in states.items():
         network.load_state_dict(state)
         right[select] = evaluate(network, splits.test)[0]
-    return Trained(fitted, right, network.parameter_count())
+    return right
 
 
 def _fit(
-    network: Network, splits: Splits, targets: Mapping[str, Field], phase: Phase, *, seed: int, **how: Any
-) -> Fitted:
-    """One phase of a training."""
+    networks: Sequence[Network],
+    splits: Splits,
+    targets: Mapping[str, Field],
+    phase: Phase,
+    *,
+    seed: int,
+    what: str,
+    views: Views,
+    **how: Any,
+) -> tuple[list[Fitted], dict[str, dict[str, Any]]]:
+    """One phase of a training, and what was prepared for it."""
     recipe, device = phase.recipe, splits.train.labels.device
-    plans = order_of(recipe, targets, phase.regime, how["what"])
-    with network.tapping(recipe.taps) as taps:
+    plans = order_of(recipe, targets, phase.regime, what)
+    modules, reports = recipe.prepared(partial(_all_rows, targets, splits.train, views), derive(seed, "prepared"), what)
+    with ExitStack() as stack:
         with seeded(derive(seed, "learned"), device):
-            learned = _learned(network, splits.train, targets, recipe, taps)
-
-        def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
-            outputs = Outputs(network(batch.images), batch.labels, taps, learned)
-            rows = {dump: targets[dump].target(batch) for dump in recipe.dumps}
-            return recipe(outputs, rows, batch.epoch)
-
-        return fit(
-            network,
+            members = [
+                _member(stack, network, splits.train, targets, phase, watch=watch, prepared=modules)
+                for network, watch in zip(networks, phase.on_epoch or [_unwatched] * len(networks), strict=True)
+            ]
+        fitted = fit_cohort(
+            members,
             splits.train,
             splits.validation,
-            objective,
             regime=phase.regime,
             seed=seed,
+            what=what,
+            mutual=recipe.mutual,
+            views=views,
             order=plans,
-            learned=nn.ModuleDict(learned).to(device),
-            on_epoch=phase.on_epoch,
             **how,
         )
+    return fitted, reports
+
+
+def _member(
+    stack: ExitStack,
+    network: Network,
+    train: Rows,
+    targets: Mapping[str, Field],
+    phase: Phase,
+    *,
+    watch: Callable[[History], None],
+    prepared: Mapping[str, nn.Module],
+) -> Member:
+    """A network as a phase trains it, while `stack` is open: the part it trains, the taps that its losses read."""
+    if phase.trains is not None:
+        stack.enter_context(network.training_only(phase.trains.parameters(network, train.images[:2])))
+    taps = stack.enter_context(network.tapping(phase.recipe.taps))
+    beside = {**_learned(network, train, targets, phase.recipe, taps), **prepared}
+    objective = _objective(phase.recipe, targets, taps, beside)
+    return Member(network, objective, nn.ModuleList(beside.values()).to(train.labels.device), watch)
+
+
+def _unwatched(history: History) -> None:
+    """Nobody looks."""
+
+
+def _objective(
+    recipe: Recipe, targets: Mapping[str, Field], taps: Mapping[str, Tensor], beside: Mapping[str, nn.Module]
+) -> Objective:
+    """The recipe's weighted terms of a network's outputs for a batch."""
+
+    def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
+        outputs = Outputs(network(batch.images), batch.labels, taps, peers=batch.peers, of_terms=beside)
+        return recipe(outputs, {dump: targets[dump].target(batch) for dump in recipe.dumps}, batch.epoch)
+
+    return objective
+
+
+def _all_rows(targets: Mapping[str, Field], train: Rows, views: Views, dump: str) -> Tensor:
+    """All rows (views, samples, ...) of a dump with one array."""
+    ids = torch.arange(len(train), device=train.labels.device)
+    nothing = train.images[:0], train.labels[:0]
+    batches = (Batch(ids, torch.full_like(ids, view), *nothing, 0, 0) for view in range(views.count))
+    rows = [targets[dump].target(batch) for batch in batches]
+    assert all(isinstance(row, Tensor) for row in rows)
+    return torch.stack(rows)  # type: ignore[arg-type]
 
 
 def samples_of(splits: Splits, targets: Mapping[str, Field], dumps: Iterable[str]) -> int:

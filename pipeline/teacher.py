@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.batches import Batch
 from pipeline.datasets.record import Dataset, Images
 from pipeline.errors import InputError
 from pipeline.files import digest_of, read_json
@@ -20,9 +21,11 @@ from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network
 from pipeline.models.weights import load_into, read_weights
+from pipeline.regime import Regime
 from pipeline.rows import Splits
 from pipeline.seeds import derive, seeded
-from pipeline.training import Batch, Fitted, History, Regime, fit
+from pipeline.trainee import Fitted, History
+from pipeline.training import fit
 from pipeline.views.view import PLAIN, Views
 
 Average = Literal["logits", "probabilities"]

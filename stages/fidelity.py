@@ -60,19 +60,23 @@ def fidelity(
 def _soft_targets(student: str, spec: StudentParams) -> TermParams:
     from pipeline.errors import InputError
 
-    reading = [name for name, term in spec.terms() if term.reads]
-    if spec.pretrain:
-        raise InputError(
-            f"student {student!r}", expected="no phases before its own", found="pretrain", fix="name another student"
-        )
-    if reading != ["soft_targets"]:
+    for key in ("pretrain", "init"):
+        if getattr(spec, key):
+            raise InputError(
+                f"student {student!r}", expected="one phase, from fresh weights", found=key, fix="name another student"
+            )
+    reading = [term for term in spec.terms() if term.dumps]
+    losses = [term.loss for term in reading]
+    if losses != ["soft_targets"]:
         raise InputError(
             f"student {student!r}",
             expected="soft_targets as the only loss that reads a dump",
-            found=", ".join(reading) or "none",
+            found=", ".join(losses) or "none",
             fix="name another student",
         )
-    return spec.losses["soft_targets"]
+    if spec.peers > 1:
+        raise InputError(f"student {student!r}", expected="one without peers", found=f"{spec.peers} peers")
+    return reading[0]
 
 
 def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:

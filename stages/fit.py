@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import needs_head, taps_of
 from pipeline.errors import InputError
+from pipeline.files import read_json
 from pipeline.heads import CHANNELS
+from pipeline.layout import Layout
 from pipeline.losses import taps_of as taps_of_loss
 from pipeline.models.build import build
 from pipeline.models.network import Network
+from pipeline.models.saved import load_network
 from pipeline.sections import StudentParams, Study, TeacherParams, model_of
 
 
@@ -38,8 +44,8 @@ def _asked(study: Study, name: str) -> Iterator[tuple[str, str]]:
         if spec.of == name:
             yield from ((f"dumps.{dump}", tap) for tap in taps_of(spec.field, spec.options))
     if name in study.students:
-        for loss, term in study.students[name].terms():
-            yield from ((f"students.{name}: loss {loss}", tap) for tap in taps_of_loss(loss, term.options))
+        for term in study.students[name].terms():
+            yield from ((f"students.{name}: loss {term.loss}", tap) for tap in taps_of_loss(term.loss, term.options))
 
 
 @torch.no_grad()
@@ -60,3 +66,23 @@ def refuse_other_channels(network: Network, caches: Mapping[str, Cache], dataset
                 found=str(field.parameters["channels"]),
                 fix="give both as many: `head: {channel_outputs: {channels: K}}`",
             )
+
+
+def start_of(params: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
+    """The weights that a student starts from, and which they are; None and None where its seed draws them.
+
+    Raises:
+        InputError: no such student is trained, or not by the run that its metrics tell of.
+    """
+    if params.init is None:
+        return None, None
+    layout, (name, seed) = Layout(Path()), (params.init.student, params.init.seed)
+    fix = f"run `dvc repro train-student-{name}`"
+    network, card = load_network(layout.student(name) / f"seed-{seed}", torch.device("cpu"), fix)
+    metrics = layout.metrics("students", name)
+    if metrics.exists():
+        expected = dict(enumerate(read_json(metrics, fix, keys=("weights_sha256",))["weights_sha256"])).get(seed)
+        if expected != card["weights_sha256"]:
+            found = f"{card['weights_sha256'][:12]}..."
+            raise InputError(f"student {name!r}, seed {seed}", expected=f"weights {expected}", found=found, fix=fix)
+    return network.state_dict(), {"student": name, "seed": seed, "weights_sha256": card["weights_sha256"]}

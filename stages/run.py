@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,10 @@ from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.parts import ModelParams
 from pipeline.progress import progress_bar
 from pipeline.provenance import code_digest
+from pipeline.regime import Regime, Restore
 from pipeline.schedules import schedule
 from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, model_of
-from pipeline.training import History, Regime
+from pipeline.trainee import History
 
 
 def regime(params: TrainingParams) -> Regime:
@@ -39,6 +40,7 @@ def regime(params: TrainingParams) -> Regime:
         batch_size=params.batch_size,
         drop_last=params.drop_last,
         l1=params.l1,
+        on_nan=None if params.on_nan is None else Restore(params.on_nan.divide, params.on_nan.at_most),
     )
 
 
@@ -112,27 +114,31 @@ def workshop(layout: Layout, stage: str, target: Path, *decides: Any) -> Iterato
 
 
 @contextmanager
-def progress(title: str, *phases: tuple[int, Curves]) -> Iterator[list[Callable[[History], None]]]:
-    """For each phase (its epochs, its curves) an `on_epoch` that logs the curves; they all move one bar."""
+def progress(title: str, *phases: tuple[int, Sequence[Curves]]) -> Iterator[list[list[Callable[[History], None]]]]:
+    """For each phase (its epochs, the curves of each network) an `on_epoch` a network that logs the curves.
+
+    All phases move one bar, by what their first network does.
+    """
     with progress_bar(title, sum(epochs for epochs, _ in phases)) as bar:
 
-        def watch(before: int, curves: Curves) -> Callable[[History], None]:
+        def watch(before: int, first: Curves) -> Callable[[History], None]:
             def on_epoch(history: History) -> None:
-                curves(history)
+                first(history)
                 accuracy = history[-1].get("validation/accuracy") if history else None
                 bar(before + len(history), f"validation {accuracy:.4f}" if accuracy is not None else "")
 
             return on_epoch
 
         done = accumulate((epochs for epochs, _ in phases), initial=0)
-        yield [watch(before, curves) for before, (_, curves) in zip(done, phases, strict=False)]
+        yield [[watch(before, first), *others] for before, (_, (first, *others)) in zip(done, phases, strict=False)]
 
 
 def recipe(params: PhaseParams, epochs: int) -> Recipe:
     """A phase's weighted loss terms, their schedules spread over its epochs."""
     return Recipe(
         tuple(
-            Term(name, schedule(term.weight, epochs), term.options, term.reads) for name, term in params.losses.items()
+            Term(term.loss, schedule(term.weight, epochs), term.options, term.reads, label=name)
+            for name, term in params.losses.items()
         )
     )
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from stages import cli
-
-if TYPE_CHECKING:
-    from pipeline.parts import TermParams
-    from pipeline.rows import Splits
-    from pipeline.sections import Study
-    from pipeline.student import Field, Trained
-    from stages.run import Workshop
 
 
 def train_student(
@@ -31,10 +23,10 @@ def train_student(
     from pipeline.device import resolve
     from pipeline.files import write_json
     from pipeline.layout import Layout
-    from pipeline.models.saved import save_network
     from pipeline.rows import Splits
-    from pipeline.student import results
-    from stages.fit import built, refuse_missing_taps, refuse_other_channels
+    from pipeline.trained import results
+    from stages import cohort
+    from stages.fit import built, refuse_missing_taps, refuse_other_channels, start_of
     from stages.run import card, file_digests, open_dump, workshop
 
     spec = cli.named(study.students, "students", student)
@@ -46,26 +38,25 @@ def train_student(
         refuse_missing_taps(study, student, network, dataset)
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
         refuse_other_channels(network, caches, dataset)
-        consumed = {dump: cache.manifest.root for dump, cache in caches.items()}
         targets = {dump: on_device(cache, where) for dump, cache in caches.items()}
-        inputs = dataset.fingerprint, consumed, file_digests(spec)
+        initial, init = start_of(spec)
+        origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
+        inputs = dataset.fingerprint, file_digests(spec), origin
         decides = spec.model_dump(mode="json"), study.views.model_dump(mode="json"), study.seed, where.type, *inputs
         with workshop(layout, stage, layout.student(student), *decides) as work:
             runs, digests = [], []
             for number in range(spec.seeds):
-                run = _run(student, study, number, splits=splits, targets=targets, work=work)
+                run = cohort.trained(student, study, number, splits=splits, targets=targets, initial=initial, work=work)
+                about = {**card(student, spec, dataset), "seed_number": number, **origin}
+                digests.append(cohort.saved(run, about, spec.select, splits.test, work.out))
                 runs.append(run)
-                entries = {"seed_number": number, "consumed": consumed, **run.scores(spec.select, splits.test)}
-                state = run.state(spec.select)
-                whole = {**card(student, spec, dataset), **entries}
-                digests.append(save_network(work.out / f"seed-{number}", state, whole))
         metrics = {
             **results(runs, spec.select),
-            "losses": _written(spec.losses),
-            "pretrain": [_written(phase.losses) for phase in spec.pretrain],
+            **cohort.described(spec, cohort.phase_epochs(spec, splits, targets)),
+            **origin,
             "taught_by": sorted({cache.manifest.teacher.name for cache in caches.values()}),
-            "consumed": consumed,
-            "weights_sha256": digests,
+            "weights_sha256": [own for own, *_ in digests],
+            "peers_sha256": [peers for _, *peers in digests],
             "dataset": dataset.fingerprint,
             "seed": study.seed,
             "package": __version__,
@@ -76,46 +67,6 @@ def train_student(
     typer.echo(
         f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {metrics['parameters']:,} parameters"
     )
-
-
-def _written(losses: Mapping[str, TermParams]) -> dict[str, Any]:
-    """The loss terms as the user has written them."""
-    return {name: {"weight": term.weight, "options": term.chosen()} for name, term in losses.items()}
-
-
-def _run(
-    student: str, study: Study, number: int, *, splits: Splits, targets: Mapping[str, Field], work: Workshop
-) -> Trained:
-    """Train the student of one seed and write its curves."""
-    from pipeline.curves import Curves
-    from pipeline.sections import model_of
-    from pipeline.seeds import derive
-    from pipeline.student import Phase, samples_of
-    from pipeline.student import train_student as train
-    from stages.run import progress, recipe, regime
-
-    spec, folder = study.students[student], work.out / f"seed-{number}"
-    names = [*(f"pretrain-{place}/curves" for place in range(1, len(spec.pretrain) + 1)), "curves"]
-    epochs = [regime(each).epochs_for(samples_of(splits, targets, each.reads())) for each in spec.phases]
-    curves = [(count, Curves(folder / name)) for count, name in zip(epochs, names, strict=True)]
-    with progress(f"student {student} {number + 1}/{spec.seeds}", *curves) as watch:
-        *pretrain, main = (
-            Phase(recipe(each, count), regime(each), on_epoch)
-            for each, count, on_epoch in zip(spec.phases, epochs, watch, strict=True)
-        )
-        return train(
-            splits,
-            targets,
-            main.recipe,
-            model=model_of(spec),
-            regime=main.regime,
-            pretrain=pretrain,
-            seed=derive(study.seed, "student", number),
-            views=study.views.views(),
-            what=f"student {student!r}, seed {number}",
-            checkpoint=work.checkpoint(number),
-            on_epoch=main.on_epoch,
-        )
 
 
 if __name__ == "__main__":

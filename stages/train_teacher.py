@@ -30,6 +30,7 @@ def train_teacher(
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
+    from pipeline.models.size import bits_of
     from pipeline.rows import Splits, evaluate, per_class_accuracy
     from stages.fit import built, refuse_missing_taps
     from stages.run import card as common_card
@@ -50,6 +51,7 @@ def train_teacher(
                 **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "bytes": sum(p.nbytes for p in network.state_dict().values()),
+                "bits": bits_of(network),
                 **per_class_accuracy(evaluate(network, splits.test)[0], splits.test),
                 **entries,
             }
@@ -62,6 +64,8 @@ def train_teacher(
             "test_accuracy_per_class",
             "parameters",
             "bytes",
+            "bits",
+            "restores",
             "weights_sha256",
             "best_epoch",
             "epochs",
@@ -94,7 +98,7 @@ def _make(
         return network.to(device), {"weights_file": spec.weights.name}
     how = regime(spec)
     epochs = how.epochs_for(len(splits.train))
-    with progress(f"teacher {teacher}", (epochs, Curves(work.out / "curves"))) as (on_epoch,):
+    with progress(f"teacher {teacher}", (epochs, [Curves(work.out / "curves")])) as ((on_epoch,),):
         network, fitted = room.train_teacher(
             splits,
             model=model_of(spec),
@@ -105,7 +109,8 @@ def _make(
             checkpoint=work.checkpoint(),
             on_epoch=on_epoch,
         )
-    return network, {"seed": study.seed, "epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
+    entries = {"epochs": len(fitted.history), "best_epoch": fitted.best_epoch, "restores": fitted.restores}
+    return network, {"seed": study.seed, **entries}
 
 
 if __name__ == "__main__":

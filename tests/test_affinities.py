@@ -18,8 +18,9 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.optim import Adam
 
-from pipeline import cache, training
+from pipeline import cache, trainee
 from pipeline.batch_plan import batch_plan
+from pipeline.batches import Batch
 from pipeline.cached import CachedSamples
 from pipeline.cached_batches import CachedBatches, on_device
 from pipeline.datasets.record import Dataset
@@ -27,10 +28,12 @@ from pipeline.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.optimizers import constant
 from pipeline.perplexity import joint_probabilities
+from pipeline.regime import Regime
 from pipeline.rows import Splits
 from pipeline.schedules import constant as steady
-from pipeline.student import Trained, train_student
+from pipeline.student import train_student
 from pipeline.teacher import Teacher
+from pipeline.trained import Trained
 from pipeline.views.view import PLAIN, Views
 
 N = 30
@@ -129,7 +132,7 @@ def test_what_becomes_of_the_last_samples(
     field = CachedBatches.of(opened, CPU)
     images = torch.zeros((len(real), 1, 8, 8), dtype=torch.uint8)
     zeros = torch.zeros(len(real), dtype=torch.int64)
-    target = field.target(training.Batch(torch.from_numpy(real), zeros, images, zeros, 0, batches - 1))
+    target = field.target(Batch(torch.from_numpy(real), zeros, images, zeros, 0, batches - 1))
     assert np.allclose(target, expected[: len(real), : len(real)], rtol=1e-5, atol=1e-12)
     assert torch.equal(target, target.T)
     if last == "keep":
@@ -145,7 +148,7 @@ class LivePlan:
         self.plans = torch.from_numpy(batch_plan(len(self.x), N, plans=2))
         self.asked = 0
 
-    def target(self, batch: training.Batch) -> Tensor:
+    def target(self, batch: Batch) -> Tensor:
         self.asked += 1
         assert torch.equal(batch.ids, self.plans[batch.epoch % 2, batch.number])
         p = joint_probabilities(self.x[batch.ids.numpy()][None], 8.0)[0]
@@ -154,10 +157,10 @@ class LivePlan:
 
 def trained(dataset: Dataset, target: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], Trained]:
     tables: list[NDArray[np.float64]] = []
-    monkeypatch.setattr(training, "refuse_non_finite", lambda table, *_: tables.append(table))
+    monkeypatch.setattr(trainee, "refuse_non_finite", lambda table, *_: tables.append(table))
     options = {"tap": "features", "dof": "infinity", "floor": 1e-12}
     terms = (Term("ce", steady(1, value=1.0), {}), Term("tsne", steady(1, value=0.1), options, "p"))
-    regime = training.Regime(partial(Adam, lr=0.01), constant, epochs=3, batch_size=N)
+    regime = Regime(partial(Adam, lr=0.01), constant, epochs=3, batch_size=N)
     model = {"name": "mlp", "widths": [12]}
     run = train_student(
         Splits.of(dataset, CPU), {"p": target}, Recipe(terms), model=model, regime=regime, seed=1, what="s"
@@ -184,19 +187,19 @@ def test_two_plans_or_another_batch_size_are_refused_by_the_engine(dataset: Data
         def __init__(self, plans: NDArray[np.int64]) -> None:
             self.plans = torch.from_numpy(plans)
 
-        def target(self, batch: training.Batch) -> Tensor:
+        def target(self, batch: Batch) -> Tensor:
             raise NotImplementedError
 
     fields = {str(seed): Fixed(batch_plan(300, N, seed=seed)) for seed in (1, 2)}
     options = {"tap": "features", "dof": "infinity", "floor": 0.0}
     both = Recipe(tuple(Term("tsne", steady(1, value=1.0), options, dump) for dump in fields))
-    regime = training.Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N)
+    regime = Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N)
     how = {"model": {"name": "mlp", "widths": [4]}, "seed": 0, "what": "student 's'"}
     splits = Splits.of(dataset, CPU)
     with pytest.raises(InputError, match="dumps '1' and '2': expected one batch plan, found two"):
         train_student(splits, fields, both, regime=regime, **how)  # type: ignore[arg-type]
     one = Recipe(both.terms[:1])
-    other = training.Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N + 1)
+    other = Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N + 1)
     with pytest.raises(InputError, match=f"batch_size: expected {N} .*, found {N + 1}"):
         train_student(splits, fields, one, regime=other, **how)  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from conftest import ROOT
 from numpy.typing import NDArray
 
 from pipeline import cache
+from pipeline.batches import Batch
 from pipeline.cache.block_files import Compute
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.manifest import Manifest
@@ -22,7 +23,6 @@ from pipeline.cached import CachedRows
 from pipeline.cached_batches import CachedBatches, on_device
 from pipeline.dumps import planned_arrays
 from pipeline.losses.multichannel_bce import unpacked
-from pipeline.training import Batch
 
 FOLDER = ROOT / "tests/golden_fields"
 GOLDEN: dict[str, Any] = json.loads((FOLDER / "values.json").read_bytes())

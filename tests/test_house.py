@@ -78,7 +78,7 @@ def test_the_cache_knows_neither() -> None:
         ("dumps", {"field", "run", "foreign", "one_pass"}),
         ("views", {"counter", "mirror", "view"}),
         ("heads", {"channels"}),
-        ("losses", {"step", "recipe"}),
+        ("losses", {"step", "recipe", "hinted"}),
         ("pictures", {"canvas", "selection", "choice", "gather"}),
     ],
 )

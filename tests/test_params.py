@@ -33,7 +33,7 @@ def test_the_default_study_is_valid() -> None:
 def test_what_may_be_left_out_is_filled_in(study: Study) -> None:
     made = parse(study)
     assert made.teachers["big"].dataset == made.students["kd"].dataset == made.dumps["big-logits"].dataset == "digits"
-    assert made.students["kd"].losses["soft_targets"].reads == "big-logits"
+    assert made.students["kd"].losses["soft_targets"].reads == {"target": "big-logits"}
     assert made.dumps["big-logits"].format == "zarr"
     assert made.dumps["big-logits"].options == {"dtype": "float32", "codec": "none", "top_k": None, "temperature": None}
 
@@ -116,7 +116,7 @@ MISTAKES = [
     ("students.kd.epochs", "2", "students.kd.epochs", "integer", "'2'"),
     ("students.kd.batch_size", True, "students.kd.batch_size", "integer", "True"),
     ("students.kd.losses.ce", 0, "students.kd.losses.ce", "a mapping of this term's options", "found 0"),
-    ("students.kd.losses.ce", {"loss": "soft_targets"}, "students.kd.losses.ce", "a mapping of this term's options", ""),
+    ("students.kd.losses.ce", {"loss": "soft_targets"}, "students.kd.losses.ce.loss", "a term with the name of a loss is that loss", "'soft_targets'"),
     ("datasets.digits.validation", 1.0, "datasets.digits.validation", "a share below 1", "found 1.0"),
     ("datasets.digits.validation", True, "datasets.digits.validation", "a number of images", "found True"),
     ("datasets.digits.train", {"first": 0}, "datasets.digits.train.first", "greater than 0", "found 0"),
@@ -125,6 +125,30 @@ MISTAKES = [
     ("students.kd.schedule", {"name": "plateau", "factor": 2.0}, "students.kd.schedule.factor", "less than 1", "2.0"),
     ("students.kd.schedule", "step", "students.kd.schedule", "exactly one of every and milestones", ""),
     ("teachers.big.members", ["a", "b"], "teachers.big", "an ensemble has no model", ""),
+    ("students.kd.losses.loss", {"loss": "ce"}, "students.kd.losses.loss", "this name is taken", "say `loss: NAME`"),
+    ("students.kd.losses.mine", {}, "students.kd.losses.mine.loss", "unknown loss 'mine'", ""),
+    ("students.kd.losses.mine", {"loss": "cee"}, "students.kd.losses.mine.loss", "unknown loss 'cee'", "did you mean 'ce'?"),
+    ("students.kd.losses.soft_targets.reads", 3, "losses.soft_targets.reads", "the name of a dump, or of one for each role", "3"),
+    ("students.kd.losses.soft_targets.reads", {"teacher": "big-logits"}, "losses.soft_targets.reads", "unknown role 'teacher'", "target"),
+    ("students.kd.losses.adversarial", {}, "losses.adversarial", "of the student that this one starts from (init)", "found none"),
+    ("students.kd.losses.adversarial", {"reads": "big-logits"}, "losses.adversarial.reads", "a dump for each of teacher, initial", "'big-logits' alone"),
+    ("students.kd.losses.adversarial", {"discriminator": {"width": [3]}}, "losses.adversarial.discriminator", "unknown key 'width'", "widths"),
+    ("students.kd.losses.mutual_kl", {}, "students.kd.losses.mutual_kl", "a student with peers", "peers: 2"),
+    ("students.kd.peers", 2, "students.kd.peers", "no loss learns from them", "add mutual_kl"),
+    ("students.kd.init", "nobody", "students.kd.init", "unknown student 'nobody'", "baseline"),
+    ("students.kd.init", {"student": "baseline", "seed": 2}, "students.kd.init.seed", "0 to 1", "found 2"),
+    ("students.kd.init", {"student": "baseline", "sead": 2}, "students.kd.init", "unknown key 'sead'", "did you mean 'seed'?"),
+    ("students.kd.init", 3, "students.kd.init", "a student, or {student: NAME, seed: 0}", "3"),
+    ("students.kd.init", "kd", "students.kd", "other teachers (or start) than itself", "kd <- kd"),
+    ("students.kd.trains", {"up_to": "a", "only": ["b"]}, "students.kd.trains", "exactly one of up_to and only", ""),
+    ("students.kd.trains", {}, "students.kd.trains", "exactly one of up_to and only", ""),
+    ("students.kd.on_nan", "go", "students.kd.on_nan", "stop, restore or {divide: 100.0, at_most: 10}", "'go'"),
+    ("students.kd.on_nan", {"divide": 1.0}, "students.kd.on_nan.divide", "greater than 1", "1.0"),
+    ("students.kd.binary", "xnorr", "students.kd.binary.form", "'weights' or 'xnor'", "'xnorr'"),
+    ("students.kd.binary", {"form": "xnor", "scale": 1}, "students.kd.binary", "unknown key 'scale'", "scale_map"),
+    ("teachers.pair", {"members": ["big", "big"], "binary": "xnor"}, "teachers.pair", "binary: belongs to a model", ""),
+    ("students.kd.losses.ce.weight", {"name": "cosine"}, "students.kd.losses.ce.weight.start", "missing", ""),
+    ("students.kd.losses.ce.weight", {"name": "obedient", "of": "label"}, "students.kd.losses.ce.weight.of", "'labels', 'hints' or 'softmax'", "'label'"),
     ("teachers.pair", {"members": ["big", "big"], "l1": 0.1}, "teachers.pair", "l1: this teacher is not trained here", ""),
 ]  # fmt: skip
 
@@ -182,7 +206,7 @@ def test_a_student_cannot_teach_itself(study: Study) -> None:
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-base"
     parse(study)
     study["students"]["baseline"]["losses"] = {"logits_mse": {"reads": "of-kd"}}
-    with pytest.raises(InputError, match=r"students\.baseline\.losses: .*found baseline <- kd <- baseline"):
+    with pytest.raises(InputError, match=r"students\.baseline: .*found baseline <- kd <- baseline"):
         parse(study)
 
 

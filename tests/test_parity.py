@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from pipeline import cache, training
+from pipeline import cache, trainee
+from pipeline.batches import Batch, batches
 from pipeline.cached import CachedRows, CachedSamples
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
@@ -25,10 +26,12 @@ from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
 from pipeline.optimizers import constant
 from pipeline.orders import Shuffled
+from pipeline.regime import Regime
 from pipeline.rows import Splits
 from pipeline.schedules import constant as steady
-from pipeline.student import Field, Trained, train_student
+from pipeline.student import Field, train_student
 from pipeline.teacher import Ensemble, Samples, Teacher
+from pipeline.trained import Trained
 from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")
@@ -47,7 +50,7 @@ class LiveTeacher:
     def __init__(self, teacher: Teacher, images: NDArray[np.uint8], views: Views = PLAIN) -> None:
         self.teacher, self.samples, self.forwards = teacher, Samples(images, len(images), BATCH, views), 0
 
-    def target(self, batch: training.Batch) -> Tensor:
+    def target(self, batch: Batch) -> Tensor:
         ids, views = batch.ids, batch.views
         wanted = torch.empty(len(ids), 10)
         for view, block in torch.unique(torch.stack([views, ids // BATCH]), dim=1).T.tolist():
@@ -88,7 +91,7 @@ def losses(
 ) -> tuple[NDArray[np.float64], Trained]:
     """The (steps, terms) losses of all epochs, and the student."""
     tables: list[NDArray[np.float64]] = []
-    monkeypatch.setattr(training, "refuse_non_finite", lambda table, *_: tables.append(table))
+    monkeypatch.setattr(trainee, "refuse_non_finite", lambda table, *_: tables.append(table))
     recipe = Recipe(
         (
             Term("ce", steady(1, value=0.5), {}),
@@ -96,7 +99,7 @@ def losses(
             Term("logits_mse", steady(1, value=0.1), {}, "dump"),
         )
     )
-    regime = training.Regime(partial(Adam, lr=0.01), constant, epochs=epochs, batch_size=64)
+    regime = Regime(partial(Adam, lr=0.01), constant, epochs=epochs, batch_size=64)
     trained = train_student(
         Splits.of(dataset, CPU), {"dump": target}, recipe,
         model={"name": "mlp", "widths": [12]}, regime=regime, seed=5, what="s", views=views,
@@ -148,7 +151,7 @@ def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Datase
     images = dataset.images[dataset.rows("train")]
     for epoch in (0, 3, 4, 9):
         shown = torch.empty_like(rows.images)
-        for batch in training.batches(rows, Shuffled(len(rows), epoch), 64, 99, epoch, views=views):
+        for batch in batches(rows, Shuffled(len(rows), epoch), 64, 99, epoch, views=views):
             assert (batch.views == epoch % 4).all()
             shown[batch.ids] = batch.images
         parts = Samples(images, len(images), BATCH, views).batches(epoch % 4, 0, len(images), CPU)

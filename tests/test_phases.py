@@ -12,19 +12,23 @@ from conftest import Capture, Run, refused, write_study
 from scenes import CNN, CPU, digits, made, teacher_of, wanted
 from torch.optim import SGD, Adam
 
-from pipeline import training
+from pipeline import student, training
 from pipeline.cached import CachedRows
 from pipeline.curves import read_curve
 from pipeline.datasets.record import Dataset
+from pipeline.errors import InputError
 from pipeline.files import read_json
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.models.build import build
+from pipeline.models.network import Network
 from pipeline.optimizers import constant
-from pipeline.rows import Splits
+from pipeline.regime import Regime
+from pipeline.rows import Rows, Splits
 from pipeline.schedules import constant as steady
 from pipeline.seeds import derive, seeded
-from pipeline.student import Phase, Trained, train_student
-from pipeline.training import Regime
+from pipeline.student import Phase, Trains, train_student
+from pipeline.trained import Trained
+from pipeline.views.view import PLAIN
 
 MODEL = {"name": "mlp", "widths": [12, 9], "dropout": 0.2}
 
@@ -65,7 +69,7 @@ def test_hints_train_the_part_up_to_the_guided_layer_alone(dataset: Dataset, hin
     with seeded(derive(3, "init"), CPU):
         initial = build(MODEL, dataset.shape, 10).state_dict()
     seen: list[list[dict[str, float]]] = []
-    phase = Phase(hint("hidden1"), regime(4), lambda history: seen.append([dict(row) for row in history]))
+    phase = Phase(hint("hidden1"), regime(4), [lambda history: seen.append([dict(row) for row in history])])
     # A main phase that changes nothing shows the weights that it was handed.
     still = Regime(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
     trained = train_student(
@@ -78,6 +82,57 @@ def test_hints_train_the_part_up_to_the_guided_layer_alone(dataset: Dataset, hin
     assert len(losses) == 4
     assert losses[-1] < losses[0] / 2
     assert set(state) == set(initial)  # the regressor (12 -> 16) is no part of the student
+
+
+NORMED = {"name": "torchvision:resnet18"}
+
+
+def changed(network: Network, phase: Phase, splits: Splits) -> set[str]:
+    """The entries of the state dict, running statistics included, that a phase has changed."""
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    rows = Rows(splits.train.images[:64].repeat(1, 1, 4, 4), splits.train.labels[:64], splits.classes)
+    small = Splits(rows, rows, rows, (1, 32, 32))
+    student._fit([network], small, {}, phase, seed=1, what="s", views=PLAIN)
+    return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.01])
+def test_a_phase_trains_just_its_part(dataset: Dataset, l1: float) -> None:
+    """Weights and running statistics outside are left alone, whatever loss, penalty or decay there is."""
+    splits = Splits.of(dataset, CPU)
+    with seeded(1, CPU):
+        network = build(NORMED, (1, 32, 32), 10)
+    state = set(network.state_dict())
+    how = Regime(partial(SGD, lr=0.1, weight_decay=0.1), constant, epochs=1, batch_size=16, l1=l1)
+    below = {name for name in state if name.startswith(("body.conv1", "body.bn1", "body.layer1"))}
+    assert changed(network, Phase(CE, how, trains=Trains(up_to="layer1")), splits) == below
+    only = {name for name in state if name.startswith(("body.fc", "body.layer3.1"))}
+    assert changed(network, Phase(CE, how, trains=Trains(only=("fc", "layer3.1"))), splits) == only
+    assert changed(network, Phase(CE, how), splits) == state  # and nothing is left frozen
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
+    splits = Splits.of(dataset, CPU)
+    with seeded(1, CPU):
+        network = build(MODEL, dataset.shape, 10)
+
+    def refused_with(trains: Trains, message: str, recipe: Recipe = CE) -> None:
+        with pytest.raises(InputError, match=message):
+            student._fit([network], splits, {}, Phase(recipe, regime(1), trains=trains), seed=1, what="s", views=PLAIN)
+
+    refused_with(Trains(only=("fc9",)), "unknown module with weights 'fc9'.*fc1, fc2, logits")
+    refused_with(Trains(up_to="block1"), "unknown tap 'block1'")
+    refused_with(Trains(up_to="flatten"), "trains: up_to 'flatten': expected a tap with weights below it")
+
+
+def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, hints: CachedRows) -> None:
+    phase = Phase(hint("hidden1"), regime(1), trains=Trains(only=("logits",)))
+    wide = {"name": "mlp", "widths": [16, 9]}  # as wide as the hint: no regressor that could be trained
+    with seeded(1, CPU):
+        network = build(wide, dataset.shape, 10)
+    with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
+        student._fit([network], Splits.of(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
 
 
 def test_the_main_phase_goes_on_from_the_last_weights(dataset: Dataset, hints: CachedRows) -> None:
@@ -96,7 +151,7 @@ def test_a_kill_in_any_phase_changes_nothing(
     phases = [Phase(hint("hidden2"), regime(2)), Phase(hint("hidden1"), regime(2))]
     whole = run(dataset, hints, *phases)
     saved = 0
-    real = training._Run.save
+    real = training._Cohort.save
 
     def save(self: Any, path: Path) -> None:
         nonlocal saved
@@ -105,10 +160,10 @@ def test_a_kill_in_any_phase_changes_nothing(
         if saved == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Run, "save", save)
+    monkeypatch.setattr(training._Cohort, "save", save)
     with pytest.raises(KeyboardInterrupt):
         run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")
-    monkeypatch.setattr(training._Run, "save", real)
+    monkeypatch.setattr(training._Cohort, "save", real)
     again = run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")
     assert again.fitted.history == whole.fitted.history
     state, other = again.state("best"), whole.state("best")
@@ -161,4 +216,4 @@ def test_fidelity_needs_a_student_of_one_phase(
 ) -> None:
     study["students"]["kd"]["pretrain"] = [{"losses": {"ce": {}}, "epochs": 1}]
     line = refused(run, capsys, write_study(tmp_path, study), "fidelity", "kd")
-    assert "student 'kd': expected no phases before its own, found pretrain" in line
+    assert "student 'kd': expected one phase, from fresh weights, found pretrain" in line

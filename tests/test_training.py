@@ -13,14 +13,17 @@ from torch.nn import functional
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
+from pipeline.batches import Batch
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
 from pipeline.errors import InputError
 from pipeline.models.build import build
 from pipeline.models.network import Network
+from pipeline.regime import Regime
 from pipeline.rows import Rows, Splits, evaluate, per_class_accuracy
-from pipeline.training import Batch, Fitted, History, Regime, fit
+from pipeline.trainee import Fitted, History
+from pipeline.training import fit
 
 MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 

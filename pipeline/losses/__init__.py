@@ -1,11 +1,18 @@
 """Loss terms, one a file; a recipe sums them.
 
 A term is a pure function (outputs, target, *, options) -> scalar. Its module's `READS` names
-the cached field that `target` is a batch of, or is None. The module may have
+the cached field that `target` is a batch of, or is None, or (of a term that reads several, or
+another one by its options) is a mapping from a role to a field, or a function of the options.
+The module may have
 
 - `misfit(options, dump_options)`: why a dump of that field does not serve, or None;
 - `taps(options)`: the student's activations that it asks for;
-- `learned(outputs, target, options)`: a module that is trained beside the student, or None.
+- `learned(outputs, target, options)`: a module that is trained beside the student, or None;
+- `prepared(rows, options, seed, what)`: a module that is trained before the student, on all
+  rows of what it reads (by role), and stays as it is; with numbers for the student's metrics.
+  Such a term's target is None: it reads nothing while the student trains;
+- `PEERS = True`: it learns from the other students of its cohort (`outputs.peers`);
+- `USES`: further modules that decide its values.
 """
 
 from __future__ import annotations
@@ -18,11 +25,26 @@ from typing import TYPE_CHECKING, Any
 from pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from pipeline.losses.step import Outputs
 
-__all__ = ["TERMS", "field_of", "learned_of", "misfit_of", "taps_of"]
+    Learned = Callable[[Outputs, Any, Mapping[str, Any]], nn.Module | None]
+    Prepared = Callable[[Mapping[str, Tensor], Mapping[str, Any], int, str], tuple[nn.Module, dict[str, Any]]]
+
+__all__ = [
+    "TARGET",
+    "TERMS",
+    "fields_of",
+    "learned_of",
+    "learns_from_peers",
+    "misfit_of",
+    "modules_of",
+    "prepared_of",
+    "taps_of",
+]
+
+TARGET = "target"  # the role of the one dump that an ordinary term reads
 
 TERMS = Registry(
     "loss",
@@ -30,11 +52,24 @@ TERMS = Registry(
         "ce": "pipeline.losses.ce:ce",
         "soft_targets": "pipeline.losses.soft_targets:soft_targets",
         "logits_mse": "pipeline.losses.logits_mse:logits_mse",
+        "probe_rmse": "pipeline.losses.probe_rmse:probe_rmse",
         "hint_mse": "pipeline.losses.hint_mse:hint_mse",
         "tsne": "pipeline.losses.tsne:tsne",
         "multichannel_bce": "pipeline.losses.multichannel_bce:multichannel_bce",
+        "adversarial": "pipeline.losses.adversarial:adversarial",
+        "mutual_kl": "pipeline.losses.mutual_kl:mutual_kl",
     },
 )
+
+
+def fields_of(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """The cached fields that a term reads, by role."""
+    reads = _module(name).READS
+    if callable(reads):
+        reads = reads(options)
+    if isinstance(reads, Mapping):
+        return dict(reads)
+    return {} if reads is None else {TARGET: reads}
 
 
 def misfit_of(name: str, options: Mapping[str, Any], dump_options: Mapping[str, Any]) -> str | None:
@@ -49,15 +84,24 @@ def taps_of(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     return names
 
 
-def learned_of(name: str) -> Callable[[Outputs, Any, Mapping[str, Any]], nn.Module | None] | None:
+def learned_of(name: str) -> Learned | None:
     """What makes the module that a term learns beside the student; None for a term that never does."""
     return getattr(_module(name), "learned", None)
 
 
-def field_of(name: str) -> str | None:
-    """The cached field that a term reads, or None."""
-    reads: str | None = _module(name).READS
-    return reads
+def prepared_of(name: str) -> Prepared | None:
+    """What makes the module that a term needs before the student's first step; None for a term that needs none."""
+    return getattr(_module(name), "prepared", None)
+
+
+def learns_from_peers(name: str) -> bool:
+    """Whether a term needs other students beside its own."""
+    return bool(getattr(_module(name), "PEERS", False))
+
+
+def modules_of(name: str) -> tuple[str, ...]:
+    """The modules that decide a term's values."""
+    return (_module(name).__name__, *getattr(_module(name), "USES", ()))
 
 
 def _asked(name: str, function: str, default: Any, *arguments: Any) -> Any:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.losses.step import Outputs, Reduction, reduced
+from pipeline.losses.hinted import hint_of, misfit_of_hint
+from pipeline.losses.step import Outputs, Reduction, applied, reduced, wide
 
 READS = "hints"
+USES = ("pipeline.losses.hinted",)
 
 
 def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -19,11 +21,8 @@ def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
-    """A dump of several taps needs a name, and it must hold that one."""
-    hint, held = options["hint"], dump["taps"]
-    if hint is None and len(held) > 1:
-        return f"hint: missing; expected one of {', '.join(held)}"
-    return None if hint in (None, *held) else f"hint: expected one of {', '.join(held)}, found {hint!r}"
+    """Why a dump does not have the hint."""
+    return misfit_of_hint(options["hint"], dump)
 
 
 def learned(outputs: Outputs, target: Tensor | Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module | None:
@@ -34,7 +33,7 @@ def learned(outputs: Outputs, target: Tensor | Mapping[str, Tensor], options: Ma
     Raises:
         InputError: shapes that no such regressor joins.
     """
-    guided, hint = outputs.taps[options["tap"]].shape[1:], _hint(target, options["hint"]).shape[1:]
+    guided, hint = outputs.taps[options["tap"]].shape[1:], hint_of(target, options["hint"]).shape[1:]
     if guided == hint:
         return None
     if len(guided) == len(hint) == 1:
@@ -72,13 +71,6 @@ def hint_mse(
         reduction: over the samples.
     """
     guided = outputs.taps[tap]
-    if "hint_mse" in outputs.learned:
-        guided = outputs.learned["hint_mse"](guided)
-    squares = (guided - _hint(target, hint)).square().flatten(1)
+    guided = wide(guided) if outputs.beside is None else applied(outputs.beside, guided)
+    squares = (guided - hint_of(target, hint)).square().flatten(1)
     return reduced(squares.mean(1) if over_units == "mean" else squares.sum(1), reduction)
-
-
-def _hint(target: Tensor | Mapping[str, Tensor], hint: str | None) -> Tensor:
-    if isinstance(target, Tensor):
-        return target
-    return target[hint] if hint is not None else next(iter(target.values()))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pipeline.losses.step import Outputs, Reduction, reduced
+from pipeline.losses.step import Outputs, Reduction, reduced, wide
 
 READS = "logits"
 
@@ -28,5 +28,5 @@ def logits_mse(
         over_classes: how the C squares of a sample are put together.
         reduction: over the samples.
     """
-    squares = (outputs.logits - target).square()
+    squares = (wide(outputs.logits) - target).square()
     return reduced(squares.mean(1) if over_classes == "mean" else squares.sum(1), reduction)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pipeline.errors import InputError
 from pipeline.heads import CHANNELS
-from pipeline.losses.step import Outputs, Reduction, reduced
+from pipeline.losses.step import Outputs, Reduction, reduced, wide
 
 READS = "multichannel"
 
@@ -66,7 +66,7 @@ def _table(device: torch.device) -> Tensor:
 
 
 def _scores(outputs: Outputs) -> Tensor:
-    """The channel scores; half precision is widened, since sums over hundreds of channels may leave its range."""
+    """The channel scores."""
     if CHANNELS not in outputs.taps:
         raise InputError(
             "loss multichannel_bce",
@@ -74,5 +74,4 @@ def _scores(outputs: Outputs) -> Tensor:
             found="none",
             fix="give it `head: {channel_outputs: {channels: K}}`",
         )
-    scores = outputs.taps[CHANNELS]
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return wide(outputs.taps[CHANNELS])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.losses import TERMS, learned_of, taps_of
-from pipeline.losses.step import Outputs
+from pipeline.losses import TARGET, TERMS, learned_of, learns_from_peers, prepared_of, taps_of
+from pipeline.losses.step import Outputs, wide
 from pipeline.schedules import Schedule
 
 
@@ -18,16 +18,41 @@ class Term:
     """One weighted term of a recipe.
 
     Attributes:
-        name: of `TERMS`.
+        loss: of `TERMS`.
         weight: epoch -> weight; a term of weight 0 is not computed.
-        options: the term's own parameters.
-        dump: the dump that its target comes from, or None.
+        options: the loss's own parameters.
+        dumps: the dumps that it reads, by role; one name where it reads one.
+        label: what the term is called, where a recipe has a loss twice; else as its loss.
     """
 
-    name: str
+    loss: str
     weight: Schedule
     options: Mapping[str, Any]
-    dump: str | None = None
+    dumps: Mapping[str, str] | str | None = None
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the term is called in curves and messages."""
+        return self.label or self.loss
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The dumps that it reads, by role."""
+        if self.dumps is None:
+            return {}
+        return {TARGET: self.dumps} if isinstance(self.dumps, str) else self.dumps
+
+    @property
+    def steps_read(self) -> Mapping[str, str]:
+        """Those that it reads in each step; none for a term that was prepared from them before."""
+        return {} if prepared_of(self.loss) else self.reads
+
+    def target(self, targets: Mapping[str, Any] | Callable[[str], Any]) -> Any:
+        """What the term's function takes: the rows of its one dump, or of several by role; None without one."""
+        of = targets if callable(targets) else targets.__getitem__
+        rows = {role: of(dump) for role, dump in self.steps_read.items()}
+        return rows.get(TARGET, rows or None)
 
 
 @dataclass(frozen=True)
@@ -47,26 +72,58 @@ class Recipe:
         weighted: dict[str, Tensor] = {}
         for term in self.terms:
             weight = term.weight(epoch)
-            target = None if term.dump is None else targets[term.dump]
-            value = TERMS.function(term.name)(outputs, target, **term.options) if weight else outputs.logits.sum() * 0
-            weighted[term.name] = weight * value
+            if not weight:
+                weighted[term.name] = wide(outputs.logits[:0]).sum()  # of nothing: a zero that has a gradient
+                continue
+            own = replace(outputs, beside=outputs.of_terms.get(term.name))
+            weighted[term.name] = weight * TERMS.function(term.loss)(own, term.target(targets), **term.options)
         return weighted
 
     @property
     def taps(self) -> tuple[str, ...]:
         """The student's activations that the terms ask for, each once."""
-        return tuple(dict.fromkeys(tap for term in self.terms for tap in taps_of(term.name, term.options)))
+        return _once(tap for term in self.terms for tap in taps_of(term.loss, term.options))
+
+    @property
+    def mutual(self) -> bool:
+        """Whether a term learns from the other students of a cohort."""
+        return any(learns_from_peers(term.loss) for term in self.terms)
 
     def learned(self, outputs: Outputs, target: Callable[[str], Any]) -> dict[str, nn.Module]:
         """By term, what it learns beside the student, made for the shapes of these outputs and targets."""
         made = {
-            term.name: maker(outputs, None if term.dump is None else target(term.dump), term.options)
+            term.name: maker(outputs, term.target(target), term.options)
             for term in self.terms
-            if (maker := learned_of(term.name)) is not None
+            if (maker := learned_of(term.loss)) is not None
         }
         return {name: module for name, module in made.items() if module is not None}
 
+    def prepared(
+        self, rows: Callable[[str], Tensor], seed: int, what: str
+    ) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
+        """By term, the module that it needs before the first step, frozen; and what there is to report of it.
+
+        Args:
+            rows: all rows (views, samples, ...) of a dump.
+            seed: of what is random about it.
+            what: names the run in messages.
+        """
+        modules: dict[str, nn.Module] = {}
+        reports: dict[str, dict[str, Any]] = {}
+        for term in self.terms:
+            maker = prepared_of(term.loss)
+            if maker is None:
+                continue
+            by_role = {role: rows(dump) for role, dump in term.reads.items()}
+            modules[term.name], reports[term.name] = maker(by_role, term.options, seed, f"{what}: {term.name}")
+            modules[term.name].requires_grad_(False).eval()
+        return modules, reports
+
     @property
     def dumps(self) -> tuple[str, ...]:
-        """The dumps that the terms read, each once."""
-        return tuple(dict.fromkeys(term.dump for term in self.terms if term.dump is not None))
+        """The dumps that the terms read in each step, each once."""
+        return _once(dump for term in self.terms for dump in term.steps_read.values())
+
+
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,20 +21,37 @@ class Outputs:
         logits: (B, C), pre-softmax.
         labels: (B,) int64.
         taps: by name, the activations (B, ...) that the recipe's terms ask for.
-        learned: by term, what it learns beside the student (a regressor), where it does.
+        beside: the module that this term has learned beside the student (a regressor), or was given
+            before it (a discriminator).
+        peers: logits (K - 1, B, C) of the other students of a cohort, where a term learns from them.
+        of_terms: `beside` of all terms, by name.
     """
 
     logits: Tensor
     labels: Tensor
     taps: Mapping[str, Tensor] = field(default_factory=dict)
-    learned: Mapping[str, nn.Module] = field(default_factory=dict)
+    beside: nn.Module | None = None
+    peers: Tensor | None = None
+    of_terms: Mapping[str, nn.Module] = field(default_factory=dict)
     _log_softmax: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     def log_softmax(self, temperature: float = 1.0) -> Tensor:
         """Log softmax(logits / temperature), (B, C); terms of one temperature share it."""
         if temperature not in self._log_softmax:
-            self._log_softmax[temperature] = functional.log_softmax(self.logits / temperature, dim=1)
+            self._log_softmax[temperature] = functional.log_softmax(wide(self.logits) / temperature, dim=1)
         return self._log_softmax[temperature]
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32 or wider: squares and sums of half precision would overflow."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def applied(module: nn.Module, values: Tensor) -> Tensor:
+    """What a module beside the student says, computed in float32 or wider, under autocast too."""
+    with torch.autocast(values.device.type, enabled=False):
+        made: Tensor = module(wide(values))
+        return made
 
 
 def reduced(per_sample: Tensor, reduction: Reduction) -> Tensor:

@@ -73,4 +73,5 @@ def log_affinities(features: Tensor, dof: float) -> Tensor:
         log_kernel = -squares / 2 if math.isinf(dof) else -(dof + 1) / 2 * torch.log1p(squares / dof)
         diagonal = torch.eye(len(wide), dtype=torch.bool, device=wide.device)
         log_kernel = log_kernel.masked_fill(diagonal, torch.finfo(wide.dtype).min)
+        log_kernel = log_kernel - log_kernel.detach().amax()  # so that pairs far apart leave room for the sum's digits
         return log_kernel - torch.logsumexp(log_kernel.flatten(), 0)

@@ -1,0 +1,54 @@
+"""Adversarial distillation: the student is to be taken for its teacher (METHODS: adversarial distillation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.discriminator import DiscriminatorOptions, train_discriminator
+from pipeline.losses.step import Outputs, Reduction, applied, reduced
+
+READS = {"teacher": "logits", "initial": "logits"}  # once, before the student's first step
+USES = ("pipeline.discriminator",)
+
+
+def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+    """The discriminator sees every class's logit."""
+    return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
+
+
+def prepared(
+    rows: Mapping[str, Tensor], options: Mapping[str, Any], seed: int, what: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The discriminator of the teacher's logits and the initial student's."""
+    return train_discriminator(rows["teacher"], rows["initial"], options["discriminator"], seed=seed, what=what)
+
+
+def adversarial(
+    outputs: Outputs,
+    target: None,
+    *,
+    form: Literal["fool", "maximise"] = "fool",
+    discriminator: DiscriminatorOptions = DiscriminatorOptions(),  # noqa: B008 - frozen
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """How far the student's logits a_S are from passing for a teacher's, by a frozen discriminator.
+
+    With D(a) the probability that a is the student's: `fool` is H(0, D(a_S)) = -log(1 - D(a_S)), which is
+    bounded below; `maximise` is -H(1, D(a_S)) = log D(a_S), the loss of being recognised, maximised as the
+    source writes it: unbounded, the student may run to the teacher's side without limit.
+
+    Args:
+        outputs: the student's logits (B, C), and the discriminator beside it.
+        target: nothing: the cached logits of both have trained the discriminator before.
+        form: which of the two.
+        discriminator: its shape and training.
+        reduction: over the samples.
+    """
+    assert outputs.beside is not None, "prepared before the first step"
+    score = applied(outputs.beside, outputs.logits)  # (B,): log D / (1 - D)
+    # logsigmoid, since softplus is cut to a straight line above 20.
+    return reduced(-functional.logsigmoid(-score) if form == "fool" else functional.logsigmoid(score), reduction)

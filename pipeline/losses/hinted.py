@@ -1,0 +1,23 @@
+"""What terms that read a teacher's activations share: which of a dump's taps they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def misfit_of_hint(hint: str | None, dump: Mapping[str, Any]) -> str | None:
+    """A dump of several taps needs a name, and it must hold that one."""
+    held = dump["taps"]
+    if hint is None and len(held) > 1:
+        return f"hint: missing; expected one of {', '.join(held)}"
+    return None if hint in (None, *held) else f"hint: expected one of {', '.join(held)}, found {hint!r}"
+
+
+def hint_of(target: Tensor | Mapping[str, Tensor], hint: str | None) -> Tensor:
+    """The activations (B, ...) of a tap, or of the only one."""
+    if isinstance(target, Tensor):
+        return target
+    return target[hint] if hint is not None else next(iter(target.values()))
