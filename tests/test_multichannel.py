@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from pipeline import cache
+from pipeline.batches import Batch
 from pipeline.cached import CachedRows
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
@@ -29,7 +30,7 @@ from pipeline.dumps.foreign import ForeignTeacher
 from pipeline.dumps.run import Wanted, dump
 from pipeline.heads import CHANNELS
 from pipeline.inspection.overview import overview
-from pipeline.losses import field_of, taps_of
+from pipeline.losses import fields_of, taps_of
 from pipeline.losses.multichannel_bce import multichannel_bce, unpacked
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.step import Outputs
@@ -37,11 +38,12 @@ from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.optimizers import constant
 from pipeline.params import parse
+from pipeline.regime import Regime
 from pipeline.rows import Splits, evaluate
 from pipeline.schedules import constant as steady
-from pipeline.student import Trained, train_student
+from pipeline.student import train_student
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
-from pipeline.training import Batch, Regime
+from pipeline.trained import Trained
 from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")
@@ -265,7 +267,7 @@ def test_students_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_loss_says_what_it_reads() -> None:
-    assert field_of("multichannel_bce") == "multichannel"
+    assert fields_of("multichannel_bce", {}) == {"target": "multichannel"}
     assert taps_of("multichannel_bce", {}) == ("channels",)
 
 
@@ -335,7 +337,7 @@ def wanting(study: dict[str, Any]) -> dict[str, Any]:
 def test_a_dump_of_bits_is_a_field_like_any_other(study: dict[str, Any]) -> None:
     made = parse(wanting(study))
     assert made.dumps["bits"].options == {"threshold": 0.5, "codec": "none"}
-    assert made.students["pupil"].losses["multichannel_bce"].reads == "bits"
+    assert made.students["pupil"].losses["multichannel_bce"].reads == {"target": "bits"}
     study["dumps"]["own"] = {"field": "multichannel", "of": "pupil", "codec": "zstd", "threshold": 0.25}
     study["students"]["pupil"]["losses"]["multichannel_bce"] = {"reads": "bits"}
     assert parse(study).dumps["own"].options == {"threshold": 0.25, "codec": "zstd"}
