@@ -36,6 +36,8 @@ def binarised(
     Raises:
         InputError: no layer in between, or one with a forward pass of its own.
     """
+    if form == "weights" and not scale_map:
+        raise InputError("binary: scale_map", expected="form: xnor, whose inputs it is of", found="form: weights")
     for layer in _inner_layers(body, shape):
         become_binary(layer, form=form, scale_map=scale_map, gradient=gradient)
     return body

@@ -76,7 +76,7 @@ def train_discriminator(
         what: names it in messages.
 
     Returns:
-        The discriminator, and `discriminator_accuracy` on the `held_out` rows.
+        The discriminator, and `discriminator_accuracy` on the logits of the `held_out` samples.
 
     Raises:
         InputError: too few samples to hold some out, or it tells them apart worse than was asked for.
@@ -104,7 +104,7 @@ def train_discriminator(
             fix="train it longer or wider (`discriminator: {epochs, widths}`), or go on all the same with "
             "`discriminator: {least_accuracy: 0}`",
         )
-    return network, {"discriminator_accuracy": accuracy, "held_out": len(rows)}
+    return network, {"discriminator_accuracy": accuracy, "held_out": kept}
 
 
 def _labelled(teacher: Tensor, student: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:

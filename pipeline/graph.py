@@ -21,13 +21,14 @@ from pipeline.schedules import SCHEDULES
 from pipeline.sections import StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
 
-NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "size", "weights"))
+NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
 BINARY = ("pipeline.binary", "pipeline.binary_layers")
 HEAD = ("pipeline.heads.channels",)
 TRAINING = (
     *NETWORK,
-    *(f"pipeline.{name}" for name in ("batches", "regime", "trainee", "training", "rows", "orders", "optimizers")),
-    *(f"pipeline.{name}" for name in ("seeds", "curves")),
+    "pipeline.models.size",
+    *(f"pipeline.{name}" for name in ("batches", "regime", "trainee", "training", "trains", "rows", "orders")),
+    *(f"pipeline.{name}" for name in ("optimizers", "seeds", "curves")),
     "stages.run",
 )
 FORMAT = tuple(
@@ -207,6 +208,7 @@ class _Compiler:
                 "pipeline.student",
                 "pipeline.trained",
                 "pipeline.statistics",
+                "stages.cohort",
                 "stages.train_student",
                 *TRAINING,
                 *RECORD,

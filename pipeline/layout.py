@@ -24,6 +24,10 @@ class Layout:
     def student(self, student: str) -> Path:
         return self.root / "data/students" / student
 
+    def network(self, student: str, seed: int, peer: int = 0) -> Path:
+        """The network of one seed; those of its peers lie inside."""
+        return network_folder(self.student(student), seed, peer)
+
     def metrics(self, kind: str, name: str) -> Path:
         """Small JSON files that git keeps, not DVC: `data/metrics/students/kd.json`."""
         return self.root / "data/metrics" / kind / f"{name}.json"
@@ -46,3 +50,9 @@ class Layout:
     def relative(self, path: Path) -> str:
         """The path as dvc.yaml and messages name it: relative to the study, with slashes."""
         return path.relative_to(self.root).as_posix()
+
+
+def network_folder(student: Path, seed: int, peer: int = 0) -> Path:
+    """Where in a student's folder the network of a seed lies, and inside it those of its peers."""
+    folder = student / f"seed-{seed}"
+    return folder / f"peer-{peer}" if peer else folder

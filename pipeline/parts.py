@@ -5,6 +5,7 @@ Each is validated by the function that its name stands for: see `registry`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -38,7 +39,8 @@ from pipeline.views.view import Views
 
 S = TypeVar("S", bound=Section)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+NAME, MOST_LETTERS = r"^[A-Za-z0-9][A-Za-z0-9_-]*$", 100
+Name = Annotated[str, Field(pattern=NAME, max_length=MOST_LETTERS)]
 
 
 class FirstParams(Section):
@@ -176,7 +178,9 @@ def _parse(registry: Registry, tag: str, base: type[S], value: Any) -> S:
 
 def _weight(value: Any) -> float | dict[str, Any]:
     if isinstance(value, Mapping):
-        return dict(SCHEDULES.parse(value, tag="name", base=NamedParams))
+        made = SCHEDULES.parse(value, tag="name", base=NamedParams)
+        SCHEDULES.function(made.name)(1, **made.options)  # raises what options forbid together
+        return dict(made)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError(f"expected a number from 0, or a schedule {{name: linear, ...}}, found {value!r}")
     return float(value)
@@ -229,6 +233,8 @@ def _terms(value: Any) -> dict[str, TermParams]:
         loss = (options or {}).get("loss", name)
         if name in TERMS.entries and loss != name:
             raise NestedError([((name, "loss"), f"a term with the name of a loss is that loss; found {loss!r}")])
+        if not isinstance(name, str) or len(name) > MOST_LETTERS or not re.fullmatch(NAME, name):
+            raise NestedError([((name,), "expected a name of letters, digits, - and _")])
         if name in RESERVED:
             raise NestedError([((name,), "this name is taken; give the term another, and say `loss: NAME` in it")])
         try:

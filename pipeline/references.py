@@ -230,6 +230,7 @@ def _reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, 
         place = f"{key}.reads.{role}" if len(fields) > 1 else f"{key}.reads"
         dump = named.get(role) or _only(study, student, place, role, field)
         _refuse_other_dump(study, study.students[student].dataset, place, dump, field)
+        _refuse_other_role(study, student, place, role, dump)
         reason = misfit_of(term.loss, term.options, study.dumps[dump].options)
         if reason:
             raise ValueError(f"{key}: cannot read dump {dump!r}: {reason}")
@@ -259,9 +260,11 @@ def _only(study: Study, student: str, key: str, role: str, field: str) -> str:
     ]
     if not fitting:
         term = key.partition(".reads")[0]
+        if role == "initial" and study.students[student].init is None:
+            raise ValueError(f"{term}: expected a student that starts from another one; give it `init: STUDENT`")
         raise ValueError(
             f"{term}: needs a dump of field {field!r}{ROLES.get(role, '')} on data set {dataset!r}, "
-            "found none; add one under dumps:"
+            "found none; add one under dumps"
         )
     if len(fitting) > 1:
         raise ValueError(f"{key}: missing; expected one of {', '.join(sorted(fitting))}")
@@ -277,6 +280,17 @@ def _plays(study: Study, student: str, role: str, dump: DumpParams) -> bool:
     if role == "teacher":
         return dump.of in study.teachers
     return role != "initial" or (init is not None and (dump.of, dump.of_seed) == (init.student, init.seed))
+
+
+def _refuse_other_role(study: Study, student: str, key: str, role: str, name: str) -> None:
+    """The initial student's dump is of no teacher, and of that very student; what teaches is another's."""
+    dump, init = study.dumps[name], study.students[student].init
+    its_own = dump.of in study.students and (init is None or _plays(study, student, role, dump))
+    if role == "initial" and not its_own:
+        expected = "a student" if init is None else f"student {init.student!r}, seed {init.seed} (init)"
+        raise ValueError(f"{key}: expected a dump of {expected}, found {name!r} of {dump.of!r}, seed {dump.of_seed}")
+    if role == "teacher" and init is not None and dump.of == init.student:
+        raise ValueError(f"{key}: expected another teacher than the student that this one starts from, found {name!r}")
 
 
 def _refuse_other_dump(study: Study, dataset: str | None, key: str, name: str, field: str) -> None:

@@ -17,7 +17,7 @@ class Restore:
 
     Attributes:
         divide: the learning rate is divided by this.
-        at_most: so often in a training; the next time stops it.
+        at_most: so often in a phase; the next time stops it.
     """
 
     divide: float = 100.0

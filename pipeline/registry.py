@@ -166,6 +166,8 @@ def flatten(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str
             yield from (((*item["loc"], *place), text) for place, text in nested.errors)
         elif item["type"] in ("unknown_key", "mapping", "value_error"):
             yield item["loc"], item["msg"].removeprefix("Value error, ")
+        elif item["type"] == "too_short":
+            yield item["loc"], f"expected at least {item['ctx']['min_length']} in the list, found {list(item['input'])}"
         elif item["type"] == "missing":
             yield item["loc"], "missing; this key is required"
         else:

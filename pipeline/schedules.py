@@ -44,7 +44,14 @@ def exponential(
     epochs: int, *, start: NonNegativeFloat, factor: PositiveFloat, floor: NonNegativeFloat = 0.0
 ) -> Schedule:
     """Start * factor^epoch, never below `floor`."""
-    return lambda epoch: max(floor, start * factor**epoch)
+
+    def weight(epoch: int) -> float:
+        try:
+            return max(floor, start * factor**epoch)
+        except OverflowError:
+            return math.inf if start else floor
+
+    return weight
 
 
 def warm_up(epochs: int, *, value: NonNegativeFloat, over: NonNegativeInt, start: NonNegativeFloat = 0.0) -> Schedule:
@@ -65,9 +72,14 @@ def piecewise(
         points: their first number an epoch from 0; or, by `unit: share`, a share of the phase: 0 is its first
             epoch, 1 its last.
         unit: which of the two.
+
+    Raises:
+        ValueError: a share above 1.
     """
     if unit == "epoch":
         return lambda epoch: through(points, epoch)
+    if max(place for place, _ in points) > 1:
+        raise ValueError("points: expected shares of the phase, from 0 to 1")
     return lambda epoch: through(points, share_of(epoch, epochs))
 
 

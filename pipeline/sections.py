@@ -158,11 +158,17 @@ class TrainsParams(Section):
         return self
 
 
+def _trains(value: Any) -> TrainsParams | None:
+    if value is None or isinstance(value, TrainsParams):
+        return value
+    return _nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
+
+
 class PhaseParams(TrainingParams):
     """A recipe of losses, how it is trained, and which part of the network."""
 
     losses: Terms
-    trains: TrainsParams | None = None
+    trains: Annotated[SerializeAsAny[TrainsParams] | None, PlainValidator(_trains)] = None
 
     def reads(self) -> list[str]:
         """The dumps that its losses read, each once."""

@@ -28,6 +28,7 @@ from pipeline.seeds import derive, seeded
 from pipeline.trained import Select, Trained
 from pipeline.trainee import Fitted, History, Member, Objective
 from pipeline.training import fit_cohort
+from pipeline.trains import Trains
 from pipeline.views.view import PLAIN, Views
 
 
@@ -42,26 +43,6 @@ class Field(Protocol):
     def target(self, batch: Batch) -> Target:
         """What the field says of a batch, on the batch's device."""
         ...
-
-
-@dataclass(frozen=True)
-class Trains:
-    """The part of a network that a phase trains.
-
-    Attributes:
-        up_to: all that the activations at this tap depend on.
-        only: modules by path or tap; the other of the two is None.
-    """
-
-    up_to: str | None = None
-    only: tuple[str, ...] | None = None
-
-    def parameters(self, network: Network, images: Tensor) -> list[str]:
-        """Their names; `images` (B, C, H, W) show what depends on what."""
-        names = network.within(self.only or ()) if self.up_to is None else network.up_to(self.up_to, images)
-        if not names:
-            raise InputError(f"trains: up_to {self.up_to!r}", expected="a tap with weights below it", found="none")
-        return names
 
 
 @dataclass(frozen=True)
@@ -152,7 +133,7 @@ def train_cohort(
             checkpoint_seconds=checkpoint_seconds,
         )
         restores += fitted[0].restores
-        reports |= said
+        reports |= said if last else {f"pretrain-{number + 1}/{term}": its for term, its in said.items()}
     return [
         Trained(its, _measured(network, its, splits), network.parameter_count(), bits_of(network), reports, restores)
         for network, its in zip(networks, fitted, strict=True)

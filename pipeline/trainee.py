@@ -24,6 +24,9 @@ History = list[dict[str, float]]  # one row an epoch: its losses, rate and valid
 Objective = Callable[[Network, Batch], Mapping[str, Tensor]]
 
 
+TRACKS = "track_running_stats"  # of a normalisation that gathers statistics while it trains
+
+
 class NotFiniteError(InputError):
     """A loss or a weight is NaN or infinite."""
 
@@ -90,6 +93,9 @@ class Trainee:
         # What is frozen (parts that a phase leaves alone, a discriminator) is no optimiser's.
         self.own = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.trained = [*self.own, *(p for p in self.learned.parameters() if p.requires_grad)]
+        buffers = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
+        self.finite = [*self.trained, *buffers]  # must be numbers: running statistics may overflow where no loss does
+        self.norms = [module for module in self.network.modules() if getattr(module, TRACKS, False)]
         self.optimizer = regime.optimizer(self.trained)
         self.scheduler = regime.scheduler(self.optimizer, epochs)
         self.history: History = []
@@ -104,17 +110,38 @@ class Trainee:
             terms["l1"] = self.regime.l1 * torch.stack([parameter.abs().sum() for parameter in self.own]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         values = torch.stack(list(terms.values()))
-        if not values.requires_grad:
+        if values.requires_grad:
+            values.sum().backward()  # type: ignore[no-untyped-call]
+        if not self._names:
+            self._refuse_idle(terms)
+        self.optimizer.step()
+        self._names = list(terms)
+        self._losses.append(values.detach())  # read only when the epoch ends: a read stalls the device's queue
+
+    def _refuse_idle(self, terms: Mapping[str, Tensor]) -> None:
+        """Raise InputError where the first step has no gradient for any part of the network that is trained."""
+        if all(parameter.grad is None for parameter in self.own):
             raise InputError(
                 f"{self.what}: losses {', '.join(terms)}",
                 expected="such as depend on the part of the network that is trained",
                 found="none that does",
                 fix="train another part, or read another tap",
             )
-        values.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._names = list(terms)
-        self._losses.append(values.detach())  # read only when the epoch ends: a read stalls the device's queue
+
+    @torch.no_grad()
+    def said(self, batch: Batch) -> Tensor:
+        """The network's logits (B, classes) as a teacher of its peers: in training mode, as in its own steps.
+
+        Statistics that a batch normalisation gathers are gathered by the steps alone.
+        """
+        for norm in self.norms:
+            setattr(norm, TRACKS, False)
+        try:
+            logits: Tensor = self.network(batch.images)
+        finally:
+            for norm in self.norms:
+                setattr(norm, TRACKS, True)
+        return logits
 
     def losses(self, first_step: int) -> dict[str, float]:
         """The epoch's row so far: the mean of each loss term over its steps.
@@ -128,7 +155,7 @@ class Trainee:
         table = torch.stack(self._losses).double().cpu().numpy()  # (steps, terms)
         self._losses = []
         refuse_non_finite(table, self._names, first_step, self.what)
-        if not torch.stack([parameter.isfinite().all() for parameter in self.trained]).all():
+        if not torch.stack([tensor.isfinite().all() for tensor in self.finite]).all():
             # The last step's update is in no loss yet.
             raise NotFiniteError(
                 f"{self.what}: weights after epoch {len(self.history) + 1}",

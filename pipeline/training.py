@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.batches import Batch, batches
 from pipeline.errors import InputError
@@ -152,9 +152,11 @@ class _Cohort:
             self._steps(train, views)
             try:
                 rows = [trainee.losses(first_step) for trainee in self.trainees]
-            except NotFiniteError:
-                if before is None or self.regime.on_nan is None or self.restores >= self.regime.on_nan.at_most:
+            except NotFiniteError as error:
+                if before is None or self.regime.on_nan is None:
                     raise
+                if self.restores >= self.regime.on_nan.at_most:
+                    raise NotFiniteError(f"{error}; on_nan has gone back {self.restores} times, and gives up") from None
                 before = self._taken_back(before, self.regime.on_nan.divide)
                 continue
             for trainee, row in zip(self.trainees, rows, strict=True):
@@ -175,12 +177,12 @@ class _Cohort:
 
     def _mutual_step(self, batch: Batch) -> None:
         """Each network learns from what the others say now: those before it have stepped on this batch already."""
-        said = [_said(trainee.network, batch) for trainee in self.trainees]
+        said = [trainee.said(batch) for trainee in self.trainees]
         for number, trainee in enumerate(self.trainees):
             others = torch.stack([*said[:number], *said[number + 1 :]])
             trainee.step(replace(batch, peers=others))
             if trainee is not self.trainees[-1]:  # nobody asks the last one any more
-                said[number] = _said(trainee.network, batch)
+                said[number] = trainee.said(batch)
 
     def _taken_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
         """Put the state before the epoch back, with a smaller learning rate; that is the new state before it."""
@@ -228,10 +230,3 @@ class _Cohort:
                 fix="delete it; the training then starts from the beginning, with the same result",
             ) from None
         self._restore(state)
-
-
-@torch.no_grad()
-def _said(network: Network, batch: Batch) -> Tensor:
-    """A network's logits (B, classes) as a teacher of its peers."""
-    logits: Tensor = network(batch.images)
-    return logits

@@ -6,18 +6,42 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipeline.curves import Curves
-from pipeline.models.saved import save_network
+from pipeline.errors import InputError
+from pipeline.files import read_json
+from pipeline.layout import Layout, network_folder
+from pipeline.models.saved import load_network, save_network
 from pipeline.parts import TermParams
 from pipeline.rows import Rows, Splits
 from pipeline.sections import PhaseParams, StudentParams, Study, model_of
 from pipeline.seeds import derive
-from pipeline.student import Field, Phase, Trains, samples_of, train_cohort
+from pipeline.student import Field, Phase, samples_of, train_cohort
 from pipeline.trained import Select, Trained
 from pipeline.trainee import History
-from stages.run import Workshop, progress, recipe, regime
+from stages.run import Workshop, progress, recipe, regime, trains_of
+
+
+def start_of(params: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
+    """The weights that a student starts from, and which they are; None and None where its seed draws them.
+
+    Raises:
+        InputError: no such student is trained, or not by the run that its metrics tell of.
+    """
+    if params.init is None:
+        return None, None
+    layout, (name, seed) = Layout(Path()), (params.init.student, params.init.seed)
+    fix = f"run `dvc repro train-student-{name}`"
+    network, card = load_network(layout.network(name, seed), torch.device("cpu"), fix)
+    metrics = layout.metrics("students", name)
+    if metrics.exists():
+        expected = dict(enumerate(read_json(metrics, fix, keys=("weights_sha256",))["weights_sha256"])).get(seed)
+        if expected != card["weights_sha256"]:
+            found = f"{card['weights_sha256'][:12]}..."
+            raise InputError(f"student {name!r}, seed {seed}", expected=f"weights {expected}", found=found, fix=fix)
+    return network.state_dict(), {"student": name, "seed": seed, "weights_sha256": card["weights_sha256"]}
 
 
 def trained(
@@ -40,12 +64,13 @@ def trained(
     """
     spec, lengths = study.students[student], phase_epochs(study.students[student], splits, targets)
     names = [*(f"pretrain-{place}/curves" for place in range(1, len(lengths))), "curves"]
-    folders = [peer_folder(work.out, number, peer) for peer in range(spec.peers)]
+    folders = [network_folder(work.out, number, peer) for peer in range(spec.peers)]
     logs = [
         (epochs, [Curves(folder / name) for folder in folders]) for epochs, name in zip(lengths, names, strict=True)
     ]
     with progress(f"student {student} {number + 1}/{spec.seeds}", *logs) as watch:
-        phases = [_phase(*each) for each in zip(spec.phases, lengths, watch, strict=True)]
+        what = f"student {student!r}, seed {number}"
+        phases = [_phase(*each, what=what) for each in zip(spec.phases, lengths, watch, strict=True)]
         return train_cohort(
             splits,
             targets,
@@ -55,7 +80,7 @@ def trained(
             initial=initial,
             seed=derive(study.seed, "student", number),
             views=study.views.views(),
-            what=f"student {student!r}, seed {number}",
+            what=what,
             checkpoint=work.checkpoint(number),
         )
 
@@ -70,13 +95,16 @@ def saved(cohort: Sequence[Trained], about: Mapping[str, Any], select: Select, t
         test: that they were measured on.
         out: the student's folder.
     """
-    digests = []
-    for peer, run in enumerate(cohort):
-        beside: dict[str, Any] = {"peer": peer} if len(cohort) > 1 else {}
+    seed = about["seed_number"]
+    several = len(cohort) > 1
+    peers: list[str] = []
+    for peer, run in [*enumerate(cohort)][::-1]:  # the student's own last: its card names its peers, who taught it
+        beside: dict[str, Any] = {"peer": peer} if several else {}
+        beside |= {"peers_sha256": peers} if several and not peer else {}
         beside |= {"prepared": run.prepared} if run.prepared else {}
-        folder = peer_folder(out, about["seed_number"], peer)
-        digests.append(save_network(folder, run.state(select), {**about, **beside, **run.scores(select, test)}))
-    return digests
+        whole = {**about, **beside, **run.scores(select, test)}
+        peers = [save_network(network_folder(out, seed, peer), run.state(select), whole), *peers]
+    return peers
 
 
 def described(spec: StudentParams, epochs: Sequence[int]) -> dict[str, Any]:
@@ -93,15 +121,11 @@ def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, Fiel
     return [regime(each).epochs_for(samples_of(splits, targets, each.reads())) for each in spec.phases]
 
 
-def peer_folder(out: Path, number: int, peer: int) -> Path:
-    """Where the network of a seed lies; those of its peers lie inside."""
-    folder = out / f"seed-{number}"
-    return folder / f"peer-{peer}" if peer else folder
-
-
-def _phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]]) -> Phase:
-    trains = None if params.trains is None else Trains(params.trains.up_to, params.trains.only)
-    return Phase(recipe(params, epochs), regime(params), watch, trains)
+def _phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]], *, what: str) -> Phase:
+    trains = None if params.trains is None else trains_of(params.trains)
+    terms = recipe(params, epochs)
+    terms.refuse_weightless(epochs, what)
+    return Phase(terms, regime(params), watch, trains)
 
 
 def _written(losses: Mapping[str, TermParams]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def fidelity(
 
     spec, where = cli.named(study.students, "students", student), resolve(device)
     term = _soft_targets(student, spec)
-    exact, teacher = _exact(study, str(term.reads), device)
+    (dump,) = term.dumps
+    exact, teacher = _exact(study, dump, device)
     for k in top_k or ():
         refuse_all_classes(k, exact.shape[2], teacher)
     encodings = [
@@ -52,7 +53,7 @@ def fidelity(
         accuracies=lambda targets: _accuracies(study, student, targets, where),
     )
     folder = Layout(Path()).fidelity(student)
-    write_json(folder / "fidelity.json", {"student": student, "dump": term.reads, "rows": rows})
+    write_json(folder / "fidelity.json", {"student": student, "dump": dump, "rows": rows})
     write_bytes(folder / "fidelity.md", room.markdown(rows).encode())
     typer.echo(room.markdown(rows) + f"\n{folder / 'fidelity.md'}")
 
@@ -60,10 +61,13 @@ def fidelity(
 def _soft_targets(student: str, spec: StudentParams) -> TermParams:
     from pipeline.errors import InputError
 
-    for key in ("pretrain", "init"):
+    for key in ("pretrain", "init", "trains"):
         if getattr(spec, key):
             raise InputError(
-                f"student {student!r}", expected="one phase, from fresh weights", found=key, fix="name another student"
+                f"student {student!r}",
+                expected="one phase, all of it, from fresh weights",
+                found=key,
+                fix="name another student",
             )
     reading = [term for term in spec.terms() if term.dumps]
     losses = [term.loss for term in reading]

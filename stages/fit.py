@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import needs_head, taps_of
 from pipeline.errors import InputError
-from pipeline.files import read_json
 from pipeline.heads import CHANNELS
-from pipeline.layout import Layout
 from pipeline.losses import taps_of as taps_of_loss
 from pipeline.models.build import build
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network
 from pipeline.sections import StudentParams, Study, TeacherParams, model_of
+from pipeline.trains import Trains
+from stages.run import trains_of
 
 
 def built(params: TeacherParams | StudentParams, dataset: Dataset) -> Network:
@@ -30,12 +26,27 @@ def built(params: TeacherParams | StudentParams, dataset: Dataset) -> Network:
 
 @torch.no_grad()
 def refuse_missing_taps(study: Study, name: str, network: Network, dataset: Dataset) -> None:
-    """Raise InputError where a dump or a loss names a tap that a teacher or student does not have."""
+    """Raise InputError where a dump, a loss or a phase names a part that a teacher or student does not have."""
     for key, tap in _asked(study, name):
         try:
             network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [tap])
         except InputError as error:
             raise InputError(f"params.yaml: {key}: {error}") from None
+    for key, trains in _trained(study, name):
+        try:
+            trains.parameters(network, torch.zeros((2, *dataset.shape), dtype=torch.uint8))
+        except InputError as error:
+            raise InputError(f"params.yaml: {key}: {error}") from None
+
+
+def _trained(study: Study, name: str) -> Iterator[tuple[str, Trains]]:
+    """The parts of a student that its phases train, each with the key that says so."""
+    if name in study.students:
+        phases, own = study.students[name].phases, f"students.{name}"
+        keys = [*(f"{own}.pretrain.{number}" for number in range(len(phases) - 1)), own]
+        for key, phase in zip(keys, phases, strict=True):
+            if phase.trains is not None:
+                yield f"{key}.trains", trains_of(phase.trains)
 
 
 def _asked(study: Study, name: str) -> Iterator[tuple[str, str]]:
@@ -66,23 +77,3 @@ def refuse_other_channels(network: Network, caches: Mapping[str, Cache], dataset
                 found=str(field.parameters["channels"]),
                 fix="give both as many: `head: {channel_outputs: {channels: K}}`",
             )
-
-
-def start_of(params: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
-    """The weights that a student starts from, and which they are; None and None where its seed draws them.
-
-    Raises:
-        InputError: no such student is trained, or not by the run that its metrics tell of.
-    """
-    if params.init is None:
-        return None, None
-    layout, (name, seed) = Layout(Path()), (params.init.student, params.init.seed)
-    fix = f"run `dvc repro train-student-{name}`"
-    network, card = load_network(layout.student(name) / f"seed-{seed}", torch.device("cpu"), fix)
-    metrics = layout.metrics("students", name)
-    if metrics.exists():
-        expected = dict(enumerate(read_json(metrics, fix, keys=("weights_sha256",))["weights_sha256"])).get(seed)
-        if expected != card["weights_sha256"]:
-            found = f"{card['weights_sha256'][:12]}..."
-            raise InputError(f"student {name!r}, seed {seed}", expected=f"weights {expected}", found=found, fix=fix)
-    return network.state_dict(), {"student": name, "seed": seed, "weights_sha256": card["weights_sha256"]}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.datasets.record import Dataset
     from pipeline.parts import DumpParams
     from pipeline.plan import Disk, Prediction
-    from pipeline.sections import Study
+    from pipeline.sections import PhaseParams, Study
 
 
 def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:
@@ -80,13 +80,21 @@ def _predict(
     field, seen = planned(spec, study, teacher, dataset)
     readers = [s for s in study.students.values() if name in s.all_reads()]
     epochs = [
-        sum(regime(phase).epochs_for(dataset.bounds[0]) for phase in s.phases if name in phase.reads())
+        sum(_askings(phase, name, regime(phase).epochs_for(dataset.bounds[0])) for phase in s.phases)
         for s in readers
         for _ in range(s.seeds)
     ]
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
     made = predict(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
     return made, len(epochs)
+
+
+def _askings(phase: PhaseParams, dump: str, epochs: int) -> int:
+    """How often a live teacher would be asked for a dump's answers: once where they are only read before the phase."""
+    from pipeline.losses import prepared_of
+
+    asked = [1 if prepared_of(term.loss) else epochs for term in phase.losses.values() if dump in term.dumps]
+    return max(asked, default=0)
 
 
 def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:

@@ -64,11 +64,11 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
 def _curves(student: Path, metrics: Mapping[str, Any]) -> list[list[float]]:
     """Validation accuracy by epoch, of every seed and of all its peers."""
     from pipeline.curves import read_curve
-    from stages.cohort import peer_folder
+    from pipeline.layout import network_folder
 
     alone = [[accuracy] for accuracy in metrics["test_accuracy_per_seed"]]
     return [
-        read_curve(peer_folder(student, number, peer) / "curves", "validation/accuracy")
+        read_curve(network_folder(student, number, peer) / "curves", "validation/accuracy")
         for number, cohort in enumerate(metrics["test_accuracy_per_peer"] or alone)
         for peer in range(len(cohort))
     ]

@@ -26,8 +26,9 @@ from pipeline.progress import progress_bar
 from pipeline.provenance import code_digest
 from pipeline.regime import Regime, Restore
 from pipeline.schedules import schedule
-from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, model_of
+from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, TrainsParams, model_of
 from pipeline.trainee import History
+from pipeline.trains import Trains
 
 
 def regime(params: TrainingParams) -> Regime:
@@ -131,6 +132,11 @@ def progress(title: str, *phases: tuple[int, Sequence[Curves]]) -> Iterator[list
 
         done = accumulate((epochs for epochs, _ in phases), initial=0)
         yield [[watch(before, first), *others] for before, (_, (first, *others)) in zip(done, phases, strict=False)]
+
+
+def trains_of(params: TrainsParams) -> Trains:
+    """The part that a phase trains."""
+    return Trains(params.up_to, params.only)
 
 
 def recipe(params: PhaseParams, epochs: int) -> Recipe:

@@ -26,7 +26,7 @@ def train_student(
     from pipeline.rows import Splits
     from pipeline.trained import results
     from stages import cohort
-    from stages.fit import built, refuse_missing_taps, refuse_other_channels, start_of
+    from stages.fit import built, refuse_missing_taps, refuse_other_channels
     from stages.run import card, file_digests, open_dump, workshop
 
     spec = cli.named(study.students, "students", student)
@@ -39,15 +39,16 @@ def train_student(
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
         refuse_other_channels(network, caches, dataset)
         targets = {dump: on_device(cache, where) for dump, cache in caches.items()}
-        initial, init = start_of(spec)
+        initial, init = cohort.start_of(spec)
         origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
+        known = {key: value for key, value in origin.items() if value is not None}
         inputs = dataset.fingerprint, file_digests(spec), origin
         decides = spec.model_dump(mode="json"), study.views.model_dump(mode="json"), study.seed, where.type, *inputs
         with workshop(layout, stage, layout.student(student), *decides) as work:
             runs, digests = [], []
             for number in range(spec.seeds):
                 run = cohort.trained(student, study, number, splits=splits, targets=targets, initial=initial, work=work)
-                about = {**card(student, spec, dataset), "seed_number": number, **origin}
+                about = {**card(student, spec, dataset), "seed_number": number, **known}
                 digests.append(cohort.saved(run, about, spec.select, splits.test, work.out))
                 runs.append(run)
         metrics = {
@@ -64,9 +65,9 @@ def train_student(
         write_json(layout.metrics("students", student), metrics)
     mean, std = metrics["test_accuracy"]["mean"], metrics["test_accuracy"]["std"]
     spread = f" +- {std:.4f}" if std is not None else ""
-    typer.echo(
-        f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {metrics['parameters']:,} parameters"
-    )
+    back = f"; NaN or inf took {sum(metrics['restores'])} epochs back" if any(metrics["restores"]) else ""
+    size = f"{metrics['parameters']:,} parameters"
+    typer.echo(f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {size}{back}")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_turns_matter(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     in_turn = cohort(splits, 2, recipe())
 
     def at_once(self: Any, batch: Any) -> None:
-        said = [training._said(trainee.network, batch) for trainee in self.trainees]
+        said = [trainee.said(batch) for trainee in self.trainees]
         for number, trainee in enumerate(self.trainees):
             others = torch.stack([*said[:number], *said[number + 1 :]])
             trainee.step(replace(batch, peers=others))
@@ -126,6 +126,12 @@ def test_what_is_learned_pulls_them_together(splits: Splits) -> None:
         return (said[0].exp() * (said[0] - said[1])).sum(1).mean().item()
 
     assert apart(3.0) < 0.7 * apart(0.0)
+
+
+def test_statistics_are_gathered_by_its_own_steps_alone(splits: Splits) -> None:
+    runs = cohort(splits, 3, recipe(), model={"name": "mlp", "widths": [9, 9, 9], "binary": {"form": "xnor"}}, epochs=2)
+    steps = 2 * -(-len(splits.train) // 64)
+    assert [int(run.state("last")["body.fc2.norm.num_batches_tracked"]) for run in runs] == [steps] * 3
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

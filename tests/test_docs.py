@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from ruamel.yaml import YAML
 
 from pipeline import losses
 from pipeline.losses.step import Outputs
-from pipeline.params import parse
+from pipeline.params import parse, read_raw
 from pipeline.registry import Registry
 
 
@@ -70,7 +71,7 @@ def test_every_example_of_the_extension_guide_is_whole(number: int) -> None:
 def test_the_readmes_study_is_valid() -> None:
     (study,) = (block for block in blocks("README.md", "yaml") if block.startswith("datasets:"))
     parsed = parse(YAML(typ="safe").load(study))
-    assert parsed.students["kd"].losses["soft_targets"].reads == "big-logits"
+    assert parsed.students["kd"].losses["soft_targets"].reads == {"target": "big-logits"}
 
 
 def test_the_readme_names_every_part() -> None:
@@ -88,8 +89,9 @@ def test_the_readme_names_every_part() -> None:
     assert [name for registry in registries for name in registry.entries if f"`{name}`" not in text] == []
 
 
-def test_a_studys_readme_shows_its_own_report() -> None:
-    folder = ROOT / "studies/quickstart-mnist"
+@pytest.mark.parametrize("study", sorted(path.name for path in (ROOT / "studies").iterdir() if path.is_dir()))
+def test_a_studys_readme_shows_its_own_report(study: str) -> None:
+    folder = ROOT / "studies" / study
     table = [line for line in (folder / "data/report/report.md").read_text().splitlines() if line.startswith("|")]
     readme = (folder / "README.md").read_text().splitlines()
     assert len(table) >= 6
@@ -107,6 +109,36 @@ def test_the_readme_names_every_command() -> None:
     assert all(f"`teachercache {name}" in text for name in names)
 
 
+def test_every_recipe_stands_in_the_study_that_ran_it() -> None:
+    folder = ROOT / "studies/digits-all"
+    params, lock = (folder / "params.yaml").read_text(), (folder / "dvc.lock").read_text()
+    recipes = blocks("docs/recipes.md", "yaml")
+    assert [block for block in recipes if block.removeprefix("students:\n") not in params] == []
+    shown = set(re.findall(r"^  ([a-z-]+):", "".join(recipes), re.MULTILINE))
+    assert len(shown) >= 20
+    assert [name for name in shown if f"train-student-{name}:" not in lock] == []
+    used = {
+        term.loss for student in parse(read_raw(folder / "params.yaml")).students.values() for term in student.terms()
+    }
+    assert used == set(losses.TERMS.entries)
+
+
+def test_the_recipes_name_every_option_with_its_default() -> None:
+    rows = {
+        row[0].strip(" `"): row[2]
+        for line in (ROOT / "docs/recipes.md").read_text().splitlines()
+        if line.startswith("| `") and len(row := line.strip("|").split("|")) == 3
+    }
+    assert rows.keys() == losses.TERMS.entries.keys()
+    for name, told in rows.items():
+        for option, parameter in inspect.signature(losses.TERMS.function(name)).parameters.items():
+            if parameter.kind is not parameter.KEYWORD_ONLY or option == "reduction":
+                continue
+            plain = isinstance(parameter.default, str | float | bool)
+            value = YAML(typ="safe").load(told.split(f"`{option}: ")[1].split("`")[0]) if plain else None
+            assert value == parameter.default if plain else f"`{option}" in told, (name, option)
+
+
 def test_ci_runs_the_readmes_test_command() -> None:
     commands = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
     found = [line for line in commands if re.match(r"^python3 -m venv .*pytest$", line)]
@@ -118,6 +150,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
     [
         "README.md",
         "docs/extending.md",
+        "docs/recipes.md",
         "docs/sharing.md",
         "docs/cache-format.md",
         "data/README.md",

@@ -27,6 +27,7 @@ from pipeline.models.network import Network
 from pipeline.optimizers import constant, cosine, step
 from pipeline.regime import Regime, Restore
 from pipeline.rows import Splits
+from pipeline.seeds import seeded
 from pipeline.trainee import Fitted, History, copied
 from pipeline.training import fit
 
@@ -92,7 +93,7 @@ def test_it_is_off_by_default(splits: Splits) -> None:
 
 
 def test_it_gives_up_after_so_many_times(splits: Splits) -> None:
-    with pytest.raises(InputError, match="loss term 'ce' at step 5: expected a finite number, found nan"):
+    with pytest.raises(InputError, match=r"loss term 'ce' at step 5: .*; on_nan has gone back 2 times, and gives up"):
         train(splits, Breaking(5, 9, 13), Restore(at_most=2))
     assert train(splits, Breaking(5, 9, 13), Restore(at_most=3)).restores == 3
 
@@ -120,6 +121,16 @@ def test_weights_that_the_last_step_broke_are_taken_back(splits: Splits) -> None
     fitted = train(splits, Breaking(), Restore(divide=1e40), optimizer=partial(SGD, lr=1e38), epochs=2)
     assert fitted.restores == 1
     assert all(tensor.isfinite().all() for tensor in fitted.last.values())
+
+
+def test_running_statistics_must_be_numbers_too(splits: Splits) -> None:
+    """A variance may overflow where no loss does; nobody could read such weights back."""
+    with seeded(1, CPU):
+        network = build({"name": "mlp", "widths": [9, 9, 9], "binary": {"form": "xnor"}}, splits.shape, splits.classes)
+    network.get_buffer("body.fc2.norm.running_var").fill_(float("inf"))
+    regime = Regime(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=50)
+    with pytest.raises(InputError, match="student 's': weights after epoch 1: expected finite numbers"):
+        fit(network, splits.train, splits.validation, Breaking(), regime=regime, seed=1, what="student 's'")
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

@@ -92,7 +92,7 @@ MISTAKES = [
     ("datasets.digits.source", "digit", "datasets.digits.source", "unknown source 'digit'", "did you mean 'digits'?"),
     ("datasets.digits.folds", {"count": 3, "test": 3}, "datasets.digits.folds", "0 to 2", "found 3"),
     ("datasets.digits.sise", 3, "datasets.digits", "unknown key 'sise'", "did you mean 'size'?"),
-    ("datasets", {}, "datasets", "at least 1 item", ""),
+    ("datasets", {}, "datasets", "at least 1", ""),
     ("datasets", None, "datasets", "missing", ""),
     ("teachers.big.dataset", "mnist", "teachers.big.dataset", "unknown data set 'mnist'", "digits"),
     ("teachers.both", {"members": ["big", "tiny"]}, "teachers.both.members", "unknown single teacher 'tiny'", "big"),
@@ -130,9 +130,15 @@ MISTAKES = [
     ("students.kd.losses.mine", {"loss": "cee"}, "students.kd.losses.mine.loss", "unknown loss 'cee'", "did you mean 'ce'?"),
     ("students.kd.losses.soft_targets.reads", 3, "losses.soft_targets.reads", "the name of a dump, or of one for each role", "3"),
     ("students.kd.losses.soft_targets.reads", {"teacher": "big-logits"}, "losses.soft_targets.reads", "unknown role 'teacher'", "target"),
-    ("students.kd.losses.adversarial", {}, "losses.adversarial", "of the student that this one starts from (init)", "found none"),
+    ("students.kd.losses.adversarial", {}, "losses.adversarial", "a student that starts from another one", "`init: STUDENT`"),
+    ("students.kd.losses.ce.weight", {"name": "piecewise", "unit": "share", "points": [[0, 1], [2, 0]]}, "losses.ce.weight", "shares of the phase", "0 to 1"),
+    ("students.kd.trains", {"only": []}, "students.kd.trains.only", "at least 1 in the list", "found []"),
     ("students.kd.losses.adversarial", {"reads": "big-logits"}, "losses.adversarial.reads", "a dump for each of teacher, initial", "'big-logits' alone"),
     ("students.kd.losses.adversarial", {"discriminator": {"width": [3]}}, "losses.adversarial.discriminator", "unknown key 'width'", "widths"),
+    ("students.kd.losses", {"../x": {"loss": "ce"}}, "students.kd.losses.../x", "a name of letters, digits", ""),
+    ("students.kd.losses", {"": {"loss": "ce"}, "ce": {}}, "students.kd.losses", "a name of letters, digits", ""),
+    ("students.kd.losses", {1: {"loss": "ce"}}, "students.kd.losses.1", "a name of letters, digits", ""),
+    ("students.kd.losses", {"x" * 101: {"loss": "ce"}}, "students.kd.losses.xxx", "a name of letters, digits", ""),
     ("students.kd.losses.mutual_kl", {}, "students.kd.losses.mutual_kl", "a student with peers", "peers: 2"),
     ("students.kd.peers", 2, "students.kd.peers", "no loss learns from them", "add mutual_kl"),
     ("students.kd.init", "nobody", "students.kd.init", "unknown student 'nobody'", "baseline"),
@@ -142,6 +148,7 @@ MISTAKES = [
     ("students.kd.init", "kd", "students.kd", "other teachers (or start) than itself", "kd <- kd"),
     ("students.kd.trains", {"up_to": "a", "only": ["b"]}, "students.kd.trains", "exactly one of up_to and only", ""),
     ("students.kd.trains", {}, "students.kd.trains", "exactly one of up_to and only", ""),
+    ("students.kd.trains", 3, "students.kd.trains", "expected a mapping", ""),
     ("students.kd.on_nan", "go", "students.kd.on_nan", "stop, restore or {divide: 100.0, at_most: 10}", "'go'"),
     ("students.kd.on_nan", {"divide": 1.0}, "students.kd.on_nan.divide", "greater than 1", "1.0"),
     ("students.kd.binary", "xnorr", "students.kd.binary.form", "'weights' or 'xnor'", "'xnorr'"),
@@ -208,6 +215,37 @@ def test_a_student_cannot_teach_itself(study: Study) -> None:
     study["students"]["baseline"]["losses"] = {"logits_mse": {"reads": "of-kd"}}
     with pytest.raises(InputError, match=r"students\.baseline: .*found baseline <- kd <- baseline"):
         parse(study)
+
+
+def test_a_part_may_be_named_by_its_tap_alone(study: Study) -> None:
+    study["students"]["kd"]["trains"] = "features"
+    made = parse(study).students["kd"].trains
+    assert made is not None
+    assert (made.up_to, made.only) == ("features", None)
+
+
+def test_the_roles_of_adversarial_distillation_are_not_taken_for_each_other(study: Study) -> None:
+    for seed in (0, 1):
+        study["dumps"][f"base-{seed}"] = {"field": "logits", "of": "baseline", "of_seed": seed}
+    study["students"]["kd"] |= {"init": {"student": "baseline", "seed": 1}, "losses": {"adversarial": {}}}
+
+    def reading(**reads: str) -> dict[str, str]:
+        study["students"]["kd"]["losses"]["adversarial"]["reads"] = reads
+        made: dict[str, str] = parse(study).students["kd"].losses["adversarial"].model_dump()["reads"]
+        return made
+
+    assert reading(teacher="big-logits") == {"teacher": "big-logits", "initial": "base-1"}
+    for swapped, message in (
+        ({"teacher": "base-1", "initial": "big-logits"}, "expected another teacher than the student"),
+        (
+            {"initial": "big-logits"},
+            r"expected a dump of student 'baseline', seed 1 \(init\), found 'big-logits' of 'big'",
+        ),
+        ({"teacher": "base-1"}, "expected another teacher than the student"),
+        ({"initial": "base-0"}, r"expected a dump of student 'baseline', seed 1 \(init\), found 'base-0'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reading(**swapped)
 
 
 def test_a_dump_may_be_of_a_student(study: Study) -> None:

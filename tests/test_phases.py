@@ -26,8 +26,9 @@ from pipeline.regime import Regime
 from pipeline.rows import Rows, Splits
 from pipeline.schedules import constant as steady
 from pipeline.seeds import derive, seeded
-from pipeline.student import Phase, Trains, train_student
+from pipeline.student import Phase, train_student
 from pipeline.trained import Trained
+from pipeline.trains import Trains
 from pipeline.views.view import PLAIN
 
 MODEL = {"name": "mlp", "widths": [12, 9], "dropout": 0.2}
@@ -123,7 +124,7 @@ def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
 
     refused_with(Trains(only=("fc9",)), "unknown module with weights 'fc9'.*fc1, fc2, logits")
     refused_with(Trains(up_to="block1"), "unknown tap 'block1'")
-    refused_with(Trains(up_to="flatten"), "trains: up_to 'flatten': expected a tap with weights below it")
+    refused_with(Trains(up_to="flatten"), "up_to 'flatten': expected a tap with weights below it")
 
 
 def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, hints: CachedRows) -> None:
@@ -133,6 +134,36 @@ def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, 
         network = build(wide, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
         student._fit([network], Splits.of(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
+
+
+def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset, hints: CachedRows) -> None:
+    """A regressor beside the student could learn, and the student would not."""
+    phase = Phase(hint("hidden1"), regime(1), trains=Trains(only=("logits",)))
+    with seeded(1, CPU):
+        network = build(MODEL, dataset.shape, 10)
+    with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
+        student._fit([network], Splits.of(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
+
+
+def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> None:
+    with seeded(1, CPU):
+        network = build(MODEL, dataset.shape, 10)
+    network.get_parameter("body.fc1.bias").requires_grad_(False)
+    assert network.up_to("hidden1", torch.zeros((2, *dataset.shape), dtype=torch.uint8)) == ["body.fc1.weight"]
+
+
+@pytest.mark.parametrize("place", ["own", "pretrain"])
+def test_a_part_that_is_not_there_is_named_before_anything_is_trained(
+    run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any], place: str
+) -> None:
+    part = {"trains": {"only": ["classifier"]}}
+    phase = {"losses": {"ce": {}}, "epochs": 1}
+    study["students"]["kd"] |= (
+        {"pretrain": [phase]} | part if place == "own" else {"pretrain": [phase, {**phase, **part}]}
+    )
+    key = "students.kd.trains" if place == "own" else "students.kd.pretrain.1.trains"
+    line = refused(run, capsys, write_study(copy_of, study), "train-student", "kd")
+    assert f"params.yaml: {key}: unknown module with weights 'classifier'" in line
 
 
 def test_the_main_phase_goes_on_from_the_last_weights(dataset: Dataset, hints: CachedRows) -> None:
@@ -216,4 +247,4 @@ def test_fidelity_needs_a_student_of_one_phase(
 ) -> None:
     study["students"]["kd"]["pretrain"] = [{"losses": {"ce": {}}, "epochs": 1}]
     line = refused(run, capsys, write_study(tmp_path, study), "fidelity", "kd")
-    assert "student 'kd': expected one phase, from fresh weights, found pretrain" in line
+    assert "student 'kd': expected one phase, all of it, from fresh weights, found pretrain" in line

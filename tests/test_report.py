@@ -363,8 +363,13 @@ def test_what_cannot_be_paired_says_why() -> None:
     students, groups = folded()
     turned = {"ce": groups["ce"], "tsne": groups["tsne"][::-1]}
     made = build(TEACHERS, students, groups=turned, unit="student")
-    assert made.numbers["against_baseline"]["tsne"]["reason"] == "other data sets"
-    assert "Not paired with ce, other data sets: tsne." in statistics_of(made)
+    assert (
+        made.numbers["against_baseline"]["tsne"]["reason"]
+        == "another number of students, or in another order of data sets"
+    )
+    assert "Not paired with ce, another number of students, or in another order of data sets: tsne." in statistics_of(
+        made
+    )
     assert len(made.numbers["anova"]) == 1  # the same folds all the same
     more = {**SEEDS, "more": of_seeds(0.8, 0.81, 0.82, 0.83), "same": of_seeds(0.81, 0.83, 0.82)}
     told = statistics_of(build(TEACHERS, more))
@@ -436,9 +441,9 @@ def test_what_went_on_in_a_training_is_noted() -> None:
     assert rule == "Reported epoch of all students: the last epoch."
     assert gap.startswith("Gap closed: (student - plain) / (teacher - plain)")
     assert notes == [
-        "nan met a loss that was no number and went back to the epoch before: 0, 3 times, by seed.",
+        "nan met numbers that are not finite and went back to the epoch before: 0, 3 times, by seed.",
         "cohort is 2 peers that learn from each other; its accuracy of a seed is their mean. Each peer's mean over seeds: 75.00, 86.00 %.",
-        "fooled: the discriminator of fool is right for 98.00 % (at least 97.00 %, over 2 seeds) of 6,000 samples that it was not trained on.",
+        "fooled: the discriminator of its term fool is right for 98.00 % (at least 97.00 %, over 2 seeds) of the logits of 6,000 samples that it was not trained on.",
     ]
     students["nan"]["rule"] = "the best epoch"
     first, second = build(TEACHERS, students).notes[:2]
@@ -529,10 +534,10 @@ def test_a_table_says_the_same_in_both_languages() -> None:
         ({"groups": {"both": ["kd", "kd"]}}, r"report\.groups\.both: expected each student once, found 'kd' in 'both'"),
         ({"groups": {"a": ["kd"], "b": ["baseline", "kd"]}}, r"report\.groups\.b: .*found 'kd' in 'a' too"),
         ({"groups": {"kd": ["kd"]}}, r"report\.groups\.kd: also the name of a student"),
-        ({"groups": {"none": []}}, r"report\.groups\.none: expected .*at least 1 item"),
+        ({"groups": {"none": []}}, r"report\.groups\.none: expected at least 1 in the list"),
         ({"groups": {"a b": ["kd"]}}, r"report\.groups\.a b"),
         ({"unit": "seed"}, r"report\.unit: expected 'run' or 'student', found 'seed'"),
-        ({"anova": ["kd"]}, r"report\.anova: expected .*at least 2 items"),
+        ({"anova": ["kd"]}, r"report\.anova: expected at least 2 in the list"),
         ({"anova": ["kd", "base"]}, r"report\.anova: unknown group 'base'.*'baseline'"),
         ({"anova": ["kd", "kd"]}, r"report\.anova: expected each group once, found 'kd' twice"),
         (

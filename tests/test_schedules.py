@@ -180,7 +180,7 @@ def test_params_bring_each_schedule_to_its_term(study: dict[str, Any]) -> None:
         ({"name": "exponential", "start": 1.0, "factor": 0.0}, "weight.factor: expected greater than 0, found 0.0"),
         ({"name": "warm_up", "value": 1.0, "over": -1}, "weight.over: expected greater than or equal to 0, found -1"),
         ({"name": "warm_up", "value": 1.0, "over": 1, "begin": 1}, "weight: unknown key 'begin'"),
-        ({"name": "piecewise", "points": []}, "weight.points: expected Tuple should have at least 1 item"),
+        ({"name": "piecewise", "points": []}, "weight.points: expected at least 1 in the list"),
         (
             {"name": "piecewise", "points": [[0, 1.0]], "unit": "step"},
             "weight.unit: expected 'epoch' or 'share', found 'step'",

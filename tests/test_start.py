@@ -118,7 +118,7 @@ def test_adversarial_distillation_by_the_commands(run: Run, started: tuple[Path,
     assert run(folder, "train-student", "fooling") == 0
     metrics = read_json(folder / "data/metrics/students/fooling.json", "")
     prepared = metrics["prepared"]["adversarial"]
-    assert prepared["held_out"] == [80, 80]  # a fifth of 200 samples, of both networks
+    assert prepared["held_out"] == [40, 40]  # a fifth of 200 samples
     assert len(prepared["discriminator_accuracy"]) == 2  # each seed has its own
     assert min(prepared["discriminator_accuracy"]) > 0.8
     assert set(metrics["consumed"]) == {"big-logits", "initial"}
@@ -143,3 +143,11 @@ def test_a_poor_discriminator_stops_it_unless_told_otherwise(
     assert not (folder / "data/students/fooling").exists()
     adversarial(folder, study, discriminator={**poor, "least_accuracy": 0.0})
     assert run(folder, "train-student", "fooling") == 0
+
+
+def test_a_student_that_nothing_can_teach_is_refused(
+    run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]
+) -> None:
+    study["students"]["kd"]["losses"] = {"ce": {"weight": {"name": "gullible", "of": "labels"}}}
+    line = refused(run, capsys, write_study(copy_of, study), "train-student", "kd")
+    assert "student 'kd', seed 0: losses ce: expected a weight above 0 in some epoch, found none" in line

@@ -18,7 +18,7 @@ COLOURS = {1: "grey", 3: "RGB"}
 WORDED = {
     *("name", "seed_number", "model", "shape", "classes", "dataset", "select", "epoch", "rule", "consumed", "onnx"),
     *("test_accuracy", "test_accuracy_per_class", "weights_sha256", "format", "version", "package"),
-    *("preprocessing", "parameters"),
+    *("preprocessing", "parameters", "peers_sha256"),
 }
 
 
@@ -150,7 +150,8 @@ def _provenance(card: Mapping[str, Any]) -> str:
     others = {key: value for key, value in card.items() if key not in WORDED}
     lines = [
         f"- data set {_text(_dataset(card))}, fingerprint `{_code(card.get('dataset', {}).get('fingerprint'))}`",
-        *(caches or ["- labels alone: it has read no cache"]),
+        *(caches or ([] if "peers_sha256" in card else ["- labels alone: it has read no cache"])),
+        *(f"- a peer, weights SHA-256 `{_code(digest)}`" for digest in card.get("peers_sha256", ())),
         *(f"- {_text(key)}: `{_code(json.dumps(value, sort_keys=True))}`" for key, value in _sorted(others)),
         f"- weights, SHA-256 `{_code(card['weights_sha256'])}`",
     ]

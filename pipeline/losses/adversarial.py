@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.discriminator import DiscriminatorOptions, train_discriminator
-from pipeline.losses.step import Outputs, Reduction, applied, reduced
+from pipeline.losses.step import Outputs, Reduction, applied, misfit_of_top_k, reduced
 
 READS = {"teacher": "logits", "initial": "logits"}  # once, before the student's first step
 USES = ("pipeline.discriminator",)
@@ -17,7 +17,7 @@ USES = ("pipeline.discriminator",)
 
 def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """The discriminator sees every class's logit."""
-    return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
+    return misfit_of_top_k(dump)
 
 
 def prepared(

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pipeline.losses.step import Outputs, Reduction, reduced, wide
+from pipeline.losses.step import Outputs, Reduction, misfit_of_top_k, reduced, wide
 
 READS = "logits"
 
 
 def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """Squares need every class's logit."""
-    return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
+    return misfit_of_top_k(dump)
 
 
 def logits_mse(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pipeline.errors import InputError
 from pipeline.losses.hinted import hint_of, misfit_of_hint
-from pipeline.losses.step import Outputs, wide
+from pipeline.losses.step import Outputs, misfit_of_top_k, wide
 
 USES = ("pipeline.losses.hinted",)
 
@@ -33,7 +33,7 @@ def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """The dump must hold the mentor's layer, or all of its logits."""
     if options["between"] == "activations":
         return misfit_of_hint(options["hint"], dump)
-    return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
+    return misfit_of_top_k(dump)
 
 
 def probe_rmse(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.errors import InputError
 from pipeline.losses import TARGET, TERMS, learned_of, learns_from_peers, prepared_of, taps_of
 from pipeline.losses.step import Outputs, wide
 from pipeline.schedules import Schedule
@@ -61,6 +62,10 @@ class Recipe:
 
     terms: tuple[Term, ...]
 
+    def __post_init__(self) -> None:
+        if len({term.name for term in self.terms}) < len(self.terms):
+            raise ValueError("expected terms of different names; give one that stands twice a label")
+
     def __call__(self, outputs: Outputs, targets: Mapping[str, Any], epoch: int) -> dict[str, Tensor]:
         """Each term's weight times its value, by name.
 
@@ -78,6 +83,16 @@ class Recipe:
             own = replace(outputs, beside=outputs.of_terms.get(term.name))
             weighted[term.name] = weight * TERMS.function(term.loss)(own, term.target(targets), **term.options)
         return weighted
+
+    def refuse_weightless(self, epochs: int, what: str) -> None:
+        """Raise InputError where no term weighs anything in any epoch: nothing would be learned."""
+        if not any(term.weight(epoch) for term in self.terms for epoch in range(epochs)):
+            raise InputError(
+                f"{what}: losses {', '.join(term.name for term in self.terms)}",
+                expected="a weight above 0 in some epoch",
+                found="none",
+                fix="give a term some weight",
+            )
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,11 @@ def applied(module: nn.Module, values: Tensor) -> Tensor:
     with torch.autocast(values.device.type, enabled=False):
         made: Tensor = module(wide(values))
         return made
+
+
+def misfit_of_top_k(dump: Mapping[str, Any]) -> str | None:
+    """Why a dump of logits does not serve a term that needs every class's."""
+    return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
 
 
 def reduced(per_sample: Tensor, reduction: Reduction) -> Tensor:

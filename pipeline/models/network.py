@@ -83,7 +83,7 @@ class Network(nn.Module):
             tap: see `tapping`.
             images: (B, C, H, W) uint8 to try it on.
         """
-        named = dict(self.named_parameters())
+        named = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         was = self.training
         try:
             with torch.enable_grad():

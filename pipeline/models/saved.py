@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pipeline.errors import InputError
 from pipeline.files import read_json, sha256_of, write_bytes, write_json
@@ -48,6 +50,32 @@ def load_network(folder: Path, device: torch.device, fix: str) -> tuple[Network,
     state = read_weights(weights)
     if sha256_of(weights) != card["weights_sha256"]:
         raise InputError(str(weights), expected=f"SHA-256 {card['weights_sha256'][:12]}...", found="another", fix=fix)
-    network = build(card["model"], tuple(card["shape"]), len(card["classes"]), files=False)
+    with at_most(2 * sum(tensor.numel() for tensor in state.values()) + ROOM, str(folder / "card.json")):
+        network = build(card["model"], tuple(card["shape"]), len(card["classes"]), files=False)
     load_into(network, state, str(weights))
     return network.to(device).eval(), card
+
+
+ROOM = 1 << 24  # numbers; some architectures make a last layer of many classes before their own
+
+
+@contextmanager
+def at_most(numbers: int, what: str) -> Iterator[None]:
+    """While it is open, a module whose parameters bring the sum beyond so many numbers is refused.
+
+    A stranger's card may name any width. Parameters are registered before they are filled, so that
+    those that are too large have taken no memory yet.
+    """
+    made = 0
+
+    def count(_module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += 0 if parameter is None else parameter.numel()
+        if made > numbers:
+            raise InputError(what, expected="an architecture as large as its weights", found=f"a larger one at {name}")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -40,7 +40,7 @@ def build(
     pictures = list(pictures)
     return Report(
         rows=tuple(rows(teachers, students, baselines)),
-        notes=(*notes(students, baselines), *more_notes),
+        notes=(*notes(students, baselines, teachers), *more_notes),
         statistics=tuple(section(compared)),
         numbers=numbers(compared, students),
         pictures={picture.name: picture.png for picture in pictures},

@@ -42,7 +42,8 @@ def drawn(
     yield Picture(
         "pareto.png",
         "Test accuracy against size, bars its 95 % interval; a group's size is its students' mean. Lines join the "
-        "networks that no smaller one equals, among students of one data set and their teachers.",
+        "networks that no smaller one equals, among students of one data set and their teachers. Networks of one size "
+        "stand side by side.",
         pareto(points, comparable),
     )
     yield Picture("curves.png", "", draw_curves(_of_groups(curves, groups)))

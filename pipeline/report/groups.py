@@ -104,8 +104,10 @@ def compare(groups: Sequence[Group], baseline: str | None, among: Sequence[str] 
 
 def _against(group: Group, baseline: Group) -> Paired:
     """Paired by the student's place in its group, and by the seed's number where a value is a run."""
-    if group.datasets != baseline.datasets:
+    if set(group.datasets) != set(baseline.datasets):
         return unpaired("other data sets")
+    if group.datasets != baseline.datasets:
+        return unpaired("another number of students, or in another order of data sets")
     if group.unit == "run" and list(map(len, group.runs)) != list(map(len, baseline.runs)):
         return unpaired("another number of seeds")
     return paired(group.values, baseline.values)

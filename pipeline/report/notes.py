@@ -8,12 +8,13 @@ from statistics import fmean
 from pipeline.report.metrics import Metrics
 
 
-def notes(students: Mapping[str, Metrics], baselines: Sequence[str]) -> Iterator[str]:
+def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]) -> Iterator[str]:
     """Rules, what the last column means, and what went on in a training.
 
     Args:
         students: the metrics, by name.
         baselines: the students of the baseline's group.
+        teachers: the metrics, by name.
     """
     yield from _rules(students)
     if baselines:
@@ -21,13 +22,15 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str]) -> Iterator
         whose = f"{first}'s data set" if len(baselines) == 1 else f"the data sets of {', '.join(baselines)}"
         yield (
             f"Gap closed: (student - {first}) / (teacher - {first}), the teacher being the best of those that "
-            f"taught it, for students of {whose}; empty where {first} is the better one; means over "
-            "seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
+            f"taught it, for students of {whose} that a teacher taught; empty where {first} is the better one; means "
+            "over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
         )
+    for name, metrics in teachers.items():
+        yield from _restores(f"teacher {name}", [metrics.get("restores", 0)])
     for name, metrics in students.items():
         yield from _peers(name, metrics)
         yield from _prepared(name, metrics)
-        yield from _restores(name, metrics)
+        yield from _restores(name, metrics["restores"])
 
 
 def _rules(students: Mapping[str, Metrics]) -> Iterator[str]:
@@ -51,21 +54,25 @@ def _peers(name: str, student: Metrics) -> Iterator[str]:
 
 
 def _prepared(name: str, student: Metrics) -> Iterator[str]:
-    """How well each discriminator tells teacher from student before it teaches."""
+    """How well each discriminator tells teacher from student before it teaches; of other terms what they say."""
     for term, made in student["prepared"].items():
+        if not {"discriminator_accuracy", "held_out"} <= made.keys():
+            told = (f"{key} {', '.join(map(str, by_seed))}" for key, by_seed in made.items())
+            yield f"{name}: {term}: {'; '.join(told)} (by seed)."
+            continue
         rates = made["discriminator_accuracy"]
+        least = f" (at least {100 * min(rates):.2f} %, over {len(rates)} seeds)" if len(rates) > 1 else ""
         yield (
-            f"{name}: the discriminator of {term} is right for {100 * fmean(rates):.2f} % (at least "
-            f"{100 * min(rates):.2f} %, over {len(rates)} seeds) of {min(made['held_out']):,} samples that it was not "
-            "trained on."
+            f"{name}: the discriminator of its term {term} is right for {100 * fmean(rates):.2f} %{least} of the "
+            f"logits of {min(made['held_out']):,} samples that it was not trained on."
         )
 
 
-def _restores(name: str, student: Metrics) -> Iterator[str]:
-    """Trainings whose loss was once no number."""
-    if any(student["restores"]):
-        times = ", ".join(map(str, student["restores"]))
-        yield f"{name} met a loss that was no number and went back to the epoch before: {times} times, by seed."
+def _restores(name: str, restores: Sequence[int]) -> Iterator[str]:
+    """Trainings that met NaN or infinite numbers."""
+    if any(restores):
+        times = ", ".join(map(str, restores))
+        yield f"{name} met numbers that are not finite and went back to the epoch before: {times} times, by seed."
 
 
 def _percents(shares: Iterable[float]) -> str:

@@ -119,4 +119,11 @@ def _term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, An
 
 
 def _listed(options: Mapping[str, Any]) -> str:
-    return f" ({', '.join(f'{key} {value}' for key, value in options.items())})" if options else ""
+    return f" ({', '.join(_option(key, value) for key, value in options.items())})" if options else ""
+
+
+def _option(key: str, value: Any) -> str:
+    """An option as people write it; of a group of options each of its own."""
+    if isinstance(value, Mapping):
+        return f"{key}: {', '.join(_option(*each) for each in value.items())}"
+    return f"{key} {value}"
