@@ -253,7 +253,8 @@ class _Compiler:
                 *(self.path(self.layout.cache(name)) for name in drawn),
                 *(self.path(self.layout.student(name)) for name in students),
             ),
-            params=self.keys("report", *(("views", *self.foreign(drawn)) if drawn else ())),
+            # The names too: DVC does not run a stage again that merely lost a dependency.
+            params=self.keys("report", "teachers", "students", *(("views", *self.foreign(drawn)) if drawn else ())),
             kept_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )
