@@ -387,9 +387,9 @@ def test_a_killed_training_resumes(run: Run, copy_of: Path, command: str, output
         assert run(copy_of, "dump-logits", "big-logits") == 0
     code = (
         "import pipeline.training as t, sys; "
-        "t.fit.__kwdefaults__['checkpoint_seconds'] = 0; "
+        "t.fit_cohort.__kwdefaults__['checkpoint_seconds'] = 0; "
         "import pipeline.student, pipeline.teacher; "
-        "pipeline.student.train_student.__kwdefaults__['checkpoint_seconds'] = 0; "
+        "pipeline.student.train_cohort.__kwdefaults__['checkpoint_seconds'] = 0; "
         "pipeline.teacher.train_teacher.__kwdefaults__['checkpoint_seconds'] = 0; "
         "from stages.main import main; main()"
     )
