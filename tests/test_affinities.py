@@ -192,7 +192,7 @@ def test_two_plans_or_another_batch_size_are_refused_by_the_engine(dataset: Data
 
     fields = {str(seed): Fixed(batch_plan(300, N, seed=seed)) for seed in (1, 2)}
     options = {"tap": "features", "dof": "infinity", "floor": 0.0}
-    both = Recipe(tuple(Term("tsne", steady(1, value=1.0), options, dump) for dump in fields))
+    both = Recipe(tuple(Term("tsne", steady(1, value=1.0), options, dump, label=f"t-{dump}") for dump in fields))
     regime = Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N)
     how = {"model": {"name": "mlp", "widths": [4]}, "seed": 0, "what": "student 's'"}
     splits = Splits.of(dataset, CPU)

@@ -258,7 +258,7 @@ def test_every_flipped_bit_is_found_and_none_is_read(caches: dict[str, Made], na
 def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made], name: str) -> None:
     made = caches[name]
     missed = []
-    for (file, at), bit in flips(made, 1)[::3]:
+    for (file, at), bit in flips(made, 1)[::12]:
         cache.open(made.path)
         assert checked.is_known(made.path, checked.signature(made.path, made.manifest))
         tick(made, file)
