@@ -198,7 +198,6 @@ class _Compiler:
     def student(self, name: str) -> Stage:
         params = self.study.students[name]
         dumps = params.all_reads()
-        weights = [term.weight["name"] for term in params.terms() if isinstance(term.weight, dict)]
         stores = [_store(self.study.dumps[dump]) for dump in dumps]
         return Stage(
             f"train-student-{name}",
@@ -216,7 +215,7 @@ class _Compiler:
                 "pipeline.schedules",
                 "pipeline.losses.recipe",
                 "pipeline.losses.step",
-                *map(SCHEDULES.module, weights),
+                *_schedules(params),
                 *(module for term in params.terms() for module in modules_of_loss(term.loss)),
                 *self.views(),
                 *(READING if dumps else ()),
@@ -237,14 +236,13 @@ class _Compiler:
         students, drawn = self.study.students, choice(self.study).dumps
         dumps = [self.study.dumps[name] for name in drawn]
         networks = [module for student in students.values() for module in network_modules(student)]
-        terms = [term for student in students.values() for term in student.terms()]
-        weights = {SCHEDULES.module(term.weight["name"]) for term in terms if isinstance(term.weight, dict)}
+        schedules = [module for student in students.values() for module in _schedules(student)]
         return Stage(
             "report",
             "teachercache report",
             "Report",
             modules=_modules(
-                *REPORT, *weights, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())
+                *REPORT, *schedules, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())
             ),
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
@@ -293,6 +291,11 @@ def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
     model = MODELS.module(params.model.name) or outside
     head = (*HEAD, str(HEADS.module(params.head.name))) if params.head else ()
     return (model, *head, *(BINARY if params.binary else ()))
+
+
+def _schedules(params: StudentParams) -> list[str]:
+    """The modules of the schedules that its losses' weights follow."""
+    return [str(SCHEDULES.module(term.weight["name"])) for term in params.terms() if isinstance(term.weight, dict)]
 
 
 def _store(dump: DumpParams) -> str:

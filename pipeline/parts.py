@@ -18,7 +18,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
-    ValidationError,
     model_validator,
 )
 from torch.optim import SGD
@@ -32,7 +31,7 @@ from pipeline.heads import HEADS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.registry import NestedError, Registry, Section, flatten, imported, options_model
+from pipeline.registry import NestedError, Registry, Section, imported, nested, options_model
 from pipeline.schedules import SCHEDULES
 from pipeline.views import POLICIES
 from pipeline.views.view import Views
@@ -292,10 +291,7 @@ def _views(value: Any) -> ViewsParams:
 def _binary(value: Any) -> Section:
     # Imported by name: networks without binary layers have no use for that file.
     model = options_model(imported("pipeline.binary:binarised"), Section)
-    try:
-        made: Section = model.model_validate({"form": value} if isinstance(value, str) else value)
-    except ValidationError as error:
-        raise NestedError(list(flatten(error))) from None
+    made: Section = nested(model, {"form": value} if isinstance(value, str) else value)
     return made
 
 

@@ -115,13 +115,25 @@ class Registry:
         if not isinstance(value, Mapping) or not isinstance(value.get(tag), str):
             raise NestedError([((tag,), f"missing; expected the name of a {self.kind}")])
         try:
-            made: S = options_model(self.function(value[tag]), base).model_validate(dict(value))
-        except ValidationError as error:
-            raise NestedError(list(flatten(error))) from None
+            made: S = nested(options_model(self.function(value[tag]), base), dict(value))
+        except NestedError:
+            raise
         except (ValueError, NameError, TypeError, PydanticSchemaGenerationError) as error:
             # The latter three: a user's own function with annotations that say nothing to us.
             raise NestedError([((tag,), str(error).partition("\n")[0])]) from None
         return made
+
+
+def nested(section: type[S], value: Any) -> S:
+    """A section inside a value that is validated by hand.
+
+    Raises:
+        NestedError: with the place of each mistake inside it.
+    """
+    try:
+        return section.model_validate(value)
+    except ValidationError as error:
+        raise NestedError(list(flatten(error))) from None
 
 
 @cache

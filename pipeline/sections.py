@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -13,7 +13,6 @@ from pydantic import (
     PlainValidator,
     PositiveInt,
     SerializeAsAny,
-    ValidationError,
     model_validator,
 )
 
@@ -36,9 +35,7 @@ from pipeline.parts import (
     lr_schedule,
     optimizer,
 )
-from pipeline.registry import FilePath, NestedError, Section, flatten
-
-S = TypeVar("S", bound=Section)
+from pipeline.registry import FilePath, Section, nested
 
 
 class RestoreParams(Section):
@@ -55,15 +52,7 @@ def _on_nan(value: Any) -> RestoreParams | None:
         return None if value == "stop" else value
     if value != "restore" and not isinstance(value, Mapping):
         raise ValueError(f"expected stop, restore or {{divide: 100.0, at_most: 10}}, found {value!r}")
-    return _nested(RestoreParams, {} if value == "restore" else value)
-
-
-def _nested(section: type[S], value: Any) -> S:
-    """A section inside a value that is validated by hand."""
-    try:
-        return section.model_validate(value)
-    except ValidationError as error:
-        raise NestedError(list(flatten(error))) from None
+    return nested(RestoreParams, {} if value == "restore" else value)
 
 
 class TrainingParams(Section):
@@ -161,7 +150,7 @@ class TrainsParams(Section):
 def _trains(value: Any) -> TrainsParams | None:
     if value is None or isinstance(value, TrainsParams):
         return value
-    return _nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
+    return nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
 
 
 class PhaseParams(TrainingParams):
@@ -201,7 +190,7 @@ def _init(value: Any) -> InitParams | None:
         return value
     if not isinstance(value, str | Mapping):
         raise ValueError(f"expected a student, or {{student: NAME, seed: 0}}, found {value!r}")  # noqa: TRY004
-    return _nested(InitParams, {"student": value} if isinstance(value, str) else value)
+    return nested(InitParams, {"student": value} if isinstance(value, str) else value)
 
 
 class StudentParams(NetworkParams, PhaseParams):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline import cache
+from pipeline import cache, training
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
@@ -59,6 +63,22 @@ def activations(
     rows = dataset.bounds[0]
     answers = teacher.answers(Samples(dataset.images, rows, BATCH, views), [tap], view, 0, rows)
     return np.concatenate([answer.numpy(tap) for answer in answers])
+
+
+@contextmanager
+def stopped_at_save(number: int) -> Iterator[None]:
+    """While it is open, a training dies (KeyboardInterrupt) as soon as it has written its checkpoint so often."""
+    real, saved = training._Cohort.save, 0
+
+    def save(self: Any, path: Path) -> None:
+        nonlocal saved
+        real(self, path)
+        saved += 1
+        if saved == number:
+            raise KeyboardInterrupt
+
+    with patch.object(training._Cohort, "save", save), pytest.raises(KeyboardInterrupt):
+        yield
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Run, write_study
-from scenes import CPU, digits
+from scenes import CPU, digits, stopped_at_save
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD, Adam
@@ -135,24 +135,13 @@ def test_statistics_are_gathered_by_its_own_steps_alone(splits: Splits) -> None:
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_kill_changes_nothing(tmp_path: Path, splits: Splits, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_changes_nothing(tmp_path: Path, splits: Splits, stop: int) -> None:
     model = {**MODEL, "dropout": 0.4}
     regime = Regime(partial(Adam, lr=0.01), constant, epochs=4, batch_size=64)
     whole = cohort(splits, 2, recipe(), model=model, regime=regime)
-    real, saved = training._Cohort.save, 0
-
-    def save(self: Any, path: Path) -> None:
-        nonlocal saved
-        real(self, path)
-        saved += 1
-        if saved == stop:
-            raise KeyboardInterrupt
-
     how: dict[str, Any] = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
-    monkeypatch.setattr(training._Cohort, "save", save)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at_save(stop):
         cohort(splits, 2, recipe(), model=model, regime=regime, **how)
-    monkeypatch.setattr(training._Cohort, "save", real)
     again = cohort(splits, 2, recipe(), model=model, regime=regime, **how)
     for before, after in zip(whole, again, strict=True):
         assert before.fitted.history == after.fitted.history

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import Capture, Run, refused, write_study
-from scenes import CNN, CPU, digits, made, teacher_of, wanted
+from scenes import CNN, CPU, digits, made, stopped_at_save, teacher_of, wanted
 from torch.optim import SGD, Adam
 
-from pipeline import student, training
+from pipeline import student
 from pipeline.cached import CachedRows
 from pipeline.curves import read_curve
 from pipeline.datasets.record import Dataset
@@ -176,25 +176,11 @@ def test_the_main_phase_goes_on_from_the_last_weights(dataset: Dataset, hints: C
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 7, 8, 9])
-def test_a_kill_in_any_phase_changes_nothing(
-    tmp_path: Path, dataset: Dataset, hints: CachedRows, stop: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_in_any_phase_changes_nothing(tmp_path: Path, dataset: Dataset, hints: CachedRows, stop: int) -> None:
     phases = [Phase(hint("hidden2"), regime(2)), Phase(hint("hidden1"), regime(2))]
     whole = run(dataset, hints, *phases)
-    saved = 0
-    real = training._Cohort.save
-
-    def save(self: Any, path: Path) -> None:
-        nonlocal saved
-        real(self, path)
-        saved += 1
-        if saved == stop:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(training._Cohort, "save", save)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at_save(stop):
         run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")
-    monkeypatch.setattr(training._Cohort, "save", real)
     again = run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")
     assert again.fitted.history == whole.fitted.history
     state, other = again.state("best"), whole.state("best")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -110,5 +111,6 @@ def _asked(name: str, function: str, default: Any, *arguments: Any) -> Any:
     return found(*arguments) if found else default
 
 
+@cache  # it is asked in every step
 def _module(name: str) -> ModuleType:
     return sys.modules[TERMS.function(name).__module__]
