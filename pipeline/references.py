@@ -12,6 +12,7 @@ from pipeline.dumps import needs_head, plan_of
 from pipeline.losses import fields_of, learns_from_peers, misfit_of
 from pipeline.parts import DumpParams, TermParams
 from pipeline.registry import flatten, unknown
+from pipeline.report_section import refuse_unknown
 from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams
 
 
@@ -34,32 +35,8 @@ def complete(study: Study) -> Study:
     known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
     known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
     taught_in_order(known)
-    _refuse_report(study)
+    refuse_unknown(known.report, [n for n, t in known.teachers.items() if t.external is None], known.students)
     return known
-
-
-def _refuse_report(study: Study) -> None:
-    """Raise ValueError for a name under `report:` that nobody has, or that stands there twice."""
-    report, students = study.report, study.students
-    if report.baseline is not None and report.baseline not in students:
-        raise ValueError("report.baseline: " + unknown("student", report.baseline, students))
-    group_of: dict[str, str] = {}
-    for group, members in report.groups.items():
-        key = f"report.groups.{group}"
-        if group in students:
-            raise ValueError(f"{key}: also the name of a student; expected a name of its own")
-        for member in members:
-            if member not in students:
-                raise ValueError(f"{key}: " + unknown("student", member, students))
-            if member in group_of:
-                raise ValueError(f"{key}: expected each student once, found {member!r} in {group_of[member]!r} too")
-            group_of[member] = group
-    alone = [student for student in students if student not in group_of]
-    for place, name in enumerate(report.anova or ()):
-        if name not in (*report.groups, *alone):
-            raise ValueError("report.anova: " + unknown("group", name, [*report.groups, *alone]))
-        if name in (report.anova or ())[:place]:
-            raise ValueError(f"report.anova: expected each group once, found {name!r} twice")
 
 
 def _dataset(study: Study, key: str, name: str | None) -> str:

@@ -36,6 +36,7 @@ from pipeline.parts import (
     optimizer,
 )
 from pipeline.registry import FilePath, Section, nested
+from pipeline.report_section import ReportParams
 
 
 class RestoreParams(Section):
@@ -247,24 +248,6 @@ class CacheParams(Section):
     format: Format = "zarr"
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     codec: Codec | None = None
-
-
-class ReportParams(Section):
-    """What the report compares.
-
-    Attributes:
-        baseline: the student that the others are compared with.
-        groups: by name, students that are compared as one (a method on each fold); the others are
-            groups of their own.
-        unit: what one value of the statistics is: a `run` (of one seed), or a `student` (the mean
-            over its seeds: one value a fold).
-        anova: the groups whose variance is analysed; all where it is left out.
-    """
-
-    baseline: Name | None = None
-    groups: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    unit: Literal["run", "student"] = "run"
-    anova: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
 
 
 class Study(Section):

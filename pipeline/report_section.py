@@ -1,0 +1,169 @@
+"""The `report` section of `params.yaml`: what is compared, claimed, laid beside the source, and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from pipeline.parts import Name
+from pipeline.registry import Section, unknown
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PublishedParams(Section):
+    """What the source of a study reports, to lay beside what was measured here.
+
+    Attributes:
+        of: what it is measured on: `test`, or `validation` at the end of training (mean of the last
+            twentieth of the epochs).
+        error: by student, group or teacher, percent.
+        accuracy: likewise; only one of the two.
+    """
+
+    of: Literal["test", "validation"] = "test"
+    error: dict[Name, Percent] = Field(default_factory=dict)
+    accuracy: dict[Name, Percent] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one(self) -> PublishedParams:
+        if bool(self.error) == bool(self.accuracy):
+            raise ValueError("expected exactly one of error and accuracy")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that have a value."""
+        return (*self.error, *self.accuracy)
+
+
+class ClaimParams(Section):
+    """A claim of the source: `ahead` is ahead of `behind`, by more than `by`.
+
+    Attributes:
+        says: the claim in the source's words or numbers.
+        ahead, behind: students, groups or teachers.
+        of: what is compared: accuracy on `test` (the reported epoch), `last` (on test, after the last epoch),
+            on `validation` (mean over the last twentieth of the epochs), or the `epochs` until the validation
+            accuracy first reaches what `behind` ends with (fewer is ahead).
+        by: points, or epochs.
+    """
+
+    says: Annotated[str, Field(min_length=1)]
+    ahead: Name
+    behind: Name
+    of: Literal["test", "last", "validation", "epochs"] = "test"
+    by: NonNegativeFloat = 0.0
+
+
+class SweepParams(Section):
+    """One option of a recipe over several students, drawn as error against its value.
+
+    Attributes:
+        option: its name, the axis.
+        values: by student or group; `.inf` is drawn beyond the largest.
+    """
+
+    option: Annotated[str, Field(min_length=1)]
+    values: dict[Name, Annotated[float, Field(allow_inf_nan=True, ge=0)]] = Field(min_length=2)
+
+
+class ReportParams(Section):
+    """What the report compares and draws.
+
+    Attributes:
+        baseline: the student that the others are compared with.
+        groups: by name, students that are compared as one (a method on each fold); the others are
+            groups of their own.
+        unit: what one value of the statistics is: a `run` (of one seed), or a `student` (the mean
+            over its seeds: one value a fold).
+        anova: the groups whose variance is analysed; all where it is left out.
+        published: the source's numbers.
+        claims: of the source, by name, each with a verdict in the report.
+        sweeps: by name, options drawn against error.
+        curves: `late` leaves out the first epochs, which would squeeze the rest into a line; `whole` does not.
+        terms: students whose loss terms are drawn over the epochs.
+    """
+
+    baseline: Name | None = None
+    groups: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    unit: Literal["run", "student"] = "run"
+    anova: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
+    published: PublishedParams | None = None
+    claims: dict[Name, ClaimParams] = Field(default_factory=dict)
+    sweeps: dict[Name, SweepParams] = Field(default_factory=dict)
+    curves: Literal["late", "whole"] = "late"
+    terms: tuple[Name, ...] = ()
+
+
+def refuse_unknown(report: ReportParams, teachers: Collection[str], students: Collection[str]) -> None:
+    """Raise ValueError for a name under `report:` that nobody has, or that stands there twice.
+
+    Args:
+        report: the section.
+        teachers: those that have metrics.
+        students: all.
+    """
+    if report.baseline is not None and report.baseline not in students:
+        raise ValueError("report.baseline: " + unknown("student", report.baseline, students))
+    grouped = _grouped(report, students)
+    groups = [*report.groups, *(student for student in students if student not in grouped)]
+    for key, name in _groups_named(report):
+        if name not in groups:
+            raise ValueError(f"{key}: " + unknown("group", name, groups))
+    for place, name in enumerate(report.anova or ()):
+        if name in (report.anova or ())[:place]:
+            raise ValueError(f"report.anova: expected each group once, found {name!r} twice")
+    for key, name in _networks_named(report):
+        if name not in (*groups, *teachers):
+            raise ValueError(f"{key}: " + unknown("student, group or teacher", name, [*groups, *teachers]))
+    for name in report.terms:
+        if name not in students:
+            raise ValueError("report.terms: " + unknown("student", name, students))
+    _refuse_teachers_epochs(report, teachers)
+
+
+def _grouped(report: ReportParams, students: Collection[str]) -> set[str]:
+    """The students that a group names."""
+    group_of: dict[str, str] = {}
+    for group, members in report.groups.items():
+        key = f"report.groups.{group}"
+        if group in students:
+            raise ValueError(f"{key}: also the name of a student; expected a name of its own")
+        for member in members:
+            if member not in students:
+                raise ValueError(f"{key}: " + unknown("student", member, students))
+            if member in group_of:
+                raise ValueError(f"{key}: expected each student once, found {member!r} in {group_of[member]!r} too")
+            group_of[member] = group
+    return set(group_of)
+
+
+def _groups_named(report: ReportParams) -> Iterator[tuple[str, str]]:
+    """Groups, or students that no group names, each with the key that names it."""
+    yield from (("report.anova", name) for name in report.anova or ())
+    for sweep, params in report.sweeps.items():
+        yield from ((f"report.sweeps.{sweep}.values", name) for name in params.values)
+
+
+def _networks_named(report: ReportParams) -> Iterator[tuple[str, str]]:
+    """The same, or teachers."""
+    for name in report.published.names if report.published else ():
+        yield "report.published", name
+    for claim, params in report.claims.items():
+        yield f"report.claims.{claim}.ahead", params.ahead
+        yield f"report.claims.{claim}.behind", params.behind
+
+
+def _refuse_teachers_epochs(report: ReportParams, teachers: Collection[str]) -> None:
+    """A teacher has one run and no curve that the report reads."""
+    for name, claim in report.claims.items():
+        if claim.ahead == claim.behind:
+            raise ValueError(f"report.claims.{name}: expected two networks, found {claim.ahead!r} twice")
+        both = (claim.ahead, claim.behind)
+        if all(side in teachers for side in both):
+            raise ValueError(f"report.claims.{name}: expected at least one student, found two teachers")
+        if claim.of == "epochs" and any(side in teachers for side in both):
+            raise ValueError(f"report.claims.{name}: expected students, whose epochs can be counted, found a teacher")
