@@ -45,16 +45,16 @@ class ClaimParams(Section):
     Attributes:
         says: the claim in the source's words or numbers.
         ahead, behind: students, groups or teachers.
-        of: what is compared: accuracy on `test` (the reported epoch), `last` (on test, after the last epoch),
-            on `validation` (mean over the last twentieth of the epochs), or the `epochs` until the validation
-            accuracy first reaches what `behind` ends with (fewer is ahead).
+        of: what is compared: accuracy on `test` (the reported epoch), on `validation` (mean over the last
+            twentieth of the epochs), or the `epochs` until the validation accuracy first reaches what `behind`
+            ends with (fewer is ahead).
         by: points, or epochs.
     """
 
     says: Annotated[str, Field(min_length=1)]
     ahead: Name
     behind: Name
-    of: Literal["test", "last", "validation", "epochs"] = "test"
+    of: Literal["test", "validation", "epochs"] = "test"
     by: NonNegativeFloat = 0.0
 
 
@@ -96,6 +96,13 @@ class ReportParams(Section):
     sweeps: dict[Name, SweepParams] = Field(default_factory=dict)
     curves: Literal["late", "whole"] = "late"
     terms: tuple[Name, ...] = ()
+
+    @property
+    def validated(self) -> frozenset[str]:
+        """The students, groups and teachers whose validation accuracy is reported or compared."""
+        claims = [claim for claim in self.claims.values() if claim.of == "validation"]
+        published = self.published.names if self.published and self.published.of == "validation" else ()
+        return frozenset([*published, *(side for claim in claims for side in (claim.ahead, claim.behind))])
 
 
 def refuse_unknown(report: ReportParams, teachers: Collection[str], students: Collection[str]) -> None:

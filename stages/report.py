@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from pipeline.models.network import Network
     from pipeline.pictures.canvas import Picture
     from pipeline.pictures.choice import Choice
+    from pipeline.report.drawing import Asked
+    from pipeline.report.published import Published
     from pipeline.report.table import Row
+    from pipeline.report_section import ReportParams
     from pipeline.sections import Study
 
 
@@ -25,8 +28,10 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.layout import Layout
     from pipeline.pictures.choice import choice
     from pipeline.report.build import build
+    from pipeline.report.claims import Claim
     from pipeline.report.drawing import drawn
     from pipeline.report.groups import grouped
+    from pipeline.report.histories import history
     from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS
     from stages.run import workshop
 
@@ -39,7 +44,9 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
                 ("students", study.students, STUDENT_KEYS),
             )
         )
-        curves = {name: _curves(layout.student(name), metrics) for name, metrics in students.items()}
+        logged = "validation/accuracy"
+        curves = {name: history(layout.student(name), metrics, logged) for name, metrics in students.items()}
+        curves |= _teachers_curves(study.report, teachers)
         chosen = choice(study)
         groups = grouped(students, study.report.groups, study.report.unit)
         made = build(
@@ -48,7 +55,13 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
             groups,
             baseline=study.report.baseline,
             among=study.report.anova,
-            pictures=[*drawn(teachers, students, groups, curves), *_pictures(study, chosen, students)],
+            curves=curves,
+            published=_published(study.report),
+            claims=[Claim(name, **claim.model_dump()) for name, claim in study.report.claims.items()],
+            pictures=[
+                *drawn(teachers, students, groups, curves, _asked(study, students)),
+                *_pictures(study, chosen, students),
+            ],
             more_notes=chosen.left_out,
         )
         for name, picture in made.pictures.items():
@@ -61,17 +74,38 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     typer.echo(f"{layout.report() / 'report.html'}")
 
 
-def _curves(student: Path, metrics: Mapping[str, Any]) -> list[list[float]]:
-    """Validation accuracy by epoch, of every seed and of all its peers."""
+def _teachers_curves(report: ReportParams, teachers: Iterable[str]) -> dict[str, list[list[float]]]:
+    """Validation accuracy by epoch of the teachers whose is asked for: the others are no dependency."""
     from pipeline.curves import read_curve
-    from pipeline.layout import network_folder
+    from pipeline.layout import Layout
 
-    alone = [[accuracy] for accuracy in metrics["test_accuracy_per_seed"]]
-    return [
-        read_curve(network_folder(student, number, peer) / "curves", "validation/accuracy")
-        for number, cohort in enumerate(metrics["test_accuracy_per_peer"] or alone)
-        for peer in range(len(cohort))
-    ]
+    folders = {name: Layout(Path()).teacher(name) / "curves" for name in teachers if name in report.validated}
+    return {name: [read_curve(folder, "validation/accuracy")] for name, folder in folders.items()}
+
+
+def _published(report: ReportParams) -> Published | None:
+    from pipeline.report.published import Published
+
+    given = report.published
+    if given is None:
+        return None
+    return Published(given.of, "error" if given.error else "accuracy", given.error or given.accuracy)
+
+
+def _asked(study: Study, students: Mapping[str, Mapping[str, Any]]) -> Asked:
+    """What the study's report draws beyond what every report does."""
+    from pipeline.layout import Layout
+    from pipeline.report.drawing import Asked
+    from pipeline.report.histories import loss_terms
+
+    layout, wanted = Layout(Path()), study.report
+    return Asked(
+        datasets={name: str(student.dataset) for name, student in study.students.items()},
+        published=_published(wanted),
+        sweeps=wanted.sweeps,
+        terms={name: loss_terms(layout.student(name), students[name]) for name in wanted.terms},
+        whole=wanted.curves == "whole",
+    )
 
 
 def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]) -> list[Picture]:

@@ -129,7 +129,11 @@ def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> 
         if root == "stages.graph":
             continue
         # What merely reads params.yaml decides nothing by what it imports.
-        needed = walked(root, {"pipeline.parts", "pipeline.sections", "pipeline.report_section"}) - PLUMBING - {root, "stages.cli", "pipeline"}
+        needed = (
+            walked(root, {"pipeline.parts", "pipeline.sections", "pipeline.report_section"})
+            - PLUMBING
+            - {root, "stages.cli", "pipeline"}
+        )
         caches = [dep for dep in (*stage.deps, *stage.outs) if dep.startswith("data/cache/")]
         if not caches:  # the code that opens caches is loaded, and opens none
             needed -= {*graph.READING, *graph.WRITING}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import Run, write_study
 
 from pipeline.errors import InputError
 from pipeline.figures.pareto import LABEL, MARKER, beside, front, offsets
@@ -183,21 +183,21 @@ def test_pictures_show_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """One box, one curve and one point a group; curves that are not equally long stay their students'."""
     shown: dict[str, Any] = {}
     for name in ("box_plot", "pareto", "draw_curves"):
-        monkeypatch.setattr(drawing, name, lambda *given, name=name: shown.update({name: given}) or b"")
+        monkeypatch.setattr(drawing, name, lambda *given, name=name, **_: shown.update({name: given}) or b"")
     students, groups = folded()
     students["ce-1"] |= {"parameters": 1238, "bytes": 4952}
     curves = {name: [[0.1, 0.2], [0.3, 0.4]] for name in students} | {"ce-3": [[0.1]]}
     list(drawn(TEACHERS, students, grouped(students, groups, "run"), curves))
-    boxes, lines, dot = shown["box_plot"]
+    boxes, lines, dot, source = shown["box_plot"]
     assert ({name: len(values) for name, values in boxes.items()}, lines) == ({"ce": 8, "tsne": 8}, {"big": 0.9})
-    assert dot == "one run (seed)"
+    assert (dot, source) == ("one run (seed)", {})
     points, comparable = shown["pareto"]
     assert comparable == [["teacher big", "ce", "tsne"]]
     assert (points["ce"].parameters, points["ce"].bytes) == (1235, 4940)
     assert points["ce"].accuracy == pytest.approx(0.6155)
     assert points["ce"].interval[0] < 0.6155 < points["ce"].interval[1]
     assert (points["teacher big"].teacher, points["teacher big"].interval) == (True, None)
-    (drawn_curves,) = shown["draw_curves"]
+    (((_, drawn_curves),),) = shown["draw_curves"]
     assert {name: len(runs) for name, runs in drawn_curves.items()} == {
         "ce-0": 2,
         "ce-1": 2,
@@ -270,6 +270,22 @@ def test_the_report_command_writes_its_files(run: Run, copy_of: Path, capsys: py
     assert set(read_json(folder / "statistics.json", "")["groups"]) == {"baseline", "kd"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.glob("*.png"))
     assert "student kd" in capsys.readouterr().out
+
+
+def test_the_report_command_draws_what_is_asked_for(run: Run, copy_of: Path, study: dict[str, Any]) -> None:
+    study["report"] = {
+        "curves": "whole", "terms": ["kd"], "published": {"error": {"kd": 5.0}},
+        "sweeps": {"soft": {"option": "weight", "values": {"kd": float("inf"), "baseline": 0}}},
+    }  # fmt: skip
+    folder = copy_of / "data/report"
+    assert run(copy_of, "report") == 0
+    before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert run(write_study(copy_of, study), "report") == 0
+    after = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert after.keys() - before.keys() == {"sweep-soft.png", "terms.png"}
+    assert {name for name in before if before[name] != after[name]} == {"accuracy.png", "curves.png"}
+    markdown = (folder / "report.md").read_text()
+    assert "*Error against weight, whose values are evenly spaced, not to scale: test error, and validation" in markdown
 
 
 SEEDS = {

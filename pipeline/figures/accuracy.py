@@ -12,13 +12,16 @@ from pipeline.figures.style import legend_beside, png
 FEW = 8  # names that stand side by side without being turned
 
 
-def box_plot(groups: Mapping[str, Sequence[float]], teachers: Mapping[str, float], dot: str) -> bytes:
-    """A box a group, a dot a value, with the teachers as lines.
+def box_plot(
+    groups: Mapping[str, Sequence[float]], teachers: Mapping[str, float], dot: str, source: Mapping[str, float]
+) -> bytes:
+    """A box a group, a dot a value, with the teachers as lines, and the source's values as diamonds.
 
     Args:
         groups: by name, test accuracies in [0, 1].
         teachers: by name, test accuracy in [0, 1].
         dot: what a value is.
+        source: by name, test accuracy in [0, 1] of the groups that it has one of.
     """
     figure = Figure(figsize=(min(12.0, max(4.0, 1.2 * len(groups) + 2)), 4))
     axes = figure.subplots()
@@ -35,8 +38,11 @@ def box_plot(groups: Mapping[str, Sequence[float]], teachers: Mapping[str, float
         axes.scatter(place + offsets, accuracies, s=18, alpha=0.8, zorder=3)
     for number, (name, accuracy) in enumerate(teachers.items()):
         axes.axhline(100 * accuracy, color=f"C{number + 3}", linestyle="--", linewidth=1.2, label=f"teacher {name}")
-    if teachers:
-        legend_beside(axes, len(teachers))
+    marks = [(place, 100 * source[name]) for place, name in enumerate(groups, start=1) if name in source]
+    if marks:
+        axes.plot(*zip(*marks, strict=True), "D", color="black", fillstyle="none", zorder=4, label="the source")
+    if teachers or marks:
+        legend_beside(axes, len(teachers) + bool(marks))
     low, high = axes.get_ylim()
     if values or teachers:
         axes.set_ylim(min(low, high - 2), min(high, 100.5))

@@ -20,6 +20,7 @@ def vgg_guided(
     *,
     layers: Annotated[tuple[PositiveInt | Literal["M", "G", "H"], ...], Field(min_length=1)],
     hidden: tuple[PositiveInt, ...] = (256, 256),
+    initial: Literal["torch", "he"] = "torch",
 ) -> nn.Module:
     """Convolutions 3x3 (padding 1, bias, relu, no batch norm), then linear layers.
 
@@ -29,6 +30,8 @@ def vgg_guided(
         layers: a width for a convolution, "M" for a 2x2 max-pool, "G" or "H" to mark the layer
             before it as the tap `hint` (the write-up's two letters for teacher and student).
         hidden: widths of the linear layers before the output.
+        initial: PyTorch's initial weights, or He's (normal, std sqrt(2 / inputs), biases 0), which keep
+            the signal's size: with PyTorch's, a net as deep as `STUDENT` stays at chance for epochs.
 
     Taps: `conv1`, `conv2`, ... (after relu), `hint` where marked, `features` (last hidden layer).
     """
@@ -57,4 +60,11 @@ def vgg_guided(
         taps["features"] = f"fc{number}"
         inputs = outputs
     parts["logits"] = nn.Linear(inputs, classes)
-    return Layers(parts, taps)
+    net = Layers(parts, taps)
+    if initial == "he":
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+    return net

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pipeline.pictures.canvas import Picture
+from pipeline.report.claims import Claim, verdict
+from pipeline.report.claims import section as claims_section
 from pipeline.report.comparing import section
 from pipeline.report.groups import Group, compare
+from pipeline.report.measures import Curves, Networks
 from pipeline.report.metrics import Metrics, labels_only
 from pipeline.report.notes import notes
 from pipeline.report.numbers import numbers
-from pipeline.report.page import Report
+from pipeline.report.page import Report, Section
+from pipeline.report.published import Published, beside
+from pipeline.report.published import numbers as published_numbers
+from pipeline.report.published import section as published_section
 from pipeline.report.table import rows
 
 
@@ -21,6 +28,9 @@ def build(
     *,
     baseline: str | None = None,
     among: Sequence[str] | None = None,
+    curves: Mapping[str, Curves] | None = None,
+    published: Published | None = None,
+    claims: Sequence[Claim] = (),
     pictures: Iterable[Picture] = (),
     more_notes: Iterable[str] = (),
 ) -> Report:
@@ -32,17 +42,42 @@ def build(
         baseline: the student that the others are compared with; by default the first that learns
             from labels alone.
         among: the groups of the analysis of variance; None: all.
+        curves: validation accuracy by epoch, by student (of every seed and of all its peers) or teacher.
+        published: the source's numbers.
+        claims: of the source.
         pictures: of the metrics, and of what is cached.
         more_notes: what they leave out.
+
+    Raises:
+        InputError: a published number or a claim is about validation accuracies that nobody logged.
     """
     compared = compare(groups, baseline or labels_only(students), among)
     baselines = compared.baseline.students if compared.baseline else ()
+    networks = Networks({group.name: group for group in groups}, teachers, curves or {})
+    sections, more = _of_source(published, claims, networks)
     pictures = list(pictures)
     return Report(
         rows=tuple(rows(teachers, students, baselines)),
         notes=(*notes(students, baselines, teachers), *more_notes),
-        statistics=tuple(section(compared)),
-        numbers=numbers(compared, students),
+        sections=(Section("Statistics", tuple(section(compared))), *sections),
+        numbers=numbers(compared, students, more),
         pictures={picture.name: picture.png for picture in pictures},
         captions={picture.name: picture.caption for picture in pictures if picture.caption},
     )
+
+
+def _of_source(
+    published: Published | None, claims: Sequence[Claim], networks: Networks
+) -> tuple[list[Section], dict[str, Any]]:
+    """The sections about a study's source, and their numbers by key; none of what the study does not state."""
+    sections: list[Section] = []
+    made: dict[str, Any] = {}
+    if published:
+        found = beside(published, networks)
+        sections.append(published_section(published, found))
+        made["published"] = published_numbers(published, found)
+    if claims:
+        verdicts = [verdict(claim, networks) for claim in claims]
+        sections.append(claims_section(verdicts))
+        made["claims"] = {each.claim.name: each.numbers() for each in verdicts}
+    return sections, made

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from pipeline.comparisons import interval
 from pipeline.figures.accuracy import box_plot
 from pipeline.figures.curves import curves as draw_curves
 from pipeline.figures.pareto import Point, pareto
+from pipeline.figures.terms import Terms
+from pipeline.figures.terms import terms as draw_terms
 from pipeline.figures.weights import weights as draw_weights
 from pipeline.pictures.canvas import Picture
 from pipeline.report.groups import UNITS, Group, families
+from pipeline.report.measures import Curves, Networks
 from pipeline.report.metrics import Metrics
+from pipeline.report.published import Published
+from pipeline.report.sweeps import errors_of
+from pipeline.report.sweeps import picture as sweep_picture
 from pipeline.report.weights import scheduled
+from pipeline.report_section import SweepParams
 
-Curves = Sequence[Sequence[float]]  # one validation-accuracy curve a seed
+MOST_NAMES = 3  # of data sets, in a title
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study asks for beyond the pictures that every one has.
+
+    Attributes:
+        datasets: by student, the name of its data set.
+        published: the source's numbers.
+        sweeps: by name, options drawn against error.
+        terms: by student, its loss terms over the epochs.
+        whole: whether curves show the first epochs too.
+    """
+
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    published: Published | None = None
+    sweeps: Mapping[str, SweepParams] = field(default_factory=dict)
+    terms: Mapping[str, Terms] = field(default_factory=dict)
+    whole: bool = False
 
 
 def drawn(
@@ -23,21 +50,17 @@ def drawn(
     students: Mapping[str, Metrics],
     groups: Sequence[Group],
     curves: Mapping[str, Curves],
+    asked: Asked = Asked(),
 ) -> Iterator[Picture]:
     """What there is to see of teachers and students.
 
     Args:
         teachers, students: the metrics files, by name.
         groups: of the students, as `grouped` makes them.
-        curves: by student, one validation-accuracy curve a seed; empty without validation part.
+        curves: by student (or teacher), one validation-accuracy curve a network; empty without validation part.
+        asked: what else is drawn.
     """
-    values = {group.name: group.values for group in groups}
-    dot = UNITS[groups[0].unit if groups else "run"]
-    yield Picture(
-        "accuracy.png",
-        "",
-        box_plot(values, {name: metrics["test_accuracy"] for name, metrics in teachers.items()}, dot),
-    )
+    yield _boxes(teachers, groups, asked.published)
     points, comparable = _points(teachers, students, groups)
     yield Picture(
         "pareto.png",
@@ -46,7 +69,18 @@ def drawn(
         "stand side by side.",
         pareto(points, comparable),
     )
-    yield Picture("curves.png", "", draw_curves(_of_groups(curves, groups)))
+    yield Picture("curves.png", "", draw_curves(_panels(curves, groups, asked.datasets), whole=asked.whole))
+    networks = Networks({group.name: group for group in groups}, teachers, curves)
+    for name, sweep in asked.sweeps.items():
+        yield sweep_picture(name, sweep, networks, students, asked.published)
+    if asked.terms:
+        yield Picture(
+            "terms.png",
+            "What each loss term adds to the loss in each epoch of a student's own phase, its weight included: the "
+            "mean over its networks, their range shaded, and the validation error on the right axis. A symmetric log "
+            "axis is linear around zero and logarithmic on both sides of that.",
+            draw_terms(asked.terms),
+        )
     changing = scheduled(students)
     if changing:
         yield Picture(
@@ -55,6 +89,15 @@ def drawn(
             "parts two phases.",
             draw_weights(changing),
         )
+
+
+def _boxes(teachers: Mapping[str, Metrics], groups: Sequence[Group], published: Published | None) -> Picture:
+    """Test accuracies, with the source's where it reports such."""
+    of_test = published if published and published.of == "test" else None
+    source = {name: 1 - error / 100 for name, error in errors_of(of_test).items()}
+    lines = {name: metrics["test_accuracy"] for name, metrics in teachers.items()}
+    dot = UNITS[groups[0].unit if groups else "run"]
+    return Picture("accuracy.png", "", box_plot({group.name: group.values for group in groups}, lines, dot, source))
 
 
 def _points(
@@ -75,6 +118,21 @@ def _points(
             [*(f"teacher {name}" for name in teachers if name in taught_by), *(group.name for group in family)]
         )
     return points, comparable
+
+
+def _panels(
+    curves: Mapping[str, Curves], groups: Sequence[Group], datasets: Mapping[str, str]
+) -> list[tuple[str, dict[str, Curves]]]:
+    """The curves of each family of groups, titled with its data sets."""
+    made = [(_title(family, datasets), _of_groups(curves, family)) for family in families(groups)]
+    return [(title, shown) for title, shown in made if shown]
+
+
+def _title(family: Sequence[Group], datasets: Mapping[str, str]) -> str:
+    """The first of its data sets' names, and how many more there are."""
+    names = list(dict.fromkeys(datasets.get(student, "") for group in family for student in group.students))
+    more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return ", ".join([*names[:MOST_NAMES], *more])
 
 
 def _of_groups(curves: Mapping[str, Curves], groups: Sequence[Group]) -> dict[str, Curves]:

@@ -12,12 +12,13 @@ from pipeline.report.metrics import Metrics
 from pipeline.statistics import summary
 
 
-def numbers(compared: Compared, students: Mapping[str, Metrics]) -> dict[str, Any]:
+def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[str, Any]) -> dict[str, Any]:
     """`statistics.json`: what is null has its `reason` beside it.
 
     Args:
         compared: all comparisons.
         students: the metrics, by name, for the rule of the reported epoch.
+        more: the numbers of what the study says of its source, by key.
     """
     return {
         "level": LEVEL,
@@ -27,6 +28,7 @@ def numbers(compared: Compared, students: Mapping[str, Metrics]) -> dict[str, An
         "baseline": compared.baseline.name if compared.baseline else None,
         "against_baseline": {name: asdict(paired) for name, paired in compared.against.items()},
         "anova": [asdict(analysis) for analysis in compared.analyses],
+        **more,
     }
 
 

@@ -20,25 +20,51 @@ class Table:
         columns: headings.
         rows: cells.
         texts: how many columns, from the left, are text; the others are numbers.
+        quoted: cells hold a user's own sentences, with marks that Markdown would take for its own.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     texts: int = 1
+    quoted: bool = False
 
     def markdown(self) -> list[str]:
         """Its lines."""
         rule = "|---" * self.texts + "|---:" * (len(self.columns) - self.texts) + "|"
-        return [f"| {' | '.join(self.columns)} |", rule, *(f"| {' | '.join(row)} |" for row in self.rows)]
+        rows = [tuple(map(_in_cell, row)) for row in self.rows] if self.quoted else self.rows
+        return [f"| {' | '.join(self.columns)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
 
     def html(self) -> str:
         """The same as an element; a wide one scrolls by itself."""
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         rows = ("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        kind = f"texts-{self.texts}" + " quoted" * self.quoted
         return (
-            f'<div class="wide"><table class="texts-{self.texts}">\n<thead><tr>{head}</tr></thead>\n'
+            f'<div class="wide"><table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
             "<tbody>\n" + "\n".join(rows) + "\n</tbody>\n</table></div>"
         )
+
+
+@dataclass(frozen=True)
+class Section:
+    """Paragraphs and tables under a heading."""
+
+    title: str
+    blocks: tuple[str | Table, ...]
+
+    def markdown(self) -> list[str]:
+        """Its lines; none without blocks."""
+        lines = ["", f"## {self.title}"] if self.blocks else []
+        for block in self.blocks:
+            lines += ["", *(block.markdown() if isinstance(block, Table) else [block])]
+        return lines
+
+    def html(self) -> Iterator[str]:
+        """Its elements; none without blocks."""
+        if self.blocks:
+            yield f"<h2>{html.escape(self.title)}</h2>"
+        for block in self.blocks:
+            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
 
 
 @dataclass(frozen=True)
@@ -48,15 +74,15 @@ class Report:
     Attributes:
         rows: of the table.
         notes: below it.
-        statistics: the blocks of their section.
-        numbers: the same unrounded, as JSON.
+        sections: what follows, in order.
+        numbers: the sections' unrounded, as JSON.
         pictures: by file name, PNG.
         captions: of the pictures that have one, by file name.
     """
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
-    statistics: tuple[str | Table, ...]
+    sections: tuple[Section, ...]
     numbers: Mapping[str, Any]
     pictures: Mapping[str, bytes]
     captions: Mapping[str, str] = field(default_factory=dict)
@@ -76,9 +102,7 @@ class Report:
     def markdown(self) -> str:
         """`report.md`; it refers to the pictures beside it."""
         lines = ["# Report", "", *self.table.markdown(), "", *(f"- {note}" for note in self.notes)]
-        lines += ["", "## Statistics"] if self.statistics else []
-        for block in self.statistics:
-            lines += ["", *(block.markdown() if isinstance(block, Table) else [block])]
+        lines += [line for section in self.sections for line in section.markdown()]
         lines += ["", "## Pictures"] if self.pictures else []
         for name in self.pictures:
             lines.append(f"\n![{name.removesuffix('.png')}]({name})")
@@ -92,10 +116,8 @@ class Report:
     def _body(self) -> Iterator[str]:
         yield self.table.html()
         yield "<ul>\n" + "\n".join(f"<li>{html.escape(note)}</li>" for note in self.notes) + "\n</ul>"
-        if self.statistics:
-            yield "<h2>Statistics</h2>"
-        for block in self.statistics:
-            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
+        for section in self.sections:
+            yield from section.html()
         if self.pictures:
             yield "<h2>Pictures</h2>"
         for name, data in self.pictures.items():
@@ -114,6 +136,11 @@ def _escaped(text: str) -> str:
     return re.sub(r"([*_`\[\]<>\\])", r"\\\1", text)
 
 
+def _in_cell(text: str) -> str:
+    """The same where a bar would end the cell, and a line the table."""
+    return _escaped(" ".join(text.split())).replace("|", r"\|")
+
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -127,7 +154,7 @@ p, ul, figcaption {{ max-width: 60em; }}
 table {{ border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
 th:first-child, td:first-child, .texts-2 :is(th, td):nth-child(2) {{ text-align: left; }}
-.texts-2 td:nth-child(2) {{ white-space: normal; }}
+.texts-2 td:nth-child(2), .quoted td:first-child {{ white-space: normal; }}
 img {{ max-width: 100%; display: block; margin: 1.5em 0; }}
 figure {{ margin: 2.5em 0; }}
 figure img {{ margin: 0 0 .5em; }}

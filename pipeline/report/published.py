@@ -1,0 +1,95 @@
+"""What a study's source reports, beside what was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline.comparisons import interval
+from pipeline.report.measures import PARTS, Networks, Part, values_of
+from pipeline.report.page import Section, Table
+from pipeline.statistics import summary
+
+Kind = Literal["error", "accuracy"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The source's numbers.
+
+    Attributes:
+        of: the part that they are measured on.
+        kind: what they are.
+        values: percent, by group or teacher.
+    """
+
+    of: Part
+    kind: Kind
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One network's number here and there; percent.
+
+    Attributes:
+        ours: the mean over n values.
+        std, low, high: its standard deviation and 95 % interval; None where there are too few values.
+        theirs: the source's.
+        difference: ours - theirs, points.
+    """
+
+    ours: float
+    std: float | None
+    low: float | None
+    high: float | None
+    n: int
+    theirs: float
+    difference: float
+
+
+def beside(published: Published, networks: Networks) -> dict[str, Beside]:
+    """Each network that the source has a number of.
+
+    Raises:
+        InputError: it is about validation accuracies that nobody logged.
+    """
+    return {name: _beside(name, theirs, published, networks) for name, theirs in published.values.items()}
+
+
+def _beside(name: str, theirs: float, published: Published, networks: Networks) -> Beside:
+    accuracies = values_of(networks.accuracy(name, published.of))
+    values = [100 - 100 * value if published.kind == "error" else 100 * value for value in accuracies]
+    made, (low, high) = summary(values), interval(values) or (None, None)
+    return Beside(made.mean, made.std, low, high, made.n, theirs, made.mean - theirs)
+
+
+def section(published: Published, rows: Mapping[str, Beside]) -> Section:
+    """The numbers as people read them."""
+    return Section("Beside the source", tuple(_blocks(published, rows)))
+
+
+def _blocks(published: Published, rows: Mapping[str, Beside]) -> Iterator[str | Table]:
+    what = f"{PARTS[published.of]} {published.kind}"
+    end = ", the mean over the last twentieth of the epochs" if published.of == "validation" else ""
+    yield f"What the study's source reports, beside the {what} measured here{end}. Difference: ours - the source's."
+    columns = ("network", f"{what} (%)", "std", "95 % interval", "n", "the source's", "difference (points)")
+    yield Table(columns, tuple(_cells(name, row) for name, row in rows.items()))
+
+
+def _cells(name: str, row: Beside) -> tuple[str, ...]:
+    return (
+        name,
+        f"{row.ours:.2f}",
+        "" if row.std is None else f"{row.std:.2f}",
+        "" if row.low is None or row.high is None else f"{row.low:.2f} to {row.high:.2f}",
+        str(row.n),
+        f"{row.theirs:g}",
+        f"{row.difference:+.2f}",
+    )
+
+
+def numbers(published: Published, rows: Mapping[str, Beside]) -> dict[str, Any]:
+    """As JSON, nothing rounded."""
+    return {"of": published.of, "kind": published.kind, "networks": {name: asdict(row) for name, row in rows.items()}}
