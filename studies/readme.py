@@ -1,0 +1,111 @@
+"""Puts what the studies' reports say into their READMEs, between markers, and all claims into studies/README.md.
+
+    python studies/readme.py            # in the repository's root, after a study's `dvc repro`
+    python studies/readme.py --check    # fails where a README is not what the reports say
+
+A README holds, on lines of their own, `<!-- report: HEADING -->` and `<!-- end -->`: between them goes that section of
+the study's `data/report/report.md` (`table` is the first table). `<!-- minutes -->` is a table of `minutes.json`, which
+`--minutes STUDY` makes of the times that the study's last `dvc repro` left in `data/timings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STUDIES = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- (report: .+?|minutes|claims) -->\n).*?(<!-- end -->)", re.DOTALL)
+VERDICTS = ("reproduced", "not reproduced", "unclear")
+
+
+def filled(readme: Path) -> str:
+    """The README's text with every block as the reports have it."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{_block(match[2], readme.parent).strip()}\n\n{match[3]}"
+
+    return BLOCK.sub(block, readme.read_text())
+
+
+def _block(kind: str, folder: Path) -> str:
+    if kind == "minutes":
+        return minutes_table(json.loads((folder / "minutes.json").read_text()))
+    if kind == "claims":
+        return claims_table()
+    return section((folder / "data/report/report.md").read_text(), kind.removeprefix("report: "))
+
+
+def section(report: str, heading: str) -> str:
+    """One section of a report without its heading; `table`: the lines of the first table."""
+    if heading == "table":
+        return "\n".join(line for line in report.partition("\n- ")[0].splitlines() if line.startswith("|"))
+    parts = re.split(r"^## (.+)$", report, flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    if heading not in found:
+        raise SystemExit(f"report.md: expected a section {heading!r}, found {', '.join(found)}")
+    return found[heading]
+
+
+def minutes_of(study: Path) -> dict[str, float]:
+    """By stage, minutes of its last run."""
+    files = sorted((study / "data/timings").glob("*/timings.json"))
+    timed = [json.loads(file.read_text()) for file in files]
+    return {each["stage"]: round(each["seconds"] / 60, 2) for each in timed}
+
+
+def minutes_table(minutes: Mapping[str, float]) -> str:
+    """Minutes by kind of stage."""
+    kinds = {"data": "prepare", "teachers": "train-teacher", "dumps": "dump", "students": "train-student"}
+    sums = {name: sum(m for stage, m in minutes.items() if stage.startswith(kind)) for name, kind in kinds.items()}
+    sums["report"] = minutes.get("report", 0.0)
+    names = (*sums, "together")
+    cells = (f"{value:.1f}" for value in (*sums.values(), sum(sums.values())))
+    return "\n".join(("| " + " | ".join(names) + " |", "|---:" * len(names) + "|", "| " + " | ".join(cells) + " |"))
+
+
+def claims_of(study: Path) -> dict[str, Any]:
+    """The claims of a study's report with their verdicts, by name."""
+    file = study / "data/report/statistics.json"
+    return dict(json.loads(file.read_text()).get("claims", {})) if file.exists() else {}
+
+
+def claims_table() -> str:
+    """One row a claim, all studies."""
+    rows = ["| study | claim | verdict | difference | 95 % interval | asked |", "|---|---|---|---:|---:|---:|"]
+    for study in sorted(path.parent for path in STUDIES.glob("*/params.yaml")):
+        report = study / "data/report/report.md"
+        if claims_of(study):
+            lines = [line for line in section(report.read_text(), "Claims").splitlines() if line.startswith("|")][2:]
+            for line in lines:
+                cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+                says, _measured, difference, interval, asked, verdict = cells
+                name = f"[{study.name}]({study.name}/README.md)"
+                rows.append(f"| {name} | {says} | **{verdict}** | {difference} | {interval} | {asked} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Fill in, or check, every README of the studies."""
+    parser = argparse.ArgumentParser(description="Put reports into the studies' READMEs.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a README is stale")
+    parser.add_argument("--minutes", metavar="STUDY", help="first note how long that study's stages took")
+    options = parser.parse_args()
+    if options.minutes:
+        study = STUDIES / options.minutes
+        (study / "minutes.json").write_text(json.dumps(minutes_of(study), indent=2) + "\n")
+    stale = [readme for readme in sorted(STUDIES.rglob("README.md")) if filled(readme) != readme.read_text()]
+    for readme in stale:
+        if not options.check:
+            readme.write_text(filled(readme))
+    if options.check and stale:
+        names = ", ".join(str(readme.relative_to(STUDIES.parent)) for readme in stale)
+        sys.exit(f"error: {names}: expected what the reports say, found other text; run `python studies/readme.py`")
+
+
+if __name__ == "__main__":
+    main()
