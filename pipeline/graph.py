@@ -14,6 +14,7 @@ from pipeline.heads import HEADS
 from pipeline.layout import Layout
 from pipeline.losses import modules_of as modules_of_loss
 from pipeline.models import MODELS
+from pipeline.models import modules_of as modules_of_model
 from pipeline.parts import DumpParams, ModelParams
 from pipeline.pictures.choice import choice
 from pipeline.references import taught_in_order
@@ -290,9 +291,9 @@ def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
         return ()
     prefix = params.model.name.partition(":")[0]
     outside = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
-    model = MODELS.module(params.model.name) or outside
+    model = modules_of_model(params.model.name) if params.model.name in MODELS.entries else (outside,)
     head = (*HEAD, str(HEADS.module(params.head.name))) if params.head else ()
-    return (model, *head, *(BINARY if params.binary else ()))
+    return (*model, *head, *(BINARY if params.binary else ()))
 
 
 def _schedules(params: StudentParams) -> list[str]:

@@ -141,6 +141,25 @@ def test_shallow_conv_to_the_letter_has_167_million_weights() -> None:
     assert weights_without_biases(on_paper("shallow_conv")) == 3 * 9 * 128 + 128 * 8 * 8 * 1200 + 1200 * 8192 + 81920
 
 
+@pytest.mark.parametrize("name", ["nin", "vgg_guided"])
+def test_he_s_weights_keep_the_signal_where_pytorch_s_lose_it(name: str) -> None:
+    options: dict[str, Any] = {"layers": STUDENT} if name == "vgg_guided" else {"scale": 0.5, "dropout": 0.0}
+    pixels = torch.randint(0, 256, (16, *COLOUR), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    spread = {}
+    for initial in ("torch", "he"):
+        torch.manual_seed(0)
+        made = build({"name": name, **options, "initial": initial}, COLOUR, 10).eval()
+        with torch.no_grad():
+            spread[initial] = float(made(pixels).std(0).mean())  # over images: what there is to learn from
+    assert spread["he"] > 30 * spread["torch"]
+    weighted = [layer for layer in made.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in weighted:
+        inputs = layer.weight[0].numel()
+        assert float(layer.weight.var()) == pytest.approx(2 / inputs, rel=0.2)
+        assert layer.bias is not None
+        assert not layer.bias.any()
+
+
 def test_nin_s_maps_and_widths() -> None:
     made = on_paper("nin", scale=1.0)
     pixels = torch.empty((2, *COLOUR), dtype=torch.uint8, device="meta")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.registry import Registry
 
-__all__ = ["MODELS"]
+__all__ = ["MODELS", "modules_of"]
 
 
 def _elsewhere(name: str) -> Callable[..., Any] | None:
@@ -41,3 +42,9 @@ MODELS = Registry(
     },
     _elsewhere,
 )
+
+
+def modules_of(model: str) -> tuple[str, ...]:
+    """The modules that decide a listed architecture: its own, and those that it names in `USES`."""
+    module = sys.modules[MODELS.function(model).__module__]
+    return (module.__name__, *getattr(module, "USES", ()))

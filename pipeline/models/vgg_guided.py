@@ -8,7 +8,10 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from pipeline.errors import InputError
+from pipeline.models.initial import Initial, he
 from pipeline.models.network import Layers
+
+USES = ("pipeline.models.initial",)
 
 TEACHER = (32, "M", 64, "M", 128, 128, "G", "M", 256, 256, "M", 256, 256, "M")
 STUDENT = (16, 16, "M", 32, 32, "M", 64, 64, 64, "H", "M", 128, 128, 128, "M", 256, 256, "M")
@@ -20,7 +23,7 @@ def vgg_guided(
     *,
     layers: Annotated[tuple[PositiveInt | Literal["M", "G", "H"], ...], Field(min_length=1)],
     hidden: tuple[PositiveInt, ...] = (256, 256),
-    initial: Literal["torch", "he"] = "torch",
+    initial: Initial = "torch",
 ) -> nn.Module:
     """Convolutions 3x3 (padding 1, bias, relu, no batch norm), then linear layers.
 
@@ -30,8 +33,7 @@ def vgg_guided(
         layers: a width for a convolution, "M" for a 2x2 max-pool, "G" or "H" to mark the layer
             before it as the tap `hint` (the write-up's two letters for teacher and student).
         hidden: widths of the linear layers before the output.
-        initial: PyTorch's initial weights, or He's (normal, std sqrt(2 / inputs), biases 0), which keep
-            the signal's size: with PyTorch's, a net as deep as `STUDENT` stays at chance for epochs.
+        initial: PyTorch's initial weights, or He's: with PyTorch's, `STUDENT` stays at chance for epochs.
 
     Taps: `conv1`, `conv2`, ... (after relu), `hint` where marked, `features` (last hidden layer).
     """
@@ -61,10 +63,4 @@ def vgg_guided(
         inputs = outputs
     parts["logits"] = nn.Linear(inputs, classes)
     net = Layers(parts, taps)
-    if initial == "he":
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
-    return net
+    return he(net) if initial == "he" else net
