@@ -40,6 +40,14 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
+# Few tests that take minutes: these files come first, so that no process is left with one when all else is done.
+LONG = ("test_dvc", "test_kill", "test_export", "test_flips", "test_predict", "test_mnist_variations")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _clean() -> Iterator[None]:
     yield
