@@ -12,7 +12,7 @@ from pipeline.dumps import needs_head, plan_of
 from pipeline.losses import fields_of, learns_from_peers, misfit_of
 from pipeline.parts import DumpParams, TermParams
 from pipeline.registry import flatten, unknown
-from pipeline.report_section import refuse_unknown
+from pipeline.report_references import refuse as refuse_report
 from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams
 
 
@@ -35,8 +35,16 @@ def complete(study: Study) -> Study:
     known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
     known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
     taught_in_order(known)
-    refuse_unknown(known.report, [n for n, t in known.teachers.items() if t.external is None], known.students)
+    measured = [name for name, teacher in known.teachers.items() if teacher.external is None]
+    refuse_report(known.report, measured, known.students, _watched(known))
     return known
+
+
+def _watched(study: Study) -> set[str]:
+    """The networks that are trained here beside a validation part."""
+    trained = {name: teacher for name, teacher in study.teachers.items() if teacher.epochs or teacher.steps}
+    parts = {name for name, source in study.datasets.items() if source.validation is not None}
+    return {name for name, network in {**trained, **study.students}.items() if network.dataset in parts}
 
 
 def _dataset(study: Study, key: str, name: str | None) -> str:

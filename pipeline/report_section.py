@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from pipeline.parts import Name
-from pipeline.registry import Section, unknown
+from pipeline.registry import Section
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -100,77 +99,6 @@ class ReportParams(Section):
     @property
     def validated(self) -> frozenset[str]:
         """The students, groups and teachers whose validation accuracy is reported or compared."""
-        claims = [claim for claim in self.claims.values() if claim.of == "validation"]
+        claims = [claim for claim in self.claims.values() if claim.of != "test"]
         published = self.published.names if self.published and self.published.of == "validation" else ()
         return frozenset([*published, *(side for claim in claims for side in (claim.ahead, claim.behind))])
-
-
-def refuse_unknown(report: ReportParams, teachers: Collection[str], students: Collection[str]) -> None:
-    """Raise ValueError for a name under `report:` that nobody has, or that stands there twice.
-
-    Args:
-        report: the section.
-        teachers: those that have metrics.
-        students: all.
-    """
-    if report.baseline is not None and report.baseline not in students:
-        raise ValueError("report.baseline: " + unknown("student", report.baseline, students))
-    grouped = _grouped(report, students)
-    groups = [*report.groups, *(student for student in students if student not in grouped)]
-    for key, name in _groups_named(report):
-        if name not in groups:
-            raise ValueError(f"{key}: " + unknown("group", name, groups))
-    for place, name in enumerate(report.anova or ()):
-        if name in (report.anova or ())[:place]:
-            raise ValueError(f"report.anova: expected each group once, found {name!r} twice")
-    for key, name in _networks_named(report):
-        if name not in (*groups, *teachers):
-            raise ValueError(f"{key}: " + unknown("student, group or teacher", name, [*groups, *teachers]))
-    for name in report.terms:
-        if name not in students:
-            raise ValueError("report.terms: " + unknown("student", name, students))
-    _refuse_teachers_epochs(report, teachers)
-
-
-def _grouped(report: ReportParams, students: Collection[str]) -> set[str]:
-    """The students that a group names."""
-    group_of: dict[str, str] = {}
-    for group, members in report.groups.items():
-        key = f"report.groups.{group}"
-        if group in students:
-            raise ValueError(f"{key}: also the name of a student; expected a name of its own")
-        for member in members:
-            if member not in students:
-                raise ValueError(f"{key}: " + unknown("student", member, students))
-            if member in group_of:
-                raise ValueError(f"{key}: expected each student once, found {member!r} in {group_of[member]!r} too")
-            group_of[member] = group
-    return set(group_of)
-
-
-def _groups_named(report: ReportParams) -> Iterator[tuple[str, str]]:
-    """Groups, or students that no group names, each with the key that names it."""
-    yield from (("report.anova", name) for name in report.anova or ())
-    for sweep, params in report.sweeps.items():
-        yield from ((f"report.sweeps.{sweep}.values", name) for name in params.values)
-
-
-def _networks_named(report: ReportParams) -> Iterator[tuple[str, str]]:
-    """The same, or teachers."""
-    for name in report.published.names if report.published else ():
-        yield "report.published", name
-    for claim, params in report.claims.items():
-        yield f"report.claims.{claim}.ahead", params.ahead
-        yield f"report.claims.{claim}.behind", params.behind
-
-
-def _refuse_teachers_epochs(report: ReportParams, teachers: Collection[str]) -> None:
-    """A teacher has one run and no curve that the report reads."""
-    for name, claim in report.claims.items():
-        if claim.ahead == claim.behind:
-            raise ValueError(f"report.claims.{name}: expected two networks, found {claim.ahead!r} twice")
-        both = (claim.ahead, claim.behind)
-        if all(side in teachers for side in both):
-            raise ValueError(f"report.claims.{name}: expected at least one student, found two teachers")
-        if claim.of == "epochs" and any(side in teachers for side in both):
-            raise ValueError(f"report.claims.{name}: expected students, whose epochs can be counted, found a teacher")

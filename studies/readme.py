@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 STUDIES = Path(__file__).parent
-BLOCK = re.compile(r"(<!-- (report: .+?|minutes|claims) -->\n).*?(<!-- end -->)", re.DOTALL)
-VERDICTS = ("reproduced", "not reproduced", "unclear")
+# Between the markers no other opens: an end that was forgotten must not swallow what follows.
+BLOCK = re.compile(r"(<!-- (report: .+?|minutes|claims) -->\n)(?:(?!<!-- ).)*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(readme: Path) -> str:
@@ -29,15 +29,25 @@ def filled(readme: Path) -> str:
     def block(match: re.Match[str]) -> str:
         return f"{match[1]}\n{_block(match[2], readme.parent).strip()}\n\n{match[3]}"
 
-    return BLOCK.sub(block, readme.read_text())
+    text = readme.read_text()
+    if len(BLOCK.findall(text)) != len(re.findall(r"^<!-- (?!end)", text, re.MULTILINE)):
+        sys.exit(f"error: {readme}: expected `<!-- end -->` after each block, found one without")
+    return BLOCK.sub(block, text)
 
 
 def _block(kind: str, folder: Path) -> str:
     if kind == "minutes":
-        return minutes_table(json.loads((folder / "minutes.json").read_text()))
+        return minutes_table(json.loads(_made(folder / "minutes.json")))
     if kind == "claims":
         return claims_table()
-    return section((folder / "data/report/report.md").read_text(), kind.removeprefix("report: "))
+    return section(_made(folder / "data/report/report.md"), kind.removeprefix("report: "))
+
+
+def _made(path: Path) -> str:
+    """A file that a run leaves behind."""
+    if not path.exists():
+        sys.exit(f"error: {path}: expected what `dvc repro` leaves there, found nothing; run the study, then --minutes")
+    return path.read_text()
 
 
 def section(report: str, heading: str) -> str:
@@ -47,7 +57,7 @@ def section(report: str, heading: str) -> str:
     parts = re.split(r"^## (.+)$", report, flags=re.MULTILINE)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))
     if heading not in found:
-        raise SystemExit(f"report.md: expected a section {heading!r}, found {', '.join(found)}")
+        sys.exit(f"error: report.md: expected a section {heading!r}, found {', '.join(found)}")
     return found[heading]
 
 
@@ -97,6 +107,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.minutes:
         study = STUDIES / options.minutes
+        if not minutes_of(study):
+            sys.exit(f"error: {study}: expected a study that has run here, found no times in data/timings")
         (study / "minutes.json").write_text(json.dumps(minutes_of(study), indent=2) + "\n")
     stale = [readme for readme in sorted(STUDIES.rglob("README.md")) if filled(readme) != readme.read_text()]
     for readme in stale:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,12 +182,39 @@ def test_runs_that_never_reach_it_count_against_the_claim() -> None:
     assert told.race is not None
     assert told.race.level == pytest.approx((0.9 + 0.9 + 0.6 + 0.8) / 4)
     assert (told.values, told.race.never) == (((3, 4, 31), (9, 10, 40, 7)), (1, 1))
+    assert told.reason == "1 of 3 runs of kd never get there"
     assert told.estimate.how == "welch"
     assert told.estimate.difference == pytest.approx(66 / 4 - 38 / 3)
     assert told.cells()[1].endswith("Welch, n = 4 and 3")
     made = networks(group("kd", KD[:3]), group("plain", PLAIN[:3]), kd_0=rising(5, 5, 5, top=0.2), plain_0=behind)
     none = verdict(claim("kd", "plain", "epochs"), made)
     assert (none.values[0], none.race and none.race.never) == ((41, 41, 41), (3, 1))
+
+
+def test_a_run_that_never_gets_there_forbids_a_claim_but_no_refutation() -> None:
+    five = tuple(range(5))
+    made = networks(
+        group("kd", (0.9,) * 5), group("plain", (0.9,) * 5),
+        kd_0=[*rising(1, 1, 1, 1), *rising(5, top=0.5)], plain_0=rising(*(16 + seed % 2 for seed in five)),
+    )  # fmt: skip
+    told = verdict(claim("kd", "plain", "epochs", 0.0), made)
+    assert told.estimate.interval is not None
+    made_up = replace(told, estimate=replace(told.estimate, interval=(2.0, 20.0)))
+    assert (made_up.outcome, made_up.cells()[-1]) == ("unclear", "unclear (1 of 5 runs of kd never get there)")
+    assert replace(told, estimate=replace(told.estimate, interval=(-20.0, -2.0))).outcome == "not reproduced"
+    assert told.race is not None
+    assert replace(made_up, race=replace(told.race, never=(0, 3))).outcome == "reproduced"
+
+
+def test_equal_numbers_of_epochs_are_no_proof() -> None:
+    for saved, expected in ((1, "unclear"), (2, "reproduced"), (0, "unclear")):
+        made = networks(
+            group("kd", KD[:3]), group("plain", PLAIN[:3]),
+            kd_0=rising(5, 5, 5), plain_0=rising(*[5 + saved] * 3),
+        )  # fmt: skip
+        told = verdict(claim("kd", "plain", "epochs"), made)
+        assert told.estimate.interval == (saved - 1, saved + 1)
+        assert told.outcome == expected
 
 
 def test_missing_curves_are_refused() -> None:
@@ -250,7 +278,7 @@ def test_the_report_tells_both() -> None:
         "90.00 % on validation, where plain ends: never reached by 0 of 4 runs of kd and 0 of 4 runs of plain.",
     ):
         assert f"\n{row}\n" in told
-    assert "they are not corrected for the number of claims (3)." in told
+    assert "they are not corrected for the number of claims (3), and tell" in told
     page = reported(claims=CLAIMS, published=PUBLISHED).html()
     assert re.findall("<h2>(.*)</h2>", page) == ["Statistics", "Beside the source", "Claims"]
     assert "<td>&lt;b&gt;KD&lt;/b&gt; is | *better*\nby a lot</td><td>kd - plain, test accuracy," in page
@@ -298,6 +326,9 @@ STATED = {"says": "so", "ahead": "kd", "behind": "baseline"}
         ({"published": {}}, r"report\.published: .*exactly one of error and accuracy"),
         ({"published": {"error": {"kdd": 1.0}}}, r"report\.published: unknown .* 'kdd'"),
         ({"published": {"error": {"kd": 101.0}}}, r"report\.published\.error\.kd"),
+        ({"groups": {"big": ["kd"]}}, "also the name of a teacher"),
+        ({"terms": ["kd", "kd"]}, r"report\.terms: expected each student once"),
+        ({"groups": {"soft": ["kd"]}, "published": {"error": {"kd": 1.0}}}, "'kd' is compared as a part of group 'soft'"),
     ],
 )  # fmt: skip
 def test_what_the_section_cannot_mean_is_refused(study: dict[str, Any], section: Any, message: str) -> None:
@@ -306,8 +337,17 @@ def test_what_the_section_cannot_mean_is_refused(study: dict[str, Any], section:
         parse(study)
 
 
+@pytest.mark.parametrize("of", ["validation", "epochs"])
+def test_validation_accuracies_that_nobody_measures_are_refused_before_training(study: dict[str, Any], of: str) -> None:
+    study["report"] = {"claims": {"a": {"says": "so", "ahead": "kd", "behind": "baseline", "of": of}}}
+    parse(study)
+    del study["datasets"]["digits"]["validation"]
+    with pytest.raises(InputError, match="asks for the validation accuracy of 'baseline'; expected a network"):
+        parse(study)
+
+
 def test_the_readmes_example_is_valid(study: dict[str, Any]) -> None:
-    (shown,) = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown, _ = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     made = parse({**study, **YAML(typ="safe").load(shown)}).report
     assert [each.of for each in made.claims.values()] == ["test", "epochs"]
     assert made.published is not None

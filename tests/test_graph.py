@@ -118,7 +118,7 @@ def walked(module: str, seen: set[str]) -> set[str]:
 
 PLUMBING = {
     "pipeline.errors", "pipeline.files", "pipeline.layout", "pipeline.device", "pipeline.registry", "pipeline.progress",
-    "pipeline.params", "pipeline.parts", "pipeline.sections", "pipeline.report_section", "pipeline.references", "pipeline.graph", "pipeline.dvc_yaml", "pipeline.provenance",
+    "pipeline.params", "pipeline.parts", "pipeline.sections", "pipeline.report_section", "pipeline.report_references", "pipeline.references", "pipeline.graph", "pipeline.dvc_yaml", "pipeline.provenance",
     "pipeline.cache.stores", "pipeline.datasets", "pipeline.heads", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ WHAT: dict[Of, str] = {
 HOW: dict[How, str] = {"paired": "paired", "welch": "Welch", "one-sample": "one-sample"}
 # Points or epochs: an end of an interval that is nearer to what is asked lies at it, but for rounding.
 ROUNDING = 1e-9
+EPOCH = 1.0  # validation is measured once an epoch: that is how finely epochs are told apart
 FEW = f"fewer than {FEWEST} values"
 
 
@@ -98,9 +99,17 @@ class Verdict:
         if self.estimate.interval is None:
             return "unclear"
         low, high = self.estimate.interval
-        if low > self.claim.by + ROUNDING:
-            return "reproduced"
-        return "not reproduced" if high <= self.claim.by + ROUNDING else "unclear"
+        if high <= self.claim.by + ROUNDING:
+            return "not reproduced"
+        return "reproduced" if low > self.claim.by + ROUNDING and self.reason is None else "unclear"
+
+    @property
+    def reason(self) -> str | None:
+        """Why a claim cannot be called reproduced, whatever the interval."""
+        if self.race and self.race.never[0]:
+            # Their true numbers of epochs are unknown: the least that is possible has been taken.
+            return f"{self.race.never[0]} of {len(self.values[0])} runs of {self.claim.ahead} never get there"
+        return self.estimate.reason
 
     def numbers(self) -> dict[str, Any]:
         """As JSON, nothing rounded."""
@@ -116,7 +125,7 @@ class Verdict:
             "low": low,
             "high": high,
             "verdict": self.outcome,
-            "reason": made.reason,
+            "reason": self.reason,
             **({"level": self.race.level, "never": _by_side(self.race.never)} if self.race else {}),
         }
 
@@ -124,7 +133,7 @@ class Verdict:
         """A row of the table."""
         claim, made, unit = self.claim, self.estimate, self.claim.unit
         ends = "" if made.interval is None else f"{made.interval[0]:+.2f} to {made.interval[1]:+.2f}"
-        outcome = self.outcome + (f" ({made.reason})" if made.reason else "")
+        outcome = self.outcome + (f" ({self.reason})" if self.reason else "")
         return (claim.says, self._measured(), f"{made.difference:+.2f} {unit}", ends, f"> {claim.by:g} {unit}", outcome)
 
     def _measured(self) -> str:
@@ -146,7 +155,7 @@ def verdict(claim: Claim, networks: Networks) -> Verdict:
     if claim.of == "epochs":
         race = networks.race(claim.ahead, claim.behind)
         values = race.ahead.values, race.behind.values
-        return Verdict(claim, values, estimate(race.behind, race.ahead), race)
+        return Verdict(claim, values, at_least_wide(estimate(race.behind, race.ahead), EPOCH), race)
     ahead, behind = (networks.accuracy(name, claim.of) for name in (claim.ahead, claim.behind))
     return Verdict(claim, (values_of(ahead), values_of(behind)), estimate(ahead, behind).times(100))
 
@@ -167,6 +176,14 @@ def estimate(one: Side, other: Side) -> Estimate:
         return Estimate("welch", difference, None, FEW)
     half = _welch(values, others)
     return Estimate("welch", difference, (difference - half, difference + half))
+
+
+def at_least_wide(made: Estimate, half: float) -> Estimate:
+    """The estimate with an interval of at least `half` on both sides of the difference."""
+    if made.interval is None:
+        return made
+    low, high = (min(made.interval[0], made.difference - half), max(made.interval[1], made.difference + half))
+    return replace(made, interval=(low, high))
 
 
 def _welch(values: Sequence[float], others: Sequence[float]) -> float:
@@ -193,8 +210,9 @@ def _blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
     yield (
         "A claim is reproduced where the whole 95 % interval of its difference lies above what is asked, not "
         "reproduced where none of it does, and unclear otherwise. Intervals are paired where the statistics above pair "
-        "them, Welch's where they cannot, of one sample against a teacher's one value; they are not corrected for the "
-        f"number of claims ({len(verdicts)})."
+        "them, Welch's where they cannot (other data sets or numbers of runs), of one sample against a teacher's one "
+        f"value; they are not corrected for the number of claims ({len(verdicts)}), and tell of the students' own "
+        "spread alone: each teacher was trained once."
     )
     yield Table(COLUMNS, tuple(each.cells() for each in verdicts), texts=2, quoted=True)
     if any(each.claim.of == "validation" for each in verdicts):
@@ -203,9 +221,11 @@ def _blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
     if races:
         yield (
             "Epochs: the number, from 1, of the first whose validation accuracy reaches what the group said to be "
-            "behind ends with (the mean over its runs, and over the last twentieth of their epochs). A run that never "
-            "reaches it counts as one epoch more than it has or, in the group said to be behind, as all that it has: "
-            "both against the claim."
+            "behind ends with (the mean over its runs, and over the last twentieth of their epochs). A run of that "
+            "group that never reaches it counts as all its epochs, which speaks against the claim; where a run of the "
+            "other never does, the claim cannot be called reproduced, and the difference shown takes it as one epoch "
+            "more than it has. An interval is at least one epoch wide to either side: equal numbers of epochs are no "
+            "proof of equal speed."
         )
     yield from dict.fromkeys(map(_never, races))
 

@@ -84,8 +84,8 @@ class Networks:
     def race(self, ahead: str, behind: str) -> Race:
         """The epochs to the accuracy that `behind` ends with, the mean over its runs.
 
-        A run of `ahead` that never reaches it counts as one epoch more than it has, a run of `behind` as all
-        that it has: both against `ahead`.
+        A run of `ahead` that never reaches it counts as one epoch more than it has, the least that it may
+        need; a run of `behind` as all that it has.
 
         Raises:
             InputError: no validation accuracy was logged.
