@@ -480,6 +480,7 @@ def test_weights_are_those_of_every_phase() -> None:
         0.8, {}, losses={"ce": {"weight": level, "options": {}}}, pretrain=[{"ce": one}], phase_epochs=[2, 3]
     )
     assert list(scheduled({"falling": metrics, "same": same, **STUDENTS})) == ["falling"]
+    assert list(scheduled({"falling": metrics, "same": same, "too": metrics})) == ["falling\ntoo"]
 
 
 def test_weights_are_drawn_where_they_change() -> None:

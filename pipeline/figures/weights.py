@@ -9,28 +9,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.style import DASHES, png
+from pipeline.figures.style import DASHES, epochs_below, png
 
 COLUMNS = 3
+TITLE = 0.2  # inches a line of it
 FEW_EPOCHS = 40  # where each is worth a dot
 
 
 def weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> bytes:
-    """A panel a student: each term's weight against the epoch, all phases one after another.
+    """A panel a student, or several with the same weights: each term's against the epoch, phase after phase.
 
     Args:
-        students: by name, for each phase the weights of its terms, by term, one an epoch.
+        students: by title, for each phase the weights of its terms, by term, one an epoch.
     """
     columns = min(COLUMNS, len(students))
-    rows = -(-len(students) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    rows, titled = -(-len(students) // columns), max(title.count("\n") + 1 for title in students)
+    figure = Figure(figsize=(4.2 * columns, (2.8 + TITLE * titled) * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (name, phases) in zip(panels, students.items(), strict=False):
         _panel(panel, phases)
         panel.set_title(name, fontsize=10)
     for panel in panels[len(students) :]:
         panel.set_visible(False)
-    figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("weight", fontsize=10)
     return png(figure)
 
@@ -52,4 +52,5 @@ def _panel(axes: Axes, phases: Sequence[Mapping[str, Sequence[float]]]) -> None:
     for border in ends[1:-1]:
         axes.axvline(border + 0.5, color="0.4", linewidth=0.8)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    epochs_below(axes)
     axes.legend(frameon=False, fontsize=8)

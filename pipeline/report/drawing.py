@@ -85,8 +85,8 @@ def drawn(
     if changing:
         yield Picture(
             "weights.png",
-            "What each loss term weighs in each epoch, for the students with a weight that changes; an upright line "
-            "parts two phases.",
+            "What each loss term weighs in each epoch, for the students with a weight that changes, those with equal "
+            "weights together; an upright line parts two phases.",
             draw_weights(changing),
         )
 

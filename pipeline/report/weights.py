@@ -11,9 +11,16 @@ Weights = Mapping[str, list[float]]  # of one phase: by loss term, one weight an
 
 
 def scheduled(students: Mapping[str, Metrics]) -> dict[str, list[Weights]]:
-    """The students with a weight that changes within a phase: by name, the weights of every phase."""
+    """The weights of every phase, by the names of the students that have them, one under another.
+
+    Only of students with a weight that changes within a phase.
+    """
     every = {name: weights(metrics) for name, metrics in students.items()}
-    return {name: made for name, made in every.items() if any(map(_changes, made))}
+    changing = {name: made for name, made in every.items() if any(map(_changes, made))}
+    alike: dict[str, list[str]] = {}
+    for name, made in changing.items():
+        alike.setdefault(repr(made), []).append(name)
+    return {"\n".join(names): changing[names[0]] for names in alike.values()}
 
 
 def weights(student: Metrics) -> list[Weights]:
