@@ -1,7 +1,8 @@
 """Puts what the studies' reports say into their READMEs, between markers, and all claims into studies/README.md.
 
-    python studies/readme.py            # in the repository's root, after a study's `dvc repro`
-    python studies/readme.py --check    # fails where a README is not what the reports say
+    python studies/readme.py --minutes STUDY    # in the repository's root, after that study's `dvc repro`
+    python studies/readme.py [STUDY ...]        # those, or all, and the table of all claims
+    python studies/readme.py --check            # fails where a README is not what the reports say
 
 A README holds, on lines of their own, `<!-- report: HEADING -->` and `<!-- end -->`: between them goes that section of
 the study's `data/report/report.md` (`table` is the first table). `<!-- minutes -->` is a table of `minutes.json`, which
@@ -100,8 +101,9 @@ def claims_table() -> str:
 
 
 def main() -> None:
-    """Fill in, or check, every README of the studies."""
+    """Fill in, or check, READMEs of the studies."""
     parser = argparse.ArgumentParser(description="Put reports into the studies' READMEs.")
+    parser.add_argument("studies", nargs="*", help="whose READMEs; all by default")
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a README is stale")
     parser.add_argument("--minutes", metavar="STUDY", help="first note how long that study's stages took")
     options = parser.parse_args()
@@ -110,13 +112,15 @@ def main() -> None:
         if not minutes_of(study):
             sys.exit(f"error: {study}: expected a study that has run here, found no times in data/timings")
         (study / "minutes.json").write_text(json.dumps(minutes_of(study), indent=2) + "\n")
-    stale = [readme for readme in sorted(STUDIES.rglob("README.md")) if filled(readme) != readme.read_text()]
-    for readme in stale:
-        if not options.check:
-            readme.write_text(filled(readme))
+    named = [*options.studies, *([options.minutes] if options.minutes else [])]
+    readmes = [STUDIES / name / "README.md" for name in named] or sorted(STUDIES.glob("*/README.md"))
+    texts = {readme: filled(readme) for readme in (*readmes, STUDIES / "README.md")}
+    stale = [readme for readme, text in texts.items() if readme.read_text() != text]
     if options.check and stale:
         names = ", ".join(str(readme.relative_to(STUDIES.parent)) for readme in stale)
         sys.exit(f"error: {names}: expected what the reports say, found other text; run `python studies/readme.py`")
+    for readme in stale:
+        readme.write_text(texts[readme])
 
 
 if __name__ == "__main__":
