@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 STUDIES = sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))
 SOURCED = [study for study in STUDIES if load(study / "params.yaml").report.claims]
 NAMES = [study.name for study in SOURCED]
-NUMBER = re.compile(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?![\w.]*[a-z])")
+NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z0-9]-)\d[\d,]*(?:\.\d+)?(?![\w.]*[a-z])")
 
 readme: Any = runpy.run_path(str(ROOT / "studies/readme.py"))
 
