@@ -559,7 +559,7 @@ def test_a_table_says_the_same_in_both_languages() -> None:
         ({"anova": ["kd", "kd"]}, r"report\.anova: expected each group once, found 'kd' twice"),
         (
             {"groups": {"all": ["kd"]}, "anova": ["kd", "baseline"]},
-            r"report\.anova: unknown group 'kd': expected one of all, baseline",
+            r"report\.anova: 'kd' is compared as a part of group 'all'; name that",
         ),
         ({"baseline": "base"}, r"report\.baseline: unknown student 'base'"),
         ({"group": {}}, r"report: unknown key 'group'.*'groups'"),
