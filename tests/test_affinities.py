@@ -86,7 +86,10 @@ def test_each_batch_of_each_plan_has_its_p(
 def test_float16_keeps_small_probabilities(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     exact = made(teacher, dataset, wanted(tmp_path, "a", "affinities", OPTIONS)).load("p")
     rounded = made(teacher, dataset, wanted(tmp_path, "b", "affinities", {**OPTIONS, "dtype": "float16"})).load("p")
-    assert rounded.tobytes() == exact.astype(np.float16).tobytes()
+    # Both are rounded from float64, once: where float32 fell on a tie, rounding that again may go the other way.
+    apart = rounded.view(np.int16).astype(int) - exact.astype(np.float16).view(np.int16)
+    assert np.abs(apart).max() <= 1
+    assert np.count_nonzero(apart) < 1e-3 * apart.size
     assert abs(exact.mean() - 1) < 1e-3
     assert np.abs(rounded - exact)[exact > 1e-4].max() <= np.abs(exact[exact > 1e-4] * 2.0**-11).max()
 
@@ -315,8 +318,9 @@ def test_convert_keeps_or_rounds(tmp_path: Path, dataset: Dataset, teacher: Teac
     assert other.values == opened.manifest.values
     half = convert(opened, tmp_path / "half", tmp_path / "w2", dtype="float16")
     direct = made(teacher, dataset, wanted(tmp_path, "d", "affinities", {**OPTIONS, "dtype": "float16"}))
-    assert half.values == direct.manifest.values
     assert half.field == direct.manifest.field
+    converted = cache.open(tmp_path / "half").load("p")
+    assert np.array_equal(converted, opened.load("p").astype(np.float16))
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
