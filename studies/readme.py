@@ -17,7 +17,6 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 STUDIES = Path(__file__).parent
 # Between the markers no other opens: an end that was forgotten must not swallow what follows.
@@ -79,24 +78,18 @@ def minutes_table(minutes: Mapping[str, float]) -> str:
     return "\n".join(("| " + " | ".join(names) + " |", "|---:" * len(names) + "|", "| " + " | ".join(cells) + " |"))
 
 
-def claims_of(study: Path) -> dict[str, Any]:
-    """The claims of a study's report with their verdicts, by name."""
-    file = study / "data/report/statistics.json"
-    return dict(json.loads(file.read_text()).get("claims", {})) if file.exists() else {}
-
-
 def claims_table() -> str:
     """One row a claim, all studies."""
     rows = ["| study | claim | verdict | difference | 95 % interval | asked |", "|---|---|---|---:|---:|---:|"]
     for study in sorted(path.parent for path in STUDIES.glob("*/params.yaml")):
-        report = study / "data/report/report.md"
-        if claims_of(study):
-            lines = [line for line in section(report.read_text(), "Claims").splitlines() if line.startswith("|")][2:]
-            for line in lines:
-                cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
-                says, _measured, difference, interval, asked, verdict = cells
-                name = f"[{study.name}]({study.name}/README.md)"
-                rows.append(f"| {name} | {says} | **{verdict}** | {difference} | {interval} | {asked} |")
+        report = _made(study / "data/report/report.md")
+        if "\n## Claims\n" not in report:
+            continue
+        for line in [line for line in section(report, "Claims").splitlines() if line.startswith("|")][2:]:
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+            says, _measured, difference, interval, asked, verdict = cells
+            name = f"[{study.name}]({study.name}/README.md)"
+            rows.append(f"| {name} | {says} | **{verdict}** | {difference} | {interval} | {asked} |")
     return "\n".join(rows)
 
 
@@ -109,9 +102,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.minutes:
         study = STUDIES / options.minutes
-        if not minutes_of(study):
+        minutes = minutes_of(study)
+        if not minutes:
             sys.exit(f"error: {study}: expected a study that has run here, found no times in data/timings")
-        (study / "minutes.json").write_text(json.dumps(minutes_of(study), indent=2) + "\n")
+        (study / "minutes.json").write_text(json.dumps(minutes, indent=2) + "\n")
     named = [*options.studies, *([options.minutes] if options.minutes else [])]
     readmes = [STUDIES / name / "README.md" for name in named] or sorted(STUDIES.glob("*/README.md"))
     texts = {readme: filled(readme) for readme in (*readmes, STUDIES / "README.md")}
