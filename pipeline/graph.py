@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pipeline.cache.stores import STORES
 from pipeline.datasets import modules_of as modules_of_source
 from pipeline.dumps import modules_of
+from pipeline.errors import InputError
 from pipeline.heads import HEADS
 from pipeline.layout import Layout
 from pipeline.losses import modules_of as modules_of_loss
@@ -90,6 +92,12 @@ class Stage:
     kept_in_git: tuple[str, ...] = ()
 
 
+def command_line(command: str, file: str = "params.yaml") -> str:
+    """A command of ours as it is typed, or as DVC's shell reads it: with the parameters that are not the default."""
+    option = () if file == "params.yaml" else ("--params", shlex.quote(file))
+    return " ".join(("teachercache", command, *option))
+
+
 def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
     """The study's stages in the order of the flow.
 
@@ -97,7 +105,30 @@ def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
         study: the validated study.
         raw: its file as plain values: a stage lists only keys that stand there.
     """
-    return list(_Compiler(study, raw, Layout(Path())).stages())
+    made = list(_Compiler(study, raw, Layout(Path())).stages())
+    refuse_circles(made, study.file)
+    return made
+
+
+def refuse_circles(graph: Sequence[Stage], file: str) -> None:
+    """Raise InputError where a stage reads a folder that the stages write into, or what comes only after it."""
+    made = {
+        Path(out).resolve(): (place, out)
+        for place, stage in enumerate(graph)
+        for out in (*stage.outs, *stage.metrics, *stage.kept_in_git)
+    }
+    for place, stage in enumerate(graph):
+        for dep in stage.deps:
+            path = Path(dep).resolve()
+            around = [out for folder, (_, out) in made.items() if path in folder.parents]
+            later = [out for folder, (when, out) in made.items() if when >= place and path.is_relative_to(folder)]
+            if around or later:
+                raise InputError(
+                    f"{file}: stage {stage.name} reads {dep}",
+                    expected="a path apart from what this stage and later ones write",
+                    found=f"{(around + later)[0]} {'inside' if around else 'there'}",
+                    fix="keep images and weights in a folder of their own beside data/, such as photos/, and name that",
+                )
 
 
 @dataclass(frozen=True)
@@ -109,9 +140,9 @@ class _Compiler:
     def stages(self) -> Iterator[Stage]:
         yield Stage(
             "graph",
-            "teachercache graph --check",
-            "Is this file the one that params.yaml compiles to?",
-            deps=("params.yaml",),
+            self.command("graph --check"),
+            f"Is this file the one that {self.study.file} compiles to?",
+            deps=(self.study.file,),
         )
         yield from map(self.prepare, self.study.datasets)
         members_first = sorted(self.run_here, key=lambda name: self.study.teachers[name].members is not None)
@@ -131,7 +162,7 @@ class _Compiler:
         params = self.study.datasets[name]
         return Stage(
             f"prepare-{name}",
-            f"teachercache prepare {name}",
+            self.command(f"prepare {name}"),
             "Data sets",
             modules=_modules(
                 *modules_of_source(params.source),
@@ -152,7 +183,7 @@ class _Compiler:
         params = self.study.teachers[name]
         return Stage(
             f"train-teacher-{name}",
-            f"teachercache train-teacher {name}",
+            self.command(f"train-teacher {name}"),
             "Teachers",
             modules=_modules(
                 "pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, *self.views(), *network_modules(params)
@@ -176,7 +207,7 @@ class _Compiler:
         folder = self.layout.teacher(params.of) if of_teacher else self.layout.student(params.of)
         return Stage(
             f"dump-{params.field}-{name}",
-            f"teachercache dump-{params.field} {name}",
+            self.command(f"dump-{params.field} {name}"),
             "Dumps: what teachers know, computed once",
             modules=_modules(
                 *modules_of(params.field),
@@ -203,7 +234,7 @@ class _Compiler:
         stores = [_store(self.study.dumps[dump]) for dump in dumps]
         return Stage(
             f"train-student-{name}",
-            f"teachercache train-student {name}",
+            self.command(f"train-student {name}"),
             "Students: from the cache alone",
             modules=_modules(
                 "pipeline.student",
@@ -241,7 +272,7 @@ class _Compiler:
         schedules = [module for student in students.values() for module in _schedules(student)]
         return Stage(
             "report",
-            "teachercache report",
+            self.command("report"),
             "Report",
             modules=_modules(
                 *REPORT, *schedules, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())
@@ -270,6 +301,9 @@ class _Compiler:
     def views(self) -> tuple[str, ...]:
         """The modules that decide how training images are shown."""
         return (*VIEWS, str(POLICIES.module(self.study.views.policy)))
+
+    def command(self, command: str) -> str:
+        return command_line(command, self.study.file)
 
     def path(self, path: Path) -> str:
         return self.layout.relative(path)

@@ -18,6 +18,8 @@ from pipeline.references import complete
 from pipeline.registry import flatten
 from pipeline.sections import Study
 
+IGNORED = "x-"  # keys at the top that begin so hold anchors for the others, as in compose files
+
 
 def read_raw(path: Path) -> dict[str, Any]:
     """The file as plain values, merge keys resolved.
@@ -70,7 +72,7 @@ def parse(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
     Raises:
         InputError: see `load`.
     """
-    values = {key: _tuples(value) for key, value in raw.items()}
+    values = {key: _tuples(value) for key, value in raw.items() if not str(key).startswith(IGNORED)}
     if "dataset" in values:
         if "datasets" in values:
             raise InputError(f"{file}: dataset", expected="either dataset or datasets", found="both")
@@ -85,6 +87,6 @@ def parse(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
     try:
-        return complete(study)
+        return complete(study).named_by(file)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None

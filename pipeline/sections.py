@@ -12,6 +12,7 @@ from pydantic import (
     NonNegativeInt,
     PlainValidator,
     PositiveInt,
+    PrivateAttr,
     SerializeAsAny,
     model_validator,
 )
@@ -253,6 +254,8 @@ class CacheParams(Section):
 class Study(Section):
     """A whole `params.yaml`; `params.load` fills in what may be left out."""
 
+    _file: str = PrivateAttr("params.yaml")
+
     seed: NonNegativeInt = 0
     cache: CacheParams = CacheParams()
     views: ViewsSection = ViewsParams()
@@ -261,3 +264,14 @@ class Study(Section):
     dumps: dict[Name, Dump] = Field(default_factory=dict)
     students: dict[Name, StudentParams] = Field(default_factory=dict)
     report: ReportParams = ReportParams()
+
+    @property
+    def file(self) -> str:
+        """The name of the file that says all this: messages and the stages' commands name it."""
+        return self._file
+
+    def named_by(self, file: str) -> Study:
+        """The same study, from a file of this name."""
+        study = self.model_copy()
+        study._file = file
+        return study

@@ -80,7 +80,8 @@ def open_study(params: Path) -> Study:
     folder, name = params.resolve().parent, params.name
     if folder.is_dir():
         os.chdir(folder)
-        sys.path.insert(0, str(folder))
+        # Last: a statistics.py or a pipeline/ of the user's must not stand in for Python's or ours.
+        sys.path.append(str(folder))
     from pipeline.params import load, read_raw
 
     study = load(Path(name))
@@ -92,8 +93,14 @@ def open_study(params: Path) -> Study:
     return study
 
 
-def named(entries: Mapping[str, T], section: str, name: str) -> T:
-    """The entry of a section of params.yaml.
+def named(entries: Mapping[str, T], section: str, name: str, file: str) -> T:
+    """The entry of a section of the study's parameters.
+
+    Args:
+        entries: of the section, or of several.
+        section: their names, for the message.
+        name: of the entry.
+        file: the parameters' name, for the message.
 
     Raises:
         InputError: there is none of this name.
@@ -102,7 +109,7 @@ def named(entries: Mapping[str, T], section: str, name: str) -> T:
     from pipeline.registry import unknown
 
     if name not in entries:
-        raise InputError(f"params.yaml: {section}: " + unknown("name", name, entries))
+        raise InputError(f"{file}: {section}: " + unknown("name", name, entries))
     return entries[name]
 
 

@@ -42,14 +42,14 @@ def _passes(study: Study, network: str) -> list[list[str]]:
     """
     from pipeline.errors import InputError
 
-    cli.named({**study.teachers, **study.students}, "teachers and students", network)
+    cli.named({**study.teachers, **study.students}, "teachers and students", network, study.file)
     passes: dict[tuple[object, ...], list[str]] = {}
     for name, spec in study.dumps.items():
         if spec.of == network:
             passes.setdefault((spec.of_seed, spec.dataset, spec.samples, spec.batch), []).append(name)
     if not passes:
         raise InputError(
-            f"params.yaml: dumps: of {network!r}",
+            f"{study.file}: dumps: of {network!r}",
             expected="at least one",
             found="none",
             fix=f"add one, such as {network}-logits: {{field: logits, of: {network}}}",

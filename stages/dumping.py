@@ -29,7 +29,7 @@ def run_dump(study: Study, name: str, field: str, device: str) -> str:
     Raises:
         InputError: no such dump, one of another field, or whatever the library refuses.
     """
-    spec = named(study.dumps, "dumps", name)
+    spec = named(study.dumps, "dumps", name, study.file)
     if spec.field != field:
         raise InputError(
             f"dump {name!r}",
@@ -94,7 +94,7 @@ def compute_of_manifest(study: Study, manifest: Manifest, device: str) -> Comput
                 field, seen = planned(spec, study, teacher, dataset)
                 return computing(teacher, seen, field)
     raise InputError(
-        "params.yaml",
+        study.file,
         expected=f"the dump of {manifest.field.name} of {manifest.teacher.name!r} that made this cache",
         found="none with this teacher and these data",
         fix="run it in the study that made it, or dump again",

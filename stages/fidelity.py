@@ -34,7 +34,7 @@ def fidelity(
     from pipeline.files import write_bytes, write_json
     from pipeline.layout import Layout
 
-    spec, where = cli.named(study.students, "students", student), resolve(device)
+    spec, where = cli.named(study.students, "students", student, study.file), resolve(device)
     term = _soft_targets(student, spec)
     (dump,) = term.dumps
     exact, teacher = _exact(study, dump, device)

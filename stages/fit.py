@@ -31,12 +31,12 @@ def refuse_missing_taps(study: Study, name: str, network: Network, dataset: Data
         try:
             network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [tap])
         except InputError as error:
-            raise InputError(f"params.yaml: {key}: {error}") from None
+            raise InputError(f"{study.file}: {key}: {error}") from None
     for key, trains in _trained(study, name):
         try:
             trains.parameters(network, torch.zeros((2, *dataset.shape), dtype=torch.uint8))
         except InputError as error:
-            raise InputError(f"params.yaml: {key}: {error}") from None
+            raise InputError(f"{study.file}: {key}: {error}") from None
 
 
 def _trained(study: Study, name: str) -> Iterator[tuple[str, Trains]]:

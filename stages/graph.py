@@ -16,20 +16,29 @@ def graph(
 ) -> None:
     """Compile params.yaml into dvc.yaml, the stage graph that `dvc repro` runs."""
     study = cli.open_study(params)
-    from pipeline.dvc_yaml import refuse_stale, to_yaml
+    from pipeline.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, to_yaml
     from pipeline.files import write_bytes
+    from pipeline.gitignore import add_lines
     from pipeline.graph import stages
     from pipeline.params import read_raw
 
-    raw, target = read_raw(Path(params.name)), Path("dvc.yaml")
+    raw, target = read_raw(Path(study.file)), Path("dvc.yaml")
     if check:
         refuse_stale(study, raw, Path())
         return
-    text = to_yaml(stages(study, raw), Path())
+    refuse_other_code(Path())
+    text, earlier = to_yaml(stages(study, raw), Path(), study.file), compiled_from(target)
     current = target.exists() and target.read_text(encoding="utf-8") == text
     if not current:
         write_bytes(target, text.encode())
-    typer.echo(f"dvc.yaml {'is current' if current else 'written'}: {text.count('    cmd: ')} stages")
+    state = "is current" if current else "written"
+    instead = f"; before, it was compiled from {earlier}" if earlier not in (None, study.file) else ""
+    typer.echo(f"dvc.yaml {state}: {text.count('    cmd: ')} stages{instead}")
+    added, void = add_lines(Path())
+    if added:
+        typer.echo(f".gitignore: added {' '.join(added)}")
+    if void:
+        typer.echo(f"warning: git still takes up {' '.join(void)}: another .gitignore says so", err=True)
 
 
 if __name__ == "__main__":

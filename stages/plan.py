@@ -35,7 +35,7 @@ def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto
         typer.echo(json.dumps(facts, indent=2))
         return
     if not made:
-        typer.echo("nothing to plan: params.yaml has no dump of a teacher or student that is run here")
+        typer.echo(f"nothing to plan: {study.file} has no dump of a teacher or student that is run here")
         return
     columns = (
         "dump",

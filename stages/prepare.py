@@ -21,7 +21,7 @@ def prepare(
     from stages.data import read
     from stages.run import workshop
 
-    cli.named(study.datasets, "datasets", dataset)
+    cli.named(study.datasets, "datasets", dataset, study.file)
     layout, stage = Layout(Path()), f"prepare-{dataset}"
     with cli.timed(stage), workshop(layout, stage, layout.prepared(dataset)) as work:
         made = read(study, dataset)

@@ -29,7 +29,7 @@ def train_student(
     from stages.fit import built, refuse_missing_taps, refuse_other_channels
     from stages.run import card, file_digests, open_dump, workshop
 
-    spec = cli.named(study.students, "students", student)
+    spec = cli.named(study.students, "students", student, study.file)
     layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))

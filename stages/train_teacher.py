@@ -36,7 +36,7 @@ def train_teacher(
     from stages.run import card as common_card
     from stages.run import file_digests, workshop
 
-    spec = cli.named(study.teachers, "teachers", teacher)
+    spec = cli.named(study.teachers, "teachers", teacher, study.file)
     layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))

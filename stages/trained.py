@@ -24,7 +24,7 @@ def folder_of(study: Study, student: str, seed: int) -> Path:
     from pipeline.errors import InputError
     from pipeline.layout import Layout
 
-    spec = cli.named(study.students, "students", student)
+    spec = cli.named(study.students, "students", student, study.file)
     if not 0 <= seed < spec.seeds:
         raise InputError("--seed", expected=f"0 to {spec.seeds - 1}, the seeds of {student}", found=str(seed))
     return Layout(Path()).student(student) / f"seed-{seed}"
@@ -47,7 +47,7 @@ def of_study(study: Study, student: str, seed: int, device: torch.device) -> tup
     if differing:
         key, wanted, found = differing[0]
         raise InputError(
-            f"{folder} is another student than params.yaml says: {key}",
+            f"{folder} is another student than {study.file} says: {key}",
             expected=str(wanted),
             found=str(found),
             fix=fix,
@@ -75,7 +75,7 @@ def anywhere(
             raise InputError(
                 student,
                 expected="one student",
-                found="a student of params.yaml and an exported folder",
+                found=f"a student of {study.file} and an exported folder",
                 fix=f"write ./{student} for the folder, or move it to have the student",
             )
         if student in study.students or not folder.is_dir():

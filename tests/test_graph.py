@@ -25,12 +25,17 @@ def test_every_committed_graph_is_current(folder: Path) -> None:
     assert (folder / "dvc.yaml").read_text() == dvc_yaml.to_yaml(graph.stages(load(path), read_raw(path)), folder)
 
 
-@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
-def test_every_module_that_a_stage_names_exists(folder: Path) -> None:
+def dependencies(folder: Path) -> set[str]:
+    """The source files on which a committed graph's stages depend."""
     stages = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
-    modules = {dep for stage in stages.values() for dep in stage.get("deps", ()) if dep.endswith(".py")}
-    assert len(modules) > 20
-    assert all((folder / module).is_file() for module in modules)
+    return {dep for stage in stages.values() for dep in stage.get("deps", ()) if dep.endswith(".py")}
+
+
+def test_our_code_decides_the_study_at_the_root_and_no_other() -> None:
+    assert len(dependencies(ROOT)) > 50
+    assert all((ROOT / module).is_file() for module in dependencies(ROOT))
+    assert len(STUDIES) > 5
+    assert not any(dependencies(folder) for folder in STUDIES[1:])
 
 
 def test_modules_are_named_by_real_names(study: dict[str, Any]) -> None:

@@ -100,8 +100,10 @@ def test_every_registered_name_resolves_and_says_what_it_is(registry: object) ->
 
 
 def test_the_top_level_is_what_it_should_be() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    top = {name.partition("/")[0] for name in listed}
+    """In the last commit: `dvc repro` stages its lock, and whoever runs this may have staged anything."""
+    command = ["git", "ls-tree", "--name-only", "HEAD"]
+    top = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert len(top) > 10
     assert {name for name in top if not name.startswith(".")} <= {
         "dvc.yaml", "params.yaml", "pipeline", "stages", "tests", "data", "pyproject.toml", "README.md", "studies",
         "benchmarks", "docs", "LICENSE",
