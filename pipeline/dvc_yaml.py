@@ -14,7 +14,6 @@ from pipeline.errors import InputError
 from pipeline.graph import Stage, command_line, stages
 from pipeline.sections import Study
 
-
 OURS = ("pipeline", "stages")  # the packages of this distribution
 
 

@@ -273,5 +273,5 @@ class Study(Section):
     def named_by(self, file: str) -> Study:
         """The same study, from a file of this name."""
         study = self.model_copy()
-        study._file = file
+        study._file = file  # noqa: SLF001 - its own
         return study
