@@ -150,6 +150,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
     "document",
     [
         "README.md",
+        "docs/experiments.md",
         "docs/extending.md",
         "docs/recipes.md",
         "docs/sharing.md",
