@@ -1,8 +1,12 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and what its line has room for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LONGEST = 2000  # characters of a line
+LONGEST_NAME = 200  # characters of one of several names
+MOST_NAMES = 3
 
 
 class InputError(Exception):
@@ -18,3 +22,10 @@ class InputError(Exception):
         line = " ".join("; ".join(parts).split())
         # A stranger's cache may hold names of any length.
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
+
+
+def few(names: Sequence[str]) -> str:
+    """Some names, as a line has room for: the first of them, and how many more there are."""
+    half = LONGEST_NAME // 2
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[:half]} ... {name[-half:]}" for name in names[:MOST_NAMES]]
+    return ", ".join(shown) + f" and {len(names) - MOST_NAMES} more" * (len(names) > MOST_NAMES)

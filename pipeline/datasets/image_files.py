@@ -1,0 +1,392 @@
+"""Image files in folders and zips: what lies there, which of it are images, and how they are read.
+
+One rule for data sets and for `predict`. Links are followed. Hidden files and those of operating systems are passed
+over. An image is whatever Pillow identifies. What is none is left out, and said; what bears an image's suffix and is
+none, a link that leads nowhere or around in a circle, and a folder that may not be read are refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import posixpath
+import stat
+import struct
+import threading
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.datasets.raw import Pixels
+from pipeline.errors import InputError, few
+
+DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
+HUGE_PIXELS = 89_478_485  # from here on Pillow warns: a quarter of a GiB
+MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
+LONGEST_LINK = 4096  # bytes of what a link in a zip leads to
+OF_SYSTEMS = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin", "lost+found"}
+# Pillow identifies these, but decodes no pixels, or runs a program from outside for them.
+WITHOUT_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+FAINT = {"DIB"}  # its signature is a small number, which other files begin with too
+PLUG_INS = {".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl"}  # images, but not every Pillow reads them
+# What damaged images and damaged, encrypted or unsupported zip members raise (RuntimeError: encrypted).
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that may be an image.
+
+    Attributes:
+        path: below the folder that was searched, or inside the zip.
+        where: what messages call it.
+        open: gives its bytes.
+    """
+
+    path: PurePosixPath
+    where: str
+    open: Callable[[], IO[bytes]]
+
+    @classmethod
+    def at(cls, place: Path, below: PurePosixPath, where: str) -> File:
+        """A file of the file system."""
+        return cls(below, where, lambda: place.open("rb"))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What lies in one folder or zip.
+
+    Attributes:
+        where: the folder, or the zip with a colon behind it: what a path is put behind.
+        files: all of them but hidden ones and those of operating systems.
+        folders: likewise, "." for itself among them.
+    """
+
+    where: str
+    files: tuple[File, ...]
+    folders: frozenset[PurePosixPath]
+
+    def called(self, path: PurePosixPath) -> str:
+        """What messages call a path in it."""
+        return self.where + str(path) if self.where.endswith(":") else str(Path(self.where) / path)
+
+    def under(self, top: str) -> Tree:
+        """The same below a folder that is not there."""
+        files = tuple(replace(file, path=top / file.path) for file in self.files)
+        return Tree(self.where, files, frozenset({PurePosixPath(), *(top / folder for folder in self.folders)}))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is there for the machine, not for people."""
+    return name.startswith(".") or name.lower() in OF_SYSTEMS
+
+
+# ------------------------------------------------------------------ folders
+
+
+def walk(root: Path, shown: str) -> Tree:
+    """What lies below a folder, links followed.
+
+    Args:
+        root: the folder.
+        shown: what messages call it.
+
+    Raises:
+        InputError: a link that leads nowhere or to a folder around itself, or a folder that may not be read.
+    """
+    files: list[File] = []
+    folders = {PurePosixPath()}
+    waiting: list[tuple[Path, PurePosixPath, frozenset[tuple[int, int]]]] = [(root, PurePosixPath(), frozenset())]
+    while waiting:
+        folder, path, around = waiting.pop()
+        with _readable(str(Path(shown) / path)):
+            entries = list(os.scandir(folder))
+            status = folder.stat()
+        identity = status.st_dev, status.st_ino
+        if identity in around:
+            raise _refusal(str(Path(shown) / path), OSError(errno.ELOOP, ""))
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            below, here = path / entry.name, Path(entry.path)
+            kind = _kind(entry, str(Path(shown) / below))
+            if kind == "folder":
+                folders.add(below)
+                waiting.append((here, below, around | {identity}))
+            else:
+                where = str(Path(shown) / below)
+                # A pipe or a device would be read for ever.
+                files.append(File.at(here, below, where) if kind == "file" else File(below, where, io.BytesIO))
+    return Tree(shown, tuple(files), frozenset(folders))
+
+
+def _kind(entry: os.DirEntry[str], where: str) -> Literal["folder", "file", "other"]:
+    with _readable(where):
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        entry.stat()  # raises for a link that leads nowhere
+    return "other"
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(where, error) from None
+
+
+def _refusal(where: str, error: OSError) -> InputError:
+    found, fix = {
+        errno.ENOENT: ("a link that leads nowhere", "mend the link or remove it"),
+        errno.ELOOP: ("a link that leads to itself or to a folder around it", "remove the link"),
+        errno.EACCES: ("no permission to read it", "change its owner or mode, or remove it"),
+    }.get(error.errno or 0, (os.strerror(error.errno) if error.errno else str(error), "remove it or replace it"))
+    return InputError(where, expected="a file or folder that can be read", found=found, fix=fix)
+
+
+# ------------------------------------------------------------------ zips
+
+
+def unzip(path: Path) -> Tree:
+    """What lies in a zip; nothing is unpacked, and a link is followed inside of it.
+
+    Raises:
+        InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, or a link
+            that leads to nothing in it.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except UNREADABLE as error:
+        fix = "fetch it again" if path.suffix.lower() == ".zip" else "unpack it, or zip the images"
+        raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
+    files: dict[PurePosixPath, File] = {}
+    folders: set[PurePosixPath] = set()
+    links: dict[PurePosixPath, PurePosixPath] = {}
+    for info in archive.infolist():
+        # Some programs of Windows write backslashes.
+        name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+        inside, where = PurePosixPath(name), f"{path}:{info.filename}"
+        _refuse_member(info, inside, where)
+        if any(is_hidden(part) for part in inside.parts):
+            continue
+        if name.endswith("/"):
+            folders.add(inside)
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            links[inside] = _target(archive, info, inside, where)
+        elif inside in files:
+            raise InputError(where, expected="each name once", found="it twice", fix="zip the files again")
+        else:
+            # The archive stays open for as long as one of its files lives.
+            files[inside] = File(inside, where, partial(archive.open, info))
+    linked = [file for link, target in links.items() for file in _behind(link, target, files, links, path)]
+    every = (*files.values(), *linked)
+    folders |= {parent for file in every for parent in file.path.parents}
+    folders |= {parent for folder in folders for parent in folder.parents}
+    return Tree(f"{path}:", every, frozenset({PurePosixPath(), *folders}))
+
+
+def _refuse_member(info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> None:
+    if inside.is_absolute() or ".." in inside.parts:
+        raise InputError(where, expected="a name inside the zip", found="one that leads out", fix="zip the files again")
+    if info.flag_bits & 1:
+        raise InputError(where, expected="a file without a password", found="an encrypted one", fix="unpack the zip")
+
+
+def _target(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> PurePosixPath:
+    """What a link in a zip leads to, as a path in it (perhaps one that begins with `..`)."""
+    try:
+        text = archive.read(info) if info.file_size <= LONGEST_LINK else b""
+    except UNREADABLE as error:
+        raise InputError(where, expected="a link", found=str(error), fix="zip the files again") from None
+    return PurePosixPath(posixpath.normpath(posixpath.join(inside.parent, os.fsdecode(text))))
+
+
+def _behind(
+    link: PurePosixPath,
+    target: PurePosixPath,
+    files: dict[PurePosixPath, File],
+    links: Iterable[PurePosixPath],
+    path: Path,
+) -> list[File]:
+    """The files that a link in a zip stands for."""
+    if target in files:
+        return [replace(files[target], path=link, where=f"{path}:{link}")]
+    found = [file for inside, file in files.items() if target in inside.parents]
+    if not found or target in link.parents or any(target in other.parents for other in links):
+        raise InputError(
+            f"{path}:{link}",
+            expected="a link to files of the zip",
+            found=f"one to {target}, which is none of them, around the link, or holds links too",
+            fix="zip the files themselves",
+        )
+    moved = [(file, link / file.path.relative_to(target)) for file in found]
+    return [replace(file, path=below, where=f"{path}:{below}") for file, below in moved]
+
+
+# ------------------------------------------------------------------ images
+
+
+@cache
+def _formats() -> tuple[tuple[str, ...], dict[str, str]]:
+    """The formats that Pillow knows by a file's first bytes, and the format of each image's suffix."""
+    Image.preinit()  # the common formats come first
+    Image.init()
+    taken = {name: accept for name, (_, accept) in Image.OPEN.items() if name not in WITHOUT_PIXELS}
+    known = tuple(name for name in Image.ID if taken.get(name) is not None and name not in FAINT)
+    return known, {suffix: name for suffix, name in Image.EXTENSION.items() if name in taken}
+
+
+def formats_of(file: File) -> tuple[str, ...]:
+    """The formats that a file may have: those without a signature only where its suffix says so."""
+    known, suffixes = _formats()
+    own = suffixes.get(file.path.suffix.lower())
+    return known if own is None or own in known else (*known, own)
+
+
+def is_image(file: File) -> bool:
+    """Whether a file is taken for an image: its suffix says so, or Pillow recognises how it begins.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    suffix = file.path.suffix.lower()
+    if suffix in _formats()[1] or suffix in PLUG_INS:
+        return True
+    try:
+        opened = file.open()
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from None
+    with opened, _limited():
+        try:
+            Image.open(opened, formats=formats_of(file)).close()
+        except Image.DecompressionBombError:
+            return True
+        except UNREADABLE:
+            return False
+    return True
+
+
+def sort_out(files: Iterable[File]) -> tuple[list[File], list[File]]:
+    """Those that are images, and those that are none (see `is_image`)."""
+    images: list[File] = []
+    others: list[File] = []
+    for file in files:
+        (images if is_image(file) else others).append(file)
+    return images, others
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Let Pillow refuse images beyond our limit, and not warn of those below it: `Decoder` says it in one line."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # it refuses from twice that on
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Reads images, a few at a time, of huge ones one.
+
+    Attributes:
+        huge: what messages call the images of more than `HUGE_PIXELS` that were read.
+    """
+
+    huge: list[str] = field(default_factory=list)
+    _one: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def threads(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads in which `read` may be called."""
+        with _limited(), ThreadPoolExecutor(DECODERS) as threads:
+            yield threads
+
+    def read(self, file: File, make: Callable[[Image.Image], Pixels]) -> Pixels:
+        """What `make` makes of a file's image.
+
+        Raises:
+            InputError: no image, a damaged one, one of more than `MOST_PIXELS`, or `make` raises ValueError.
+        """
+        with self._opened(file) as image:
+            try:
+                return make(image)
+            except (ValueError, MemoryError) as error:
+                raise _unreadable(file, error) from None
+
+    @contextmanager
+    def _opened(self, file: File) -> Iterator[Image.Image]:
+        """A file's image, decoded."""
+        with ExitStack() as held:
+            try:
+                with file.open() as opened:
+                    data = io.BytesIO(opened.read())
+                image = held.enter_context(Image.open(data, formats=formats_of(file)))
+                if image.width * image.height > HUGE_PIXELS:
+                    self.huge.append(file.where)
+                    held.enter_context(self._one)
+                image.load()
+            except UNREADABLE as error:
+                raise _unreadable(file, error) from None
+            yield image
+
+    def notices(self) -> list[str]:
+        """What there is to say about the images read."""
+        if not self.huge:
+            return []
+        have = "images have" if len(self.huge) > 1 else "image has"
+        limit = f"more than {HUGE_PIXELS // 1_000_000} megapixels and takes long to read"
+        return [f"{len(self.huge)} {have} {limit}: {few(sorted(self.huge))}"]
+
+
+def _unreadable(file: File, error: BaseException) -> InputError:
+    expected, fix = "an image", "leave the file out or replace it"
+    if isinstance(error, UnidentifiedImageError):
+        found = "no format that Pillow knows"  # its own words name an object in memory
+        if file.path.suffix.lower() in PLUG_INS:
+            found, fix = "no format that this Pillow reads", "convert it to JPEG or PNG, or leave it out"
+    elif isinstance(error, Image.DecompressionBombError):
+        expected, found = f"an image of at most {MOST_PIXELS // 1_000_000} megapixels", "a larger one"
+        fix = "make it smaller or leave it out"
+    elif isinstance(error, PermissionError):
+        found, fix = "no permission to read it", "change the file's owner or mode, or leave it out"
+    else:
+        found = str(error) or "a file that ends too early"
+    return InputError(file.where, expected=expected, found=found, fix=fix)
+
+
+def left_out(files: Sequence[File]) -> str:
+    """A count of files that are no images, with a few of their names."""
+    count = f"{len(files)} files that are no images" if len(files) > 1 else "a file that is no image"
+    return f"{count} ({few(sorted(file.where for file in files))})"
