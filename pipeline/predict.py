@@ -57,7 +57,7 @@ def _is_folder(name: str, path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        found = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+        found = "nothing there" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", str(error))
         raise InputError(name, expected="an image file, or a folder of them", found=found, fix=FIX) from None
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):  # a pipe or a device would be read for ever
         raise InputError(name, expected="an image file, or a folder of them", found="no regular file", fix=FIX)

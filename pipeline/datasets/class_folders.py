@@ -92,7 +92,7 @@ def _homes(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tu
         if part is not None and part[1] == folder:
             inner = _innermost(folder, within)
             homes[part] = Home(tree, inner, {each.name: [] for each in within[inner] if lies_in[each] == part})
-    for file in tree.files:
+    for file in sorted(tree.files, key=_place):
         home = homes.get(lies_in[file.path.parent])
         if home is None or file.path.parent == home.path or home.path not in file.path.parents:
             outside.append(file)
@@ -136,9 +136,11 @@ def _classes(root: Path, part: str, homes: Sequence[Home], elsewhere: Sequence[F
             found="none",
             fix="remove the folder, or put the class's images there",
         )
-    return {
-        name: sorted(classes[name], key=lambda file: (file.path.as_posix(), file.where)) for name in sorted(classes)
-    }
+    return {name: sorted(classes[name], key=_place) for name in sorted(classes)}
+
+
+def _place(file: File) -> tuple[str, str]:
+    return file.path.as_posix(), file.where
 
 
 def _refuse_two_places(root: Path, part: str, homes: Sequence[Home]) -> None:
@@ -180,7 +182,7 @@ def _refuse_differing(root: Path, parts: Mapping[str, Classes]) -> None:
     if any(alone):
         only = "; ".join(f"only in {part}: {few(some)}" for part, some in zip(names, alone, strict=True) if some)
         here = 0 if alone[0] else -1
-        folders = f"{names[-1 - here]}/{alone[here][0]}", f"{names[here]}/{alone[here][0]}"
+        folders = [few([f"{names[side]}/{alone[here][0]}"]) for side in (-1 - here, here)]
         raise InputError(
             f"image folder {root}",
             expected=f"the same class folders in {' and '.join(names)}",
@@ -206,5 +208,6 @@ def _notices(others: Sequence[File], outside: Sequence[File], parts: Sequence[st
     said = [left_out(others)] if others else []
     if outside:
         places = " and ".join(f"{part}/<class>/" for part in parts)
-        said.append(f"{len(outside)} outside of {places} ({few(sorted(file.where for file in outside))})")
+        count = f"{len(outside)} files" if len(outside) > 1 else "a file"
+        said.append(f"{count} outside of {places} ({few(sorted(file.where for file in outside))})")
     return [f"left out: {', '.join(said)}"] if said else []

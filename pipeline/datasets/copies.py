@@ -42,9 +42,9 @@ class Copies:
 
     def described(self, total: int) -> str:
         """The counts, of so many images, in words."""
-        are = "images are exact copies" if self.images > 1 else "image is an exact copy"
+        are = "are exact copies of others" if self.images > 1 else "is an exact copy of another"
         stand = "pictures stand" if self.across_splits != 1 else "picture stands"
-        return f"{self.images} of {total} {are} of another, and {self.across_splits} {stand} in more than one split"
+        return f"{self.images} of {total} images {are}, and {self.across_splits} {stand} in more than one split"
 
 
 def copies(images: Pixels, bounds: tuple[int, int]) -> Copies | None:

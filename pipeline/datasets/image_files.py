@@ -47,6 +47,7 @@ UNREADABLE = (
     EOFError,
     RuntimeError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     MemoryError,
@@ -176,15 +177,19 @@ def _refusal(where: str, error: OSError) -> InputError:
 # ------------------------------------------------------------------ zips
 
 
-def unzip(path: Path) -> Tree:
+def unzip(path: Path, held: ExitStack) -> Tree:
     """What lies in a zip; nothing is unpacked, and a link is followed inside of it.
+
+    Args:
+        path: the zip.
+        held: closes it; until then its files can be read.
 
     Raises:
         InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, or a link
             that leads to nothing in it.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = held.enter_context(zipfile.ZipFile(path))
     except UNREADABLE as error:
         fix = "fetch it again" if path.suffix.lower() == ".zip" else "unpack it, or zip the images"
         raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
@@ -205,7 +210,6 @@ def unzip(path: Path) -> Tree:
         elif inside in files:
             raise InputError(where, expected="each name once", found="it twice", fix="zip the files again")
         else:
-            # The archive stays open for as long as one of its files lives.
             files[inside] = File(inside, where, partial(archive.open, info))
     linked = [file for link, target in links.items() for file in _behind(link, target, files, links, path)]
     every = (*files.values(), *linked)
@@ -224,9 +228,12 @@ def _refuse_member(info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> 
 def _target(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> PurePosixPath:
     """What a link in a zip leads to, as a path in it (perhaps one that begins with `..`)."""
     try:
-        text = archive.read(info) if info.file_size <= LONGEST_LINK else b""
+        text = archive.read(info) if info.file_size <= LONGEST_LINK else None
     except UNREADABLE as error:
         raise InputError(where, expected="a link", found=str(error), fix="zip the files again") from None
+    if text is None:
+        found = f"one to a name of {info.file_size:,} bytes"
+        raise InputError(where, expected="a link to files of the zip", found=found, fix="zip the files themselves")
     return PurePosixPath(posixpath.normpath(posixpath.join(inside.parent, os.fsdecode(text))))
 
 
@@ -365,9 +372,9 @@ class Decoder:
         """What there is to say about the images read."""
         if not self.huge:
             return []
-        have = "images have" if len(self.huge) > 1 else "image has"
-        limit = f"more than {HUGE_PIXELS // 1_000_000} megapixels and takes long to read"
-        return [f"{len(self.huge)} {have} {limit}: {few(sorted(self.huge))}"]
+        have, take = ("images have", "take") if len(self.huge) > 1 else ("image has", "takes")
+        count = f"{len(self.huge)} {have} more than {HUGE_PIXELS // 1_000_000} megapixels"
+        return [f"{count} and {take} long to read: {few(sorted(self.huge))}"]
 
 
 def _unreadable(file: File, error: BaseException) -> InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -44,11 +45,12 @@ def imagefolder(
     """
     root = place.find()
     parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
-    found, notices = find_classes(root, list(_trees(root, parts)), parts)
-    train, test = found[train_folder], found[test_folder] if test_folder else {}
     decoder = Decoder()
-    train_images, train_labels = _decode(train, size, grey, decoder)
-    test_images, test_labels = _decode(test, size, grey, decoder) if test else (train_images[:0], train_labels[:0])
+    with ExitStack() as held:
+        found, notices = find_classes(root, list(_trees(root, parts, held)), parts)
+        train, test = found[train_folder], found[test_folder] if test_folder else {}
+        train_images, train_labels = _decode(train, size, grey, decoder)
+        test_images, test_labels = _decode(test, size, grey, decoder) if test else (train_images[:0], train_labels[:0])
     if test_images.shape[1:] != train_images.shape[1:]:
         raise InputError(
             f"image folder {root}",
@@ -67,13 +69,13 @@ def imagefolder(
     )
 
 
-def _trees(root: Path, parts: Sequence[str]) -> Iterator[Tree]:
+def _trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[Tree]:
     """The folder, and the zips that lie in it; `train.zip` may hold the classes of `train` at its top."""
     folder = walk(root, str(root)) if root.is_dir() else None
     in_folder = [file.path for file in folder.files if len(file.path.parts) == 1] if folder else []
     zips = [path for path in in_folder if path.suffix.lower() == ".zip"]
     for path in [root / path for path in sorted(zips)] if folder else [root]:
-        tree = unzip(path)
+        tree = unzip(path, held)
         holds_parts = any(outermost(inside, [part for part in parts if part != "."]) for inside in tree.folders)
         yield tree.under(path.stem) if path.stem in parts and not holds_parts else tree
     if folder:

@@ -95,7 +95,8 @@ def _account(
         known = {"copies": found.images, "across_splits": found.across_splits}
         return known, (f"{found.described(len(origin))}, such as {first} and {again}",)
     if dropped:
-        return {"dropped": dropped}, (f"{dropped} images dropped that are exact copies of others",)
+        count = f"{dropped} images" if dropped > 1 else "1 image"
+        return {"dropped": dropped}, (f"{count} dropped: exact copies of others",)
     return None, ()
 
 

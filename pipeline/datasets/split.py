@@ -68,7 +68,7 @@ def split(
     if not len(test):
         raise InputError("test images", expected="some", found="none", fix="add a test part, or state `folds:`")
     more = "add images of these classes" + ", or state other `folds:`" * (folds is not None)
-    _refuse_untrained("training images", pool, labels, names, more)
+    _refuse_untrained("data set", pool, labels, names, more)
     held_out = take(pool, labels, validation, "validation", seed, spare=1) if validation is not None else pool[:0]
     rest = np.setdiff1d(pool, held_out, assume_unique=True)
     chosen = take(rest, labels, train, "train", seed, least=1) if train is not None else rest
