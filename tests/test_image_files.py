@@ -229,7 +229,7 @@ NO_IMAGES = {
     "e.h": b"#define e_width 3", "f.npy": b"\x93NUMPY\1\0", "g.bin": b"\x28\0\0\0" + bytes(60), "h": b"\0\0\1\0\1\0",
     "i.csv": b"GIF89a,b", "j": b"BM and more", "k.pdf": b"%PDF-1.4", "l.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     "m.h5": b"\x89HDF\r\n\x1a\n" + bytes(99), "n.zip": b"PK\5\6" + bytes(18), "o": b"\n\5\1", "p.svg": b"<svg/>",
-    "q.mpg": b"\0\0\1\xb3" + bytes(20), "r": b"\xff\xd8\xff",
+    "q.mpg": b"\0\0\1\xb3" + bytes(20), "s": encoded("DIB"), "r": b"\xff\xd8\xff",
 }  # fmt: skip
 
 
@@ -372,6 +372,13 @@ def test_huge_images_are_read_and_said_and_the_largest_refused(tmp_path: Path, m
     with refused("expected an image of at most 0 megapixels, found a larger one; make it smaller or leave it out"):
         prepare("mine", "imagefolder", Place("mine", str(tmp_path)), size=5)
     assert image_files.is_image(File(PurePosixPath("x"), "x", lambda: io.BytesIO(FILES["train/c00/000.png"])))
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "MOST_BYTES", 1000)
+    path = write_zip(tmp_path / "a.zip", {**FILES, "train/c00/x.png": bytes(50_000)}, zipfile.ZIP_DEFLATED)
+    with refused(f"{path}:train/c00/x.png: expected an image, found a file of more than 1,000 bytes"):
+        read(path)
 
 
 # ------------------------------------------------------------------ zips

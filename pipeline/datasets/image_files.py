@@ -33,6 +33,7 @@ from pipeline.errors import InputError, few
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 HUGE_PIXELS = 89_478_485  # from here on Pillow warns: a quarter of a GiB
 MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
+MOST_BYTES = (MOST_PIXELS << 2) + (1 << 20)  # of a file: such an image as it is, with its transparency, and a header
 LONGEST_LINK = 4096  # bytes of what a link in a zip leads to
 OF_SYSTEMS = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin", "lost+found"}
 # Pillow identifies these, but decodes no pixels, or runs a program from outside for them.
@@ -358,7 +359,9 @@ class Decoder:
         with ExitStack() as held:
             try:
                 with file.open() as opened:
-                    data = io.BytesIO(opened.read())
+                    data = io.BytesIO(opened.read(MOST_BYTES + 1))
+                if data.getbuffer().nbytes > MOST_BYTES:
+                    raise ValueError(f"a file of more than {MOST_BYTES:,} bytes")
                 image = held.enter_context(Image.open(data, formats=formats_of(file)))
                 if image.width * image.height > HUGE_PIXELS:
                     self.huge.append(file.where)
