@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.datasets.image_files import Decoder, File, left_out, sort_out, walk
+from pipeline.datasets.file_trees import File, walk
+from pipeline.datasets.image_files import Decoder, left_out, sort_out
 from pipeline.datasets.raw import Pixels, fit
 from pipeline.errors import InputError
 from pipeline.models.network import Network
@@ -33,7 +34,7 @@ def find_images(given: Sequence[str], start: Path) -> tuple[list[File], list[str
 
     Raises:
         InputError: nothing is there, no regular file, a folder without images, or one that cannot be read through
-            (see `image_files.walk`).
+            (see `file_trees.walk`).
     """
     found: list[File] = []
     others: list[File] = []

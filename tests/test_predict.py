@@ -18,7 +18,8 @@ from students import CLASSES, network_of, pixels, untrained
 
 from pipeline import predict as room
 from pipeline.datasets import image_files, record
-from pipeline.datasets.image_files import Decoder, File
+from pipeline.datasets.file_trees import File
+from pipeline.datasets.image_files import Decoder
 from pipeline.datasets.raw import fit
 from pipeline.errors import InputError
 from pipeline.predict import answer, find_images, fitted, logits_of, probabilities, read_image

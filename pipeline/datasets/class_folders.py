@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.image_files import File, Tree, is_image, left_out
+from pipeline.datasets.file_trees import File, Tree
+from pipeline.datasets.image_files import is_image, left_out
 from pipeline.errors import InputError, few
 
 Classes = dict[str, list[File]]  # the images by class, classes in the order of their names

@@ -12,12 +12,13 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.datasets.class_folders import Classes, find_classes, outermost
-from pipeline.datasets.image_files import Decoder, Tree, unzip, walk
+from pipeline.datasets.file_trees import Tree, unzip, walk
+from pipeline.datasets.image_files import Decoder
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit
 from pipeline.errors import InputError
 from pipeline.progress import track
 
-USES = ("pipeline.datasets.class_folders", "pipeline.datasets.image_files")
+USES = tuple(f"pipeline.datasets.{name}" for name in ("class_folders", "file_trees", "image_files"))
 
 
 def imagefolder(
@@ -41,7 +42,7 @@ def imagefolder(
 
     Raises:
         InputError: a part or class is missing or lies at two places (see `class_folders.find_classes`), a file or
-            folder cannot be read (see `image_files`), or an image has another size.
+            folder cannot be read (see `file_trees` and `image_files`), or an image has another size.
     """
     root = place.find()
     parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
