@@ -44,9 +44,9 @@ class File:
     open: Callable[[], IO[bytes]]
 
     @classmethod
-    def at(cls, place: Path, below: PurePosixPath, where: str) -> File:
+    def at(cls, place: Path | str, below: PurePosixPath, where: str) -> File:
         """A file of the file system."""
-        return cls(below, where, lambda: place.open("rb"))
+        return cls(below, where, lambda: Path(place).open("rb"))
 
 
 @dataclass(frozen=True)
@@ -96,24 +96,25 @@ def walk(root: Path, shown: str) -> Tree:
     waiting: list[tuple[Path, PurePosixPath, frozenset[tuple[int, int]]]] = [(root, PurePosixPath(), frozenset())]
     while waiting:
         folder, path, around = waiting.pop()
-        with _readable(str(Path(shown) / path)):
+        place = Path(shown) / path
+        with _readable(str(place)):
             entries = list(os.scandir(folder))
             status = folder.stat()
         identity = status.st_dev, status.st_ino
         if identity in around:
-            raise _refusal(str(Path(shown) / path), OSError(errno.ELOOP, ""))
+            raise _refusal(str(place), OSError(errno.ELOOP, ""))
         for entry in entries:
             if is_hidden(entry.name):
                 continue
-            below, here = path / entry.name, Path(entry.path)
-            kind = _kind(entry, str(Path(shown) / below))
+            below, where = path / entry.name, str(place / entry.name)
+            kind = _kind(entry, where)
             if kind == "folder":
                 folders.add(below)
-                waiting.append((here, below, around | {identity}))
-            else:
-                where = str(Path(shown) / below)
-                # A pipe or a device would be read for ever.
-                files.append(File.at(here, below, where) if kind == "file" else File(below, where, io.BytesIO))
+                waiting.append((Path(entry.path), below, around | {identity}))
+            elif kind == "file":
+                files.append(File.at(entry.path, below, where))
+            else:  # a pipe or a device would be read for ever
+                files.append(File(below, where, io.BytesIO))
     return Tree(shown, tuple(files), frozenset(folders))
 
 

@@ -25,6 +25,7 @@ DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 HUGE_PIXELS = 89_478_485  # from here on Pillow warns: a quarter of a GiB
 MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
 MOST_BYTES = (MOST_PIXELS << 2) + (1 << 20)  # of a file: such an image as it is, with its transparency, and a header
+READ_PIECE = 1 << 16  # bytes
 # Pillow identifies these, but decodes no pixels, or runs a program from outside for them.
 WITHOUT_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 FAINT = {"DIB"}  # its signature is a small number, which other files begin with too
@@ -127,11 +128,7 @@ class Decoder:
             InputError: no image, a damaged one, one of more than `MOST_PIXELS`, or one that `make` cannot take.
         """
         try:
-            with file.open() as opened:
-                data = io.BytesIO(opened.read(MOST_BYTES + 1))
-            if data.getbuffer().nbytes > MOST_BYTES:
-                raise ValueError(f"a file of more than {MOST_BYTES:,} bytes")
-            with Image.open(data, formats=formats_of(file)) as image:
+            with Image.open(_read_all(file), formats=formats_of(file)) as image:
                 if image.width * image.height <= HUGE_PIXELS:
                     return make(image)
                 self.huge.append(file.where)
@@ -147,6 +144,18 @@ class Decoder:
         have, take = ("images have", "take") if len(self.huge) > 1 else ("image has", "takes")
         count = f"{len(self.huge)} {have} more than {HUGE_PIXELS // 1_000_000} megapixels"
         return [f"{count} and {take} long to read: {few(sorted(self.huge))}"]
+
+
+def _read_all(file: File) -> io.BytesIO:
+    """A file's bytes, piece by piece: one in a zip may unpack without end."""
+    data = io.BytesIO()
+    with file.open() as opened:
+        while piece := opened.read(READ_PIECE):
+            data.write(piece)
+            if data.tell() > MOST_BYTES:
+                raise ValueError(f"a file of more than {MOST_BYTES:,} bytes")
+    data.seek(0)
+    return data
 
 
 def _unreadable(file: File, error: BaseException) -> InputError:
