@@ -1,8 +1,12 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and what its line has room for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LONGEST = 2000  # characters of a line
+LONGEST_NAME = 150  # characters of one of several names
+MOST_NAMES = 3
 
 
 class InputError(Exception):
@@ -13,8 +17,18 @@ class InputError(Exception):
     """
 
     def __init__(self, what: str, *, expected: str = "", found: str = "", fix: str = "") -> None:
+        found = _shortened(found, LONGEST // 3)
         comparison = [f"expected {expected}"] * bool(expected) + [f"found {found}"] * bool(found)
-        parts = [": ".join(filter(None, [what, ", ".join(comparison)]))] + [fix] * bool(fix)
-        line = " ".join("; ".join(parts).split())
-        # A stranger's cache may hold names of any length.
-        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
+        parts = [": ".join(filter(None, [_shortened(what, LONGEST // 3), ", ".join(comparison)]))] + [fix] * bool(fix)
+        # A stranger's cache, or a folder of images, may hold names of any length.
+        super().__init__(_shortened(" ".join("; ".join(parts).split()), LONGEST))
+
+
+def few(names: Sequence[str]) -> str:
+    """Some names, as a line has room for: the first of them, and how many more there are."""
+    shown = ", ".join(_shortened(name, LONGEST_NAME) for name in names[:MOST_NAMES])
+    return shown + f" and {len(names) - MOST_NAMES} more" * (len(names) > MOST_NAMES)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

@@ -166,6 +166,7 @@ class _Compiler:
             "Data sets",
             modules=_modules(
                 *modules_of_source(params.source),
+                "pipeline.datasets.copies",
                 "pipeline.datasets.prepare",
                 "pipeline.datasets.raw",
                 "pipeline.datasets.split",

@@ -24,6 +24,7 @@ from torch.optim import SGD
 
 from pipeline.cache.codecs import Format
 from pipeline.datasets import SOURCES
+from pipeline.datasets.copies import Duplicates
 from pipeline.datasets.split import Amount, First, Folds
 from pipeline.dumps import FIELDS, check_options
 from pipeline.errors import InputError
@@ -77,7 +78,8 @@ AmountParams = Annotated[First | int | float | None, PlainValidator(_amount)]
 class DatasetParams(Section):
     """A source of images and how it is split; further keys are the source's own options.
 
-    `train` and `validation`: `{first: n}`, a number of images or a share (both stratified).
+    `train` and `validation`: `{first: n}`, a number of images or a share (both stratified). `duplicates`: what
+    becomes of images with just the pixels of another.
     """
 
     source: str
@@ -90,6 +92,7 @@ class DatasetParams(Section):
     grey: bool = False
     size: PositiveInt | None = None
     seed: NonNegativeInt = 0
+    duplicates: Duplicates = "keep"
 
     @property
     def options(self) -> dict[str, Any]:

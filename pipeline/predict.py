@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import stat
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from pipeline.datasets.imagefolder import DECODERS, SUFFIXES, UNREADABLE
+from pipeline.datasets.file_trees import File, walk
+from pipeline.datasets.image_files import Decoder, left_out, sort_out
 from pipeline.datasets.raw import Pixels, fit
 from pipeline.errors import InputError
 from pipeline.models.network import Network
@@ -27,67 +25,53 @@ BATCH_BYTES = 4 << 20  # of pixels, which a network's activations exceed by far
 FIX = "leave it out or replace it"
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """One image: its name as the user has written it, and its path wherever the process stands."""
-
-    name: str
-    path: Path
-
-
-def find_images(given: Sequence[str], start: Path) -> list[ImageFile]:
-    """The files named, and those with an image's suffix below the folders named, in the order of their paths.
+def find_images(given: Sequence[str], start: Path) -> tuple[list[File], list[str]]:
+    """The files named, and the images below the folders named in the order of their paths; and what there is to say.
 
     Args:
         given: paths as the user has written them.
         start: where relative ones begin.
 
     Raises:
-        InputError: nothing is there, no regular file, or a folder without images.
+        InputError: nothing is there, no regular file, a folder without images, or one that cannot be read through
+            (see `file_trees.walk`).
     """
-    found: list[ImageFile] = []
+    found: list[File] = []
+    others: list[File] = []
     for name in given:
         path = start / name
-        if path.is_dir():
-            below = sorted(each for each in path.rglob("*") if _is_image(each, path))
-            if not below:
-                raise InputError(name, expected=f"images ({', '.join(sorted(SUFFIXES))})", found="none in this folder")
-            found += [ImageFile(str(Path(name) / each.relative_to(path)), each) for each in below]
+        if _is_folder(name, path):
+            below = sorted(walk(path, name).files, key=lambda file: file.path)
+            images, none = sort_out(below)
+            if not images:
+                seen = f", but {left_out(none)}" if none else ""
+                raise InputError(name, expected="images", found=f"none in this folder{seen}")
+            found += images
+            others += none
         else:
-            _refuse_irregular(name, path)
-            found.append(ImageFile(name, path))
-    return found
+            found.append(File.at(path, PurePosixPath(path.name), name))
+    return found, [f"left out: {left_out(others)}"] if others else []
 
 
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
-
-
-def _refuse_irregular(name: str, path: Path) -> None:
+def _is_folder(name: str, path: Path) -> bool:
+    """Whether a path is a folder; raises InputError unless it is that or a regular file."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        found = "nothing there" if isinstance(error, FileNotFoundError) else str(error)
+        found = "nothing there" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", str(error))
         raise InputError(name, expected="an image file, or a folder of them", found=found, fix=FIX) from None
-    if not stat.S_ISREG(mode):  # a pipe or a device would be read for ever
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):  # a pipe or a device would be read for ever
         raise InputError(name, expected="an image file, or a folder of them", found="no regular file", fix=FIX)
+    return stat.S_ISDIR(mode)
 
 
-def read_image(file: ImageFile, shape: tuple[int, int, int]) -> Pixels:
+def read_image(file: File, shape: tuple[int, int, int], decoder: Decoder) -> Pixels:
     """An image file as the network's data set would hold it, (C, H, W) uint8 (see `datasets.raw.fit`).
 
     Raises:
-        InputError: Pillow cannot read it, it has more than 8 bits a channel, or more pixels than
-            `Image.MAX_IMAGE_PIXELS`.
+        InputError: Pillow cannot read it, it has more than 8 bits a channel, or too many pixels.
     """
-    try:
-        with file.path.open("rb") as opened, Image.open(opened) as image:
-            return fitted(image, shape)
-    except (*UNREADABLE, Image.DecompressionBombWarning) as error:
-        # Pillow's own words for this name an object in memory.
-        found = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(file.name, expected="an image", found=found or "a file that ends too early", fix=FIX) from None
+    return decoder.read(file, lambda image: fitted(image, shape))
 
 
 def fitted(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
@@ -103,7 +87,11 @@ def fitted(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
 
 @torch.no_grad()
 def logits_of(
-    network: Network, files: Sequence[ImageFile], shape: tuple[int, int, int], device: torch.device
+    network: Network,
+    files: Sequence[File],
+    shape: tuple[int, int, int],
+    device: torch.device,
+    decoder: Decoder | None = None,
 ) -> NDArray[np.float32]:
     """The logits (n, classes) of n image files; only one batch of images is held at a time.
 
@@ -112,6 +100,7 @@ def logits_of(
         files: what `find_images` gives.
         shape: (C, H, W) of the images that it was trained on.
         device: where it computes.
+        decoder: reads the images, and then has something to say of huge ones.
 
     Raises:
         InputError: an image that cannot be read, logits that are no numbers, or images that are neither grey nor
@@ -121,21 +110,19 @@ def logits_of(
         raise InputError("the student", expected="images of 1 or 3 channels (grey or RGB)", found=f"{shape[0]}")
     size = max(1, min(MOST_IMAGES, BATCH_BYTES // math.prod(shape)))
     answers: list[NDArray[np.float32]] = []
-    with (
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(DECODERS) as threads,
-        progress_bar("images", len(files)) as bar,
-    ):
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    decoder = decoder or Decoder()
+    with decoder.threads() as threads, progress_bar("images", len(files)) as bar:
         for start in range(0, len(files), size):
             batch = files[start : start + size]
             # Colour images come channel by channel within a pixel, and `stack` keeps that; a network that is given
             # such rows sums in another order than where its accuracy was measured.
-            images = np.ascontiguousarray(np.stack(list(threads.map(lambda file: read_image(file, shape), batch))))
+            images = np.ascontiguousarray(
+                np.stack(list(threads.map(lambda file: read_image(file, shape, decoder), batch)))
+            )
             logits = network(torch.from_numpy(images).to(device)).float().cpu()
             finite = logits.isfinite().all(1)
             if not finite.all():
-                name = batch[int(finite.logical_not().int().argmax())].name
+                name = batch[int(finite.logical_not().int().argmax())].where
                 raise InputError(name, expected="finite logits", found="NaN or inf", fix="train the student again")
             answers.append(logits.numpy())
             bar(start + len(batch))

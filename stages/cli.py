@@ -69,6 +69,11 @@ def refuse(error: Exception) -> None:
     sys.exit(2)
 
 
+def notice(text: str) -> None:
+    """Print one line that people should see, whatever becomes of the output."""
+    print(printable(f"note: {text}"), file=sys.stderr)
+
+
 def printable(text: str) -> str:
     """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -24,6 +24,7 @@ def read(study: Study, name: str) -> Dataset:
         validation=spec.validation,
         folds=spec.split_folds(),
         seed=spec.seed,
+        duplicates=spec.duplicates,
         options=spec.options,
     )
 

@@ -27,18 +27,22 @@ def predict(
     device: cli.Device = "auto",
 ) -> None:
     """Say which class a student sees in each image, and how probable it holds it."""
+    from pipeline.datasets.image_files import Decoder
     from pipeline.errors import InputError
     from pipeline.predict import answer, find_images, logits_of
     from stages.trained import anywhere
 
-    files = find_images(images, Path.cwd())
+    files, notices = find_images(images, Path.cwd())
     network, card, where = anywhere(student, seed, params, device, own_code=own_code)
     classes = card["classes"]
     if top is not None and top > len(classes):
         raise InputError("--top", expected=f"at most {len(classes)}, the student's classes", found=str(top))
-    logits = logits_of(network, files, tuple(card["shape"]), where)
+    decoder = Decoder()
+    logits = logits_of(network, files, tuple(card["shape"]), where, decoder)
+    for line in (*notices, *decoder.notices()):
+        cli.notice(line)
     shown = top or (len(classes) if as_json else min(2, len(classes)))
-    answers = (answer(file.name, row, classes, shown) for file, row in zip(files, logits, strict=True))
+    answers = (answer(file.where, row, classes, shown) for file, row in zip(files, logits, strict=True))
     if as_json:
         # Line by line: the numbers of many images take far more room as text than as an array.
         for number, each in enumerate(answers):

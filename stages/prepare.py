@@ -26,6 +26,8 @@ def prepare(
     with cli.timed(stage), workshop(layout, stage, layout.prepared(dataset)) as work:
         made = read(study, dataset)
         save(made, work.out)
+    for line in made.notices:
+        cli.notice(f"{dataset}: {line}")
     sizes = ", ".join(f"{len(made.labels[made.rows(split)])} {split}" for split in SPLITS)
     typer.echo(f"{dataset}: {sizes} images of {made.shape}, {len(made.classes)} classes")
 

@@ -462,7 +462,8 @@ def test_your_own_images(run: Run, tmp_path: Path, capsys: Capture, study: dict[
     metrics = json.loads((tmp_path / "data/metrics/students/kd.json").read_text())
     assert metrics["test_accuracy"]["mean"] > 0.9
     shutil.rmtree(tmp_path / "photos/test/light")
-    assert "expected the same class folders in train and test, found only in one of them: light" in refused(
-        run, capsys, tmp_path, "prepare", "photos"
+    assert (
+        "expected the same class folders in train and test, found only in train: light; put images into test/light, or take train/light away"
+        in refused(run, capsys, tmp_path, "prepare", "photos")
     )
     assert (tmp_path / "data/prepared/photos/dataset.json").exists()

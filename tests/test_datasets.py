@@ -7,6 +7,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from pipeline.datasets import SOURCES
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place, Raw
 from pipeline.datasets.record import SPLITS, Dataset, load, save
-from pipeline.datasets.split import Amount, First, Folds, split
+from pipeline.datasets.split import Amount, First, Folds, fold_of_each, quotas, split
 from pipeline.errors import InputError
 from pipeline.params import parse
 
@@ -327,9 +328,10 @@ def test_imagefolder_crops_the_centre_and_makes_grey(tmp_path: Path) -> None:
 
 def test_imagefolder_resizes_the_shorter_side(tmp_path: Path) -> None:
     ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8), (3, 24, 24))
-    write_tree(tmp_path, {"train/a/0.png": png(ramp), "test/a/0.png": png(ramp[:, 6:18])})
+    shapes = {"a": ramp, "b": ramp[:, 6:18]}
+    write_tree(tmp_path, {f"{part}/{name}/0.png": png(shapes[name]) for part in ("train", "test") for name in shapes})
     dataset = read("imagefolder", tmp_path, size=6)
-    whole, middle = np.diff(dataset.images[:, 0, 3].astype(int))
+    whole, middle = np.diff(dataset.images[:2, 0, 3].astype(int))
     assert (whole[1:-1].tolist(), middle[1:-1].tolist()) == ([40] * 3, [20] * 3)
 
 
@@ -342,9 +344,12 @@ def cut(data: bytes) -> bytes:
     [
         (
             {"test/c03/0.png": png(np.zeros((3, 6, 5), np.uint8))},
-            ["the same class folders in train and test", "them: c03"],
+            ["the same class folders in train and test", "only in test: c03; put images into train/c03, or take test"],
         ),
-        ({"train/c01/001.png": b"no image"}, ["{root}/train/c01/001.png: expected an image", "remove the file"]),
+        (
+            {"train/c01/001.png": b"no image"},
+            ["{root}/train/c01/001.png: expected an image", "leave the file out or replace it"],
+        ),
         ({"test/c00/000.png": cut(png(np.zeros((3, 6, 5), np.uint8)))}, ["{root}/test/c00/000.png: expected an image"]),
         (
             {"train/c01/x.png": png(np.zeros((3, 5, 6), np.uint8))},
@@ -410,7 +415,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         pieces = data.split(signature)
         data = signature.join([pieces[0], *(piece[: flags - 4] + b"\x01" + piece[flags - 3 :] for piece in pieces[1:])])
     path.write_bytes(data)
-    with refused(f"{path}"):
+    with refused(f"{path}:test/c02/", "expected a file without a password, found an encrypted one; unpack the zip"):
         read("imagefolder", tmp_path)
 
 
@@ -451,11 +456,11 @@ def test_without_options_all_of_the_pool_trains() -> None:
 
 
 def test_the_first_come_in_file_order_validation_before_train() -> None:
-    assert halves(validation=First(5), train=First(6)) == (list(range(5, 11)), list(range(5)), list(range(100, 120)))
+    assert halves(validation=First(5), train=First(75)) == (list(range(5, 80)), list(range(5)), list(range(100, 120)))
 
 
 @pytest.mark.parametrize(
-    ("amount", "count"), [(40, 40), (0.4, 40), (1, 1), (99, 99), (0.05, 5), (0.125, 12), (100, 100)]
+    ("amount", "count"), [(40, 40), (0.4, 40), (6, 6), (99, 99), (0.05, 5), (0.125, 12), (100, 100)]
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_numbers_and_shares_are_stratified(amount: Amount, count: int, seed: int) -> None:
@@ -516,6 +521,110 @@ def test_validation_and_train_come_out_of_the_other_folds() -> None:
 def test_a_split_of_more_than_there_is_is_refused(how: dict[str, Any], parts: list[str]) -> None:
     with refused(*parts):
         halves(**how)
+
+
+def quotas_of_old(counts: Any, wanted: int) -> Any:
+    """Largest remainders without bounds: what every split was made with before there were any."""
+    exact = counts * wanted / counts.sum()
+    quota = np.floor(exact).astype(int)
+    quota[np.argsort(quota - exact, kind="stable")[: wanted - quota.sum()]] += 1
+    return quota
+
+
+def test_quotas_are_the_largest_remainders_wherever_those_leave_each_class_an_image() -> None:
+    generator, changed = np.random.default_rng(0), 0
+    for _ in range(400):
+        counts = generator.integers(1, generator.choice([3, 20, 500]), generator.integers(2, 12))
+        for least, most in ((0, counts - 1), (1, counts)):
+            smallest, largest = len(counts) * least, most.sum()
+            if smallest == largest:
+                continue
+            wanted = int(generator.integers(max(1, smallest), largest + 1))
+            quota, old = quotas(counts, wanted, least, most), quotas_of_old(counts, wanted)
+            assert quota.sum() == wanted
+            assert (quota >= least).all()
+            assert (quota <= most).all()
+            if (old >= least).all() and (old <= most).all():
+                assert quota.tolist() == old.tolist()
+            else:
+                changed += 1
+                # Moving one image from any class to another, within the bounds, brings them no nearer to their shares.
+                short = counts * wanted / counts.sum() - quota
+                gain = short[quota < most].max(initial=-np.inf) - short[quota > least].min(initial=np.inf)
+                assert gain <= 1 + 1e-9
+    assert changed > 50
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "rare"),
+    [(None, 0.5, 1), (None, 3, 1), (0.3, 0.3, 2), (4, 60, 1), (8, None, 3), (None, 0.9, 1)],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_every_class_keeps_a_training_image_where_there_is_a_choice(
+    train: Amount | None, validation: Amount | None, rare: int, seed: int
+) -> None:
+    labels = np.repeat(np.arange(4), [40, 30, rare, rare])[np.random.default_rng(seed).permutation(70 + 2 * rare)]
+    made, held_out, _ = split(labels, np.arange(4), train=train, validation=validation, seed=seed)
+    assert set(labels[made].tolist()) == {0, 1, 2, 3}
+    assert not set(made.tolist()) & set(held_out.tolist())
+    assert isinstance(validation, float) or len(held_out) == (validation or 0)
+    assert len(made) == train or not isinstance(train, int)
+
+
+ORDERED = np.repeat(np.arange(8), 5)
+
+
+@pytest.mark.parametrize(
+    ("how", "parts"),
+    [
+        ({"validation": First(15)}, ["validation: expected a training image of each class, found none of c0, c1, c2;"]),
+        ({"validation": First(15)}, ["state `validation: 15`, which is drawn from each class, in place of the first"]),
+        ({"train": First(10)}, ["train: expected a training image of each class, found none of c2, c3, c4 and 3 more"]),
+        ({"train": First(10)}, ["state `train: 10`, which is drawn from each class"]),
+        ({"validation": 4, "train": First(30)}, ["train: expected a training image of each class, found none of c"]),
+        ({"train": 7}, ["train: expected 8 to 40 images, so that each of 8 classes has one that trains, found 7"]),
+        ({"train": 0.1}, ["train: expected 8 to 40 images", "found 4; ask for another amount"]),
+        ({"validation": 33}, ["validation: expected 1 to 32 images, so that each of 8 classes has one", "found 33"]),
+        ({"validation": 0.99}, ["validation: expected 1 to 32 images", "found 40"]),
+        ({"validation": 30, "train": 9, "folds": Folds(2, 0)}, ["validation: expected 1 to", "found 30"]),
+    ],
+)
+def test_a_split_that_takes_whole_classes_is_refused(how: dict[str, Any], parts: list[str]) -> None:
+    with refused(*parts):
+        split(ORDERED, np.arange(8), classes=[f"c{label}" for label in range(8)], **how)
+
+
+def test_a_class_that_only_the_test_part_has_is_refused() -> None:
+    with refused("data set: expected a training image of each class, found none of 8, 9; add images of these classes"):
+        split(ORDERED, np.arange(10))
+    lonely = np.append(ORDERED, 8)
+    fold = next(fold for fold in range(5) if 40 in split_test(lonely, fold))
+    with refused("data set: expected a training image of each class, found none of 8", "or state other `folds:`"):
+        split(lonely, lonely[:0], folds=Folds(5, fold))
+    assert 40 in split(lonely, lonely[:0], folds=Folds(5, (fold + 1) % 5))[0]
+
+
+def split_test(labels: Any, fold: int) -> list[int]:
+    return np.flatnonzero(fold_of_each(labels, 5, 0) == fold).tolist()
+
+
+DIGITS_SPLIT = "2848adb5b9c3d57f6ab335844d6c30ed7bf698a1af6925e4b9a5ae80a2669692"
+
+
+def test_the_splits_of_the_studies_are_the_same_as_ever() -> None:
+    """As they were before a split kept a training image a class: of digits, and of MNIST's and CIFAR's sizes."""
+    digits = prepare("digits", "digits", Place("digits"), validation=0.2)
+    assert (digits.bounds, digits.fingerprint) == ((1150, 1437), DIGITS_SPLIT)
+    generator = np.random.default_rng(0)
+    like_mnist, like_cifar = generator.integers(0, 10, 70_000), np.repeat(np.arange(10), 6000)
+    for labels, test, how, expected in (
+        (like_mnist, 10_000, {"validation": First(5000), "train": First(10_000)}, "58747426c3d45877"),
+        (like_mnist, 10_000, {"validation": 5000}, "75d931e0d726bab4"),
+        (like_cifar, 10_000, {"folds": Folds(30, 0), "validation": 2000, "train": 3000}, "56871752f65eb0ff"),
+        (like_cifar, 10_000, {"folds": Folds(6, 2), "validation": 1000, "train": 500}, "29b06edaa1cedf61"),
+    ):
+        parts = split(labels[:-test], labels[-test:], **how)
+        assert sha256(np.concatenate(parts).astype("<i8")).hexdigest()[:16] == expected
 
 
 def test_no_test_images_are_refused() -> None:
@@ -737,8 +846,9 @@ def test_the_same_images_as_zip_and_folder_are_refused(tmp_path: Path) -> None:
 
 def test_more_than_eight_bits_are_refused_and_transparency_is_white(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        (tmp_path / part / "a").mkdir(parents=True)
-        Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / part / "a/clear.png")
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / part / name / "clear.png")
     made = prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
     assert np.unique(made.images[:]).tolist() == [255]
     Image.new("I;16", (2, 2), 1000).save(tmp_path / "train/a/deep.png")

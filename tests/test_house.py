@@ -73,7 +73,7 @@ def test_the_cache_knows_neither() -> None:
 @pytest.mark.parametrize(
     ("room", "contracts"),
     [
-        ("datasets", {"raw", "record", "split", "prepare"}),
+        ("datasets", {"raw", "record", "split", "prepare", "copies", "class_folders", "file_trees", "image_files"}),
         ("models", {"initial", "network", "weights", "saved", "build"}),
         ("dumps", {"field", "run", "foreign", "one_pass"}),
         ("views", {"counter", "mirror", "view"}),

@@ -295,15 +295,15 @@ def test_the_seed_draws_other_digits_and_other_variations(tmp_path: Path, variat
 def test_options_reach_the_images(tmp_path: Path) -> None:
     write_idx(tmp_path / "mnist", digits_like())
     section: dict[str, Any] = {"source": "mnist_variations", "root": str(tmp_path / "mnist")}
-    section |= {"variation": "image_background", "variation_seed": 5, "train_count": 12, "test_count": 9}
+    section |= {"variation": "image_background", "variation_seed": 5, "train_count": 50, "test_count": 9}
     section |= {"least_deviation": 40, "validation": {"first": 2}}
     spec = parse({"dataset": section}).datasets["default"]
     place = Place(spec.source, spec.root)
     dataset = prepare("mine", spec.source, place, validation=spec.validation, options=spec.options)
-    assert (dataset.bounds, len(dataset)) == ((10, 12), 21)
+    assert (dataset.bounds, len(dataset)) == ((48, 50), 59)
     expected = make(tmp_path / "mnist", **{key: section[key] for key in spec.options})
-    np.testing.assert_array_equal(dataset.images[10:12], expected.train_images[:2])
-    np.testing.assert_array_equal(dataset.images[12:], expected.test_images)
+    np.testing.assert_array_equal(dataset.images[48:50], expected.train_images[:2])
+    np.testing.assert_array_equal(dataset.images[50:], expected.test_images)
     others: list[dict[str, Any]] = [{"variation": "basic"}, {"variation_seed": 6}, {"least_deviation": 41}]
     for other in others:
         changed = make(tmp_path / "mnist", **({key: section[key] for key in spec.options} | other))
@@ -435,7 +435,7 @@ def test_other_white_space_is_read_too(tmp_path: Path, rewrite: Callable[[str], 
 
 
 def test_the_authors_validation_part_is_the_first_of_the_training_part(tmp_path: Path) -> None:
-    raw = some((1, SIDE, SIDE), train=12, test=5)
+    raw = some((1, SIDE, SIDE), train=12, test=5, classes=3)
     write_amat(tmp_path, raw)
     place = Place("amat", str(tmp_path))
     options = {"validation_lines": 4, "order": "rows"}

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from pydantic import Field
 
+from pipeline.datasets.class_folders import Classes, find_classes, outermost
+from pipeline.datasets.file_trees import Tree, unzip, walk
+from pipeline.datasets.image_files import Decoder
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit
 from pipeline.errors import InputError
 from pipeline.progress import track
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-# What damaged images and damaged, encrypted or unsupported zip members raise (RuntimeError: encrypted).
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image file: its path inside the data set, and how to read its bytes."""
-
-    path: PurePosixPath
-    where: str
-    read: Callable[[], bytes]
+USES = tuple(f"pipeline.datasets.{name}" for name in ("class_folders", "file_trees", "image_files"))
 
 
 def imagefolder(
     place: Place,
     *,
-    train_folder: str = "train",
+    train_folder: Annotated[str, Field(min_length=1)] = "train",
     test_folder: str | None = "test",
     size: int | None = None,
     grey: bool = False,
@@ -54,39 +33,25 @@ def imagefolder(
 
     Args:
         place: a folder with the two parts below, one or several zips that hold them, or one zip.
-        train_folder: the folder with the training classes; "." if they lie at the top.
+        train_folder: the folder with the training classes, wherever it lies; `images/train` where `train` alone
+            would mean several; "." if the classes lie at the top.
         test_folder: likewise for the test images (`val`, say); null if there are none, and
             `folds` is to make them.
         size: images of other sizes are resized (shorter side) and cropped (centre) to this.
         grey: one channel in place of three.
 
     Raises:
-        InputError: a part or class is missing, an image cannot be read or has another size.
+        InputError: a part or class is missing or lies at two places (see `class_folders.find_classes`), a file or
+            folder cannot be read (see `file_trees` and `image_files`), or an image has another size.
     """
     root = place.find()
-    parts = {folder for folder in (train_folder, test_folder) if folder}
-    pictures = sorted(_pictures(root, parts), key=lambda picture: (picture.path.as_posix(), picture.where))
-    for picture, following in pairwise(pictures):
-        if picture.path == following.path:
-            raise InputError(
-                f"image folder {root}",
-                expected="each image once",
-                found=f"{picture.where} and {following.where}",
-                fix="keep the zip or the folder, not both",
-            )
-    train = _by_class(pictures, train_folder, root)
-    test = _by_class(pictures, test_folder, root) if test_folder else {}
-    if test and test.keys() != train.keys():
-        differing = ", ".join(sorted(train.keys() ^ test.keys()))
-        raise InputError(
-            f"image folder {root}",
-            expected=f"the same class folders in {train_folder} and {test_folder}",
-            found=f"only in one of them: {differing}",
-            fix="rename or add the folders",
-        )
-    classes = tuple(train)
-    train_images, train_labels = _decode(train, size, grey)
-    test_images, test_labels = _decode(test, size, grey) if test else (train_images[:0], train_labels[:0])
+    parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
+    decoder = Decoder()
+    with ExitStack() as held:
+        found, notices = find_classes(root, list(_trees(root, parts, held)), parts)
+        train, test = found[train_folder], found[test_folder] if test_folder else {}
+        train_images, train_labels = _decode(train, size, grey, decoder)
+        test_images, test_labels = _decode(test, size, grey, decoder) if test else (train_images[:0], train_labels[:0])
     if test_images.shape[1:] != train_images.shape[1:]:
         raise InputError(
             f"image folder {root}",
@@ -94,88 +59,44 @@ def imagefolder(
             found=str(test_images.shape[2:]),
             fix="state `size:`",
         )
-    return Raw(train_images, train_labels, test_images, test_labels, classes)
+    return Raw(
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        tuple(train),
+        tuple(file.where for part in (train, test) for files in part.values() for file in files),
+        (*notices, *decoder.notices()),
+    )
 
 
-def _pictures(root: Path, parts: set[str]) -> list[Picture]:
-    zips = [root] if root.is_file() else sorted(root.glob("*.zip"))
-    found = [picture for path in zips for picture in _in_zip(path, parts)]
-    if root.is_dir():
-        found += [
-            Picture(PurePosixPath(path.relative_to(root).as_posix()), str(path), path.read_bytes)
-            for path in root.rglob("*")
-            if path.is_file()
-        ]
-    return [picture for picture in found if _is_image(picture.path)]
+def _trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[Tree]:
+    """The folder, and the zips that lie in it; `train.zip` may hold the classes of `train` at its top."""
+    folder = walk(root, str(root)) if root.is_dir() else None
+    in_folder = [file.path for file in folder.files if len(file.path.parts) == 1] if folder else []
+    zips = [path for path in in_folder if path.suffix.lower() == ".zip"]
+    for path in [root / path for path in sorted(zips)] if folder else [root]:
+        tree = unzip(path, held)
+        holds_parts = any(outermost(inside, [part for part in parts if part != "."]) for inside in tree.folders)
+        yield tree.under(path.stem) if path.stem in parts and not holds_parts else tree
+    if folder:
+        yield replace(folder, files=tuple(file for file in folder.files if file.path not in zips))
 
 
-def _in_zip(path: Path, parts: set[str]) -> list[Picture]:
-    """The pictures of a zip; `train.zip` may hold the classes of `train` at its top."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise InputError(str(path), expected="a whole zip file", found=str(error), fix="fetch it again") from None
-    inside = any(parts & set(PurePosixPath(name).parts) for name in archive.namelist())
-    top = PurePosixPath(path.stem if path.stem in parts and not inside else "")
-    # `name=name` binds each name now; the archive stays open for as long as one of them lives.
-    return [
-        Picture(top / name, f"{path}:{name}", lambda name=name: archive.read(name))  # type: ignore[misc]
-        for name in archive.namelist()
-    ]
-
-
-def _is_image(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
-
-
-def _by_class(pictures: list[Picture], folder: str, root: Path) -> dict[str, list[Picture]]:
-    """The pictures of one part by class, classes in the order of their names."""
-    classes: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        parts = picture.path.parts
-        start = 0 if folder == "." else (parts.index(folder) + 1 if folder in parts else len(parts))
-        if len(parts) >= start + 2:
-            classes.setdefault(parts[start], []).append(picture)
-    if not classes:
-        raise InputError(
-            f"image folder {root}",
-            expected=f"images in {folder}/<class>/",
-            found="none",
-            fix="lay them out so, zip them so, or set `train_folder:` and `test_folder:`",
-        )
-    return dict(sorted(classes.items()))
-
-
-def _decode(classes: dict[str, list[Picture]], size: int | None, grey: bool) -> tuple[Pixels, Labels]:
-    pictures = [picture for members in classes.values() for picture in members]
+def _decode(classes: Classes, size: int | None, grey: bool, decoder: Decoder) -> tuple[Pixels, Labels]:
+    files = [file for members in classes.values() for file in members]
     labels = [label for label, members in enumerate(classes.values()) for _ in members]
-    first = _read(pictures[0], size, grey)
-    images = np.empty((len(pictures), *first.shape), np.uint8)
-    with ThreadPoolExecutor(DECODERS) as threads:
-        decoded = threads.map(lambda picture: _read(picture, size, grey), pictures)
-        for row, pixels in enumerate(track(decoded, "images", len(pictures))):
-            if pixels.shape != first.shape:
+    with decoder.threads() as threads:
+        decoded = threads.map(lambda file: decoder.read(file, lambda image: fit(image, size, grey=grey)), files)
+        for row, pixels in enumerate(track(decoded, "images", len(files))):
+            if row == 0:
+                images = np.empty((len(files), *pixels.shape), np.uint8)
+            if pixels.shape != images.shape[1:]:
                 raise InputError(
-                    pictures[row].where,
-                    expected=f"{first.shape[2]}x{first.shape[1]} pixels like {pictures[0].where}",
+                    files[row].where,
+                    expected=f"{images.shape[3]}x{images.shape[2]} pixels like {files[0].where}",
                     found=f"{pixels.shape[2]}x{pixels.shape[1]}",
                     fix="state `size:` to have all images resized",
                 )
             images[row] = pixels
     return images, as_labels(labels)
-
-
-def _read(picture: Picture, size: int | None, grey: bool) -> Pixels:
-    try:
-        with Image.open(io.BytesIO(picture.read())) as image:
-            return fit(image, size, grey=grey)
-    except UNREADABLE as error:
-        # Pillow's own words for this name the buffer's address in memory.
-        found = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(
-            picture.where,
-            expected="an image",
-            found=found or "a file that ends too early",
-            fix="remove the file or replace it",
-        ) from None

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.datasets import SOURCES
-from pipeline.datasets.raw import Pixels, Place, fit
+from pipeline.datasets.copies import Copies, Duplicates, Rows, copies, first_of_each
+from pipeline.datasets.raw import Pixels, Place, Raw, fit
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.split import Amount, Folds, split
+from pipeline.errors import InputError
+
+MOST_CLASS_BYTES = 4 << 20  # of the classes' names as JSON: half of the manifest that a cache's reader takes
 
 
 def prepare(
@@ -26,6 +31,7 @@ def prepare(
     validation: Amount | None = None,
     folds: Folds | None = None,
     seed: int = 0,
+    duplicates: Duplicates = "keep",
     options: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Read a source and put it in order: training rows first, then validation, then test.
@@ -36,23 +42,79 @@ def prepare(
         place: where its files are.
         size, grey: pixels to make of the source's (see `raw.fit`).
         train, validation, folds, seed: the split (see `split.split`).
+        duplicates: images with just the pixels of another: `keep` counts them; `refuse` refuses them; `drop` keeps
+            the first of each, before the data are split, and one of the source's test part rather than a training
+            image, so that none stands in two splits.
         options: further options of this source.
 
     Raises:
-        InputError: the source's files or the wanted split.
+        InputError: the source's files, its classes' names, the wanted split, or duplicates.
     """
     read = SOURCES.function(source)
     # A source that decodes files makes its own pixels; the others hand over arrays.
     decodes = "size" in inspect.signature(read).parameters
     raw = read(place, **({"size": size, "grey": grey} if decodes else {}), **(options or {}))
-    parts = split(raw.train_labels, raw.test_labels, train=train, validation=validation, folds=folds, seed=seed)
-    origin = np.concatenate(parts)
-    images = np.concatenate([raw.train_images, raw.test_images])[origin]
+    _refuse_names(raw.classes)
+    images = np.concatenate([raw.train_images, raw.test_images])
     if not decodes and (size is not None or grey):
         images = refit(images, size, grey)
-    labels = np.concatenate([raw.train_labels, raw.test_labels])[origin]
+    labels, ends = np.concatenate([raw.train_labels, raw.test_labels]), len(raw.train_labels)
+    kept = one_of_each(images, ends) if duplicates == "drop" else np.arange(len(images))
+    pool, test = kept[kept < ends], kept[kept >= ends]
+    how = {"train": train, "validation": validation, "folds": folds, "seed": seed, "classes": raw.classes}
+    parts = split(labels[pool], labels[test], **how)
+    origin = kept[np.concatenate(parts)]
     bounds = len(parts[0]), len(parts[0]) + len(parts[1])
-    return Dataset(np.ascontiguousarray(images), labels, bounds, raw.classes, origin.astype(np.int64), name)
+    chosen = np.ascontiguousarray(images[origin])
+    found = copies(chosen, bounds)
+    known, said = _account(raw, found, origin, len(images) - len(kept))
+    if found and duplicates == "refuse":
+        raise InputError(
+            f"data set {name!r}",
+            expected="each picture once (`duplicates: refuse`)",
+            found=said[0],
+            fix="remove the copies, or state `duplicates: drop` or `keep`",
+        )
+    return Dataset(chosen, labels[origin], bounds, raw.classes, origin, name, known, (*raw.notices, *said))
+
+
+def one_of_each(images: Pixels, ends: int) -> Rows:
+    """The rows to keep of images (N, ...), in order, so that no two are alike: of a picture that is in the test
+    part, rows `ends` and beyond, the first there, else the first of all.
+    """
+    first = first_of_each(images, [*range(ends, len(images)), *range(ends)])
+    return np.flatnonzero(first == np.arange(len(images)))
+
+
+def _account(
+    raw: Raw, found: Copies | None, origin: Rows, dropped: int
+) -> tuple[dict[str, int] | None, tuple[str, ...]]:
+    """What is kept with the data set of its copies, and what is said of them."""
+    if found is not None:
+        first, again = (raw.name_of(int(origin[row])) for row in found.example)
+        known = {"copies": found.images, "across_splits": found.across_splits}
+        return known, (f"{found.described(len(origin))}, such as {first} and {again}",)
+    if dropped:
+        count = f"{dropped} images" if dropped > 1 else "1 image"
+        return {"dropped": dropped}, (f"{count} dropped: exact copies of others",)
+    return None, ()
+
+
+def _refuse_names(classes: Sequence[str]) -> None:
+    """Raise InputError for names of classes that no reader of a cache would take."""
+    for name in classes:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise InputError(
+                f"class {name!r}", expected="a name in UTF-8", found="other bytes", fix="rename its folder"
+            )
+    size = len(json.dumps(classes))
+    if size > MOST_CLASS_BYTES:
+        raise InputError(
+            f"the names of {len(classes)} classes",
+            expected=f"at most {MOST_CLASS_BYTES:,} bytes of JSON, which is what caches have room for",
+            found=f"{size:,}",
+            fix="shorten the names",
+        )
 
 
 def refit(images: Pixels, size: int | None, grey: bool) -> Pixels:

@@ -24,13 +24,28 @@ WAYS = "put the files there, set `root:` or TEACHERCACHE_DATA, or `download: tru
 
 @dataclass(frozen=True)
 class Raw:
-    """A source as published: pixels (n, C, H, W) uint8 and labels (n,) int64 of both its parts."""
+    """A source as published: pixels (n, C, H, W) uint8 and labels (n,) int64 of both its parts.
+
+    Attributes:
+        classes: class names, by label.
+        names: what messages call each image, training images first; empty where only its row is known.
+        notices: a line for each thing that people should know, such as files that were left out.
+    """
 
     train_images: Pixels
     train_labels: Labels
     test_images: Pixels
     test_labels: Labels
     classes: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    def name_of(self, row: int) -> str:
+        """What messages call an image, by its row in the source, whose training images come first."""
+        if self.names:
+            return self.names[row]
+        count = len(self.train_labels)
+        return f"training image {row}" if row < count else f"test image {row - count}"
 
 
 @dataclass(frozen=True)
@@ -54,13 +69,13 @@ class Place:
             InputError: no such folder, or an empty one.
         """
         if self.root is not None:
-            candidates = [Path(self.root).expanduser()]
+            candidates = [_expanded(self.root)]
         else:
             shared = os.environ.get("TEACHERCACHE_DATA")
-            candidates = [Path(shared).expanduser() / self.folder] if shared else []
+            candidates = [_expanded(shared) / self.folder] if shared else []
             candidates.append(Path("data/raw") / self.folder)
         for candidate in candidates:
-            if candidate.exists() and (candidate.is_file() or any(candidate.iterdir())):
+            if _exists(candidate) and (candidate.is_file() or any(candidate.iterdir())):
                 return candidate
         if self.download and self.root is None:
             candidates[-1].mkdir(parents=True, exist_ok=True)
@@ -71,6 +86,20 @@ class Place:
             found="an empty folder" if any(c.exists() for c in candidates) else "no such folder",
             fix="correct `root:`" if self.root else WAYS,
         )
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # nobody's home
+        raise InputError(path, expected="a folder", found=str(error), fix="write the path out") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, say
+        raise InputError(str(path), expected="a folder", found=str(error.strerror), fix="correct `root:`") from None
 
 
 def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
@@ -71,6 +72,8 @@ class Dataset:
         classes: class names, by label.
         origin: (N,) int64: the row's number in the source, whose training images come first
             and whose test images follow.
+        duplicates: what is known of images that are there twice (see `prepare`); None where there are none.
+        notices: lines for people, from when it was prepared; they are not kept with it.
 
     Raises:
         InputError: shapes, dtypes, labels or bounds that do not fit together.
@@ -82,6 +85,8 @@ class Dataset:
     classes: tuple[str, ...]
     origin: NDArray[np.int64]
     name: str = ""
+    duplicates: Mapping[str, int] | None = None
+    notices: tuple[str, ...] = ()
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +139,7 @@ class Dataset:
             "bounds": list(self.bounds),
             "classes": list(self.classes),
             "origin_sha256": hashlib.sha256(np.ascontiguousarray(self.origin.astype("<i8"))).hexdigest(),
+            **({} if self.duplicates is None else {"duplicates": dict(self.duplicates)}),
         }
 
 
@@ -178,9 +184,10 @@ def load(folder: Path | str, *, resident: bool = True) -> Dataset:
     except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"prepared data in {folder}", expected="whole .npy files", found=str(error), fix=fix) from None
     try:
-        dataset = Dataset(images, labels, tuple(card["bounds"]), tuple(card["classes"]), origin, card["name"])
+        bounds, classes = tuple(card["bounds"]), tuple(card["classes"])
+        dataset = Dataset(images, labels, bounds, classes, origin, card["name"], card.get("duplicates"))
         differing = [key for key, value in dataset.card().items() if card[key] != value]
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise InputError(
             f"{folder / 'dataset.json'}", expected="the card of a data set", found=repr(error), fix=fix
         ) from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, few
 
 Indices = NDArray[np.int64]
 
@@ -38,16 +39,26 @@ def split(
     validation: Amount | None = None,
     folds: Folds | None = None,
     seed: int = 0,
+    classes: Sequence[str] = (),
 ) -> tuple[Indices, Indices, Indices]:
     """Source rows (training part first, test part behind) of train, validation and test.
 
     Validation is taken out of the training part first, then `train` samples of the rest; each
     keeps the source's order. Without `validation` there is none, without `train` all the rest.
+    A number or a share leaves at least one training image to each class.
+
+    Args:
+        train_labels, test_labels: (n,) of the source's two parts.
+        train, validation, folds, seed: what is asked for.
+        classes: names for messages; labels where there are none.
 
     Raises:
-        InputError: more is asked for than there is, or there are no test images.
+        InputError: more is asked for than there is, there are no test images, all images are of one class, or some
+            class would have no training image.
     """
     labels = np.concatenate([train_labels, test_labels])
+    names = classes or [str(label) for label in range(int(labels.max(initial=0)) + 1)]
+    _refuse_one_class(labels, names)
     if folds is None:
         pool = np.arange(len(train_labels))
         test = np.arange(len(train_labels), len(labels))
@@ -56,38 +67,112 @@ def split(
         pool, test = np.flatnonzero(fold != folds.test), np.flatnonzero(fold == folds.test)
     if not len(test):
         raise InputError("test images", expected="some", found="none", fix="add a test part, or state `folds:`")
-    held_out = take(pool, labels, validation, "validation", seed) if validation is not None else pool[:0]
+    more = "add images of these classes" + ", or state other `folds:`" * (folds is not None)
+    _refuse_untrained("data set", pool, labels, names, more)
+    held_out = take(pool, labels, validation, "validation", seed, spare=1) if validation is not None else pool[:0]
     rest = np.setdiff1d(pool, held_out, assume_unique=True)
-    chosen = take(rest, labels, train, "train", seed) if train is not None else rest
+    chosen = take(rest, labels, train, "train", seed, least=1) if train is not None else rest
     if not len(chosen):
         raise InputError("train", expected="at least one image", found="none left beside validation and test")
+    for key, amount, rows in (("validation", validation, rest), ("train", train, chosen)):
+        if isinstance(amount, First):
+            drawn = f"state `{key}: {amount.count}`, which is drawn from each class, in place of the first"
+            _refuse_untrained(key, rows, labels, names, drawn)
     return chosen, held_out, test
 
 
-def take(pool: Indices, labels: NDArray[np.int64], amount: Amount, key: str, seed: int) -> Indices:
-    """The rows of `pool` that `amount` asks for, in order."""
+def _refuse_one_class(labels: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Raise InputError where there is nothing to tell apart."""
+    found = np.unique(labels)
+    if len(found) == 1:
+        raise InputError(
+            "classes",
+            expected="images of at least two",
+            found=f"those of {names[found[0]]} alone",
+            fix="add another class; if there are several, see which folders are taken for classes",
+        )
+
+
+def _refuse_untrained(key: str, rows: Indices, labels: NDArray[np.int64], names: Sequence[str], fix: str) -> None:
+    """Raise InputError for classes without an image among the rows that train."""
+    missing = [names[label] for label in np.setdiff1d(labels, labels[rows])]
+    if missing:
+        raise InputError(key, expected="a training image of each class", found=f"none of {few(missing)}", fix=fix)
+
+
+def take(
+    pool: Indices,
+    labels: NDArray[np.int64],
+    amount: Amount,
+    key: str,
+    seed: int,
+    *,
+    least: int = 0,
+    spare: int = 0,
+) -> Indices:
+    """The rows of `pool` that `amount` asks for, in order.
+
+    Args:
+        pool: rows to choose from.
+        labels: of all rows.
+        amount: the first so many, or a number or a share, drawn from each class by `seed`.
+        key: what messages call the amount.
+        seed: of the draw.
+        least, spare: how many of each class a draw takes, and leaves, at least.
+
+    Raises:
+        InputError: more, or fewer, than that allows.
+    """
     if isinstance(amount, First):
         wanted = amount.count
     else:
         wanted = round(amount * len(pool)) if isinstance(amount, float) else amount
     if not 0 < wanted <= len(pool):
         raise InputError(key, expected=f"1 to {len(pool)} images", found=str(wanted), fix="ask for another amount")
-    return pool[:wanted] if isinstance(amount, First) else stratified(pool, labels, wanted, seed)
+    if isinstance(amount, First):
+        return pool[:wanted]
+    count = len(np.unique(labels[pool]))
+    if not count * least <= wanted <= len(pool) - count * spare:
+        raise InputError(
+            key,
+            expected=f"{max(1, count * least)} to {len(pool) - count * spare} images, so that each of {count} classes "
+            "has one that trains",
+            found=str(wanted),
+            fix="ask for another amount",
+        )
+    return stratified(pool, labels, wanted, seed, least=least, spare=spare)
 
 
-def stratified(pool: Indices, labels: NDArray[np.int64], wanted: int, seed: int) -> Indices:
-    """`wanted` rows of `pool`, each class with its share (largest remainders), drawn by `seed`."""
+def stratified(
+    pool: Indices, labels: NDArray[np.int64], wanted: int, seed: int, *, least: int = 0, spare: int = 0
+) -> Indices:
+    """`wanted` rows of `pool`, each class with its share (largest remainders), drawn by `seed`; of each class `least`
+    are taken, and `spare` left, at least.
+    """
     generator = np.random.Generator(np.random.Philox(seed))
     classes, counts = np.unique(labels[pool], return_counts=True)
-    exact = counts * wanted / len(pool)
-    quota = np.floor(exact).astype(np.int64)
-    most_short = np.argsort(quota - exact, kind="stable")[: wanted - quota.sum()]
-    quota[most_short] += 1
+    quota = quotas(counts, wanted, least, counts - spare)
     drawn = [
         generator.permutation(pool[labels[pool] == label])[:number]
         for label, number in zip(classes, quota, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def quotas(counts: Indices, wanted: int, least: int, most: Indices) -> Indices:
+    """(C,) whole numbers of sum `wanted`, proportional to `counts` (largest remainders) but within `least` and `most`.
+
+    What a bound takes from one class goes to that which is then furthest from its share.
+    """
+    exact = counts * wanted / counts.sum()
+    quota = np.floor(exact).astype(np.int64)
+    most_short = np.argsort(quota - exact, kind="stable")[: wanted - quota.sum()]
+    quota[most_short] += 1
+    quota = np.clip(quota, least, most)
+    while missing := np.sign(wanted - quota.sum()):
+        free = quota < most if missing > 0 else quota > least
+        quota[np.argmax(np.where(free, missing * (exact - quota), -np.inf))] += missing
+    return np.asarray(quota, np.int64)
 
 
 def fold_of_each(labels: NDArray[np.int64], count: int, seed: int) -> Indices:

@@ -1,0 +1,214 @@
+"""Where the images of a data set lie: `<part>/<class>/<image>`, in folders and zips."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pipeline.datasets.file_trees import File, Tree
+from pipeline.datasets.image_files import is_image, left_out
+from pipeline.errors import InputError, few
+
+Classes = dict[str, list[File]]  # the images by class, classes in the order of their names
+
+
+@dataclass
+class Home:
+    """A part's folder in one tree.
+
+    Attributes:
+        tree: the folder or zip that it lies in.
+        path: of the folder that holds the class folders.
+        images: of each class folder, also of those without any.
+        others: files in the class folders that are no images.
+    """
+
+    tree: Tree
+    path: PurePosixPath
+    images: dict[str, list[File]] = field(default_factory=dict)
+    others: list[File] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        return self.tree.called(self.path)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.images.values()))
+
+    def below(self, file: File) -> PurePosixPath:
+        """Where a file of its lies: `<class>/<image>`."""
+        return file.path.relative_to(self.path)
+
+
+def outermost(path: PurePosixPath, parts: Iterable[str]) -> tuple[str, PurePosixPath] | None:
+    """The part that a path lies in, and the part's folder: the first that bears a part's name.
+
+    (What bears one below it is a class, or lies in a class.)
+    """
+    names = sorted((PurePosixPath(part).parts, part) for part in parts)
+    for start in range(len(path.parts)):
+        for name, part in reversed(names):  # of `images` and `images/test` the latter
+            if name and path.parts[start : start + len(name)] == name:
+                return part, PurePosixPath(*path.parts[: start + len(name)])
+    at_the_top = next((part for name, part in names if not name), None)
+    return None if at_the_top is None else (at_the_top, PurePosixPath())
+
+
+def find_classes(root: Path, trees: Sequence[Tree], parts: Sequence[str]) -> tuple[dict[str, Classes], list[str]]:
+    """The images of each part by class, in the order of their paths, and a line on what was left out.
+
+    Args:
+        root: what messages call the data set.
+        trees: the folder and the zips that hold it.
+        parts: names of the parts' folders; "." where classes lie at the top.
+
+    Raises:
+        InputError: a part has no images or lies at two places, an image lies there twice, a class folder has no
+            image, has them at two depths, or is in one part alone.
+    """
+    homes: dict[str, list[Home]] = {part: [] for part in parts}
+    outside: list[File] = []
+    for tree in trees:
+        for part, home in _homes(tree, parts, outside):
+            homes[part].append(home)
+    with_images = {part: [home for home in found if home.count] for part, found in homes.items()}
+    without = [file for found in homes.values() for home in found if not home.count for file in home.others]
+    found = {part: _classes(root, part, with_images[part], [*outside, *without]) for part in parts}
+    _refuse_differing(root, found)
+    others = without + [file for kept in with_images.values() for home in kept for file in home.others]
+    return found, _notices(others, outside, parts)
+
+
+def _homes(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, Home]]:
+    """The parts' folders in a tree; files that lie in no class folder are added to `outside`."""
+    within: dict[PurePosixPath, list[PurePosixPath]] = {folder: [] for folder in tree.folders}
+    lies_in = {folder: outermost(folder, parts) for folder in tree.folders}
+    for folder in tree.folders - {PurePosixPath()}:
+        within[folder.parent].append(folder)
+    homes: dict[tuple[str, PurePosixPath] | None, Home] = {}
+    for folder, part in lies_in.items():
+        if part is not None and part[1] == folder:
+            inner = _innermost(folder, within)
+            homes[part] = Home(tree, inner, {each.name: [] for each in within[inner] if lies_in[each] == part})
+    for file in sorted(tree.files, key=_place):
+        home = homes.get(lies_in[file.path.parent])
+        if home is None or file.path.parent == home.path or home.path not in file.path.parents:
+            outside.append(file)
+        elif is_image(file):
+            home.images[home.below(file).parts[0]].append(file)
+        else:
+            home.others.append(file)
+    for part, home in homes.items():
+        assert part is not None
+        yield part[0], home
+
+
+def _innermost(folder: PurePosixPath, within: Mapping[PurePosixPath, Sequence[PurePosixPath]]) -> PurePosixPath:
+    """Of folders that hold nothing but one of their own name (`seg_train/seg_train`) the last; it holds folders."""
+    inner = folder / folder.name
+    while folder.name and within[folder] == [inner] and within[inner]:
+        folder, inner = inner, inner / folder.name
+    return folder
+
+
+def _classes(root: Path, part: str, homes: Sequence[Home], elsewhere: Sequence[File]) -> Classes:
+    """The images of one part by class, each once."""
+    if not homes:
+        seen = sorted({file.path.parent.as_posix() for file in elsewhere})
+        raise InputError(
+            f"image folder {root}",
+            expected=f"images in {part}/<class>/",
+            found="none" + f"; what there is lies in {few(seen)}" * bool(seen),
+            fix="lay them out so, zip them so, or set `train_folder:` and `test_folder:`",
+        )
+    _refuse_two_places(root, part, homes)
+    classes: Classes = {}
+    for home in homes:
+        for name, files in home.images.items():
+            classes.setdefault(name, []).extend(files)
+    empty = [home.tree.called(home.path / name) for home in homes for name in home.images if not classes[name]]
+    if empty:
+        raise InputError(
+            few(sorted(set(empty))),
+            expected="at least one image in each class folder",
+            found="none",
+            fix="remove the folder, or put the class's images there",
+        )
+    return {name: sorted(classes[name], key=_place) for name in sorted(classes)}
+
+
+def _place(file: File) -> tuple[str, str]:
+    return file.path.as_posix(), file.where
+
+
+def _refuse_two_places(root: Path, part: str, homes: Sequence[Home]) -> None:
+    """Raise InputError for a part at two places of one tree, an image at the same place of two, or at two depths."""
+    of_trees: dict[str, Home] = {}
+    images: dict[PurePosixPath, File] = {}
+    depths: dict[str, dict[int, File]] = {}
+    for home in sorted(homes, key=lambda home: home.where):
+        other = of_trees.setdefault(home.tree.where, home)
+        if other is not home:
+            raise InputError(
+                f"image folder {root}",
+                expected=f"one folder {part}",
+                found=f"{other.where} ({other.count} images) and {home.where} ({home.count})",
+                fix="remove the copy, or let `root:` name the folder around the one that is meant",
+            )
+        for name, files in home.images.items():
+            for file in files:
+                below = home.below(file)
+                twin = images.setdefault(below, file)
+                depth = depths.setdefault(name, {}).setdefault(len(below.parts), file)
+                first = next(iter(depths[name].values()))
+                if twin is not file:
+                    _refuse_twice(root, twin, file, "each image once", "keep the zip or the folder, not both")
+                if depth is not first:
+                    fix = "remove the copies, or move them into one folder"
+                    _refuse_twice(root, first, file, "the images of a class at one depth", fix)
+
+
+def _refuse_twice(root: Path, first: File, second: File, expected: str, fix: str) -> None:
+    found = f"{first.where} and {second.where}"
+    raise InputError(f"image folder {root}", expected=expected, found=found, fix=fix)
+
+
+def _refuse_differing(root: Path, parts: Mapping[str, Classes]) -> None:
+    """Raise InputError unless all parts have the same classes."""
+    names, found = list(parts), list(parts.values())
+    alone = [sorted(mine.keys() - other.keys()) for mine, other in zip(found, reversed(found), strict=True)]
+    if any(alone):
+        only = "; ".join(f"only in {part}: {few(some)}" for part, some in zip(names, alone, strict=True) if some)
+        here = 0 if alone[0] else -1
+        folders = [few([f"{names[side]}/{alone[here][0]}"]) for side in (-1 - here, here)]
+        raise InputError(
+            f"image folder {root}",
+            expected=f"the same class folders in {' and '.join(names)}",
+            found=only,
+            fix=_alike(alone[0], alone[-1]) or f"put images into {folders[0]}, or take {folders[1]} away",
+        )
+
+
+def _alike(some: Sequence[str], others: Sequence[str]) -> str:
+    """Advice for a class that is only spelled in two ways."""
+    spelled = {_folded(name): name for name in some}
+    pairs = [(spelled[_folded(name)], name) for name in others if name != spelled.get(_folded(name), name)]
+    if not pairs:
+        return ""
+    return f"rename one of {pairs[0][0]!a} and {pairs[0][1]!a}: they differ in case, blanks or how accents are written"
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+def _notices(others: Sequence[File], outside: Sequence[File], parts: Sequence[str]) -> list[str]:
+    said = [left_out(others)] if others else []
+    if outside:
+        places = " and ".join(f"{part}/<class>/" for part in parts)
+        count = f"{len(outside)} files" if len(outside) > 1 else "a file"
+        said.append(f"{count} outside of {places} ({few(sorted(file.where for file in outside))})")
+    return [f"left out: {', '.join(said)}"] if said else []
