@@ -43,14 +43,14 @@ READING = (
     "pipeline.cached_batches",
     "pipeline.dumps.field",
 )
-WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer")
+WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer", "pipeline.plain_text")
 VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (
     *NETWORK,
     *RECORD,
     *VIEWS,
-    *(f"pipeline.{name}" for name in ("comparisons", "curves", "schedules", "statistics")),
+    *(f"pipeline.{name}" for name in ("comparisons", "curves", "plain_text", "schedules", "statistics")),
     *(f"pipeline.figures.{name}" for name in ("accuracy", "curves", "pareto", "style", "sweep", "terms", "weights")),
     *(f"pipeline.report.{name}" for name in ("build", "claims", "comparing", "drawing", "groups", "histories")),
     *(f"pipeline.report.{name}" for name in ("measures", "metrics", "notes", "numbers", "page", "published", "sweeps")),

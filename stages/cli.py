@@ -71,7 +71,9 @@ def refuse(error: Exception) -> None:
 
 def printable(text: str) -> str:
     """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    from pipeline.plain_text import one_line
+
+    line = one_line(text)
     return line.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii")
 
 

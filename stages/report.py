@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.pictures.choice import Choice
     from pipeline.report.drawing import Asked
     from pipeline.report.published import Published
-    from pipeline.report.table import Row
     from pipeline.report_section import ReportParams
     from pipeline.sections import Study
 
@@ -33,6 +32,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.report.groups import grouped
     from pipeline.report.histories import history
     from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS
+    from pipeline.report.table import COLUMNS
     from stages.run import workshop
 
     layout, fix = Layout(Path()), "run `dvc repro`"
@@ -49,6 +49,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
         curves |= _teachers_curves(study.report, teachers)
         chosen = choice(study)
         groups = grouped(students, study.report.groups, study.report.unit)
+        pictures, spelt = _pictures(study, chosen, students)
         made = build(
             teachers,
             students,
@@ -58,11 +59,8 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
             curves=curves,
             published=_published(study.report),
             claims=[Claim(name, **claim.model_dump()) for name, claim in study.report.claims.items()],
-            pictures=[
-                *drawn(teachers, students, groups, curves, _asked(study, students)),
-                *_pictures(study, chosen, students),
-            ],
-            more_notes=chosen.left_out,
+            pictures=[*drawn(teachers, students, groups, curves, _asked(study, students)), *pictures],
+            more_notes=(*chosen.left_out, *spelt),
         )
         for name, picture in made.pictures.items():
             write_bytes(work.out / name, picture)
@@ -70,7 +68,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
         write_bytes(work.out / "report.md", made.markdown().encode())
         write_bytes(work.out / "report.html", made.html().encode())
     write_json(layout.metrics("report", "summary"), made.summary())
-    _show(made.rows)
+    cli.table("", COLUMNS, (row.cells() for row in made.rows))
     typer.echo(f"{layout.report() / 'report.html'}")
 
 
@@ -108,12 +106,15 @@ def _asked(study: Study, students: Mapping[str, Mapping[str, Any]]) -> Asked:
     )
 
 
-def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
-    """The chosen dumps, read with the data and the students that they need."""
+def _pictures(
+    study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[Picture], list[str]]:
+    """The chosen dumps, read with the data and the students that they need; and what their pictures cannot show."""
     if not chosen.dumps:
-        return []
+        return [], []
     from pipeline.datasets.record import load
     from pipeline.layout import Layout
+    from pipeline.pictures.canvas import letters_spelt
     from pipeline.pictures.choice import FEATURES, MOST_STUDENTS
     from pipeline.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
     from pipeline.report.metrics import best_taught, labels_only
@@ -136,7 +137,7 @@ def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, 
         made += hint_pictures(name, caches[name], data[sets[name]], views)
     for name in chosen.multichannel:
         made.append(multichannel_picture(name, caches[name], data[sets[name]], views))
-    return made
+    return made, list(letters_spelt(name for dataset in data.values() for name in dataset.classes))
 
 
 def _first(student: str) -> Network:
@@ -148,19 +149,6 @@ def _first(student: str) -> Network:
 
     folder = Layout(Path()).student(student) / "seed-0"
     return load_network(folder, torch.device("cpu"), f"run `dvc repro train-student-{student}`")[0]
-
-
-def _show(rows: tuple[Row, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from pipeline.report.table import COLUMNS
-
-    table = Table(*COLUMNS)
-    for row in rows:
-        table.add_row(*row.cells())
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 if __name__ == "__main__":
