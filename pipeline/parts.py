@@ -18,6 +18,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 from torch.optim import SGD
@@ -31,7 +33,7 @@ from pipeline.heads import HEADS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.registry import NestedError, Registry, Section, imported, nested, options_model
+from pipeline.registry import UNSET, NestedError, Registry, Section, imported, nested, options_model
 from pipeline.schedules import SCHEDULES
 from pipeline.views import POLICIES
 from pipeline.views.view import Views
@@ -107,6 +109,14 @@ class ModelParams(Section):
     name: str
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All options but those that came later and are not set."""
+        fields = type(self).model_fields
+        return {
+            key: value for key, value in whole(self).items() if value is not None or UNSET not in fields[key].metadata
+        }
 
 
 class NamedParams(Section):

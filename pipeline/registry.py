@@ -32,6 +32,10 @@ from pydantic_core import PydanticCustomError
 FilePath = Annotated[Path, Field(strict=False)]
 
 
+# Of an option that came after caches were sealed: unset it stands in no card, so that these stay readable.
+UNSET = object()
+
+
 class Section(BaseModel):
     """One frozen mapping of `params.yaml` that refuses keys it does not know."""
 

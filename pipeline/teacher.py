@@ -252,7 +252,7 @@ def join(
     Raises:
         InputError: a member is missing or damaged, or was trained on other images or classes.
     """
-    networks, digests, first = [], {}, None
+    networks, digests, doubts, first = [], {}, [], None
     for name, folder in folders.items():
         network, card = load_network(folder, device, f"run `teachercache train-teacher {name}`")
         first = first or card
@@ -268,9 +268,10 @@ def join(
             refuse_other_images(card, dataset, f"member {name!r}")
         networks.append(network)
         digests[name] = card["weights_sha256"]
+        doubts += [f"averages {name!r}, which {card['doubt']}"] if "doubt" in card else []
     ensemble = Ensemble(networks, average)
     entries = {"members": digests, "average": average, "weights_sha256": digest_of([digests, average])}
-    return ensemble, entries
+    return ensemble, {**entries, **({"doubt": "; ".join(doubts)} if doubts else {})}
 
 
 def load_teacher(folder: Path, device: torch.device, fix: str) -> Teacher:

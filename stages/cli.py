@@ -69,6 +69,11 @@ def refuse(error: Exception) -> None:
     sys.exit(2)
 
 
+def warn(text: str) -> None:
+    """Print one line that nobody must act on."""
+    print(printable(f"warning: {text}"), file=sys.stderr)
+
+
 def printable(text: str) -> str:
     """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
     from pipeline.plain_text import one_line

@@ -27,6 +27,7 @@ def train_teacher(
     study = cli.open_study(params)
     from pipeline.datasets.record import load
     from pipeline.device import resolve
+    from pipeline.doubt import ADVICE, doubt
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
@@ -47,12 +48,15 @@ def train_teacher(
         decides = spec.model_dump(mode="json"), shown, study.seed, dataset.fingerprint, where.type, file_digests(spec)
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
             network, entries = _make(teacher, study, dataset=dataset, splits=splits, work=work)
+            right = evaluate(network, splits.test)[0]
+            reason = doubt(right, splits.test.labels, dataset.classes)
             card = {
                 **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "bytes": sum(p.nbytes for p in network.state_dict().values()),
                 "bits": bits_of(network),
-                **per_class_accuracy(evaluate(network, splits.test)[0], splits.test),
+                **per_class_accuracy(right, splits.test),
+                **({"doubt": reason} if reason else {}),
                 **entries,
             }
             if "members" in entries:
@@ -69,8 +73,11 @@ def train_teacher(
             "weights_sha256",
             "best_epoch",
             "epochs",
+            "doubt",
         )
         write_json(layout.metrics("teachers", teacher), {key: card[key] for key in kept if key in card})
+    if "doubt" in card:
+        cli.warn(f"teacher {teacher!r} {card['doubt']}; {ADVICE}")
     typer.echo(f"teacher {teacher}: test accuracy {card['test_accuracy']:.4f}, {card['parameters']:,} parameters")
 
 

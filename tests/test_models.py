@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from pipeline.models import MODELS
 from pipeline.models.build import build
+from pipeline.models.constructor import plain_options
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
 from pipeline.params import parse
+from pipeline.sections import model_of
 
 Shape = tuple[int, int, int]
 DIGIT, GREY, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
@@ -357,6 +359,98 @@ def test_timm_models(tmp_path: Path) -> None:
     torch.manual_seed(9)
     model = {"name": "timm:resnet18", "weights": str(tmp_path / "mine.pt")}
     assert torch.equal(from_params(model, (1, 32, 32), 5).eval()(pixels), logits)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"name": "torchvision:mobilenet_v3_small", "norm_momentum": 0.1, "dropout": 0.4}, {"dropout": 0.4}),
+        ({"name": "torchvision:resnet18", "norm_momentum": 0.25, "zero_init_residual": True}, {"zeros": 8}),
+        ({"name": "torchvision:mobilenet_v2", "width_mult": 0.25}, {"dropout": 0.2}),
+    ],
+    ids=lambda value: value.get("name"),
+)
+def test_options_of_torchvision_s_constructors_reach_them(model: dict[str, Any], expected: dict[str, float]) -> None:
+    made = from_params(model, COLOUR).body
+    norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {model.get("norm_momentum", 0.1)}
+    if "dropout" in expected:
+        assert {module.p for module in made.modules() if isinstance(module, nn.Dropout)} == {expected["dropout"]}
+    if "zeros" in expected:
+        assert sum(not norm.weight.any() for norm in norms) == expected["zeros"]
+    default = network(model["name"]).body
+    assert {norm.momentum for norm in default.modules() if isinstance(norm, nn.BatchNorm2d)} != {0.25}
+    if "width_mult" in model:
+        assert sum(p.numel() for p in made.parameters()) < sum(p.numel() for p in default.parameters()) / 4
+
+
+def test_a_vision_transformer_is_given_the_size_of_its_images() -> None:
+    with torch.device("meta"):
+        made = MODELS.function("torchvision:vit_b_16")(COLOUR, 5, image_size=32)
+    assert made.encoder.pos_embedding.shape == (1, 5, 768)
+
+
+def test_options_that_are_not_set_stand_in_no_card() -> None:
+    """Caches that were sealed before there were such options state the architecture without them."""
+
+    def stated(**model: Any) -> dict[str, Any]:
+        teacher = {"model": {"name": "torchvision:resnet18", **model}, "epochs": 1}
+        study = parse({"dataset": {"source": "digits"}, "teachers": {"big": teacher}})
+        return model_of(study.teachers["big"], "json")
+
+    plain = {"name": "torchvision:resnet18", "mean": None, "std": None, "weights": None, "new_head": False}
+    assert stated() == plain
+    more = {"norm_momentum": 0.5, "replace_stride_with_dilation": [False, False, False]}
+    assert stated(**more) == {**plain, **more}
+    assert stated(norm_momentum=None) == plain
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"name": "resnet18", "dropuot": 0.1}, ["teachers.big.model: unknown key 'dropuot': expected one of groups, "]),
+        ({"name": "mobilenet_v2", "dropuot": 0.1}, ["unknown key 'dropuot'", "did you mean 'dropout'?"]),
+        ({"name": "mobilenet_v2", "dropout": "a"}, ["teachers.big.model.dropout: expected a valid number, found 'a'"]),
+        ({"name": "mobilenet_v2", "norm_layer": "a"}, ["teachers.big.model: unknown key 'norm_layer'"]),
+        ({"name": "mobilenet_v2", "num_classes": 3}, ["teachers.big.model: unknown key 'num_classes'"]),
+        ({"name": "mobilenet_v2", "norm_momentum": 0}, ["model.norm_momentum: expected greater than 0, found 0"]),
+        ({"name": "mobilenet_v2", "norm_momentum": 1.5}, ["model.norm_momentum: expected less than or equal to 1"]),
+        ({"name": "googlenet", "aux_logits": True}, ["teachers.big.model: unknown key 'aux_logits'"]),
+        ({"name": "alexnet", "norm_momentum": 0.1}, ["norm_momentum: expected a model with batch normalisation, found none in it"]),
+        ({"name": "densenet121", "growth_rate": 8}, ["model torchvision:densenet121: growth_rate: expected nothing: it is what this model is, found 8"]),
+        ({"name": "resnext50_32x4d", "groups": 2}, ["torchvision:resnext50_32x4d", "'groups' expected value 32 but got 2"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_mistakes_in_constructors_options_are_named(options: dict[str, Any], parts: list[str]) -> None:
+    with refused(*parts):
+        from_params({**options, "name": f"torchvision:{options['name']}"}, COLOUR)
+
+
+class Odd(nn.Module):
+    """A constructor with parameters of all kinds."""
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, block: type, sizes: list[int], pair: tuple[int, float], *rest: int, rate: float | None = None, act: Callable[..., Any] | str = "relu",
+        nested: Sequence[tuple[int, int]] = (), untyped=3, none=None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+
+
+def test_what_parameters_can_say_of_a_constructor() -> None:
+    assert plain_options(Odd) == {
+        "sizes": tuple[int, ...], "pair": tuple[int, float], "rate": float, "act": str,
+        "nested": tuple[tuple[int, int], ...], "untyped": int,
+    }  # fmt: skip
+
+
+def test_timm_models_take_their_constructors_options() -> None:
+    pytest.importorskip("timm")
+    made = from_params({"name": "timm:resnet18", "drop_rate": 0.3, "norm_momentum": 0.2}, COLOUR).body
+    assert made.drop_rate == 0.3
+    assert {module.momentum for module in made.modules() if isinstance(module, nn.BatchNorm2d)} == {0.2}
+    with refused("teachers.big.model: unknown key 'drop_rat'", "did you mean 'drop_rate'?"):
+        from_params({"name": "timm:resnet18", "drop_rat": 0.3}, COLOUR)
 
 
 def test_timm_models_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,8 +123,8 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def kept(figure: Figure, *given: Any, **named: Any) -> None:
         save(figure, *given, **named)
         every = figure.findobj(Text)
-        assert not [text for text in every if text.get_parse_math() or text.get_usetex()]  # type: ignore[attr-defined]
-        found.extend(text.get_text() for text in every)  # type: ignore[attr-defined]
+        assert not [text for text in every if text.get_parse_math() or text.get_usetex()]
+        found.extend(text.get_text() for text in every)
 
     monkeypatch.setattr(Figure, "savefig", kept)
     return found
