@@ -22,7 +22,7 @@ from pipeline.schedules import SCHEDULES
 from pipeline.sections import StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
 
-NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
+NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "ready_weights", "saved", "weights"))
 BINARY = ("pipeline.binary", "pipeline.binary_layers")
 HEAD = ("pipeline.heads.channels",)
 TRAINING = (

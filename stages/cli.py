@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -46,7 +47,8 @@ def main(command: Callable[..., Any]) -> None:
 
     app = command if isinstance(command, typer.Typer) else single(command)
     try:
-        app()
+        with notices():
+            app()
     except InputError as error:
         refuse(error)
     except OSError as error:
@@ -67,6 +69,31 @@ def refuse(error: Exception) -> None:
     """Print one line and exit with 2."""
     print(printable(f"error: {error}"), file=sys.stderr)
     sys.exit(2)
+
+
+class Notices(logging.Handler):
+    """Prints what the library logs, each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = printable(f"note: {record.getMessage()}")
+        if line not in self._said:
+            self._said.add(line)
+            print(line, file=sys.stderr)
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """While it is open, what the library has to say stands on standard error."""
+    handler, log = Notices(), logging.getLogger("pipeline")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def warn(text: str) -> None:

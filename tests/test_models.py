@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Capture, Run, write_study
 from data_files import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ from pipeline.models import MODELS
 from pipeline.models.build import build
 from pipeline.models.constructor import plain_options
 from pipeline.models.network import Network
+from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
 from pipeline.params import parse
 from pipeline.sections import model_of
+from pipeline.teacher import teacher_from_file
 
 Shape = tuple[int, int, int]
 DIGIT, GREY, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
@@ -521,6 +524,132 @@ def test_models_that_nobody_has_are_refused(own_models: None, model: dict[str, A
 def two_layers(inputs: int = 4, hidden: int = 8, outputs: int = 2) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Linear(hidden, outputs))
+
+
+State = dict[str, Any]
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def other(state: State) -> State:
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+BESIDE = {
+    "epoch": 3,
+    "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]},
+    "best": 0.5,
+}
+READY: dict[str, tuple[Callable[[State], Any], str]] = {
+    "module.": (lambda s: prefixed(s, "module."), "took without the prefix 'module.' of all its 4 names"),
+    "_orig_mod.": (lambda s: prefixed(s, "_orig_mod."), "took without the prefix '_orig_mod.' of all its 4 names"),
+    "model.": (lambda s: prefixed(s, "model."), "took without the prefix 'model.' of all its 4 names"),
+    "net.": (lambda s: prefixed(s, "net."), "took without the prefix 'net.' of all its 4 names"),
+    "nested": (lambda s: prefixed(s, "module._orig_mod.net."), "took without the prefix 'module._orig_mod.net.' of all"),
+    "state_dict": (lambda s: {"state_dict": s, **BESIDE}, "took its entry ['state_dict']"),
+    "model": (lambda s: {"model": s, **BESIDE}, "took its entry ['model']"),
+    "model_state_dict": (lambda s: {**BESIDE, "model_state_dict": s}, "took its entry ['model_state_dict']"),
+    "ema": (lambda s: {"ema": s, "decay": 0.99}, "took its entry ['ema']"),
+    "lightning": (lambda s: {"state_dict": prefixed(s, "model."), **BESIDE}, "took its entry ['state_dict'], without the prefix 'model.'"),
+    "in an entry": (lambda s: {"ema": {"module": s, "decay": 0.9}}, "took its entry ['ema']['module']"),
+    "averaged": (lambda s: {"n_averaged": torch.tensor(3), **prefixed(s, "module.")}, "took without the prefix 'module.' of all its 4 names, without 'n_averaged'"),
+    "twice the same": (lambda s: {"model": s, "ema": dict(s)}, "took its entry ['model']"),
+    "another beside it": (lambda s: {"model": {"a": torch.ones(1)}, "state_dict": s}, "took its entry ['state_dict']"),
+    "plain": (lambda s: s, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READY)
+def test_weights_are_read_as_people_have_them(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    saved_as, told = READY[kind]
+    state = two_layers().state_dict()
+    torch.save(saved_as(state), tmp_path / "w.pt")
+    torch.manual_seed(9)
+    made = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    load_ready([made], tmp_path / "w.pt")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in made.state_dict().items())
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+    assert len(lines) == bool(told)
+    assert all(line.startswith(f"weights file {tmp_path / 'w.pt'}: {told}") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("saved_as", "parts"),
+    [
+        (lambda s: {"model": s, "ema": other(s), **BESIDE}, ["expected one state dict that fits the architecture, found two that differ: ['model'] and ['ema']", "save the one that you mean alone: torch.save(torch.load(FILE)['ema'], NEW)"]),
+        (lambda s: {"ema": {"module": other(s)}, "state_dict": prefixed(s, "module.")}, ["found two that differ: ['state_dict'] and ['ema']['module']"]),
+        (lambda s: {**prefixed({"0.weight": s["0.weight"]}, "module."), "0.bias": s["0.bias"]}, ["expected the 4 tensors", "names that only one side has"]),
+        (lambda s: {"model": {"0.weight": s["0.weight"]}}, [": its entry ['model']: expected the 4 tensors of the architecture", "3 names that only one side has (0.bias, 1.bias, 1.weight, ...)"]),
+        (lambda s: prefixed(s, "backbone."), ["8 names that only one side has"]),
+        (lambda s: {"state_dict": prefixed({**s, "1.weight": torch.ones(3, 8)}, "net.")}, [": its entry ['state_dict'], without the prefix 'net.' of all its 4 names: expected 1.weight of shape (2, 8), found (3, 8)"]),
+        (lambda s: {"epoch": 3, "weights": s}, ["expected a dict of tensors, found dict with the entries epoch, weights", "export the state dict again"]),
+        (lambda s: [1, 2], ["expected a dict of tensors, found list"]),
+        (lambda s: {}, ["expected a dict of tensors, found dict"]),
+        (lambda s: {0: torch.ones(1)}, ["expected a dict of tensors"]),
+        (lambda s: {"model": {**s, "0.bias": torch.full((8,), float("nan"))}}, ["expected finite numbers, found NaN or inf in '0.bias'"]),
+        (lambda s: {"model": two_layers()}, ["expected a dict of tensors, found pickled objects"]),
+    ],
+)  # fmt: skip
+def test_weights_that_fit_in_no_way_or_in_two_are_refused(
+    tmp_path: Path, saved_as: Callable[[State], Any], parts: list[str]
+) -> None:
+    made = two_layers()
+    torch.save(saved_as(made.state_dict()), tmp_path / "w.pt")
+    before = [tensor.clone() for tensor in made.state_dict().values()]
+    with refused(f"weights file {tmp_path / 'w.pt'}: ", *parts):
+        load_ready([made], tmp_path / "w.pt")
+    assert all(torch.equal(was, now) for was, now in zip(before, made.state_dict().values(), strict=True))
+
+
+def test_a_model_whose_own_names_begin_so_is_read_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = nn.ModuleDict({"model": nn.Linear(2, 2)})
+    torch.save(other(made.state_dict()), tmp_path / "w.pt")
+    load_ready([made], tmp_path / "w.pt")
+    torch.save(prefixed(made.state_dict(), "model."), tmp_path / "w.pt")
+    assert not caplog.records
+    load_ready([made], tmp_path / "w.pt")
+    assert "without the prefix 'model.' of all its 2 names" in caplog.text
+
+
+def test_a_prefixed_head_may_be_new(tmp_path: Path, resnet_file: Path) -> None:
+    torch.save({"state_dict": prefixed(read_weights(resnet_file), "module.")}, tmp_path / "w.pt")
+    new = network("torchvision:resnet18", classes=4, weights=tmp_path / "w.pt", new_head=True).body.state_dict()
+    assert torch.equal(new["conv1.weight"], read_weights(resnet_file)["conv1.weight"])
+    with refused(
+        "its entry ['state_dict'], without the prefix 'module.'", "expected fc.bias of shape (4,), found (5,)"
+    ):
+        network("torchvision:resnet18", classes=4, weights=tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["the body's names", "the network's names"])
+def test_a_teacher_s_file_is_read_so_too(tmp_path: Path, whole: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model = {"name": "mlp", "widths": (4,)}
+    made = build(model, DIGIT, 3).eval()
+    state = (made if whole else made.body).state_dict()
+    save_file(prefixed(state, "module."), tmp_path / "w.safetensors")
+    read = teacher_from_file(tmp_path / "w.safetensors", model=model, shape=DIGIT, classes=3).eval()
+    assert torch.equal(read(images(DIGIT)), made(images(DIGIT)))
+    assert "without the prefix 'module.' of all its 4 names" in caplog.text
+
+
+def test_commands_print_what_was_stripped_once(
+    run: Run, tmp_path: Path, capsys: Capture, study: dict[str, Any]
+) -> None:
+    names = build({"name": "torchvision:squeezenet1_1"}, COLOUR, 10).body.state_dict()
+    torch.save({"model": prefixed(names, "module.")}, tmp_path / "w.pt")
+    model = {"name": "torchvision:squeezenet1_1", "weights": "w.pt"}
+    small = {"model": model, "epochs": 1, "seeds": 2, "batch_size": 8, "losses": {"ce": {}}}
+    datasets = {"tiny": {"source": "digits", "size": 32, "train": {"first": 8}}}
+    write_study(tmp_path, {"datasets": datasets, "students": {"s": small}})
+    assert run(tmp_path, "prepare", "tiny") == 0
+    capsys.readouterr()
+    assert run(tmp_path, "train-student", "s") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert lines == [
+        f"note: weights file w.pt: took its entry ['model'], without the prefix 'module.' of all its {len(names)} names"
+    ]
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
-from pipeline.models.weights import load_into, read_weights
+from pipeline.models.ready_weights import load_ready
 from pipeline.registry import UNSET, FilePath, unknown
 
 
@@ -72,5 +72,5 @@ def timm_model(
         raise
     set_momentum(body, norm_momentum, f"timm:{architecture}")
     if weights is not None:
-        load_into(body, read_weights(weights), f"weights file {weights}", new_head=new_head)
+        load_ready([body], weights, new_head=new_head)
     return body

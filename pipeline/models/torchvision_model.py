@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
-from pipeline.models.weights import load_into, read_weights
+from pipeline.models.ready_weights import load_ready
 from pipeline.registry import UNSET, FilePath, unknown
 
 WITH_AUXILIARY_HEADS = {
@@ -65,7 +65,7 @@ def torchvision_model(
         raise
     set_momentum(body, norm_momentum, f"torchvision:{architecture}")
     if weights is not None:
-        load_into(body, read_weights(weights), f"weights file {weights}", new_head=new_head)
+        load_ready([body], weights, new_head=new_head)
     if shape[0] == 1:
         body.register_forward_pre_hook(_repeat_grey)
     return body
