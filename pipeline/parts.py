@@ -113,10 +113,8 @@ class ModelParams(Section):
     @model_serializer(mode="wrap")
     def _without_unset(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """All options but those that came later and are not set."""
-        fields = type(self).model_fields
-        return {
-            key: value for key, value in whole(self).items() if value is not None or UNSET not in fields[key].metadata
-        }
+        later = {key for key, field in type(self).model_fields.items() if UNSET in field.metadata}
+        return {key: value for key, value in whole(self).items() if value is not None or key not in later}
 
 
 class NamedParams(Section):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -48,7 +48,7 @@ class Section(BaseModel):
     def _known_keys_only(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             raise PydanticCustomError("mapping", "expected a mapping of keys")
-        for key in values:
+        for key in values if cls.model_config.get("extra") == "forbid" else ():
             if key not in cls.model_fields:
                 raise PydanticCustomError(
                     "unknown_key", "{text}", {"text": unknown("key", key, cls.model_fields.keys() - cls.implied_keys)}
@@ -57,7 +57,13 @@ class Section(BaseModel):
 
     def options_beyond(self, base: type[Section]) -> dict[str, Any]:
         """The values of the fields that `base` does not have: what the named function takes."""
-        return {key: getattr(self, key) for key in type(self).model_fields if key not in base.model_fields}
+        keys = (*type(self).model_fields, *(self.model_extra or ()))
+        return {key: getattr(self, key) for key in keys if key not in base.model_fields}
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether the function that says which options there are is not here."""
+        return self.model_extra is not None
 
 
 S = TypeVar("S", bound=Section)
@@ -69,6 +75,10 @@ class NestedError(ValueError):
     def __init__(self, errors: list[tuple[tuple[str | int, ...], str]]) -> None:
         super().__init__(str(errors))
         self.errors = errors
+
+
+class AbsentError(ValueError):
+    """A name's function is in a module that is not here, or cannot be imported: no mistake for who does not use it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class Registry:
         """The function behind a name.
 
         Raises:
+            AbsentError: it cannot be imported here.
             ValueError: nobody knows the name; the message lists those known.
         """
         if name in self.entries:
@@ -105,6 +116,8 @@ class Registry:
 
     def parse(self, value: Any, *, tag: str, base: type[S]) -> S:
         """Validate a mapping such as `{name: mlp, widths: [64]}` against the function it names.
+
+        The options of a function that is not here stay as they are (`Section.unchecked`): who calls it refuses.
 
         Args:
             value: the mapping as it stands in `params.yaml`.
@@ -122,6 +135,8 @@ class Registry:
             made: S = nested(options_model(self.function(value[tag]), base), dict(value))
         except NestedError:
             raise
+        except AbsentError:
+            made = nested(unchecked_model(base), dict(value))
         except (ValueError, NameError, TypeError, PydanticSchemaGenerationError) as error:
             # The latter three: a user's own function with annotations that say nothing to us.
             raise NestedError([((tag,), str(error).partition("\n")[0])]) from None
@@ -157,6 +172,17 @@ def options_model(function: Callable[..., Any], base: type[S]) -> type[S]:
         for name, option in options.items()
     }
     return create_model(f"{base.__name__}Options", __base__=base, **fields)
+
+
+@cache
+def unchecked_model(base: type[S]) -> type[S]:
+    """A section with `base`'s keys and any others."""
+    bases: Any = (base, _Anything)
+    return cast("type[S]", create_model(f"{base.__name__}Unchecked", __base__=bases))
+
+
+class _Anything(Section):
+    model_config = ConfigDict(extra="allow")
 
 
 def imported(path: str) -> Callable[..., Any]:

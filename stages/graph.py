@@ -19,8 +19,10 @@ def graph(
     from pipeline.dvc_yaml import refuse_stale, to_yaml
     from pipeline.files import write_bytes
     from pipeline.graph import stages
-    from pipeline.params import read_raw
+    from pipeline.params import absent_models, read_raw
 
+    for key, name in absent_models(study):
+        cli.warn(f"params.yaml: {key}: cannot import model {name!r} here; the stages that use it will refuse it")
     raw, target = read_raw(Path(params.name)), Path("dvc.yaml")
     if check:
         refuse_stale(study, raw, Path())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Capture, Run, write_study
+from conftest import refused as command_refused
 from data_files import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
-from pipeline.params import parse
+from pipeline.params import parse, read_raw
 from pipeline.sections import model_of
 from pipeline.teacher import teacher_from_file
 
@@ -458,7 +460,7 @@ def test_timm_models_take_their_constructors_options() -> None:
 
 def test_timm_models_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with refused("params.yaml: teachers.big.model.name: model 'timm:resnet18' needs timm", "teachercache[timm]"):
+    with refused("model 'timm:resnet18' needs timm: pip install 'teachercache[timm]'"):
         from_params({"name": "timm:resnet18"}, COLOUR)
 
 
@@ -503,11 +505,12 @@ def test_a_model_of_one_s_own(own_models: None) -> None:
             ["teachers.big.model.kind: expected 'a' or 'b', found 'c'"],
         ),
         ({"name": "own_models:net", "widht": 2}, ["teachers.big.model: unknown key 'widht'", "did you mean 'width'?"]),
-        ({"name": "own_models:nett"}, ["model.name: cannot import model 'own_models:nett'", "package.module:function"]),
-        ({"name": "no_models:net"}, ["model.name: cannot import model 'no_models:net'", "package.module:function"]),
+        (
+            {"name": "own_models:nett"},
+            ["model.name: cannot import model 'own_models:nett': own_models has no 'nett'", "package.module:function"],
+        ),
         ({"name": "own_models:NUMBER"}, ["model.name: ", "'own_models:NUMBER'", "package.module:function"]),
         ({"name": "own_models:Net"}, ["model.name: ", "'own_models:Net'", "package.module:function"]),
-        ({"name": ".own_models:net"}, ["model.name: ", "'.own_models:net'", "package.module:function"]),
         ({"name": "mpl"}, ["model.name: unknown model 'mpl': expected one of cnn", "did you mean 'mlp'?"]),
         ({"name": "torchvision:resnet81"}, ["unknown torchvision model 'resnet81'", "did you mean 'resnet"]),
         ({"name": "mlp", "widths": [3], "dropout": 1}, ["teachers.big.model.dropout: expected less than 1, found 1"]),
@@ -516,6 +519,81 @@ def test_a_model_of_one_s_own(own_models: None) -> None:
 def test_models_that_nobody_has_are_refused(own_models: None, model: dict[str, Any], parts: list[str]) -> None:
     with refused("params.yaml: teachers.big.model", *parts):
         from_params(model, DIGIT)
+
+
+@pytest.mark.parametrize("name", ["no_models:net", "no.such.models:net", ".own_models:net", "broken_models:net"])
+def test_a_model_whose_module_is_not_here_is_refused_by_who_builds_it(
+    own_models: None, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "broken_models.py").write_text("import a_package_that_is_not_installed\n")
+    model = {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5]}
+    section = parse({"dataset": {"source": "digits"}, "teachers": {"big": {"model": model, "epochs": 1}}}).teachers[
+        "big"
+    ]
+    assert section.model is not None
+    assert section.model.unchecked
+    assert model_of(section, "json") == {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5], "std": None}
+    with refused(
+        f"cannot import model '{name}': ", "expected package.module:function, and the module beside params.yaml"
+    ):
+        build(model_of(section), DIGIT, 4)
+    with refused("teachers.big.model.mean"):
+        from_params({**model, "mean": "a"}, DIGIT)
+
+
+@pytest.fixture
+def elsewhere(run: Run, tmp_path: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study whose teacher and one student are of a module that made the cache, and is no longer there."""
+    monkeypatch.delitem(sys.modules, "gone_nets", raising=False)
+    (tmp_path / "gone_nets.py").write_text(
+        "import math\nfrom torch import nn\n\ndef net(shape, classes, *, width: int = 9, depth: int = 1):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), width), nn.Linear(width, classes))\n"
+    )
+    study["teachers"]["big"]["model"] = {"name": "gone_nets:net", "width": 12}
+    study["students"]["own"] = {**study["students"]["kd"], "model": {"name": "gone_nets:net"}}
+    write_study(tmp_path, study)
+    assert run(tmp_path, "graph") == 0
+    for command in ("prepare digits", "train-teacher big", "dump-logits big-logits"):
+        assert run(tmp_path, *command.split()) == 0
+    shutil.rmtree(tmp_path / "data/prepared")
+    monkeypatch.delitem(sys.modules, "gone_nets")
+    (tmp_path / "gone_nets.py").unlink()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    return tmp_path
+
+
+def test_what_a_command_does_not_use_need_not_be_there(run: Run, elsewhere: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    for command in (
+        "prepare digits",
+        "train-student kd",
+        "train-student baseline",
+        "cache inspect data/cache/big-logits",
+    ):
+        assert run(elsewhere, *command.split()) == 0, capsys.readouterr().err
+    assert "gone_nets" not in capsys.readouterr().err
+    for command in ("train-student own", "train-teacher big", "dump-logits big-logits"):
+        error = command_refused(run, capsys, elsewhere, *command.split())
+        assert "cannot import model 'gone_nets:net': ModuleNotFoundError: No module named 'gone_nets'" in error
+        assert "beside params.yaml or on PYTHONPATH" in error
+
+
+def test_a_cache_of_other_options_is_refused_without_the_module_too(run: Run, elsewhere: Path, capsys: Capture) -> None:
+    assert run(elsewhere, "prepare", "digits") == 0
+    changed = read_raw(elsewhere / "params.yaml")
+    changed["teachers"]["big"]["model"]["width"] = 13
+    write_study(elsewhere, changed)
+    error = command_refused(run, capsys, elsewhere, "train-student", "kd")
+    assert "teacher.architecture.width expected 13, found 12" in error
+
+
+def test_the_graph_names_modules_that_are_not_here(run: Run, elsewhere: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    assert run(elsewhere, "graph") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: params.yaml: {key}.model.name: cannot import model 'gone_nets:net' here; the stages that use it will refuse it"
+        for key in ("teachers.big", "students.own")
+    ]
 
 
 # ------------------------------------------------------------------ weight files

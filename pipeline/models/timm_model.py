@@ -11,19 +11,20 @@ from torch import nn
 
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
 from pipeline.models.ready_weights import load_ready
-from pipeline.registry import UNSET, FilePath, unknown
+from pipeline.registry import UNSET, AbsentError, FilePath, unknown
 
 
 def named(architecture: str) -> Callable[..., nn.Module]:
     """The builder of `timm:<architecture>`.
 
     Raises:
-        ValueError: timm is not installed or has no such model.
+        AbsentError: timm is not installed.
+        ValueError: it has no such model.
     """
     try:
         import timm
     except ImportError:
-        raise ValueError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
+        raise AbsentError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
     if not timm.is_model(architecture):
         raise ValueError(unknown("timm model", architecture, [*timm.list_models()[:12], "..."]))
     return _with_its_options(architecture)
