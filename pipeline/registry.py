@@ -28,6 +28,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+FEW, MANY = 15, 40  # names in a message
+
 # A path is written as text: the one place where types are lax.
 FilePath = Annotated[Path, Field(strict=False)]
 
@@ -193,8 +195,14 @@ def imported(path: str) -> Callable[..., Any]:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that nobody knows, with those known and the nearest of them."""
+    """The message for a name that nobody knows, with those known and the nearest of them, which come first of many."""
     names = sorted(known)
+    if len(names) > FEW:
+        near = difflib.get_close_matches(str(name), names, n=3)
+        meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        listed = [*near, *(other for other in names if other not in near)][:MANY]
+        more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+        return f"unknown {kind} {name!r}: {meant}expected one of {', '.join(listed)}{more}"
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}: expected one of {', '.join(names) or '(none)'}{hint}"

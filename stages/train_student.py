@@ -35,7 +35,7 @@ def train_student(
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
-        network = built(spec, dataset)
+        network = built(study, student, dataset)
         refuse_missing_taps(study, student, network, dataset)
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
         refuse_other_channels(network, caches, dataset)

@@ -42,7 +42,7 @@ def train_teacher(
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         if spec.model is not None:
-            refuse_missing_taps(study, teacher, built(spec, dataset), dataset)
+            refuse_missing_taps(study, teacher, built(study, teacher, dataset), dataset)
         splits = Splits.of(dataset, where)
         shown = study.views.model_dump(mode="json")
         decides = spec.model_dump(mode="json"), shown, study.seed, dataset.fingerprint, where.type, file_digests(spec)

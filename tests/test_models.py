@@ -24,6 +24,7 @@ from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
 from pipeline.params import parse, read_raw
+from pipeline.registry import unknown
 from pipeline.sections import model_of
 from pipeline.teacher import teacher_from_file
 
@@ -286,6 +287,100 @@ def test_a_tap_is_not_changed_by_later_layers_that_work_in_place() -> None:
     assert (taps["layer1.0.bn2"] < 0).any()
 
 
+LAST = {"resnet18": "fc", "shufflenet_v2_x0_5": "fc", "mnasnet0_5": "classifier.1", "googlenet": "fc"}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_features_are_what_the_last_linear_layer_is_given(name: str) -> None:
+    made = network(f"torchvision:{name}", (3, 64, 64), 5).eval()
+    logits, taps = made.tapped(images((3, 64, 64)), ["features", LAST[name]])
+    assert taps["features"].ndim == 2
+    torch.testing.assert_close(made.body.get_submodule(LAST[name])(taps["features"]), logits)
+    above = [key for key, _ in made.named_parameters() if key.startswith(f"body.{LAST[name]}.")]
+    assert {key for key, _ in made.named_parameters()} - set(made.up_to("features", images((3, 64, 64)))) == set(above)
+    assert not [module for module in made.modules() if module._forward_pre_hooks or module._forward_hooks]
+
+
+def test_a_module_called_features_is_read_as_before() -> None:
+    made = network("torchvision:mobilenet_v2", COLOUR, 5).eval()
+    maps = made.tapped(images(COLOUR), ["features"])[1]["features"]
+    assert maps.shape == (3, 1280, 1, 1)
+    torch.testing.assert_close(maps, made.body.get_submodule("features")(made.scaled(images(COLOUR))))
+
+
+class Backwards(nn.Module):
+    """Its last layer is defined first, its features are changed in place afterwards, and it is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(4, 4), nn.Linear(64, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.last(self.first(inputs.flatten(1)).relu())
+        logits: Tensor = self.last(hidden)
+        return logits + 1
+
+
+def test_the_last_linear_layer_is_the_one_that_is_called_last() -> None:
+    made = Network(Backwards()).eval()
+    logits, taps = made.tapped(images(DIGIT), ["features", "first"])
+    body = made.body
+    hidden = body.get_submodule("last")(taps["first"].relu())
+    assert torch.equal(taps["features"], hidden)
+    assert torch.equal(logits, body.get_submodule("last")(hidden) + 1)
+
+
+@pytest.mark.parametrize(
+    "layers", [[nn.Flatten(), nn.Linear(64, 3)], [nn.Conv2d(1, 3, 8), nn.Conv2d(3, 3, 1), nn.Flatten()]]
+)
+def test_where_nothing_is_learnt_before_there_are_no_features(layers: list[nn.Module]) -> None:
+    with refused("unknown tap 'features': expected one of 0, 1"):
+        Network(nn.Sequential(*layers)).tapped(images(DIGIT), ["features"])
+
+
+@pytest.mark.parametrize(
+    "head", [{"name": "multichannel"}, {"name": "channel_outputs", "channels": 2}], ids=lambda head: head["name"]
+)
+def test_a_head_leaves_the_features(head: dict[str, Any]) -> None:
+    made, plain = (network("torchvision:resnet18", COLOUR, 5, **how).eval() for how in ({"head": head}, {}))
+    inner = made.body.get_submodule("body") if head["name"] == "channel_outputs" else made.body
+    inner.load_state_dict({k: v for k, v in plain.body.state_dict().items() if not k.startswith("fc.")}, strict=False)
+    found, expected = (each.tapped(images(COLOUR), ["features"])[1]["features"] for each in (made, plain))
+    assert torch.equal(found, expected)
+
+
+def test_of_many_names_the_nearest_come_first() -> None:
+    made = network("torchvision:resnet18")
+    with refused(
+        "unknown tap 'layer33': did you mean 'layer3' or 'layer3.1' or 'layer3.0'? expected one of layer3, layer3.1, layer3.0, avgpool, bn1",
+        " more",
+    ):
+        made.tapped(images(COLOUR), ["layer33"])
+    few = unknown("tap", "b1", ["b", "a"])
+    assert few == "unknown tap 'b1': expected one of a, b; did you mean 'b'?"
+    assert unknown("tap", "z", [f"a{n}" for n in range(99)]).endswith(" and 59 more")
+
+
+def test_who_asks_for_a_tap_is_named(tmp_path: Path, run: Run, capsys: Capture, study: dict[str, Any]) -> None:
+    study["dumps"] = {"some-hints": {"field": "hints", "of": "big", "taps": ["hiddn1"]}}
+    study["students"] = {
+        "s": {**study["students"]["kd"], "losses": {"ce": {}}, "head": {"multichannel": {"tap": "hidden7"}}}
+    }
+    write_study(tmp_path, study)
+    assert run(tmp_path, "prepare", "digits") == 0
+    error = command_refused(run, capsys, tmp_path, "train-teacher", "big")
+    assert "params.yaml: dumps.some-hints: unknown tap 'hiddn1': expected one of" in error
+    error = command_refused(run, capsys, tmp_path, "train-student", "s")
+    assert "params.yaml: students.s: head multichannel: unknown tap 'hidden7': expected one of" in error
+    taps, study["dumps"]["some-hints"]["taps"] = study["dumps"]["some-hints"]["taps"], ["hidden1"]
+    write_study(tmp_path, study)
+    assert run(tmp_path, "train-teacher", "big") == 0
+    study["dumps"]["some-hints"]["taps"] = taps
+    write_study(tmp_path, study)
+    error = command_refused(run, capsys, tmp_path, "dump-hints", "some-hints")
+    assert error.startswith("error: dump 'some-hints' of 'big': unknown tap 'hiddn1': expected one of")
+
+
 @pytest.mark.parametrize("mean", [None, (0.4, 0.5, 0.6)])
 @pytest.mark.parametrize("std", [None, (0.2, 0.25, 0.3)])
 def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
@@ -299,6 +394,15 @@ def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[floa
     torch.testing.assert_close(scaled.double(), by_hand, rtol=1e-5, atol=1e-6)
     assert torch.equal(made(pixels), made.body(scaled))
     assert set(made.state_dict()) == {f"body.{name}" for name in made.body.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0,), (1,)), ((0.0,), (1.0,)), ((1,), (0.5,)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+)
+def test_scalings_that_pixels_can_have_are_taken(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    made = from_params({"name": "mlp", "widths": [3], "mean": mean, "std": std}, COLOUR)
+    expected = (images(COLOUR) / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    torch.testing.assert_close(made.scaled(images(COLOUR)), expected, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------ models from elsewhere
@@ -514,6 +618,24 @@ def test_a_model_of_one_s_own(own_models: None) -> None:
         ({"name": "mpl"}, ["model.name: unknown model 'mpl': expected one of cnn", "did you mean 'mlp'?"]),
         ({"name": "torchvision:resnet81"}, ["unknown torchvision model 'resnet81'", "did you mean 'resnet"]),
         ({"name": "mlp", "widths": [3], "dropout": 1}, ["teachers.big.model.dropout: expected less than 1, found 1"]),
+        *(
+            (
+                {"name": "mlp", "widths": [3], key: values},
+                [
+                    f"teachers.big.model.{key}: expected {limits}, since pixels are scaled to [0, 1] before",
+                    f"found {list(values)}; {fix}",
+                ],
+            )
+            for key, values, limits, fix in (
+                ("mean", [127.5], "numbers from 0 to 1", "divide by 255: 0.5"),
+                ("std", [127.5], "numbers above 0, up to 1", "divide by 255: 0.5"),
+                ("mean", [0.5, 0.5, 123.675], "numbers from 0 to 1", "divide by 255"),
+                ("std", [58.4, 0.2, 0.2], "numbers above 0, up to 1", "divide by 255"),
+                ("mean", [-0.1], "numbers from 0 to 1", "leave it out for pixels as they are"),
+                ("std", [0.0], "numbers above 0, up to 1", "leave it out for pixels as they are"),
+                ("std", [1.01], "numbers above 0, up to 1", "leave it out for pixels as they are"),
+            )
+        ),
     ],
 )
 def test_models_that_nobody_has_are_refused(own_models: None, model: dict[str, Any], parts: list[str]) -> None:

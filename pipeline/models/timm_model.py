@@ -26,7 +26,7 @@ def named(architecture: str) -> Callable[..., nn.Module]:
     except ImportError:
         raise AbsentError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
     if not timm.is_model(architecture):
-        raise ValueError(unknown("timm model", architecture, [*timm.list_models()[:12], "..."]))
+        raise ValueError(unknown("timm model", architecture, timm.list_models()))
     return _with_its_options(architecture)
 
 
