@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.graph import Stage, stages
+from pipeline.layout import Layout
 from pipeline.sections import Study
 
 
@@ -85,7 +86,7 @@ def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
             "dvc.yaml",
             expected="the stages that params.yaml compiles to",
             found="no file" if current is None else "an older or edited file",
-            fix="run `teachercache graph`, then `dvc repro`",
+            fix="run `teachercache graph`" + (", then `dvc repro`" if Layout(folder).under_dvc else ""),
         )
 
 

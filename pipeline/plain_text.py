@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 # Marks of Markdown wherever they stand; `_` between two letters is none, `<` only where a tag could begin.
-MARKS = re.compile(r"[*`\[\]\\#$~]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+MARKS = re.compile(r"[*`\[\]\\#$~>]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 
 
 def one_line(value: object) -> str:

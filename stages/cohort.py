@@ -33,7 +33,7 @@ def start_of(params: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str,
     if params.init is None:
         return None, None
     layout, (name, seed) = Layout(Path()), (params.init.student, params.init.seed)
-    fix = f"run `dvc repro train-student-{name}`"
+    fix = layout.how_to_make(f"train-student-{name}", f"train-student {name}")
     network, card = load_network(layout.network(name, seed), torch.device("cpu"), fix)
     metrics = layout.metrics("students", name)
     if metrics.exists():

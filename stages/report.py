@@ -11,6 +11,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
+    from pipeline.layout import Layout
     from pipeline.models.network import Network
     from pipeline.pictures.canvas import Picture
     from pipeline.pictures.choice import Choice
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     study = cli.open_study(params)
-    from pipeline.files import read_json, write_bytes, write_json
+    from pipeline.files import write_bytes, write_json
     from pipeline.layout import Layout
     from pipeline.pictures.choice import choice
     from pipeline.report.build import build
@@ -35,15 +36,11 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.report.table import COLUMNS
     from stages.run import workshop
 
-    layout, fix = Layout(Path()), "run `dvc repro`"
+    layout = Layout(Path())
     with cli.timed("report"), workshop(layout, "report", layout.report()) as work:
-        teachers, students = (
-            {name: read_json(layout.metrics(kind, name), fix, keys) for name in names}
-            for kind, names, keys in (
-                ("teachers", [n for n, t in study.teachers.items() if t.external is None], TEACHER_KEYS),
-                ("students", study.students, STUDENT_KEYS),
-            )
-        )
+        run_here = [name for name, teacher in study.teachers.items() if teacher.external is None]
+        teachers = {name: _metrics(layout, "teacher", name, TEACHER_KEYS) for name in run_here}
+        students = {name: _metrics(layout, "student", name, STUDENT_KEYS) for name in study.students}
         logged = "validation/accuracy"
         curves = {name: history(layout.student(name), metrics, logged) for name, metrics in students.items()}
         curves |= _teachers_curves(study.report, teachers)
@@ -70,6 +67,15 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     write_json(layout.metrics("report", "summary"), made.summary())
     cli.table("", COLUMNS, (row.cells() for row in made.rows))
     typer.echo(f"{layout.report() / 'report.html'}")
+
+
+def _metrics(layout: Layout, kind: str, name: str, keys: Iterable[str]) -> dict[str, Any]:
+    """The metrics file of a teacher or student."""
+    from pipeline.files import read_json
+
+    fix = layout.how_to_make(f"train-{kind}-{name}", f"train-{kind} {name}")
+    made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), fix, keys)
+    return made
 
 
 def _teachers_curves(report: ReportParams, teachers: Iterable[str]) -> dict[str, list[list[float]]]:
@@ -147,8 +153,9 @@ def _first(student: str) -> Network:
     from pipeline.layout import Layout
     from pipeline.models.saved import load_network
 
-    folder = Layout(Path()).student(student) / "seed-0"
-    return load_network(folder, torch.device("cpu"), f"run `dvc repro train-student-{student}`")[0]
+    layout = Layout(Path())
+    fix = layout.how_to_make(f"train-student-{student}", f"train-student {student}")
+    return load_network(layout.student(student) / "seed-0", torch.device("cpu"), fix)[0]
 
 
 if __name__ == "__main__":

@@ -179,9 +179,11 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     kind = "teachers" if spec.of in study.teachers else "students"
     metrics = layout.metrics(kind, spec.of)
     if metrics.exists():
-        weights = read_json(metrics, "run `dvc repro`", keys=("weights_sha256",))["weights_sha256"]
+        make = f"train-{kind.removesuffix('s')}"
+        made = layout.how_to_make(f"{make}-{spec.of}", f"{make} {spec.of}")
+        weights = read_json(metrics, made, keys=("weights_sha256",))["weights_sha256"]
         expect["teacher.weights_sha256"] = weights if kind == "teachers" else dict(enumerate(weights)).get(spec.of_seed)
-    fix = f"run `dvc repro dump-{spec.field}-{dump}`"
+    fix = layout.how_to_make(f"dump-{spec.field}-{dump}", f"dump-{spec.field} {dump}")
     if isinstance(source, TeacherParams) and source.external is not None:
         expect["teacher.weights_sha256"] = source.external
         fix = f"make it with `teachercache cache create {layout.cache(dump)}`"

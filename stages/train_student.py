@@ -68,7 +68,7 @@ def train_student(
         }
         write_json(layout.metrics("students", student), metrics)
     mean, std = metrics["test_accuracy"]["mean"], metrics["test_accuracy"]["std"]
-    spread = f" +- {std:.4f}" if std is not None else ""
+    spread = f", std {std:.4f}" if std is not None else ""
     back = f"; NaN or inf took {sum(metrics['restores'])} epochs back" if any(metrics["restores"]) else ""
     size = f"{metrics['parameters']:,} parameters"
     if doubts:

@@ -229,14 +229,14 @@ def test_what_is_not_there_or_not_the_studys_is_refused(run: Run, capsys: Captur
     study = study_of({"small": SMALL})
     study["students"]["small"]["model"] = {**SMALL["model"], "widths": [7]}
     write_study(small, study)
-    assert "model.widths: expected [7], found [6]; run `dvc repro train-student-small`" in message("small")
+    assert "model.widths: expected [7], found [6]; run `teachercache train-student small`" in message("small")
     write_study(small, study_of({"small": SMALL}))
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     assert "expected SHA-256" in message("small")
     shutil.rmtree(weights.parent)
-    assert "run `dvc repro train-student-small`" in message("small")
+    assert "run `teachercache train-student small`" in message("small")
     assert {path.name for path in tmp_path.iterdir()} == {"study"}
 
 
@@ -359,6 +359,15 @@ def test_an_architecture_of_ones_own(
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(photo)
     assert "--own-code" in refused(run, capsys, tmp_path, "predict", str(out), str(photo))
     assert run(tmp_path, "predict", str(out), str(photo), "--own-code") == 0
+    (tmp_path / "odd_nets.py").unlink()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    monkeypatch.delitem(sys.modules, "odd_nets", raising=False)
+    error = refused(run, capsys, tmp_path, "predict", str(out), str(photo), "--own-code")
+    assert "expected module 'odd_nets', which holds the student's architecture, to be importable" in error
+    assert (
+        "found cannot import model 'odd_nets:odd': ModuleNotFoundError: No module named 'odd_nets'; install it, or put"
+        in error
+    )
 
 
 def test_what_torch_cannot_write_is_told_in_a_line(

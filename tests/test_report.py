@@ -134,7 +134,7 @@ def test_pictures_have_captions() -> None:
     picture = Picture("bits-a.png", "KL(P || Q) of a_b * 2 is <1>", b"png")
     made = build(TEACHERS, STUDENTS, pictures=[picture], more_notes=["3 of 4 are shown."])
     assert list(made.pictures) == ["bits-a.png"]
-    assert made.markdown().endswith("\n![bits-a](bits-a.png)\n\n*KL(P || Q) of a_b \\* 2 is <1>*\n")
+    assert made.markdown().endswith("\n![bits-a](bits-a.png)\n\n*KL(P || Q) of a_b \\* 2 is <1\\>*\n")
     assert (
         '<img alt="bits-a.png" src="data:image/png;base64,cG5n">\n<figcaption>KL(P || Q) of a_b * 2 is &lt;1&gt;<'
         in made.html()
