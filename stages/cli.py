@@ -209,12 +209,12 @@ def work_beside(target: Path) -> Iterator[Path]:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table, as wide as it needs where the output is no terminal."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    headers = [escape(printable(column)) for column in columns]
-    made = Table(*headers, title=Text(printable(title)), title_justify="left", show_header=any(columns))
+    made = Table(title=Text(printable(title)), title_justify="left", show_header=any(columns))
+    for column in columns:
+        made.add_column(Text(printable(column)))
     for row in rows:
         made.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console()

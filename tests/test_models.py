@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -789,7 +790,8 @@ def test_weights_are_read_as_people_have_them(tmp_path: Path, kind: str, caplog:
         (lambda s: {}, ["expected a dict of tensors, found dict"]),
         (lambda s: {0: torch.ones(1)}, ["expected a dict of tensors"]),
         (lambda s: {"model": {**s, "0.bias": torch.full((8,), float("nan"))}}, ["expected finite numbers, found NaN or inf in '0.bias'"]),
-        (lambda s: {"model": two_layers()}, ["expected a dict of tensors, found pickled objects"]),
+        (lambda s: {"model": two_layers()}, ["expected a dict of tensors, found pickled objects (torch.nn.modules.container.Sequential); export the state dict again"]),
+        (lambda s: {"model": s, "args": SimpleNamespace(lr=0.1)}, ["found pickled objects (types.SimpleNamespace)"]),
     ],
 )  # fmt: skip
 def test_weights_that_fit_in_no_way_or_in_two_are_refused(

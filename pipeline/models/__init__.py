@@ -22,14 +22,13 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
         named: Callable[[str], Callable[..., Any]] = importlib.import_module(f"pipeline.models.{module}_model").named
         return named(attribute)
     try:
-        its = importlib.import_module(module)
+        function: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # noqa: BLE001 - the user's module may raise anything
         found = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise AbsentError(
             f"cannot import model {name!r}: {found}; expected package.module:function, and the module beside "
             "params.yaml or on PYTHONPATH"
         ) from None
-    function: Callable[..., Any] | None = getattr(its, attribute, None)
     if function is None:
         raise ValueError(
             f"cannot import model {name!r}: {module} has no {attribute!r}; expected package.module:function"

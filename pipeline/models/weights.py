@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,9 @@ def content_of(path: Path) -> Any:
     except UNREADABLE as error:
         # PyTorch's own words for a refused pickle tell how to load it all the same.
         pickled = isinstance(error, UnpicklingError)
-        found = "pickled objects" if pickled else str(error).partition("\n")[0] or type(error).__name__
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        objects = f"pickled objects ({named[1]})" if named else "pickled objects"
+        found = objects if pickled else str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=found, fix=FIX) from None
 
 
