@@ -12,6 +12,7 @@ from pipeline.plain_text import in_code
 
 FEWEST, OTHERS = 5, 10  # test images of a class that alone is right, and of the others, before that means anything
 ADVICE = "train it longer, or at another learning rate; with batch normalisation, with another norm_momentum"
+FROM_A_FILE = "its mean, std and order of classes must be those that it was trained with"
 FEWEST_AT_CHANCE = 20  # test images beyond the commonest class: fewer cannot tell chance from learning
 BY_CHANCE = 0.05  # the probability that guessing does as well, above which a network may have guessed
 NEAR = 0.1  # of the way from chance to right: a mean accuracy of the classes beyond is no chance

@@ -27,7 +27,7 @@ def train_teacher(
     study = cli.open_study(params)
     from pipeline.datasets.record import load
     from pipeline.device import resolve
-    from pipeline.doubt import ADVICE, doubt
+    from pipeline.doubt import ADVICE, FROM_A_FILE, doubt
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
@@ -77,7 +77,8 @@ def train_teacher(
         )
         write_json(layout.metrics("teachers", teacher), {key: card[key] for key in kept if key in card})
     if "doubt" in card:
-        cli.warn(f"teacher {teacher!r} {card['doubt']}; {ADVICE}")
+        advice = FROM_A_FILE if spec.weights else "train its members again" if spec.members else ADVICE
+        cli.warn(f"teacher {teacher!r} {card['doubt']}; {advice}")
     typer.echo(f"teacher {teacher}: test accuracy {card['test_accuracy']:.4f}, {card['parameters']:,} parameters")
 
 
