@@ -81,19 +81,24 @@ class BinaryConv2d(nn.Conv2d):
         normed = self.norm(inputs)
         sums = self._convolved(sign(normed), weight)
         if self.scale_map:
-            by_group = sums.reshape(len(sums), self.groups, -1, *sums.shape[2:])
+            by_group = _by_group(sums, self.groups)
             sums = (by_group * self._scales(normed)[:, :, None]).flatten(1, 2)
         return sums if self.bias is None else sums + self.bias.to(sums.dtype)[:, None, None]
 
     def _scales(self, normed: Tensor) -> Tensor:
         """K (B, groups, H', W')."""
-        means = normed.abs().reshape(len(normed), self.groups, -1, *normed.shape[2:]).mean(2)
+        means = _by_group(normed.abs(), self.groups).mean(2)
         box = means.new_ones((self.groups, 1, *self.kernel_size))
         return self._convolved(means, box / box[0].numel())
 
     def _convolved(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         maps: Tensor = self._conv_forward(inputs, weight, bias)
         return maps
+
+
+def _by_group(maps: Tensor, groups: int) -> Tensor:
+    """Maps (B, C, ...) as (B, groups, C / groups, ...); `len(maps)` would fix the batch of a graph that is exported."""
+    return maps.reshape(-1, groups, maps.shape[1] // groups, *maps.shape[2:])
 
 
 class BinaryLinear(nn.Linear):

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from pipeline.statistics import paired_difference, summary
+from pipeline.statistics import FEWEST, paired_difference, summary
 
 LEVEL = 0.95  # of intervals; of Tukey's, that all of them hold together
-FEWEST = 3  # values of a group: below, nothing is computed
 EQUAL = 1e-12  # values whose spread is no larger a share of their size differ by rounding alone
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.graph import Stage, command_line, stages
+from pipeline.layout import Layout
 from pipeline.sections import Study
 
 OURS = ("pipeline", "stages")  # the packages of this distribution
@@ -154,11 +155,12 @@ def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
     path = folder / "dvc.yaml"
     current = path.read_text(encoding="utf-8") if path.exists() else None
     if current != to_yaml(stages(study, raw), folder, study.file):
+        compile_again = command_line("graph", study.file)
         raise InputError(
             "dvc.yaml",
             expected=f"the stages that {study.file} compiles to",
             found="no file" if current is None else "an older or edited file",
-            fix=f"run `{command_line('graph', study.file)}`, then `dvc repro`",
+            fix=f"run `{compile_again}`, then `dvc repro`" if Layout(folder).under_dvc else f"run `{compile_again}`",
         )
 
 

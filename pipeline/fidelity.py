@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.tensors import as_tensor
 from pipeline.dumps.logits import LogitsType, kept, largest, largest_arrays
-from pipeline.statistics import Difference, paired_difference, summary
+from pipeline.statistics import FEWEST, Difference, paired_difference, summary
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,8 @@ def table(
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table; accuracies in percent, differences in points with their 95 % interval."""
-    lines = [
-        "| encoding | bytes | KL mean | KL p99 | KL max | test accuracy (%) | difference to float32 (points) |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    measured = "test accuracy (%, ± std) | difference to float32 (points, 95 % interval)"
+    lines = [f"| encoding | bytes | KL mean | KL p99 | KL max | {measured} |", "|---|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
         kl, accuracy = row["kl"], row["test_accuracy"]
         spread = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.2f}"
@@ -155,5 +153,5 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def _shown(difference: Mapping[str, Any]) -> str:
     mean = f"{100 * difference['mean']:+.2f}"
     if difference["low"] is None:
-        return f"{mean} (one seed: no interval)"
+        return f"{mean} (fewer than {FEWEST} seeds: no interval)"
     return f"{mean} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}, n = {difference['n']})"

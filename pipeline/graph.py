@@ -24,14 +24,14 @@ from pipeline.schedules import SCHEDULES
 from pipeline.sections import StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
 
-NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "saved", "weights"))
+NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "ready_weights", "saved", "weights"))
 BINARY = ("pipeline.binary", "pipeline.binary_layers")
 HEAD = ("pipeline.heads.channels",)
 TRAINING = (
     *NETWORK,
     "pipeline.models.size",
     *(f"pipeline.{name}" for name in ("batches", "regime", "trainee", "training", "trains", "rows", "orders")),
-    *(f"pipeline.{name}" for name in ("optimizers", "seeds", "curves")),
+    *(f"pipeline.{name}" for name in ("optimizers", "seeds", "curves", "doubt", "plain_text")),
     "stages.run",
 )
 FORMAT = tuple(
@@ -45,14 +45,14 @@ READING = (
     "pipeline.cached_batches",
     "pipeline.dumps.field",
 )
-WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer")
+WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer", "pipeline.plain_text")
 VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (
     *NETWORK,
     *RECORD,
     *VIEWS,
-    *(f"pipeline.{name}" for name in ("comparisons", "curves", "schedules", "statistics")),
+    *(f"pipeline.{name}" for name in ("comparisons", "curves", "doubt", "plain_text", "schedules", "statistics")),
     *(f"pipeline.figures.{name}" for name in ("accuracy", "curves", "pareto", "style", "sweep", "terms", "weights")),
     *(f"pipeline.report.{name}" for name in ("build", "claims", "comparing", "drawing", "groups", "histories")),
     *(f"pipeline.report.{name}" for name in ("measures", "metrics", "notes", "numbers", "page", "published", "sweeps")),
@@ -325,8 +325,9 @@ def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
     if params.model is None:
         return ()
     prefix = params.model.name.partition(":")[0]
-    outside = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
-    model = modules_of_model(params.model.name) if params.model.name in MODELS.entries else (outside,)
+    elsewhere = ("pipeline.models.constructor", f"pipeline.models.{prefix}_model")
+    outside = elsewhere if prefix in ("torchvision", "timm") else (prefix,)
+    model = modules_of_model(params.model.name) if params.model.name in MODELS.entries else outside
     head = (*HEAD, str(HEADS.module(params.head.name))) if params.head else ()
     return (*model, *head, *(BINARY if params.binary else ()))
 

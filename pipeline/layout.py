@@ -47,6 +47,16 @@ class Layout:
         """Unfinished work of one stage: on the outputs' file system, ignored by git and DVC."""
         return self.root / ".work" / stage
 
+    @property
+    def under_dvc(self) -> bool:
+        """Whether DVC runs this study: its stages are here, and a DVC repository is around them."""
+        around = (self.root.resolve(), *self.root.resolve().parents)
+        return (self.root / "dvc.yaml").exists() and any((folder / ".dvc").is_dir() for folder in around)
+
+    def how_to_make(self, stage: str, command: str) -> str:
+        """What to run for what is missing: DVC's stage where there is DVC, else the command itself."""
+        return f"run `dvc repro {stage}`" if self.under_dvc else f"run `teachercache {command}`"
+
     def relative(self, path: Path) -> str:
         """The path as dvc.yaml and messages name it: relative to the study, with slashes."""
         return path.relative_to(self.root).as_posix()

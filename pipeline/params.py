@@ -5,7 +5,7 @@ A mistake anywhere is refused before anything runs, in one line that names the k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,14 @@ def read_raw(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(str(path), expected="a mapping of sections", found=type(raw).__name__)
     return raw
+
+
+def absent_models(study: Study) -> Iterator[tuple[str, str]]:
+    """The models whose code is not here, each with its key."""
+    for section in ("teachers", "students"):
+        for name, params in getattr(study, section).items():
+            if params.model is not None and params.model.unchecked:
+                yield f"{section}.{name}.model.name", params.model.name
 
 
 def _tuples(value: Any) -> Any:

@@ -15,9 +15,12 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PlainValidator,
-    PositiveFloat,
     PositiveInt,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
     model_validator,
 )
 from torch.optim import SGD
@@ -32,7 +35,7 @@ from pipeline.heads import HEADS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
 from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.registry import NestedError, Registry, Section, imported, nested, options_model
+from pipeline.registry import UNSET, NestedError, Registry, Section, imported, nested, options_model
 from pipeline.schedules import SCHEDULES
 from pipeline.views import POLICIES
 from pipeline.views.view import Views
@@ -109,7 +112,27 @@ class ModelParams(Section):
 
     name: str
     mean: tuple[float, ...] | None = None
-    std: tuple[PositiveFloat, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_scaled_pixels(cls, values: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+        """Refuse what pixels in [0, 1] cannot have (a std is at most 0.5 there; 1 is how people say: not scaled)."""
+        least = "numbers from 0 to 1" if info.field_name == "mean" else "numbers above 0, up to 1"
+        wrong = [value for value in values or () if not 0 <= value <= 1 or (info.field_name == "std" and not value)]
+        if not wrong:
+            return values
+        bytes_ = all(1 < value <= 255 for value in wrong) and max(wrong) > 2
+        fix = f"divide by 255: {wrong[0] / 255:.3g}" if bytes_ else "leave it out for pixels as they are"
+        raise ValueError(
+            f"expected {least}, since pixels are scaled to [0, 1] before, found {list(values or ())}; {fix}"
+        )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All options but those that came later and are not set."""
+        later = {key for key, field in type(self).model_fields.items() if UNSET in field.metadata}
+        return {key: value for key, value in whole(self).items() if value is not None or key not in later}
 
 
 class NamedParams(Section):

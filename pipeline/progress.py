@@ -22,10 +22,10 @@ class Bar(Protocol):
 @contextmanager
 def progress_bar(description: str, total: float) -> Iterator[Bar]:
     """A bar on standard error while the block runs; nothing at all where that is no terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(
-        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not sys.stderr.isatty()
+        *columns, TextColumn("{task.fields[note]}", markup=False), console=console, disable=not sys.stderr.isatty()
     ) as bars:
         task = bars.add_task(description, total=total, note="")
         yield lambda completed, note="": bars.update(task, completed=completed, note=note)

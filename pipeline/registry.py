@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -28,8 +28,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+FEW, MANY = 15, 40  # names in a message
+
 # A path is written as text: the one place where types are lax.
 FilePath = Annotated[Path, Field(strict=False)]
+
+
+# Of an option that came after caches were sealed: unset it stands in no card, so that these stay readable.
+UNSET = object()
 
 
 class Section(BaseModel):
@@ -44,7 +50,7 @@ class Section(BaseModel):
     def _known_keys_only(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             raise PydanticCustomError("mapping", "expected a mapping of keys")
-        for key in values:
+        for key in values if cls.model_config.get("extra") == "forbid" else ():
             if key not in cls.model_fields:
                 raise PydanticCustomError(
                     "unknown_key", "{text}", {"text": unknown("key", key, cls.model_fields.keys() - cls.implied_keys)}
@@ -53,7 +59,13 @@ class Section(BaseModel):
 
     def options_beyond(self, base: type[Section]) -> dict[str, Any]:
         """The values of the fields that `base` does not have: what the named function takes."""
-        return {key: getattr(self, key) for key in type(self).model_fields if key not in base.model_fields}
+        keys = (*type(self).model_fields, *(self.model_extra or ()))
+        return {key: getattr(self, key) for key in keys if key not in base.model_fields}
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether the function that says which options there are is not here."""
+        return self.model_extra is not None
 
 
 S = TypeVar("S", bound=Section)
@@ -65,6 +77,10 @@ class NestedError(ValueError):
     def __init__(self, errors: list[tuple[tuple[str | int, ...], str]]) -> None:
         super().__init__(str(errors))
         self.errors = errors
+
+
+class AbsentError(ValueError):
+    """A name's function is in a module that is not here, or cannot be imported: no mistake for who does not use it."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,7 @@ class Registry:
         """The function behind a name.
 
         Raises:
+            AbsentError: it cannot be imported here.
             ValueError: nobody knows the name; the message lists those known.
         """
         if name in self.entries:
@@ -101,6 +118,8 @@ class Registry:
 
     def parse(self, value: Any, *, tag: str, base: type[S]) -> S:
         """Validate a mapping such as `{name: mlp, widths: [64]}` against the function it names.
+
+        The options of a function that is not here stay as they are (`Section.unchecked`): who calls it refuses.
 
         Args:
             value: the mapping as it stands in `params.yaml`.
@@ -118,6 +137,8 @@ class Registry:
             made: S = nested(options_model(self.function(value[tag]), base), dict(value))
         except NestedError:
             raise
+        except AbsentError:
+            made = nested(unchecked_model(base), dict(value))
         except (ValueError, NameError, TypeError, PydanticSchemaGenerationError) as error:
             # The latter three: a user's own function with annotations that say nothing to us.
             raise NestedError([((tag,), str(error).partition("\n")[0])]) from None
@@ -155,6 +176,17 @@ def options_model(function: Callable[..., Any], base: type[S]) -> type[S]:
     return create_model(f"{base.__name__}Options", __base__=base, **fields)
 
 
+@cache
+def unchecked_model(base: type[S]) -> type[S]:
+    """A section with `base`'s keys and any others."""
+    bases: Any = (base, _Anything)
+    return cast("type[S]", create_model(f"{base.__name__}Unchecked", __base__=bases))
+
+
+class _Anything(Section):
+    model_config = ConfigDict(extra="allow")
+
+
 def imported(path: str) -> Callable[..., Any]:
     """The object at `module:attribute`."""
     module, _, attribute = path.partition(":")
@@ -163,8 +195,14 @@ def imported(path: str) -> Callable[..., Any]:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that nobody knows, with those known and the nearest of them."""
+    """The message for a name that nobody knows, with those known and the nearest of them, which come first of many."""
     names = sorted(known)
+    if len(names) > FEW:
+        near = difflib.get_close_matches(str(name), names, n=3)
+        meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        listed = [*near, *(other for other in names if other not in near)][:MANY]
+        more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
+        return f"unknown {kind} {name!r}: {meant}expected one of {', '.join(listed)}{more}"
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}: expected one of {', '.join(names) or '(none)'}{hint}"

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+FEWEST = 3  # values: below, no interval and no test is computed
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -24,7 +26,7 @@ def summary(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of n paired differences with its 95 % interval (Student's t); no interval below two pairs."""
+    """Mean of n paired differences with its 95 % interval (Student's t); no interval below three pairs."""
 
     mean: float
     low: float | None
@@ -38,7 +40,7 @@ def paired_difference(values: Sequence[float], others: Sequence[float]) -> Diffe
 
     differences = [value - other for value, other in zip(values, others, strict=True)]
     made = summary(differences)
-    if made.std is None:
+    if made.std is None or made.n < FEWEST:
         return Difference(made.mean, None, None, made.n)
     half = float(stats.t.ppf(0.975, made.n - 1)) * made.std / math.sqrt(made.n)
     return Difference(made.mean, made.mean - half, made.mean + half, made.n)

@@ -19,8 +19,8 @@ from pipeline.errors import InputError
 from pipeline.files import digest_of, read_json
 from pipeline.models.build import build
 from pipeline.models.network import Network
+from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network
-from pipeline.models.weights import load_into, read_weights
 from pipeline.regime import Regime
 from pipeline.rows import Splits
 from pipeline.seeds import derive, seeded
@@ -225,16 +225,14 @@ def train_teacher(
 
 
 def teacher_from_file(path: Path, *, model: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Network:
-    """A ready teacher: the architecture with the weights of a safetensors or state-dict file.
+    """A ready teacher: the architecture with the weights of a file as `load_ready` reads it.
 
     Raises:
         InputError: the file is missing, damaged, holds NaN, or is of another architecture.
     """
     network = build(model, shape, classes, files=False)
-    state = read_weights(path)
-    # A file saved by this tool names the tensors of the whole network, another one its body's.
-    own = state.keys() == network.state_dict().keys()
-    load_into(network if own else network.body, state, f"weights file {path}")
+    # Another file than this tool's names the tensors of the body; the whole network's begin with `body.`.
+    load_ready([network.body, network], path)
     return network
 
 
@@ -252,7 +250,7 @@ def join(
     Raises:
         InputError: a member is missing or damaged, or was trained on other images or classes.
     """
-    networks, digests, first = [], {}, None
+    networks, digests, doubts, first = [], {}, [], None
     for name, folder in folders.items():
         network, card = load_network(folder, device, f"run `teachercache train-teacher {name}`")
         first = first or card
@@ -268,9 +266,10 @@ def join(
             refuse_other_images(card, dataset, f"member {name!r}")
         networks.append(network)
         digests[name] = card["weights_sha256"]
+        doubts += [f"averages {name!r}, which {card['doubt']}"] if "doubt" in card else []
     ensemble = Ensemble(networks, average)
     entries = {"members": digests, "average": average, "weights_sha256": digest_of([digests, average])}
-    return ensemble, entries
+    return ensemble, {**entries, **({"doubt": "; ".join(doubts)} if doubts else {})}
 
 
 def load_teacher(folder: Path, device: torch.device, fix: str) -> Teacher:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from pipeline.doubt import doubt
 from pipeline.rows import Rows, per_class_accuracy
 from pipeline.statistics import summary
 from pipeline.trainee import Fitted
@@ -48,9 +49,15 @@ class Trained:
         """The number, from 1, of the best or the last epoch."""
         return self.fitted.best_epoch if select == "best" else len(self.fitted.history)
 
-    def scores(self, select: Select, test: Rows) -> dict[str, Any]:
+    def doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
+        """What speaks against its having learnt these classes; see `doubt.doubt`."""
+        return doubt(self.right[select], test.labels, classes)
+
+    def scores(self, select: Select, test: Rows, classes: Sequence[str]) -> dict[str, Any]:
         """What a network's card says of its test accuracy."""
-        return {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.right[select], test)}
+        reason = self.doubt(select, test, classes)
+        scores = {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.right[select], test)}
+        return {**scores, **({"doubt": reason} if reason else {})}
 
 
 RULES: dict[Select, str] = {

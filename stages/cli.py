@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -46,7 +47,8 @@ def main(command: Callable[..., Any]) -> None:
 
     app = command if isinstance(command, typer.Typer) else single(command)
     try:
-        app()
+        with notices():
+            app()
     except InputError as error:
         refuse(error)
     except OSError as error:
@@ -74,9 +76,41 @@ def notice(text: str) -> None:
     print(printable(f"note: {text}"), file=sys.stderr)
 
 
+class Notices(logging.Handler):
+    """Prints what the library logs, each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if line not in self._said:
+            self._said.add(line)
+            notice(line)
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """While it is open, what the library has to say stands on standard error."""
+    handler, log = Notices(), logging.getLogger("pipeline")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+def warn(text: str) -> None:
+    """Print one line that nobody must act on."""
+    print(printable(f"warning: {text}"), file=sys.stderr)
+
+
 def printable(text: str) -> str:
     """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    from pipeline.plain_text import one_line
+
+    line = one_line(text)
     return line.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii")
 
 
@@ -187,12 +221,12 @@ def work_beside(target: Path) -> Iterator[Path]:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table, as wide as it needs where the output is no terminal."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    headers = [escape(printable(column)) for column in columns]
-    made = Table(*headers, title=Text(printable(title)), title_justify="left", show_header=any(columns))
+    made = Table(title=Text(printable(title)), title_justify="left", show_header=any(columns))
+    for column in columns:
+        made.add_column(Text(printable(column)))
     for row in rows:
         made.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console()

@@ -33,7 +33,7 @@ def start_of(params: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str,
     if params.init is None:
         return None, None
     layout, (name, seed) = Layout(Path()), (params.init.student, params.init.seed)
-    fix = f"run `dvc repro train-student-{name}`"
+    fix = layout.how_to_make(f"train-student-{name}", f"train-student {name}")
     network, card = load_network(layout.network(name, seed), torch.device("cpu"), fix)
     metrics = layout.metrics("students", name)
     if metrics.exists():
@@ -90,7 +90,7 @@ def saved(cohort: Sequence[Trained], about: Mapping[str, Any], select: Select, t
 
     Args:
         cohort: the student and its peers.
-        about: what all their cards say, `seed_number` among it.
+        about: what all their cards say, `seed_number` and `classes` among it.
         select: which epoch's weights.
         test: that they were measured on.
         out: the student's folder.
@@ -102,9 +102,20 @@ def saved(cohort: Sequence[Trained], about: Mapping[str, Any], select: Select, t
         beside: dict[str, Any] = {"peer": peer} if several else {}
         beside |= {"peers_sha256": peers} if several and not peer else {}
         beside |= {"prepared": run.prepared} if run.prepared else {}
-        whole = {**about, **beside, **run.scores(select, test)}
+        whole = {**about, **beside, **run.scores(select, test, about["classes"])}
         peers = [save_network(network_folder(out, seed, peer), run.state(select), whole), *peers]
     return peers
+
+
+def doubts(
+    cohort: Sequence[Trained], seed: int, spec: StudentParams, test: Rows, classes: Sequence[str]
+) -> dict[str, str]:
+    """Those networks of one seed that seem to have learnt nothing, by seed and peer, each with the reason."""
+    found = {
+        f"seed {seed}, peer {peer}" if peer else f"seed {seed}": run.doubt(spec.select, test, classes)
+        for peer, run in enumerate(cohort)
+    }
+    return {which: reason for which, reason in found.items() if reason}
 
 
 def described(spec: StudentParams, epochs: Sequence[int]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ def dump(
 ) -> None:
     """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one."""
     study = cli.open_study(params)
+    from pipeline.layout import Layout
     from stages.dumping import run_dumps, stage_of
 
     done: list[str] = []
@@ -29,7 +31,7 @@ def dump(
                     typer.echo(line)
                 done += names
     finally:
-        if done:
+        if done and Layout(Path()).under_dvc:
             typer.echo("DVC takes these for its own once you run:")
             typer.echo("dvc commit -f " + " ".join(stage_of(study, name) for name in done))
 

@@ -20,7 +20,7 @@ from pipeline.layout import Layout
 from pipeline.parts import DumpParams
 from pipeline.sections import Study
 from pipeline.teacher import Answers, Samples, Teacher, load_teacher
-from stages.cli import named
+from stages.cli import named, warn
 
 
 def run_dump(study: Study, name: str, field: str, device: str) -> str:
@@ -44,6 +44,8 @@ def run_dumps(study: Study, names: Sequence[str], device: str) -> list[str]:
     """Compute dumps of one network on the same samples in one pass; returns a line for each."""
     spec, layout = study.dumps[names[0]], Layout(Path())
     teacher, dataset = teacher_and_data(study, spec, device)
+    if "doubt" in teacher.card:
+        warn(f"{spec.of!r}, dumped as {', '.join(names)}, {teacher.card['doubt']}")
 
     def wanted(name: str) -> Wanted:
         its, work = study.dumps[name], layout.work(stage_of(study, name))

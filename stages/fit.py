@@ -14,14 +14,20 @@ from pipeline.heads import CHANNELS
 from pipeline.losses import taps_of as taps_of_loss
 from pipeline.models.build import build
 from pipeline.models.network import Network
-from pipeline.sections import StudentParams, Study, TeacherParams, model_of
+from pipeline.sections import Study, model_of
 from pipeline.trains import Trains
 from stages.run import trains_of
 
 
-def built(params: TeacherParams | StudentParams, dataset: Dataset) -> Network:
-    """The network with weights of no meaning, on the CPU."""
-    return build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
+def built(study: Study, name: str, dataset: Dataset) -> Network:
+    """A teacher's or student's network with weights of no meaning, on the CPU."""
+    section, params = (
+        ("students", study.students[name]) if name in study.students else ("teachers", study.teachers[name])
+    )
+    try:
+        return build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
+    except InputError as error:
+        raise InputError(f"{study.file}: {section}.{name}: {error}") from None
 
 
 @torch.no_grad()

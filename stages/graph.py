@@ -20,8 +20,10 @@ def graph(
     from pipeline.files import write_bytes
     from pipeline.gitignore import add_lines
     from pipeline.graph import stages
-    from pipeline.params import read_raw
+    from pipeline.params import absent_models, read_raw
 
+    for key, name in absent_models(study):
+        cli.warn(f"{study.file}: {key}: cannot import model {name!r} here; the stages that use it will refuse it")
     raw, target = read_raw(Path(study.file)), Path("dvc.yaml")
     if check:
         refuse_stale(study, raw, Path())
@@ -38,7 +40,7 @@ def graph(
     if added:
         typer.echo(f".gitignore: added {' '.join(added)}")
     if void:
-        typer.echo(f"warning: git still takes up {' '.join(void)}: another .gitignore says so", err=True)
+        cli.warn(f"git still takes up {' '.join(void)}: another .gitignore says so")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
+    from pipeline.layout import Layout
     from pipeline.models.network import Network
     from pipeline.pictures.canvas import Picture
     from pipeline.pictures.choice import Choice
     from pipeline.report.drawing import Asked
     from pipeline.report.published import Published
-    from pipeline.report.table import Row
     from pipeline.report_section import ReportParams
     from pipeline.sections import Study
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     study = cli.open_study(params)
-    from pipeline.files import read_json, write_bytes, write_json
+    from pipeline.files import write_bytes, write_json
     from pipeline.layout import Layout
     from pipeline.pictures.choice import choice
     from pipeline.report.build import build
@@ -33,22 +33,20 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.report.groups import grouped
     from pipeline.report.histories import history
     from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS
+    from pipeline.report.table import COLUMNS
     from stages.run import workshop
 
-    layout, fix = Layout(Path()), "run `dvc repro`"
+    layout = Layout(Path())
     with cli.timed("report"), workshop(layout, "report", layout.report()) as work:
-        teachers, students = (
-            {name: read_json(layout.metrics(kind, name), fix, keys) for name in names}
-            for kind, names, keys in (
-                ("teachers", [n for n, t in study.teachers.items() if t.external is None], TEACHER_KEYS),
-                ("students", study.students, STUDENT_KEYS),
-            )
-        )
+        run_here = [name for name, teacher in study.teachers.items() if teacher.external is None]
+        teachers = {name: _metrics(layout, "teacher", name, TEACHER_KEYS) for name in run_here}
+        students = {name: _metrics(layout, "student", name, STUDENT_KEYS) for name in study.students}
         logged = "validation/accuracy"
         curves = {name: history(layout.student(name), metrics, logged) for name, metrics in students.items()}
         curves |= _teachers_curves(study.report, teachers)
         chosen = choice(study)
         groups = grouped(students, study.report.groups, study.report.unit)
+        pictures, spelt = _pictures(study, chosen, students)
         made = build(
             teachers,
             students,
@@ -58,11 +56,8 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
             curves=curves,
             published=_published(study.report),
             claims=[Claim(name, **claim.model_dump()) for name, claim in study.report.claims.items()],
-            pictures=[
-                *drawn(teachers, students, groups, curves, _asked(study, students)),
-                *_pictures(study, chosen, students),
-            ],
-            more_notes=chosen.left_out,
+            pictures=[*drawn(teachers, students, groups, curves, _asked(study, students)), *pictures],
+            more_notes=(*chosen.left_out, *spelt),
         )
         for name, picture in made.pictures.items():
             write_bytes(work.out / name, picture)
@@ -70,8 +65,17 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
         write_bytes(work.out / "report.md", made.markdown().encode())
         write_bytes(work.out / "report.html", made.html().encode())
     write_json(layout.metrics("report", "summary"), made.summary())
-    _show(made.rows)
+    cli.table("", COLUMNS, (row.cells() for row in made.rows))
     typer.echo(f"{layout.report() / 'report.html'}")
+
+
+def _metrics(layout: Layout, kind: str, name: str, keys: Iterable[str]) -> dict[str, Any]:
+    """The metrics file of a teacher or student."""
+    from pipeline.files import read_json
+
+    fix = layout.how_to_make(f"train-{kind}-{name}", f"train-{kind} {name}")
+    made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), fix, keys)
+    return made
 
 
 def _teachers_curves(report: ReportParams, teachers: Iterable[str]) -> dict[str, list[list[float]]]:
@@ -108,12 +112,15 @@ def _asked(study: Study, students: Mapping[str, Mapping[str, Any]]) -> Asked:
     )
 
 
-def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
-    """The chosen dumps, read with the data and the students that they need."""
+def _pictures(
+    study: Study, chosen: Choice, students: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[Picture], list[str]]:
+    """The chosen dumps, read with the data and the students that they need; and what their pictures cannot show."""
     if not chosen.dumps:
-        return []
+        return [], []
     from pipeline.datasets.record import load
     from pipeline.layout import Layout
+    from pipeline.pictures.canvas import letters_spelt
     from pipeline.pictures.choice import FEATURES, MOST_STUDENTS
     from pipeline.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
     from pipeline.report.metrics import best_taught, labels_only
@@ -136,7 +143,7 @@ def _pictures(study: Study, chosen: Choice, students: Mapping[str, Mapping[str, 
         made += hint_pictures(name, caches[name], data[sets[name]], views)
     for name in chosen.multichannel:
         made.append(multichannel_picture(name, caches[name], data[sets[name]], views))
-    return made
+    return made, list(letters_spelt(name for dataset in data.values() for name in dataset.classes))
 
 
 def _first(student: str) -> Network:
@@ -146,21 +153,9 @@ def _first(student: str) -> Network:
     from pipeline.layout import Layout
     from pipeline.models.saved import load_network
 
-    folder = Layout(Path()).student(student) / "seed-0"
-    return load_network(folder, torch.device("cpu"), f"run `dvc repro train-student-{student}`")[0]
-
-
-def _show(rows: tuple[Row, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from pipeline.report.table import COLUMNS
-
-    table = Table(*COLUMNS)
-    for row in rows:
-        table.add_row(*row.cells())
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    layout = Layout(Path())
+    fix = layout.how_to_make(f"train-student-{student}", f"train-student {student}")
+    return load_network(layout.student(student) / "seed-0", torch.device("cpu"), fix)[0]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import cache
 from pipeline.cache import Cache
-from pipeline.cache.manifest import ANYTHING
+from pipeline.cache.manifest import ANYTHING, AtLeast
 from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import derived_parameters, plan_of, planned_arrays, planned_rows
@@ -49,7 +49,9 @@ def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
     """A network's architecture as its card and its caches' manifests state it."""
     if params.model is not None:
         # Where initial weights lay says nothing about the network, and differs between machines.
-        return model_of(params, "json", without={"weights", "new_head"})
+        made = model_of(params, "json", without={"weights", "new_head"})
+        # Where its code is not here, nobody knows the options that params.yaml leaves out.
+        return AtLeast(made) if params.model.unchecked else made
     assert isinstance(params, TeacherParams)
     if params.external is not None:
         return dict(EXTERNAL)
@@ -177,9 +179,11 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     kind = "teachers" if spec.of in study.teachers else "students"
     metrics = layout.metrics(kind, spec.of)
     if metrics.exists():
-        weights = read_json(metrics, "run `dvc repro`", keys=("weights_sha256",))["weights_sha256"]
+        make = f"train-{kind.removesuffix('s')}"
+        made = layout.how_to_make(f"{make}-{spec.of}", f"{make} {spec.of}")
+        weights = read_json(metrics, made, keys=("weights_sha256",))["weights_sha256"]
         expect["teacher.weights_sha256"] = weights if kind == "teachers" else dict(enumerate(weights)).get(spec.of_seed)
-    fix = f"run `dvc repro dump-{spec.field}-{dump}`"
+    fix = layout.how_to_make(f"dump-{spec.field}-{dump}", f"dump-{spec.field} {dump}")
     if isinstance(source, TeacherParams) and source.external is not None:
         expect["teacher.weights_sha256"] = source.external
         fix = f"make it with `teachercache cache create {layout.cache(dump)}`"

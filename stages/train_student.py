@@ -21,6 +21,7 @@ def train_student(
     from pipeline.cached_batches import on_device
     from pipeline.datasets.record import load
     from pipeline.device import resolve
+    from pipeline.doubt import ADVICE, of_runs
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.rows import Splits
@@ -34,7 +35,7 @@ def train_student(
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.of(dataset, where)
-        network = built(spec, dataset)
+        network = built(study, student, dataset)
         refuse_missing_taps(study, student, network, dataset)
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
         refuse_other_channels(network, caches, dataset)
@@ -46,10 +47,12 @@ def train_student(
         decides = spec.model_dump(mode="json"), study.views.model_dump(mode="json"), study.seed, where.type, *inputs
         with workshop(layout, stage, layout.student(student), *decides) as work:
             runs, digests = [], []
+            doubts: dict[str, str] = {}
             for number in range(spec.seeds):
                 run = cohort.trained(student, study, number, splits=splits, targets=targets, initial=initial, work=work)
                 about = {**card(student, spec, dataset), "seed_number": number, **known}
                 digests.append(cohort.saved(run, about, spec.select, splits.test, work.out))
+                doubts |= cohort.doubts(run, number, spec, splits.test, dataset.classes)
                 runs.append(run)
         metrics = {
             **results(runs, spec.select),
@@ -61,12 +64,15 @@ def train_student(
             "dataset": dataset.fingerprint,
             "seed": study.seed,
             "package": __version__,
+            **({"doubts": doubts} if doubts else {}),
         }
         write_json(layout.metrics("students", student), metrics)
     mean, std = metrics["test_accuracy"]["mean"], metrics["test_accuracy"]["std"]
-    spread = f" +- {std:.4f}" if std is not None else ""
+    spread = f", std {std:.4f}" if std is not None else ""
     back = f"; NaN or inf took {sum(metrics['restores'])} epochs back" if any(metrics["restores"]) else ""
     size = f"{metrics['parameters']:,} parameters"
+    if doubts:
+        cli.warn(f"student {student!r} {of_runs(doubts)}; {ADVICE}")
     typer.echo(f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {size}{back}")
 
 

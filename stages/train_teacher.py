@@ -27,6 +27,7 @@ def train_teacher(
     study = cli.open_study(params)
     from pipeline.datasets.record import load
     from pipeline.device import resolve
+    from pipeline.doubt import ADVICE, FROM_A_FILE, doubt
     from pipeline.files import write_json
     from pipeline.layout import Layout
     from pipeline.models.saved import save_network
@@ -41,18 +42,21 @@ def train_teacher(
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         if spec.model is not None:
-            refuse_missing_taps(study, teacher, built(spec, dataset), dataset)
+            refuse_missing_taps(study, teacher, built(study, teacher, dataset), dataset)
         splits = Splits.of(dataset, where)
         shown = study.views.model_dump(mode="json")
         decides = spec.model_dump(mode="json"), shown, study.seed, dataset.fingerprint, where.type, file_digests(spec)
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
             network, entries = _make(teacher, study, dataset=dataset, splits=splits, work=work)
+            right = evaluate(network, splits.test)[0]
+            reason = doubt(right, splits.test.labels, dataset.classes)
             card = {
                 **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "bytes": sum(p.nbytes for p in network.state_dict().values()),
                 "bits": bits_of(network),
-                **per_class_accuracy(evaluate(network, splits.test)[0], splits.test),
+                **per_class_accuracy(right, splits.test),
+                **({"doubt": reason} if reason else {}),
                 **entries,
             }
             if "members" in entries:
@@ -69,8 +73,12 @@ def train_teacher(
             "weights_sha256",
             "best_epoch",
             "epochs",
+            "doubt",
         )
         write_json(layout.metrics("teachers", teacher), {key: card[key] for key in kept if key in card})
+    if "doubt" in card:
+        advice = FROM_A_FILE if spec.weights else "train its members again" if spec.members else ADVICE
+        cli.warn(f"teacher {teacher!r} {card['doubt']}; {advice}")
     typer.echo(f"teacher {teacher}: test accuracy {card['test_accuracy']:.4f}, {card['parameters']:,} parameters")
 
 

@@ -38,10 +38,12 @@ def of_study(study: Study, student: str, seed: int, device: torch.device) -> tup
     """
     from pipeline.cache.manifest import differences
     from pipeline.errors import InputError
+    from pipeline.layout import Layout
     from pipeline.models.saved import load_network
     from stages.run import architecture
 
-    folder, fix = folder_of(study, student, seed), f"run `dvc repro train-student-{student}`"
+    folder = folder_of(study, student, seed)
+    fix = Layout(Path()).how_to_make(f"train-student-{student}", f"train-student {student}")
     network, card = load_network(folder, device, fix)
     differing = list(differences(architecture(study.students[student]), card["model"], "model"))
     if differing:

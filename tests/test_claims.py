@@ -281,7 +281,7 @@ def test_the_report_tells_both() -> None:
     assert "they are not corrected for the number of claims (3), and tell" in told
     page = reported(claims=CLAIMS, published=PUBLISHED).html()
     assert re.findall("<h2>(.*)</h2>", page) == ["Statistics", "Beside the source", "Claims"]
-    assert "<td>&lt;b&gt;KD&lt;/b&gt; is | *better*\nby a lot</td><td>kd - plain, test accuracy," in page
+    assert "<td>&lt;b&gt;KD&lt;/b&gt; is | *better* by a lot</td><td>kd - plain, test accuracy," in page
     assert "<b>" not in page
     assert "<td>&gt; 0.5 points</td><td>reproduced</td>" in page
 

@@ -97,19 +97,28 @@ def test_a_device_that_is_not_there(run: Run, capsys: Capture, made: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("remove", "command", "message"),
+    ("remove", "command", "message", "under_dvc"),
     [
-        ("prepared", "train-teacher big", "run `teachercache prepare digits`"),
-        ("teachers", "dump-logits big-logits", "run `teachercache train-teacher big`"),
-        ("cache", "train-student kd", "run `dvc repro dump-logits-big-logits`"),
-        ("metrics", "report", "run `dvc repro`"),
+        ("prepared", "train-teacher big", "run `teachercache prepare digits`", "run `teachercache prepare digits`"),
+        ("teachers", "dump-logits big-logits", "run `teachercache train-teacher big`", "run `teachercache train-teacher big`"),
+        ("cache", "train-student kd", "run `teachercache dump-logits big-logits`", "run `dvc repro dump-logits-big-logits`"),
+        ("metrics", "report", "run `teachercache train-teacher big`", "run `dvc repro train-teacher-big`"),
+        ("metrics/students", "report", "run `teachercache train-student baseline`", "run `dvc repro train-student-baseline`"),
+        ("students", "export kd --to x", "run `teachercache train-student kd`", "run `dvc repro train-student-kd`"),
+        ("students", "predict kd params.yaml", "run `teachercache train-student kd`", "run `dvc repro train-student-kd`"),
     ],
-)
-def test_a_stage_says_which_stage_is_missing(
-    run: Run, capsys: Capture, copy_of: Path, remove: str, command: str, message: str
+)  # fmt: skip
+def test_a_stage_says_what_is_missing_and_advises_dvc_only_where_it_is(
+    run: Run, capsys: Capture, copy_of: Path, remove: str, command: str, message: str, under_dvc: str
 ) -> None:
     shutil.rmtree(copy_of / "data" / remove)
-    assert message in refused(run, capsys, copy_of, *command.split())
+    said = refused(run, capsys, copy_of, *command.split())
+    assert message in said
+    assert "dvc" not in said
+    assert run(copy_of, "graph") == 0
+    assert message in refused(run, capsys, copy_of, *command.split())  # a graph alone is no DVC
+    (copy_of.parent / ".dvc").mkdir()  # the repository lies around the study
+    assert under_dvc in refused(run, capsys, copy_of, *command.split())
 
 
 def change_dataset(folder: Path, run: Run, **options: object) -> None:
@@ -128,7 +137,7 @@ def test_a_cache_of_another_order_is_refused(run: Run, capsys: Capture, copy_of:
     change_dataset(copy_of, run, validation={"first": 101})
     message = refused(run, capsys, copy_of, "train-student", "kd")
     assert "is another one than expected: dataset.fingerprint expected" in message
-    assert "run `dvc repro dump-logits-big-logits`" in message
+    assert "run `teachercache dump-logits big-logits`" in message
 
 
 def test_a_cache_of_other_samples_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:

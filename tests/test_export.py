@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, Capture, Run, refused, write_study
+from numpy.typing import NDArray
 from PIL import Image
 from students import CLASSES, network_of, pixels, save_photos, study_of, untrained
 
@@ -25,6 +26,7 @@ from pipeline.errors import InputError
 from pipeline.export import folder as room
 from pipeline.export import onnx_graph
 from pipeline.files import canonical_json, digest_of, write_bytes
+from pipeline.models.build import build
 
 SMALL = {"model": {"name": "mlp", "widths": [6], "mean": (0.5,), "std": (0.25,)}}
 WHOLE = {"card.json", "card.md", "weights.safetensors"}
@@ -227,14 +229,14 @@ def test_what_is_not_there_or_not_the_studys_is_refused(run: Run, capsys: Captur
     study = study_of({"small": SMALL})
     study["students"]["small"]["model"] = {**SMALL["model"], "widths": [7]}
     write_study(small, study)
-    assert "model.widths: expected [7], found [6]; run `dvc repro train-student-small`" in message("small")
+    assert "model.widths: expected [7], found [6]; run `teachercache train-student small`" in message("small")
     write_study(small, study_of({"small": SMALL}))
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     assert "expected SHA-256" in message("small")
     shutil.rmtree(weights.parent)
-    assert "run `dvc repro train-student-small`" in message("small")
+    assert "run `teachercache train-student small`" in message("small")
     assert {path.name for path in tmp_path.iterdir()} == {"study"}
 
 
@@ -357,6 +359,15 @@ def test_an_architecture_of_ones_own(
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(photo)
     assert "--own-code" in refused(run, capsys, tmp_path, "predict", str(out), str(photo))
     assert run(tmp_path, "predict", str(out), str(photo), "--own-code") == 0
+    (tmp_path / "odd_nets.py").unlink()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    monkeypatch.delitem(sys.modules, "odd_nets", raising=False)
+    error = refused(run, capsys, tmp_path, "predict", str(out), str(photo), "--own-code")
+    assert "expected module 'odd_nets', which holds the student's architecture, to be importable" in error
+    assert (
+        "found cannot import model 'odd_nets:odd': ModuleNotFoundError: No module named 'odd_nets'; install it, or put"
+        in error
+    )
 
 
 def test_what_torch_cannot_write_is_told_in_a_line(
@@ -405,6 +416,66 @@ def test_an_onnx_graph_says_what_the_network_says(run: Run, capsys: Capture, tmp
         assert found.shape == (count, 3)
         assert np.ptp(expected, axis=0).max() > 1e-3 or count == 1, "all images look alike to it"
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+class Several(torch.nn.Module):
+    """Networks side by side, so that one graph is all of them: making a graph takes a second."""
+
+    def __init__(self, networks: list[torch.nn.Module]) -> None:
+        super().__init__()
+        self.networks = torch.nn.ModuleList(networks)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([network(images) for network in self.networks], 1)  # (B, networks, classes)
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "mlp": {"widths": [6, 8]},
+    "cnn": {"widths": [3, 4, 8]},
+    "nin": {"scale": 0.02},
+    "vgg_guided": {"layers": [3, "M", 4], "hidden": [8, 8]},
+    "shallow_conv": {"filters": 3, "bottleneck": 4, "hidden": 8},
+}
+ENDS: list[dict[str, Any]] = [{}, {"name": "multichannel", "kernel": 2}, {"name": "channel_outputs", "channels": 3}]
+INSIDES: list[dict[str, Any]] = [{}, {"form": "weights"}, {"form": "xnor"}]
+ODD = (3, 9, 11)  # (C, H, W)
+
+
+def of_kind(name: str, end: dict[str, Any], inside: dict[str, Any]) -> torch.nn.Module:
+    """A network of random weights whose batch norms have seen something, in evaluation mode."""
+    torch.manual_seed(0)
+    changes = {key: its for key, its in {"head": end, "binary": inside}.items() if its}
+    made = build({"name": name, **TINY[name], **changes}, ODD, 4)
+    with torch.no_grad():
+        made(torch.randint(0, 256, (20, *ODD), dtype=torch.uint8))
+    return made.eval()
+
+
+@torch.no_grad()
+def assert_same(said: Callable[[NDArray[np.uint8]], NDArray[np.float32]], network: torch.nn.Module) -> None:
+    """For one image and for three."""
+    for count in (1, 3):
+        images = pixels(np.random.default_rng(count), count, ODD)
+        expected = network(torch.from_numpy(images)).numpy()
+        assert expected.shape[0] == count
+        np.testing.assert_allclose(said(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_model_binary_and_headed_is_a_graph_of_any_batch(name: str) -> None:
+    several = Several([of_kind(name, end, inside) for end in ENDS for inside in INSIDES]).eval()
+    example = (torch.zeros((2, *ODD), dtype=torch.uint8),)
+    graph = torch.export.export(several, example, dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    assert_same(lambda images: graph(torch.from_numpy(images)).detach().numpy(), several)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_model_each_way_to_be_binary_and_each_head_become_onnx(name: str) -> None:
+    insides: list[dict[str, Any]] = [{"form": "xnor"}, {"form": "weights"}, {"form": "xnor", "scale_map": False}]
+    several = Several([of_kind(name, *kind) for kind in zip(ENDS, insides, strict=True)]).eval()
+    graph = onnx_graph.to_onnx(several, ODD)  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    assert_same(lambda images: session.run(["logits"], {"images": images})[0], several)
 
 
 def test_two_onnx_exports_are_the_same_bytes_and_name_no_path(run: Run, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_cache_knows_neither() -> None:
     ("room", "contracts"),
     [
         ("datasets", {"raw", "record", "split", "prepare", "copies", "class_folders", "file_trees", "image_files"}),
-        ("models", {"initial", "network", "weights", "saved", "build"}),
+        ("models", {"initial", "network", "weights", "ready_weights", "constructor", "saved", "build"}),
         ("dumps", {"field", "run", "foreign", "one_pass"}),
         ("views", {"counter", "mirror", "view"}),
         ("heads", {"channels"}),

@@ -1,24 +1,33 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from conftest import Capture, Run, write_study
+from conftest import refused as command_refused
 from data_files import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.models import MODELS
 from pipeline.models.build import build
+from pipeline.models.constructor import plain_options
 from pipeline.models.network import Network
+from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
-from pipeline.params import parse
+from pipeline.params import parse, read_raw
+from pipeline.registry import unknown
+from pipeline.sections import model_of
+from pipeline.teacher import teacher_from_file
 
 Shape = tuple[int, int, int]
 DIGIT, GREY, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
@@ -279,6 +288,100 @@ def test_a_tap_is_not_changed_by_later_layers_that_work_in_place() -> None:
     assert (taps["layer1.0.bn2"] < 0).any()
 
 
+LAST = {"resnet18": "fc", "shufflenet_v2_x0_5": "fc", "mnasnet0_5": "classifier.1", "googlenet": "fc"}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_features_are_what_the_last_linear_layer_is_given(name: str) -> None:
+    made = network(f"torchvision:{name}", (3, 64, 64), 5).eval()
+    logits, taps = made.tapped(images((3, 64, 64)), ["features", LAST[name]])
+    assert taps["features"].ndim == 2
+    torch.testing.assert_close(made.body.get_submodule(LAST[name])(taps["features"]), logits)
+    above = [key for key, _ in made.named_parameters() if key.startswith(f"body.{LAST[name]}.")]
+    assert {key for key, _ in made.named_parameters()} - set(made.up_to("features", images((3, 64, 64)))) == set(above)
+    assert not [module for module in made.modules() if module._forward_pre_hooks or module._forward_hooks]
+
+
+def test_a_module_called_features_is_read_as_before() -> None:
+    made = network("torchvision:mobilenet_v2", COLOUR, 5).eval()
+    maps = made.tapped(images(COLOUR), ["features"])[1]["features"]
+    assert maps.shape == (3, 1280, 1, 1)
+    torch.testing.assert_close(maps, made.body.get_submodule("features")(made.scaled(images(COLOUR))))
+
+
+class Backwards(nn.Module):
+    """Its last layer is defined first, its features are changed in place afterwards, and it is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(4, 4), nn.Linear(64, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.last(self.first(inputs.flatten(1)).relu())
+        logits: Tensor = self.last(hidden)
+        return logits + 1
+
+
+def test_the_last_linear_layer_is_the_one_that_is_called_last() -> None:
+    made = Network(Backwards()).eval()
+    logits, taps = made.tapped(images(DIGIT), ["features", "first"])
+    body = made.body
+    hidden = body.get_submodule("last")(taps["first"].relu())
+    assert torch.equal(taps["features"], hidden)
+    assert torch.equal(logits, body.get_submodule("last")(hidden) + 1)
+
+
+@pytest.mark.parametrize(
+    "layers", [[nn.Flatten(), nn.Linear(64, 3)], [nn.Conv2d(1, 3, 8), nn.Conv2d(3, 3, 1), nn.Flatten()]]
+)
+def test_where_nothing_is_learnt_before_there_are_no_features(layers: list[nn.Module]) -> None:
+    with refused("unknown tap 'features': expected one of 0, 1"):
+        Network(nn.Sequential(*layers)).tapped(images(DIGIT), ["features"])
+
+
+@pytest.mark.parametrize(
+    "head", [{"name": "multichannel"}, {"name": "channel_outputs", "channels": 2}], ids=lambda head: head["name"]
+)
+def test_a_head_leaves_the_features(head: dict[str, Any]) -> None:
+    made, plain = (network("torchvision:resnet18", COLOUR, 5, **how).eval() for how in ({"head": head}, {}))
+    inner = made.body.get_submodule("body") if head["name"] == "channel_outputs" else made.body
+    inner.load_state_dict({k: v for k, v in plain.body.state_dict().items() if not k.startswith("fc.")}, strict=False)
+    found, expected = (each.tapped(images(COLOUR), ["features"])[1]["features"] for each in (made, plain))
+    assert torch.equal(found, expected)
+
+
+def test_of_many_names_the_nearest_come_first() -> None:
+    made = network("torchvision:resnet18")
+    with refused(
+        "unknown tap 'layer33': did you mean 'layer3' or 'layer3.1' or 'layer3.0'? expected one of layer3, layer3.1, layer3.0, avgpool, bn1",
+        " more",
+    ):
+        made.tapped(images(COLOUR), ["layer33"])
+    few = unknown("tap", "b1", ["b", "a"])
+    assert few == "unknown tap 'b1': expected one of a, b; did you mean 'b'?"
+    assert unknown("tap", "z", [f"a{n}" for n in range(99)]).endswith(" and 59 more")
+
+
+def test_who_asks_for_a_tap_is_named(tmp_path: Path, run: Run, capsys: Capture, study: dict[str, Any]) -> None:
+    study["dumps"] = {"some-hints": {"field": "hints", "of": "big", "taps": ["hiddn1"]}}
+    study["students"] = {
+        "s": {**study["students"]["kd"], "losses": {"ce": {}}, "head": {"multichannel": {"tap": "hidden7"}}}
+    }
+    write_study(tmp_path, study)
+    assert run(tmp_path, "prepare", "digits") == 0
+    error = command_refused(run, capsys, tmp_path, "train-teacher", "big")
+    assert "params.yaml: dumps.some-hints: unknown tap 'hiddn1': expected one of" in error
+    error = command_refused(run, capsys, tmp_path, "train-student", "s")
+    assert "params.yaml: students.s: head multichannel: unknown tap 'hidden7': expected one of" in error
+    taps, study["dumps"]["some-hints"]["taps"] = study["dumps"]["some-hints"]["taps"], ["hidden1"]
+    write_study(tmp_path, study)
+    assert run(tmp_path, "train-teacher", "big") == 0
+    study["dumps"]["some-hints"]["taps"] = taps
+    write_study(tmp_path, study)
+    error = command_refused(run, capsys, tmp_path, "dump-hints", "some-hints")
+    assert error.startswith("error: dump 'some-hints' of 'big': unknown tap 'hiddn1': expected one of")
+
+
 @pytest.mark.parametrize("mean", [None, (0.4, 0.5, 0.6)])
 @pytest.mark.parametrize("std", [None, (0.2, 0.25, 0.3)])
 def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
@@ -292,6 +395,15 @@ def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[floa
     torch.testing.assert_close(scaled.double(), by_hand, rtol=1e-5, atol=1e-6)
     assert torch.equal(made(pixels), made.body(scaled))
     assert set(made.state_dict()) == {f"body.{name}" for name in made.body.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0,), (1,)), ((0.0,), (1.0,)), ((1,), (0.5,)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+)
+def test_scalings_that_pixels_can_have_are_taken(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    made = from_params({"name": "mlp", "widths": [3], "mean": mean, "std": std}, COLOUR)
+    expected = (images(COLOUR) / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    torch.testing.assert_close(made.scaled(images(COLOUR)), expected, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------ models from elsewhere
@@ -359,9 +471,101 @@ def test_timm_models(tmp_path: Path) -> None:
     assert torch.equal(from_params(model, (1, 32, 32), 5).eval()(pixels), logits)
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"name": "torchvision:mobilenet_v3_small", "norm_momentum": 0.1, "dropout": 0.4}, {"dropout": 0.4}),
+        ({"name": "torchvision:resnet18", "norm_momentum": 0.25, "zero_init_residual": True}, {"zeros": 8}),
+        ({"name": "torchvision:mobilenet_v2", "width_mult": 0.25}, {"dropout": 0.2}),
+    ],
+    ids=lambda value: value.get("name"),
+)
+def test_options_of_torchvision_s_constructors_reach_them(model: dict[str, Any], expected: dict[str, float]) -> None:
+    made = from_params(model, COLOUR).body
+    norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {model.get("norm_momentum", 0.1)}
+    if "dropout" in expected:
+        assert {module.p for module in made.modules() if isinstance(module, nn.Dropout)} == {expected["dropout"]}
+    if "zeros" in expected:
+        assert sum(not norm.weight.any() for norm in norms) == expected["zeros"]
+    default = network(model["name"]).body
+    assert {norm.momentum for norm in default.modules() if isinstance(norm, nn.BatchNorm2d)} != {0.25}
+    if "width_mult" in model:
+        assert sum(p.numel() for p in made.parameters()) < sum(p.numel() for p in default.parameters()) / 4
+
+
+def test_a_vision_transformer_is_given_the_size_of_its_images() -> None:
+    with torch.device("meta"):
+        made = MODELS.function("torchvision:vit_b_16")(COLOUR, 5, image_size=32)
+    assert made.encoder.pos_embedding.shape == (1, 5, 768)
+
+
+def test_options_that_are_not_set_stand_in_no_card() -> None:
+    """Caches that were sealed before there were such options state the architecture without them."""
+
+    def stated(**model: Any) -> dict[str, Any]:
+        teacher = {"model": {"name": "torchvision:resnet18", **model}, "epochs": 1}
+        study = parse({"dataset": {"source": "digits"}, "teachers": {"big": teacher}})
+        return model_of(study.teachers["big"], "json")
+
+    plain = {"name": "torchvision:resnet18", "mean": None, "std": None, "weights": None, "new_head": False}
+    assert stated() == plain
+    more = {"norm_momentum": 0.5, "replace_stride_with_dilation": [False, False, False]}
+    assert stated(**more) == {**plain, **more}
+    assert stated(norm_momentum=None) == plain
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"name": "resnet18", "dropuot": 0.1}, ["teachers.big.model: unknown key 'dropuot': expected one of groups, "]),
+        ({"name": "mobilenet_v2", "dropuot": 0.1}, ["unknown key 'dropuot'", "did you mean 'dropout'?"]),
+        ({"name": "mobilenet_v2", "dropout": "a"}, ["teachers.big.model.dropout: expected a valid number, found 'a'"]),
+        ({"name": "mobilenet_v2", "norm_layer": "a"}, ["teachers.big.model: unknown key 'norm_layer'"]),
+        ({"name": "mobilenet_v2", "num_classes": 3}, ["teachers.big.model: unknown key 'num_classes'"]),
+        ({"name": "mobilenet_v2", "norm_momentum": 0}, ["model.norm_momentum: expected greater than 0, found 0"]),
+        ({"name": "mobilenet_v2", "norm_momentum": 1.5}, ["model.norm_momentum: expected less than or equal to 1"]),
+        ({"name": "googlenet", "aux_logits": True}, ["teachers.big.model: unknown key 'aux_logits'"]),
+        ({"name": "alexnet", "norm_momentum": 0.1}, ["norm_momentum: expected a model with batch normalisation, found none in it"]),
+        ({"name": "densenet121", "growth_rate": 8}, ["model torchvision:densenet121: growth_rate: expected nothing: it is what this model is, found 8"]),
+        ({"name": "resnext50_32x4d", "groups": 2}, ["torchvision:resnext50_32x4d", "'groups' expected value 32 but got 2"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_mistakes_in_constructors_options_are_named(options: dict[str, Any], parts: list[str]) -> None:
+    with refused(*parts):
+        from_params({**options, "name": f"torchvision:{options['name']}"}, COLOUR)
+
+
+class Odd(nn.Module):
+    """A constructor with parameters of all kinds."""
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self, block: type, sizes: list[int], pair: tuple[int, float], *rest: int, rate: float | None = None, act: Callable[..., Any] | str = "relu",
+        nested: Sequence[tuple[int, int]] = (), untyped=3, none=None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+
+
+def test_what_parameters_can_say_of_a_constructor() -> None:
+    assert plain_options(Odd) == {
+        "sizes": tuple[int, ...], "pair": tuple[int, float], "rate": float, "act": str,
+        "nested": tuple[tuple[int, int], ...], "untyped": int,
+    }  # fmt: skip
+
+
+def test_timm_models_take_their_constructors_options() -> None:
+    pytest.importorskip("timm")
+    made = from_params({"name": "timm:resnet18", "drop_rate": 0.3, "norm_momentum": 0.2}, COLOUR).body
+    assert made.drop_rate == 0.3
+    assert {module.momentum for module in made.modules() if isinstance(module, nn.BatchNorm2d)} == {0.2}
+    with refused("teachers.big.model: unknown key 'drop_rat'", "did you mean 'drop_rate'?"):
+        from_params({"name": "timm:resnet18", "drop_rat": 0.3}, COLOUR)
+
+
 def test_timm_models_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with refused("params.yaml: teachers.big.model.name: model 'timm:resnet18' needs timm", "teachercache[timm]"):
+    with refused("model 'timm:resnet18' needs timm: pip install 'teachercache[timm]'"):
         from_params({"name": "timm:resnet18"}, COLOUR)
 
 
@@ -406,19 +610,113 @@ def test_a_model_of_one_s_own(own_models: None) -> None:
             ["teachers.big.model.kind: expected 'a' or 'b', found 'c'"],
         ),
         ({"name": "own_models:net", "widht": 2}, ["teachers.big.model: unknown key 'widht'", "did you mean 'width'?"]),
-        ({"name": "own_models:nett"}, ["model.name: cannot import model 'own_models:nett'", "package.module:function"]),
-        ({"name": "no_models:net"}, ["model.name: cannot import model 'no_models:net'", "package.module:function"]),
+        (
+            {"name": "own_models:nett"},
+            ["model.name: cannot import model 'own_models:nett': own_models has no 'nett'", "package.module:function"],
+        ),
         ({"name": "own_models:NUMBER"}, ["model.name: ", "'own_models:NUMBER'", "package.module:function"]),
         ({"name": "own_models:Net"}, ["model.name: ", "'own_models:Net'", "package.module:function"]),
-        ({"name": ".own_models:net"}, ["model.name: ", "'.own_models:net'", "package.module:function"]),
         ({"name": "mpl"}, ["model.name: unknown model 'mpl': expected one of cnn", "did you mean 'mlp'?"]),
         ({"name": "torchvision:resnet81"}, ["unknown torchvision model 'resnet81'", "did you mean 'resnet"]),
         ({"name": "mlp", "widths": [3], "dropout": 1}, ["teachers.big.model.dropout: expected less than 1, found 1"]),
+        *(
+            (
+                {"name": "mlp", "widths": [3], key: values},
+                [
+                    f"teachers.big.model.{key}: expected {limits}, since pixels are scaled to [0, 1] before",
+                    f"found {list(values)}; {fix}",
+                ],
+            )
+            for key, values, limits, fix in (
+                ("mean", [127.5], "numbers from 0 to 1", "divide by 255: 0.5"),
+                ("std", [127.5], "numbers above 0, up to 1", "divide by 255: 0.5"),
+                ("mean", [0.5, 0.5, 123.675], "numbers from 0 to 1", "divide by 255"),
+                ("std", [58.4, 0.2, 0.2], "numbers above 0, up to 1", "divide by 255"),
+                ("mean", [-0.1], "numbers from 0 to 1", "leave it out for pixels as they are"),
+                ("std", [0.0], "numbers above 0, up to 1", "leave it out for pixels as they are"),
+                ("std", [1.01], "numbers above 0, up to 1", "leave it out for pixels as they are"),
+            )
+        ),
     ],
 )
 def test_models_that_nobody_has_are_refused(own_models: None, model: dict[str, Any], parts: list[str]) -> None:
     with refused("params.yaml: teachers.big.model", *parts):
         from_params(model, DIGIT)
+
+
+@pytest.mark.parametrize("name", ["no_models:net", "no.such.models:net", ".own_models:net", "broken_models:net"])
+def test_a_model_whose_module_is_not_here_is_refused_by_who_builds_it(
+    own_models: None, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "broken_models.py").write_text("import a_package_that_is_not_installed\n")
+    model = {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5]}
+    section = parse({"dataset": {"source": "digits"}, "teachers": {"big": {"model": model, "epochs": 1}}}).teachers[
+        "big"
+    ]
+    assert section.model is not None
+    assert section.model.unchecked
+    assert model_of(section, "json") == {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5], "std": None}
+    with refused(
+        f"cannot import model '{name}': ", "expected package.module:function, and the module beside params.yaml"
+    ):
+        build(model_of(section), DIGIT, 4)
+    with refused("teachers.big.model.mean"):
+        from_params({**model, "mean": "a"}, DIGIT)
+
+
+@pytest.fixture
+def elsewhere(run: Run, tmp_path: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study whose teacher and one student are of a module that made the cache, and is no longer there."""
+    monkeypatch.delitem(sys.modules, "gone_nets", raising=False)
+    (tmp_path / "gone_nets.py").write_text(
+        "import math\nfrom torch import nn\n\ndef net(shape, classes, *, width: int = 9, depth: int = 1):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), width), nn.Linear(width, classes))\n"
+    )
+    study["teachers"]["big"]["model"] = {"name": "gone_nets:net", "width": 12}
+    study["students"]["own"] = {**study["students"]["kd"], "model": {"name": "gone_nets:net"}}
+    write_study(tmp_path, study)
+    assert run(tmp_path, "graph") == 0
+    for command in ("prepare digits", "train-teacher big", "dump-logits big-logits"):
+        assert run(tmp_path, *command.split()) == 0
+    shutil.rmtree(tmp_path / "data/prepared")
+    monkeypatch.delitem(sys.modules, "gone_nets")
+    (tmp_path / "gone_nets.py").unlink()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    return tmp_path
+
+
+def test_what_a_command_does_not_use_need_not_be_there(run: Run, elsewhere: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    for command in (
+        "prepare digits",
+        "train-student kd",
+        "train-student baseline",
+        "cache inspect data/cache/big-logits",
+    ):
+        assert run(elsewhere, *command.split()) == 0, capsys.readouterr().err
+    assert "gone_nets" not in capsys.readouterr().err
+    for command in ("train-student own", "train-teacher big", "dump-logits big-logits"):
+        error = command_refused(run, capsys, elsewhere, *command.split())
+        assert "cannot import model 'gone_nets:net': ModuleNotFoundError: No module named 'gone_nets'" in error
+        assert "beside params.yaml or on PYTHONPATH" in error
+
+
+def test_a_cache_of_other_options_is_refused_without_the_module_too(run: Run, elsewhere: Path, capsys: Capture) -> None:
+    assert run(elsewhere, "prepare", "digits") == 0
+    changed = read_raw(elsewhere / "params.yaml")
+    changed["teachers"]["big"]["model"]["width"] = 13
+    write_study(elsewhere, changed)
+    error = command_refused(run, capsys, elsewhere, "train-student", "kd")
+    assert "teacher.architecture.width expected 13, found 12" in error
+
+
+def test_the_graph_names_modules_that_are_not_here(run: Run, elsewhere: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    assert run(elsewhere, "graph") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: params.yaml: {key}.model.name: cannot import model 'gone_nets:net' here; the stages that use it will refuse it"
+        for key in ("teachers.big", "students.own")
+    ]
 
 
 # ------------------------------------------------------------------ weight files
@@ -427,6 +725,133 @@ def test_models_that_nobody_has_are_refused(own_models: None, model: dict[str, A
 def two_layers(inputs: int = 4, hidden: int = 8, outputs: int = 2) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Linear(hidden, outputs))
+
+
+State = dict[str, Any]
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def other(state: State) -> State:
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+BESIDE = {
+    "epoch": 3,
+    "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]},
+    "best": 0.5,
+}
+READY: dict[str, tuple[Callable[[State], Any], str]] = {
+    "module.": (lambda s: prefixed(s, "module."), "took without the prefix 'module.' of all its 4 names"),
+    "_orig_mod.": (lambda s: prefixed(s, "_orig_mod."), "took without the prefix '_orig_mod.' of all its 4 names"),
+    "model.": (lambda s: prefixed(s, "model."), "took without the prefix 'model.' of all its 4 names"),
+    "net.": (lambda s: prefixed(s, "net."), "took without the prefix 'net.' of all its 4 names"),
+    "nested": (lambda s: prefixed(s, "module._orig_mod.net."), "took without the prefix 'module._orig_mod.net.' of all"),
+    "state_dict": (lambda s: {"state_dict": s, **BESIDE}, "took its entry ['state_dict']"),
+    "model": (lambda s: {"model": s, **BESIDE}, "took its entry ['model']"),
+    "model_state_dict": (lambda s: {**BESIDE, "model_state_dict": s}, "took its entry ['model_state_dict']"),
+    "ema": (lambda s: {"ema": s, "decay": 0.99}, "took its entry ['ema']"),
+    "lightning": (lambda s: {"state_dict": prefixed(s, "model."), **BESIDE}, "took its entry ['state_dict'], without the prefix 'model.'"),
+    "in an entry": (lambda s: {"ema": {"module": s, "decay": 0.9}}, "took its entry ['ema']['module']"),
+    "averaged": (lambda s: {"n_averaged": torch.tensor(3), **prefixed(s, "module.")}, "took without the prefix 'module.' of all its 4 names, without 'n_averaged'"),
+    "twice the same": (lambda s: {"model": s, "ema": dict(s)}, "took its entry ['model']"),
+    "another beside it": (lambda s: {"model": {"a": torch.ones(1)}, "state_dict": s}, "took its entry ['state_dict']"),
+    "plain": (lambda s: s, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READY)
+def test_weights_are_read_as_people_have_them(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    saved_as, told = READY[kind]
+    state = two_layers().state_dict()
+    torch.save(saved_as(state), tmp_path / "w.pt")
+    torch.manual_seed(9)
+    made = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    load_ready([made], tmp_path / "w.pt")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in made.state_dict().items())
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+    assert len(lines) == bool(told)
+    assert all(line.startswith(f"weights file {tmp_path / 'w.pt'}: {told}") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("saved_as", "parts"),
+    [
+        (lambda s: {"model": s, "ema": other(s), **BESIDE}, ["expected one state dict that fits the architecture, found two that differ: ['model'] and ['ema']", "save the one that you mean alone: torch.save(torch.load(FILE)['ema'], NEW)"]),
+        (lambda s: {"ema": {"module": other(s)}, "state_dict": prefixed(s, "module.")}, ["found two that differ: ['state_dict'] and ['ema']['module']"]),
+        (lambda s: {**prefixed({"0.weight": s["0.weight"]}, "module."), "0.bias": s["0.bias"]}, ["expected the 4 tensors", "names that only one side has"]),
+        (lambda s: {"model": {"0.weight": s["0.weight"]}}, [": its entry ['model']: expected the 4 tensors of the architecture", "3 names that only one side has (0.bias, 1.bias, 1.weight, ...)"]),
+        (lambda s: prefixed(s, "backbone."), ["8 names that only one side has"]),
+        (lambda s: {"state_dict": prefixed({**s, "1.weight": torch.ones(3, 8)}, "net.")}, [": its entry ['state_dict'], without the prefix 'net.' of all its 4 names: expected 1.weight of shape (2, 8), found (3, 8)"]),
+        (lambda s: {"epoch": 3, "weights": s}, ["expected a dict of tensors, found dict with the entries epoch, weights", "export the state dict again"]),
+        (lambda s: [1, 2], ["expected a dict of tensors, found list"]),
+        (lambda s: {}, ["expected a dict of tensors, found dict"]),
+        (lambda s: {0: torch.ones(1)}, ["expected a dict of tensors"]),
+        (lambda s: {"model": {**s, "0.bias": torch.full((8,), float("nan"))}}, ["expected finite numbers, found NaN or inf in '0.bias'"]),
+        (lambda s: {"model": two_layers()}, ["expected a dict of tensors, found pickled objects (torch.nn.modules.container.Sequential); export the state dict again"]),
+        (lambda s: {"model": s, "args": SimpleNamespace(lr=0.1)}, ["found pickled objects (types.SimpleNamespace)"]),
+    ],
+)  # fmt: skip
+def test_weights_that_fit_in_no_way_or_in_two_are_refused(
+    tmp_path: Path, saved_as: Callable[[State], Any], parts: list[str]
+) -> None:
+    made = two_layers()
+    torch.save(saved_as(made.state_dict()), tmp_path / "w.pt")
+    before = [tensor.clone() for tensor in made.state_dict().values()]
+    with refused(f"weights file {tmp_path / 'w.pt'}: ", *parts):
+        load_ready([made], tmp_path / "w.pt")
+    assert all(torch.equal(was, now) for was, now in zip(before, made.state_dict().values(), strict=True))
+
+
+def test_a_model_whose_own_names_begin_so_is_read_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = nn.ModuleDict({"model": nn.Linear(2, 2)})
+    torch.save(other(made.state_dict()), tmp_path / "w.pt")
+    load_ready([made], tmp_path / "w.pt")
+    torch.save(prefixed(made.state_dict(), "model."), tmp_path / "w.pt")
+    assert not caplog.records
+    load_ready([made], tmp_path / "w.pt")
+    assert "without the prefix 'model.' of all its 2 names" in caplog.text
+
+
+def test_a_prefixed_head_may_be_new(tmp_path: Path, resnet_file: Path) -> None:
+    torch.save({"state_dict": prefixed(read_weights(resnet_file), "module.")}, tmp_path / "w.pt")
+    new = network("torchvision:resnet18", classes=4, weights=tmp_path / "w.pt", new_head=True).body.state_dict()
+    assert torch.equal(new["conv1.weight"], read_weights(resnet_file)["conv1.weight"])
+    with refused(
+        "its entry ['state_dict'], without the prefix 'module.'", "expected fc.bias of shape (4,), found (5,)"
+    ):
+        network("torchvision:resnet18", classes=4, weights=tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["the body's names", "the network's names"])
+def test_a_teacher_s_file_is_read_so_too(tmp_path: Path, whole: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model = {"name": "mlp", "widths": (4,)}
+    made = build(model, DIGIT, 3).eval()
+    state = (made if whole else made.body).state_dict()
+    save_file(prefixed(state, "module."), tmp_path / "w.safetensors")
+    read = teacher_from_file(tmp_path / "w.safetensors", model=model, shape=DIGIT, classes=3).eval()
+    assert torch.equal(read(images(DIGIT)), made(images(DIGIT)))
+    assert "without the prefix 'module.' of all its 4 names" in caplog.text
+
+
+def test_commands_print_what_was_stripped_once(
+    run: Run, tmp_path: Path, capsys: Capture, study: dict[str, Any]
+) -> None:
+    names = build({"name": "torchvision:squeezenet1_1"}, COLOUR, 10).body.state_dict()
+    torch.save({"model": prefixed(names, "module.")}, tmp_path / "w.pt")
+    model = {"name": "torchvision:squeezenet1_1", "weights": "w.pt"}
+    small = {"model": model, "epochs": 1, "seeds": 2, "batch_size": 8, "losses": {"ce": {}}}
+    datasets = {"tiny": {"source": "digits", "size": 32, "train": {"first": 8}}}
+    write_study(tmp_path, {"datasets": datasets, "students": {"s": small}})
+    assert run(tmp_path, "prepare", "tiny") == 0
+    capsys.readouterr()
+    assert run(tmp_path, "train-student", "s") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert lines == [
+        f"note: weights file w.pt: took its entry ['model'], without the prefix 'module.' of all its {len(names)} names"
+    ]
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])

@@ -156,6 +156,9 @@ def test_the_command_makes_all_dumps_of_a_network(
         assert run(folder, *command) == 0
     capsys.readouterr()
     assert run(folder, "dump", "big") == 0
+    assert "dvc" not in capsys.readouterr().out
+    (tmp_path / ".dvc").mkdir()
+    assert run(folder, "graph") == run(folder, "dump", "big") == 0
     said = capsys.readouterr().out
     assert said.endswith(
         "dvc commit -f dump-multichannel-b dump-hints-h dump-logits-l dump-affinities-p dump-logits-other\n"

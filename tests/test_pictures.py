@@ -462,7 +462,7 @@ def test_a_cache_that_is_missing_or_another_is_refused(run: Run, whole: Path, tm
     assert "perplexity" in refused(run, capsys, study, "report")
     write_study(study, full_study())
     shutil.rmtree(study / "data/cache/conv-bits")
-    assert "run `dvc repro dump-multichannel-conv-bits`" in refused(run, capsys, study, "report")
+    assert "run `teachercache dump-multichannel conv-bits`" in refused(run, capsys, study, "report")
     assert not (study / "data/report").exists()
 
 

@@ -79,13 +79,13 @@ def test_what_does_not_fit_is_refused(run: Run, capsys: Capture, started: tuple[
     write_json(metrics, {**said, "weights_sha256": ["0" * 64] * 2})
     line = refused(run, capsys, folder, "train-student", "longer")
     assert "student 'baseline', seed 1: expected weights 0000" in line
-    assert "dvc repro train-student-baseline" in line
+    assert "teachercache train-student baseline" in line
     write_json(metrics, said)
     study["students"]["longer"]["model"] = {"name": "mlp", "widths": [9]}
     line = refused(run, capsys, write_study(folder, study), "train-student", "longer")
     assert "weights to start from: expected body.fc1.bias of shape (9,), found (8,)" in line
     shutil.rmtree(folder / "data/students/baseline")
-    assert "dvc repro train-student-baseline" in refused(run, capsys, folder, "train-student", "longer")
+    assert "teachercache train-student baseline" in refused(run, capsys, folder, "train-student", "longer")
     assert not (folder / "data/students/longer").exists()
 
 

@@ -20,7 +20,7 @@ from pipeline.cache.dtypes import DType
 from pipeline.cache.writer import write_cache
 from pipeline.cached import CachedRows
 from pipeline.errors import InputError
-from pipeline.fidelity import EXACT, Encoding, keep, kl_error, table
+from pipeline.fidelity import EXACT, Encoding, keep, kl_error, markdown, table
 from pipeline.params import parse
 from pipeline.statistics import paired_difference
 
@@ -364,6 +364,19 @@ def test_differences_are_paired_by_seed() -> None:
     # Student's t with 2 degrees of freedom: 4.302653 * std / sqrt(3), std = 0.01.
     assert rows[1]["difference"]["high"] == pytest.approx(0.01 + 4.302653 * 0.01 / 3**0.5, abs=1e-6)
     assert paired_difference([1.0], [0.5]).low is None
+    assert paired_difference([1.0, 0.9], [0.5, 0.8]).low is None
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_intervals_stand_where_there_are_three_seeds(seeds: int) -> None:
+    exact = np.zeros((1, 4, 3), np.float32)
+    reached = iter([[0.5, 0.7, 0.6][:seeds], [0.51, 0.72, 0.6][:seeds]])
+    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", accuracies=lambda _: next(reached))
+    head, _, _, row = markdown(rows).splitlines()
+    assert "| test accuracy (%, ± std) | difference to float32 (points, 95 % interval) |" in head
+    assert ("fewer than 3 seeds: no interval" in row) == (seeds < 3)
+    assert (" to " in row, f"n = {seeds}" in row) == (seeds == 3, seeds == 3)
+    assert ("±" in row) == (seeds > 1)
 
 
 def test_a_cache_handed_over_without_anything_else_trains_a_student(

@@ -24,6 +24,7 @@ from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
 from pipeline.cache.manifest import FORMAT_VERSION, Manifest, sealed
 from pipeline.cache.stores import store_of
 from pipeline.files import digest_of, flush, locked, publish, recover, remove, write_bytes
+from pipeline.plain_text import in_markdown
 from pipeline.progress import track
 from pipeline.provenance import code_digest
 
@@ -212,13 +213,14 @@ def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
     """A page for people who find the folder: what it is, whose, and how to read it."""
     teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
     arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
-    return f"""# {description["field"]["name"]} of {teacher["name"]} on {dataset["name"]}
+    whose, data = in_markdown(teacher["name"]), in_markdown(dataset["name"])
+    return f"""# {description["field"]["name"]} of {whose} on {data}
 
 A teacher's precomputed outputs, written by teachercache {description.get("package", __version__)} ({store}).
 
-- teacher: {teacher["name"]} ({teacher["architecture"]["name"]}), {_accuracy(teacher["test_accuracy"])},
+- teacher: {whose} ({in_markdown(teacher["architecture"]["name"])}), {_accuracy(teacher["test_accuracy"])},
   weights SHA-256 `{teacher["weights_sha256"]}`
-- data set: {dataset["name"]}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
+- data set: {data}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
   fingerprint `{dataset["fingerprint"]}`
 - rows: {_rows(axes, plan)}
 - views: {description["views"]["count"]} of policy {description["views"]["policy"]}

@@ -69,7 +69,7 @@ def dump(
     """
     seen = seen_samples(dataset, batch=batch, samples=samples, views=views)
     refuse_other_images(teacher.card, dataset, f"dump {wanted[0].target.name!r} of {teacher.card['name']!r}")
-    fields = [plan_field(teacher, seen, each.field, each.options) for each in wanted]
+    fields = [_planned(teacher, seen, each) for each in wanted]
     for each, field in zip(wanted, fields, strict=True):
         _refuse_codecs(each, field)
     with ExitStack() as stack:
@@ -83,6 +83,14 @@ def dump(
             unfinished.append(stack.enter_context(opened))
         _compute(teacher, seen, list(zip(fields, unfinished, strict=True)))
         return [each.publish() for each in unfinished]
+
+
+def _planned(teacher: Answers, seen: Samples, wanted: Wanted) -> Field:
+    """A field, refused in the name of the dump that asks for it."""
+    try:
+        return plan_field(teacher, seen, wanted.field, wanted.options)
+    except InputError as error:
+        raise InputError(f"dump {wanted.target.name!r} of {teacher.card['name']!r}: {error}") from None
 
 
 def _refuse_codecs(wanted: Wanted, field: Field) -> None:

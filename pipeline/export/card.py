@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import __version__
 from pipeline.models import MODELS
+from pipeline.plain_text import in_cell, in_code, in_markdown
 from pipeline.trained import RULES
 
 FORMAT, VERSION = "teachercache student", 1
@@ -81,27 +81,28 @@ def _what(card: Mapping[str, Any]) -> str:
     high, wide = seen["size"]
     scaling = "" if seen["mean"] is None and seen["std"] is None else f", mean {seen['mean']}, std {seen['std']}"
     own = (
-        f"\n- its architecture, `{_code(model)}`, is code of its author's own and not in this folder: whoever loads the"
-        "\n  weights needs that module on PYTHONPATH, trusts it, and says `--own-code` (`own_code=True`)"
+        f"\n- its architecture, `{in_code(model)}`, is code of its author's own and not in this folder: whoever loads"
+        "\n  the weights needs that module on PYTHONPATH, trusts it, and says `--own-code` (`own_code=True`)"
         if is_own_code(model)
         else ""
     )
-    return f"""# {_text(card["name"])}, seed {card.get("seed_number", 0)}: a student that knows {_text(_dataset(card))}
+    name, data = in_markdown(card["name"]), in_markdown(_dataset(card))
+    return f"""# {name}, seed {card.get("seed_number", 0)}: a student that knows {data}
 
-A network ({_text(model)}) of {card["parameters"]:,} parameters for {len(card["classes"])} classes, written by \
-teachercache {_text(card["package"])}.
+A network ({in_markdown(model)}) of {card["parameters"]:,} parameters for {len(card["classes"])} classes, written by \
+teachercache {in_markdown(card["package"])}.
 
 - input: {seen["input"]}, here (B, {", ".join(map(str, card["shape"]))}): {seen["channels"]}, {high} high, {wide} wide
 - scaling: {seen["scaling"]}{scaling}
 - an image of another size: {seen["resize"]}
 - transparent parts: {seen["transparency"]}; orientation: {seen["orientation"]}
 - output: logits (B, {len(card["classes"])}); their softmax is the probability of each class
-- weights: those after epoch {card.get("epoch")} ({_text(card["rule"])}){own}"""
+- weights: those after epoch {card.get("epoch")} ({in_markdown(card["rule"])}){own}"""
 
 
 def _accuracies(card: Mapping[str, Any]) -> str:
     each = card.get("test_accuracy_per_class") or [None] * len(card["classes"])
-    rows = [("**all**", card.get("test_accuracy")), *zip(map(_text, card["classes"]), each, strict=True)]
+    rows = [("**all**", card.get("test_accuracy")), *zip(map(in_cell, card["classes"]), each, strict=True)]
     return "\n".join(["| class | test accuracy (%) |", "|---|---:|", *(f"| {n} | {_percent(a)} |" for n, a in rows)])
 
 
@@ -128,6 +129,7 @@ print(card["classes"][int(probabilities[0].argmax())], float(probabilities[0].ma
 
 
 def _onnx(checked: Mapping[str, Any], shape: Sequence[int]) -> str:
+    images, batches = in_markdown(checked["images"]), ", ".join(map(str, checked["batches"]))
     return f"""Without PyTorch, `{GRAPH}` (opset {checked["opset"]}; needs `pip install onnxruntime`):
 
 ```python
@@ -140,20 +142,23 @@ images = np.zeros(({", ".join(map(str, (1, *shape)))}), np.uint8)  # yours: (B, 
 print(logits.shape, int(logits[0].argmax()))
 ```
 
-The graph's logits were compared with PyTorch's by onnxruntime {_text(checked["onnxruntime"])}, on \
-{_text(checked["images"])}, in batches of {", ".join(map(str, checked["batches"]))}: the largest difference was at \
+The graph's logits were compared with PyTorch's by onnxruntime {in_markdown(checked["onnxruntime"])}, on \
+{images}, in batches of {batches}: the largest difference was at \
 most {checked["largest_difference_at_most"]:g} ({checked["tolerance"]:g} x (1 + the largest logit) was allowed)."""
 
 
 def _provenance(card: Mapping[str, Any]) -> str:
-    caches = [f"- cache {_text(name)}, root digest `{_code(root)}`" for name, root in _sorted(card.get("consumed"))]
+    caches = [
+        f"- cache {in_markdown(name)}, root digest `{in_code(root)}`" for name, root in _sorted(card.get("consumed"))
+    ]
     others = {key: value for key, value in card.items() if key not in WORDED}
+    fingerprint = in_code(card.get("dataset", {}).get("fingerprint"))
     lines = [
-        f"- data set {_text(_dataset(card))}, fingerprint `{_code(card.get('dataset', {}).get('fingerprint'))}`",
+        f"- data set {in_markdown(_dataset(card))}, fingerprint `{fingerprint}`",
         *(caches or ([] if "peers_sha256" in card else ["- labels alone: it has read no cache"])),
-        *(f"- a peer, weights SHA-256 `{_code(digest)}`" for digest in card.get("peers_sha256", ())),
-        *(f"- {_text(key)}: `{_code(json.dumps(value, sort_keys=True))}`" for key, value in _sorted(others)),
-        f"- weights, SHA-256 `{_code(card['weights_sha256'])}`",
+        *(f"- a peer, weights SHA-256 `{in_code(digest)}`" for digest in card.get("peers_sha256", ())),
+        *(f"- {in_markdown(key)}: `{in_code(json.dumps(value, sort_keys=True))}`" for key, value in _sorted(others)),
+        f"- weights, SHA-256 `{in_code(card['weights_sha256'])}`",
     ]
     return "\n".join(["## What taught it", "", *lines])
 
@@ -168,17 +173,3 @@ def _sorted(entries: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
 
 def _percent(accuracy: float | None) -> str:
     return "no test images" if accuracy is None else f"{100 * accuracy:.2f}"
-
-
-def _text(value: object) -> str:
-    """One line of text whose marks Markdown would take for its own: a class may have any name."""
-    return re.sub(r"([*_`\[\]<>\\|#])", r"\\\1", _line(value))
-
-
-def _code(value: object) -> str:
-    """One line between backticks."""
-    return _line(value).replace("`", "'")
-
-
-def _line(value: object) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))

@@ -14,8 +14,10 @@ import torch
 from pipeline.errors import InputError
 from pipeline.export.card import CARD, FORMAT, GRAPH, PAGE, VERSION, WEIGHTS, is_own_code, markdown
 from pipeline.files import canonical_json, digest_of, locked, remove, sha256_of, write_bytes
+from pipeline.models import MODELS
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network
+from pipeline.registry import AbsentError
 
 MOST_BYTES = 8 << 20  # of a card
 DEEPEST = 16  # nested values in it
@@ -115,6 +117,7 @@ def load_exported(folder: Path, device: torch.device, *, own_code: bool = False)
             found=f"code of its author's own: {card['model']['name']}",
             fix="with that module on PYTHONPATH, and if you trust it: --own-code (own_code=True)",
         )
+    _refuse_absent(folder, card["model"]["name"])
     try:
         return load_network(folder, device, FIX)
     except InputError:
@@ -122,6 +125,21 @@ def load_exported(folder: Path, device: torch.device, *, own_code: bool = False)
     except Exception as error:  # noqa: BLE001 - options that a stranger made up may fail anywhere in an architecture
         found = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise InputError(str(folder / CARD), expected="an architecture that can be built", found=found) from None
+
+
+def _refuse_absent(folder: Path, model: str) -> None:
+    """Raise InputError where the code of an architecture cannot be imported here."""
+    try:
+        MODELS.function(model)
+    except AbsentError as error:
+        raise InputError(
+            str(folder / CARD),
+            expected=f"module {model.partition(':')[0]!r}, which holds the student's architecture, to be importable",
+            found=str(error).partition("; expected")[0],
+            fix="install it, or put the folder that it lies in on PYTHONPATH",
+        ) from None
+    except ValueError:
+        return  # no such name: said where the network is built
 
 
 def read_card(folder: Path) -> dict[str, Any]:

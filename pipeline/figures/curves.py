@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.style import epochs_below, legend_below, legend_beside, look, png
+from pipeline.figures.style import epochs_below, legend_below, legend_beside, look, png, short
 
 Curves = Sequence[Sequence[float]]  # one a run: accuracy in [0, 1] by epoch
 MOST_SHADED = 8  # curves whose spread can still be told apart
 COLUMNS = 2
+TITLE = 60  # letters of a panel's
 HEADROOM = 100.5  # percent: a line at 100 is seen whole
 
 
@@ -59,10 +60,10 @@ def _several(panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, 
     every = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes, (name, students) in zip(every, panels, strict=False):
         _panel(axes, students, shaded=shaded, whole=whole)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(short([name], TITLE)[0], fontsize=10)
         epochs_below(axes, fontsize=9)
         axes.tick_params(labelsize=9)
-        legend_below(axes, list(students))
+        legend_below(axes, short(list(students)))
     for axes in every[len(panels) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=12)
@@ -73,7 +74,7 @@ def _several(panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, 
 
 def _panel(axes: Axes, students: Mapping[str, Curves], *, shaded: bool, whole: bool) -> None:
     """The lines of students that are measured on the same data."""
-    for number, (name, runs) in enumerate(students.items()):
+    for number, (name, runs) in enumerate(zip(short(list(students)), students.values(), strict=True)):
         table = 100 * np.array(runs)  # (runs, epochs)
         epochs = np.arange(1, table.shape[1] + 1)
         one = "." if table.shape[1] == 1 else ""  # one epoch makes no line

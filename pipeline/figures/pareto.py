@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from pipeline.figures.style import legend_beside, png
+from pipeline.figures.style import legend_beside, png, short
 
 LABEL = (13.0, 10.0)  # width and height of a number, in points
 REACHES = tuple(11.0 + 5.0 * step for step in range(24))  # how far from its point a number may stand, in points
@@ -81,7 +81,7 @@ def pareto(points: Mapping[str, Point], comparable: Sequence[Sequence[str]]) -> 
         _number(axes, list(zip(x, heights, strict=True)))
     if points:
         handles = [Line2D([], [], linestyle="", **_marker(point, colours[name])) for name, point in points.items()]
-        labels = [f"{number}  {name}" for number, name in enumerate(points, start=1)]
+        labels = [f"{number}  {name}" for number, name in enumerate(short(list(points)), start=1)]
         legend_beside(panels[-1], len(points), handles=handles, labels=labels, handletextpad=0.2)
     return png(figure)
 

@@ -13,9 +13,10 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 
 from pipeline.comparisons import interval
-from pipeline.figures.style import legend_beside, png
+from pipeline.figures.style import legend_beside, png, short
 
 APART = 0.09  # of the step between two values: validation stands left of it, test right
+LABEL = 48  # letters of a teacher's name with what was measured
 SIDE_BY_SIDE = 0.4  # the same, of points of one value
 
 
@@ -77,13 +78,14 @@ def sweep(option: str, points: Sequence[Point], teachers: Mapping[str, float], s
     marks = [(place, point.source) for place, point in zip(where, points, strict=True) if point.source is not None]
     if marks:
         handles += axes.plot(*zip(*marks, strict=True), "kx", markersize=7, zorder=4, label=f"the source ({source})")
-    for number, (name, error) in enumerate(teachers.items()):
+    for number, (name, error) in enumerate(zip(short(list(teachers), LABEL), teachers.values(), strict=True)):
         handles.append(axes.axhline(error, color=f"C{number + 2}", linestyle="--", linewidth=1.2, label=name))
     axes.set_xticks(range(len(set(values))), [tick(value) for value in sorted(set(values))])
     axes.set_xlim(min(where) - 0.5, max(where) + 0.5)
     axes.grid(visible=False, axis="x")
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
-    axes.set(xlabel=option, ylabel="error (%)", title=f"Error against {option}")
+    (name,) = short([option])
+    axes.set(xlabel=name, ylabel="error (%)", title=f"Error against {name}")
     legend_beside(axes, len(handles), handles=handles)
     return png(figure)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import SymmetricalLogLocator
 
-from pipeline.figures.style import epochs_below, legend_below, png
+from pipeline.figures.style import epochs_below, legend_below, png, power_of_ten, short
 
 Curves = Sequence[Sequence[float]]  # one a network, a value an epoch
 COLUMNS = 2
@@ -57,7 +57,7 @@ def terms(students: Mapping[str, Terms]) -> bytes:
     rows = -(-len(students) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (name, its) in zip(panels, students.items(), strict=False):
+    for panel, name, its in zip(panels, short(list(students)), students.values(), strict=False):
         _panel(panel, its)
         panel.set_title(name, fontsize=10)
     for panel in panels[len(students) :]:
@@ -67,7 +67,8 @@ def terms(students: Mapping[str, Terms]) -> bytes:
 
 def _panel(axes: Axes, its: Terms) -> None:
     """One student: its terms on the left axis, its error on the right one."""
-    handles = [_line(axes, runs, f"C{number}", "-", name) for number, (name, runs) in enumerate(its.losses.items())]
+    lines = zip(short(list(its.losses)), its.losses.values(), strict=True)
+    handles = [_line(axes, runs, f"C{number}", "-", name) for number, (name, runs) in enumerate(lines)]
     threshold = linear_below([value for runs in its.losses.values() for run in runs for value in run])
     if threshold is not None:
         _logarithmic(axes, threshold)
@@ -93,6 +94,7 @@ def _logarithmic(axes: Axes, threshold: float) -> None:
     locator = SymmetricalLogLocator(base=10, linthresh=threshold)
     locator.set_params(numticks=MOST_DECADES if decades < MOST_DECADES else MOST_DECADES // 2)
     axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_formatter(power_of_ten)
 
 
 def _line(axes: Axes, runs: Curves, colour: str, dashes: str, label: str) -> Line2D:

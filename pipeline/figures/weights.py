@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.figures.style import DASHES, epochs_below, png
+from pipeline.figures.style import DASHES, epochs_below, png, short
 
 COLUMNS = 3
 TITLE = 0.2  # inches a line of it
@@ -28,7 +28,7 @@ def weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> 
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (name, phases) in zip(panels, students.items(), strict=False):
         _panel(panel, phases)
-        panel.set_title(name, fontsize=10)
+        panel.set_title("\n".join(short(name.split("\n"))), fontsize=10)
     for panel in panels[len(students) :]:
         panel.set_visible(False)
     figure.supylabel("weight", fontsize=10)
@@ -46,7 +46,7 @@ def _panel(axes: Axes, phases: Sequence[Mapping[str, Sequence[float]]]) -> None:
         there = [(start, phase[term]) for start, phase in zip(ends, phases, strict=False) if term in phase]
         for place, (start, values) in enumerate(there):
             epochs = start + np.arange(1, len(values) + 1)
-            label = None if place else term
+            label = None if place else short([term])[0]
             shown = "." if len(values) == 1 else dot  # one epoch makes no line
             axes.plot(epochs, values, f"C{number}", marker=shown, label=label, linestyle=dashes, linewidth=width)
     for border in ends[1:-1]:

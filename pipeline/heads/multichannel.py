@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.heads import CHANNELS
 from pipeline.heads.channels import Body, ChannelSums, ended
-from pipeline.models.network import Layers
+from pipeline.models.network import FEATURES, Layers
 from pipeline.registry import unknown
 
 
@@ -61,10 +61,13 @@ def multichannel(
             fix="leave tap out",
         )
     path, inputs = _output_layer(made, shape)
-    ending = {CHANNELS: filters((inputs,), classes, kernel, stride), "sums": ChannelSums()}
+    own = {FEATURES: nn.Identity()} if FEATURES not in dict(made.named_modules()) else {}
+    ending = {**own, CHANNELS: filters((inputs,), classes, kernel, stride), "sums": ChannelSums()}
     parent, _, name = path.rpartition(".")
     setattr(made.get_submodule(parent), name, nn.Sequential(OrderedDict(ending)))
-    made.taps = {**getattr(made, "taps", {}), CHANNELS: f"{path}.{CHANNELS}"}  # type: ignore[assignment]
+    made.taps = {  # type: ignore[assignment]
+        **{tap: f"{path}.{tap}" for tap in own}, **getattr(made, "taps", {}), CHANNELS: f"{path}.{CHANNELS}",
+    }  # fmt: skip
     return made
 
 

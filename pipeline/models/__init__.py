@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.registry import Registry
+from pipeline.registry import AbsentError, Registry
 
 __all__ = ["MODELS", "modules_of"]
 
@@ -22,10 +22,17 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
         named: Callable[[str], Callable[..., Any]] = importlib.import_module(f"pipeline.models.{module}_model").named
         return named(attribute)
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        function: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # noqa: BLE001 - the user's module may raise anything
         found = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"cannot import model {name!r}: {found}; expected package.module:function") from None
+        raise AbsentError(
+            f"cannot import model {name!r}: {found}; expected package.module:function, and the module beside "
+            "params.yaml or on PYTHONPATH"
+        ) from None
+    if function is None:
+        raise ValueError(
+            f"cannot import model {name!r}: {module} has no {attribute!r}; expected package.module:function"
+        )
     if not inspect.isfunction(function):
         raise ValueError(f"model {name!r} is no function; expected package.module:function")
     return function

@@ -13,7 +13,7 @@ from pipeline.errors import InputError
 from pipeline.heads import HEADS
 from pipeline.models import MODELS
 from pipeline.models.network import Network
-from pipeline.registry import imported
+from pipeline.registry import AbsentError, imported
 
 
 def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True) -> Network:
@@ -28,6 +28,10 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
         files: read the weight files that options name; False when the weights come from
             elsewhere anyway and the files need not be there.
     """
+    try:
+        MODELS.function(model["name"])
+    except AbsentError as error:
+        raise InputError(str(error)) from None
     options = {key: value for key, value in model.items() if key not in ("name", "mean", "std")}
     if not files:
         options = {key: value for key, value in options.items() if key not in ("weights", "new_head")}

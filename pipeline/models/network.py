@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.errors import InputError
 from pipeline.registry import unknown
@@ -24,6 +25,10 @@ class Layers(nn.Sequential):
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.taps = dict(taps)
+
+
+Keep = Callable[[str, object], None]  # takes a tap's name and what a module gives
+FEATURES = "features"  # of a network that names no such tap: what its last linear layer is given
 
 
 def _normalises(module: nn.Module) -> bool:
@@ -142,7 +147,8 @@ class Network(nn.Module):
 
         Args:
             names: taps of the architecture, or any module path inside it (`layer3.1`); of a module
-                that a pass uses several times the last output is kept.
+                that a pass uses several times the last output is kept. Where the architecture has neither
+                a tap nor a module called `features`, that is the input of its last linear layer.
 
         Raises:
             InputError: the architecture has no such tap, or (in a pass) it gives something else than one
@@ -152,6 +158,9 @@ class Network(nn.Module):
         counted = [0]
         modules = dict(self.body.named_modules())
         paths = {name: self.taps.get(name, name) for name in names}
+        linear = self._linear() if FEATURES in paths and paths[FEATURES] not in modules else []
+        if linear:
+            del paths[FEATURES]
         for name, path in paths.items():
             if path not in modules or not path:
                 raise InputError(unknown("tap", name, dict.fromkeys([*self.taps, *filter(None, modules)])))
@@ -159,25 +168,41 @@ class Network(nn.Module):
         def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             counted[0] = len(inputs[0])
 
-        handles = [self.body.register_forward_pre_hook(count)]
+        def keep(name: str, output: object) -> None:
+            if not isinstance(output, Tensor):
+                raise InputError(f"tap {name!r}", expected="a module that gives a tensor", found=type(output).__name__)
+            if output.shape[:1] != (counted[0],):  # windows or patches in the place of images
+                expected = f"a row for each of {counted[0]} images"
+                raise InputError(f"tap {name!r}", expected=expected, found=f"shape {tuple(output.shape)}")
+            activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
+
+        handles = [self.body.register_forward_pre_hook(count), *self._keeping_features(linear, keep)]
         for name, path in paths.items():
-
-            def keep(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
-                if not isinstance(output, Tensor):
-                    raise InputError(
-                        f"tap {name!r}", expected="a module that gives a tensor", found=type(output).__name__
-                    )
-                if output.shape[:1] != (counted[0],):  # windows or patches in the place of images
-                    expected = f"a row for each of {counted[0]} images"
-                    raise InputError(f"tap {name!r}", expected=expected, found=f"shape {tuple(output.shape)}")
-                activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
-
-            handles.append(modules[path].register_forward_hook(keep))
+            handles.append(modules[path].register_forward_hook(lambda _m, _i, output, name=name: keep(name, output)))
         try:
             yield activations
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _linear(self) -> list[nn.Module]:
+        """The layers of which the last that a pass calls is given the features; none where nothing is learnt before."""
+        learning = [module for module in self.body.modules() if any(True for _ in module.parameters(recurse=False))]
+        return [module for module in learning if isinstance(module, nn.Linear)] if len(learning) > 1 else []
+
+    def _keeping_features(self, linear: Sequence[nn.Module], keep: Keep) -> list[RemovableHandle]:
+        """Hooks that keep what the last of these layers is given: which it is, is known when a pass is over."""
+        given: list[object] = []
+
+        def note(_layer: nn.Module, inputs: tuple[object, ...]) -> None:
+            given[:] = inputs[:1]
+
+        def end(*_: object) -> None:
+            if given:
+                keep(FEATURES, given.pop())
+
+        notes = [layer.register_forward_pre_hook(note) for layer in linear]
+        return [*notes, self.body.register_forward_hook(end)] if notes else []
 
     def parameter_count(self) -> int:
         """Trainable numbers, biases included."""

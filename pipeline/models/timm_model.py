@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
+import torch
 from torch import nn
 
-from pipeline.models.weights import load_into, read_weights
-from pipeline.registry import FilePath, unknown
+from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
+from pipeline.models.ready_weights import load_ready
+from pipeline.registry import UNSET, AbsentError, FilePath, unknown
 
 
 def named(architecture: str) -> Callable[..., nn.Module]:
     """The builder of `timm:<architecture>`.
 
     Raises:
-        ValueError: timm is not installed or has no such model.
+        AbsentError: timm is not installed.
+        ValueError: it has no such model.
     """
     try:
         import timm
     except ImportError:
-        raise ValueError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
+        raise AbsentError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
     if not timm.is_model(architecture):
-        raise ValueError(unknown("timm model", architecture, [*timm.list_models()[:12], "..."]))
-    return partial(timm_model, architecture)
+        raise ValueError(unknown("timm model", architecture, timm.list_models()))
+    return _with_its_options(architecture)
+
+
+@cache
+def _with_its_options(architecture: str) -> Callable[..., nn.Module]:
+    return with_constructor(timm_model, architecture, _class(architecture))
+
+
+def _class(architecture: str) -> type[nn.Module]:
+    """What timm makes of that name: as it says itself, or else by making one without weights."""
+    import timm
+
+    try:
+        said = get_type_hints(timm.models.model_entrypoint(architecture)).get("return")
+    except Exception:  # noqa: BLE001 - annotations that name what is not imported
+        said = None
+    if isinstance(said, type) and said is not nn.Module:
+        return said
+    with torch.device("meta"):
+        return type(timm.create_model(architecture))
 
 
 def timm_model(
@@ -33,6 +56,8 @@ def timm_model(
     *,
     weights: FilePath | None = None,
     new_head: bool = False,
+    norm_momentum: Annotated[NormMomentum | None, UNSET] = None,
+    options: Mapping[str, Any],
 ) -> nn.Module:
     """The architecture with random weights, or with those of a local file; nothing is downloaded.
 
@@ -40,7 +65,13 @@ def timm_model(
     """
     import timm
 
-    body: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=classes, in_chans=shape[0])
+    given = {"pretrained": False, "num_classes": classes, "in_chans": shape[0], **options}
+    try:
+        body: nn.Module = timm.create_model(architecture, **given)
+    except TypeError as error:
+        refuse_taken(error, options, f"timm:{architecture}")
+        raise
+    set_momentum(body, norm_momentum, f"timm:{architecture}")
     if weights is not None:
-        load_into(body, read_weights(weights), f"weights file {weights}", new_head=new_head)
+        load_ready([body], weights, new_head=new_head)
     return body

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.models.weights import load_into, read_weights
-from pipeline.registry import FilePath, unknown
+from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
+from pipeline.models.ready_weights import load_ready
+from pipeline.registry import UNSET, FilePath, unknown
 
 WITH_AUXILIARY_HEADS = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -18,6 +19,7 @@ WITH_AUXILIARY_HEADS = {
 }
 
 
+@cache
 def named(architecture: str) -> Callable[..., nn.Module]:
     """The builder of `torchvision:<architecture>`.
 
@@ -27,7 +29,8 @@ def named(architecture: str) -> Callable[..., nn.Module]:
     known = torchvision.models.list_models(module=torchvision.models)
     if architecture not in known:
         raise ValueError(unknown("torchvision model", architecture, known))
-    return partial(torchvision_model, architecture)
+    network = get_type_hints(torchvision.models.get_model_builder(architecture))["return"]
+    return with_constructor(torchvision_model, architecture, network, WITH_AUXILIARY_HEADS.get(architecture, ()))
 
 
 def torchvision_model(
@@ -37,6 +40,8 @@ def torchvision_model(
     *,
     weights: FilePath | None = None,
     new_head: bool = False,
+    norm_momentum: Annotated[NormMomentum | None, UNSET] = None,
+    options: Mapping[str, Any],
 ) -> nn.Module:
     """The architecture with random weights, or with those of a local file.
 
@@ -46,13 +51,21 @@ def torchvision_model(
         classes: outputs.
         weights: a safetensors or state-dict file; nothing is downloaded.
         new_head: the file's last layer has other classes; start that layer afresh.
+        norm_momentum: of all its batch normalisations; None: the architecture's own.
+        options: of the architecture's constructor (`dropout`, `image_size`), each a key of the model.
 
     Taps: any module path of the architecture (`layer3`, `features.5`).
     """
     extra: dict[str, Any] = WITH_AUXILIARY_HEADS.get(architecture, {})
-    body: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **extra)
+    given = {"weights": None, "num_classes": classes, **extra, **options}
+    try:
+        body: nn.Module = torchvision.models.get_model(architecture, **given)
+    except TypeError as error:
+        refuse_taken(error, options, f"torchvision:{architecture}")
+        raise
+    set_momentum(body, norm_momentum, f"torchvision:{architecture}")
     if weights is not None:
-        load_into(body, read_weights(weights), f"weights file {weights}", new_head=new_head)
+        load_ready([body], weights, new_head=new_head)
     if shape[0] == 1:
         body.register_forward_pre_hook(_repeat_grey)
     return body

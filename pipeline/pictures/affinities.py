@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from pipeline.figures.style import png
+from pipeline.figures.style import png, power_of_ten
 from pipeline.pictures.canvas import PERCEPTUAL, short
 from pipeline.pictures.selection import by_class, runs
 
@@ -40,7 +41,7 @@ def affinities(
         axes.set_title(title, fontsize=9)
         _class_borders(axes, labels[order], classes)
     panels[0].set_ylabel("sample i, by class")
-    bar = figure.colorbar(shown, ax=panels, extend="both", fraction=0.04, pad=0.02)
+    bar = figure.colorbar(shown, ax=panels, extend="both", fraction=0.04, pad=0.02, format=FuncFormatter(power_of_ten))
     bar.set_label("joint probability of the pair (i, j)")
     return png(figure)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from pipeline.figures.style import short as fitting
+from pipeline.figures.style import spelt
 
 PERCEPTUAL = "viridis"  # even steps, and safe for the colour-blind
 DIVERGING = "PuOr"
@@ -86,4 +89,11 @@ def colours(values: NDArray[np.floating]) -> tuple[str, Normalize]:
 
 def short(names: Sequence[str]) -> list[str]:
     """Class names that fit beside each other."""
-    return [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in names]
+    return fitting(names, NAME_LENGTH)
+
+
+def letters_spelt(names: Iterable[str]) -> Iterator[str]:
+    """A line for the report where class names have letters that pictures cannot show."""
+    if found := spelt(dict.fromkeys(names)):
+        shown = ", ".join(fitting(found[:3])) + (", ..." if len(found) > 3 else "")
+        yield f"Pictures spell letters that their font lacks, in {len(found)} class names: {shown}."

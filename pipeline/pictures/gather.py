@@ -14,6 +14,7 @@ from pipeline.cache import Cache
 from pipeline.cached_batches import CachedBatches
 from pipeline.datasets.record import Dataset
 from pipeline.errors import InputError
+from pipeline.figures.style import short
 from pipeline.losses.step import Outputs
 from pipeline.losses.tsne import log_affinities, tsne
 from pipeline.models.network import Network
@@ -53,12 +54,11 @@ def affinity_picture(
     p, ids = first_batch(cache)
     images, labels = _shown(dataset, ids, views), dataset.labels[ids]
     teacher = cache.manifest.teacher.name
-    panels, learnt = {f"teacher {teacher}: P": p}, []
-    for student, (network, options) in students.items():
+    panels, learnt = {f"teacher {short([teacher])[0]}: P": p}, []
+    for shown, (student, (network, options)) in zip(short(list(students)), students.items(), strict=True):
         q, divergence = student_affinities(network, images, p, options)
-        panels[
-            f"student {student}: Q of tap {options['tap']},\ndof {options['dof']}, KL(P || Q) = {divergence:.3g}"
-        ] = q
+        (tap,) = short([options["tap"]])
+        panels[f"student {shown}: Q of tap {tap},\ndof {options['dof']}, KL(P || Q) = {divergence:.3g}"] = q
         learnt.append(f"{divergence:.3g} for {student}")
     caption = (
         f"Affinities of {name}: P of {teacher} in the plan's first batch ({len(ids)} samples), "
@@ -156,8 +156,8 @@ def feature_picture(
     images = _shown(dataset, ids, views)
     rows = _finite(cache, cache.rows(ids, array=array), array).reshape(len(ids), -1)
     teacher = embedded(rows)
-    panels = {_title(f"teacher {cache.manifest.teacher.name}", array, rows): teacher}
-    for student, network in students.items():
+    panels = {_title(f"teacher {short([cache.manifest.teacher.name])[0]}", array, rows): teacher}
+    for student, network in zip(short(list(students)), students.values(), strict=True):
         read, features = student_features(network, images, array)
         panels[_title(f"student {student}", read, features)] = turned(embedded(features), teacher)
     caption = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
+from pipeline.doubt import of_runs
 from pipeline.report.metrics import Metrics
 
 
@@ -26,8 +27,12 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: M
             "over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
         )
     for name, metrics in teachers.items():
+        if "doubt" in metrics:
+            yield f"Doubtful: teacher {name} {metrics['doubt']}."
         yield from _restores(f"teacher {name}", [metrics.get("restores", 0)])
     for name, metrics in students.items():
+        if "doubts" in metrics:
+            yield f"Doubtful: {name} {of_runs(metrics['doubts'])}."
         yield from _peers(name, metrics)
         yield from _prepared(name, metrics)
         yield from _restores(name, metrics["restores"])

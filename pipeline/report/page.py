@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.plain_text import in_cell, in_markdown, one_line, prose
 from pipeline.report.table import COLUMNS, Row
 
 
@@ -20,7 +20,7 @@ class Table:
         columns: headings.
         rows: cells.
         texts: how many columns, from the left, are text; the others are numbers.
-        quoted: cells hold a user's own sentences, with marks that Markdown would take for its own.
+        quoted: cells hold a user's own sentences, which may need several lines.
     """
 
     columns: tuple[str, ...]
@@ -31,13 +31,15 @@ class Table:
     def markdown(self) -> list[str]:
         """Its lines."""
         rule = "|---" * self.texts + "|---:" * (len(self.columns) - self.texts) + "|"
-        rows = [tuple(map(_in_cell, row)) for row in self.rows] if self.quoted else self.rows
-        return [f"| {' | '.join(self.columns)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
+        lines = [" | ".join(in_cell(_shown(cell)) for cell in row) for row in (self.columns, *self.rows)]
+        return [f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])]
 
     def html(self) -> str:
         """The same as an element; a wide one scrolls by itself."""
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
-        rows = ("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        rows = (
+            "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in row) + "</tr>" for row in self.rows
+        )
         kind = f"texts-{self.texts}" + " quoted" * self.quoted
         return (
             f'<div class="wide"><table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
@@ -56,7 +58,7 @@ class Section:
         """Its lines; none without blocks."""
         lines = ["", f"## {self.title}"] if self.blocks else []
         for block in self.blocks:
-            lines += ["", *(block.markdown() if isinstance(block, Table) else [block])]
+            lines += ["", *(block.markdown() if isinstance(block, Table) else [prose(block)])]
         return lines
 
     def html(self) -> Iterator[str]:
@@ -64,7 +66,7 @@ class Section:
         if self.blocks:
             yield f"<h2>{html.escape(self.title)}</h2>"
         for block in self.blocks:
-            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(block)}</p>"
+            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(one_line(block))}</p>"
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ class Report:
 
     def markdown(self) -> str:
         """`report.md`; it refers to the pictures beside it."""
-        lines = ["# Report", "", *self.table.markdown(), "", *(f"- {note}" for note in self.notes)]
+        lines = ["# Report", "", *self.table.markdown(), "", *(f"- {prose(note)}" for note in self.notes)]
         lines += [line for section in self.sections for line in section.markdown()]
         lines += ["", "## Pictures"] if self.pictures else []
         for name in self.pictures:
-            lines.append(f"\n![{name.removesuffix('.png')}]({name})")
-            lines += [f"\n*{_escaped(self.captions[name])}*"] if name in self.captions else []
+            lines.append(f"\n![{in_markdown(name.removesuffix('.png'))}]({name})")
+            lines += [f"\n*{in_markdown(self.captions[name])}*"] if name in self.captions else []
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
@@ -115,7 +117,7 @@ class Report:
 
     def _body(self) -> Iterator[str]:
         yield self.table.html()
-        yield "<ul>\n" + "\n".join(f"<li>{html.escape(note)}</li>" for note in self.notes) + "\n</ul>"
+        yield "<ul>\n" + "\n".join(f"<li>{html.escape(one_line(note))}</li>" for note in self.notes) + "\n</ul>"
         for section in self.sections:
             yield from section.html()
         if self.pictures:
@@ -128,17 +130,12 @@ class Report:
         image = f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
         if name not in self.captions:
             return image
-        return f"<figure>\n{image}\n<figcaption>{html.escape(self.captions[name])}</figcaption>\n</figure>"
+        return f"<figure>\n{image}\n<figcaption>{html.escape(one_line(self.captions[name]))}</figcaption>\n</figure>"
 
 
-def _escaped(text: str) -> str:
-    """Text whose marks Markdown would take for its own."""
-    return re.sub(r"([*_`\[\]<>\\])", r"\\\1", text)
-
-
-def _in_cell(text: str) -> str:
-    """The same where a bar would end the cell, and a line the table."""
-    return _escaped(" ".join(text.split())).replace("|", r"\|")
+def _shown(cell: str) -> str:
+    """A cell on one line: a sentence of the user's may have been folded."""
+    return one_line(" ".join(cell.split()))
 
 
 PAGE = """<!doctype html>
@@ -153,6 +150,7 @@ p, ul, figcaption {{ max-width: 60em; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
+td {{ unicode-bidi: plaintext; }}
 th:first-child, td:first-child, .texts-2 :is(th, td):nth-child(2) {{ text-align: left; }}
 .texts-2 td:nth-child(2), .quoted td:first-child {{ white-space: normal; }}
 img {{ max-width: 100%; display: block; margin: 1.5em 0; }}

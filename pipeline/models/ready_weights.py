@@ -1,0 +1,136 @@
+"""Weights as people have them: inside of a training script's checkpoint, with a wrapper's prefix before all names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.models.weights import FIX, content_of, differences_of, is_state, load_into, refuse_non_finite
+
+LOG = logging.getLogger(__name__)
+
+# What wraps a network puts before all names, and where training scripts keep the state dict among other things.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+ENTRIES = ("state_dict", "model", "model_state_dict", "ema", "module")
+COUNTER = "n_averaged"  # torch's own `AveragedModel` counts in it
+DEEPEST = 4  # entries in entries, prefixes before prefixes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a file.
+
+    Attributes:
+        state: the state dict.
+        entries: inside of which entries it lies, the outermost first.
+        prefix: what all names began with.
+        counted: whether a counter of averages was left out.
+    """
+
+    state: Mapping[str, Tensor]
+    entries: tuple[str, ...] = ()
+    prefix: str = ""
+    counted: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it lies in the file."""
+        return "".join(f"[{entry!r}]" for entry in self.entries)
+
+    @property
+    def taken(self) -> str:
+        """What was done to read it so; empty where nothing was."""
+        parts = [f"its entry {self.place}"] if self.entries else []
+        parts += [f"without the prefix {self.prefix!r} of all its {len(self.state)} names"] if self.prefix else []
+        parts += [f"without {COUNTER!r}"] if self.counted else []
+        return ", ".join(parts)
+
+
+def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = False) -> None:
+    """Put the weights of a file, as people have them, into the one module that they fit.
+
+    The state dict may lie in an entry of a training script's checkpoint, and all its names may begin with what a
+    wrapper has put there (`DataParallel`, `torch.compile`, a module around the network). The log says so. Only one
+    reading may fit, name by name and shape by shape.
+
+    Args:
+        modules: a network, or parts of it whose names a file may use as well.
+        path: of a `.safetensors` file, or of a PyTorch file of tensors and plain values.
+        new_head: see `load_into`.
+
+    Raises:
+        InputError: see `read_weights`; no reading fits, or several that differ do.
+    """
+    what = f"weights file {path}"
+    content = content_of(path)
+    tried = [(reading, module) for reading in _readings(content) for module in modules]
+    if not tried:
+        entries = f" with the entries {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else ""
+        raise InputError(what, expected="a dict of tensors", found=type(content).__name__ + entries, fix=FIX)
+    # Where nothing fits, the nearest reading is refused with what it lacks.
+    fitting = [each for each in tried if _fits(*each, new_head=new_head)] or [min(tried, key=_differing)]
+    _refuse_several([reading for reading, _ in fitting], what)
+    reading, module = fitting[0]
+    refuse_non_finite(reading.state, path)
+    load_into(module, dict(reading.state), f"{what}: {reading.taken}" if reading.taken else what, new_head=new_head)
+    if reading.taken:
+        LOG.warning("%s: took %s", what, reading.taken)
+
+
+def _readings(content: Any, entries: tuple[str, ...] = ()) -> Iterator[Reading]:
+    """Every state dict that a file's content may be read as, with and without the prefixes of its names."""
+    if not isinstance(content, Mapping) or not content or len(entries) > DEEPEST:
+        return
+    if is_state(content):
+        yield from _stripped(Reading(content, entries))
+        if COUNTER in content:
+            yield from _stripped(Reading({k: v for k, v in content.items() if k != COUNTER}, entries, counted=True))
+        return
+    for entry in ENTRIES:
+        yield from _readings(content.get(entry), (*entries, entry))
+
+
+def _stripped(reading: Reading) -> Iterator[Reading]:
+    yield reading
+    for prefix in PREFIXES:
+        if (
+            reading.state
+            and len(reading.prefix.split(".")) <= DEEPEST
+            and all(k.startswith(prefix) for k in reading.state)
+        ):
+            state = {name.removeprefix(prefix): tensor for name, tensor in reading.state.items()}
+            yield from _stripped(Reading(state, reading.entries, reading.prefix + prefix, reading.counted))
+
+
+def _fits(reading: Reading, module: nn.Module, *, new_head: bool) -> bool:
+    differing, reshaped = differences_of(module.state_dict(), reading.state, new_head=new_head)
+    return not differing and not reshaped
+
+
+def _differing(reading: tuple[Reading, nn.Module]) -> int:
+    """By how many names a reading misses a module."""
+    each, module = reading
+    return len(module.state_dict().keys() ^ each.state.keys())
+
+
+def _refuse_several(readings: Sequence[Reading], what: str) -> None:
+    """Raise InputError where readings are of other numbers than the first."""
+    first = readings[0]
+    for other in readings[1:]:
+        same = all(
+            torch.equal(first.state[name], other.state[name]) for name in first.state.keys() & other.state.keys()
+        )
+        if not same or first.state.keys() != other.state.keys():
+            raise InputError(
+                what,
+                expected="one state dict that fits the architecture",
+                found=f"two that differ: {first.place} and {other.place}",
+                fix=f"save the one that you mean alone: torch.save(torch.load(FILE){other.place}, NEW)",
+            )

@@ -1,0 +1,51 @@
+"""Names as they are shown: on one line, with no mark that a terminal, Markdown or a table takes for its own.
+
+A class may be called anything, and so may what a stranger's cache or card says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# Marks of Markdown wherever they stand; `_` between two letters is none, `<` only where a tag could begin.
+MARKS = re.compile(r"[*`\[\]\\#$~>]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+
+
+def one_line(value: object) -> str:
+    """Letters that can be printed stay; the others (line ends, controls, surrogates) become what Python writes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
+
+
+def in_markdown(value: object) -> str:
+    """One line of text whose marks Markdown does not take for its own."""
+    return MARKS.sub(r"\\\g<0>", one_line(value))
+
+
+def in_cell(value: object) -> str:
+    """The same in a table, where a bar would end the cell."""
+    return in_markdown(value).replace("|", r"\|")
+
+
+def in_code(value: object) -> str:
+    """One line between backquotes."""
+    return one_line(value).replace("`", "'")
+
+
+def prose(text: str) -> str:
+    """A paragraph of ours that names things: its own `code` stays code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else in_markdown(part) for part in parts)
+
+
+def shortened(names: Sequence[str], most: int) -> list[str]:
+    """The names on one line of at most `most` letters each; different ones stay different, by a number at the end."""
+    made: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        whole = one_line(name)
+        short, number = (whole if len(whole) <= most else f"{whole[: most - 1]}…"), 1
+        while short in made.values():
+            number += 1
+            short = f"{whole[: most - 1 - len(str(number))]}…{number}"
+        made[name] = short
+    return [made[name] for name in names]
