@@ -1,0 +1,43 @@
+"""The card of a cache: a page for people who find the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import __version__
+from pipeline.cache.blocks import StorePlan
+from pipeline.cache.codecs import Format
+
+
+def _accuracy(value: float | None) -> str:
+    return "test accuracy not measured" if value is None else f"test accuracy {value:.4f}"
+
+
+def _rows(axes: str, plan: StorePlan) -> str:
+    if axes == "view, sample":
+        return f"sample ids 0 to {plan.rows - 1}"
+    return f"batches 0 to {plan.rows - 1} of {plan.views} plans; epoch e follows plan e mod {plan.views}"
+
+
+def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
+    """A page for people who find the folder: what it is, whose, and how to read it."""
+    teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
+    arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
+    return f"""# {description["field"]["name"]} of {teacher["name"]} on {dataset["name"]}
+
+A teacher's precomputed outputs, written by teachercache {description.get("package", __version__)} ({store}).
+
+- teacher: {teacher["name"]} ({teacher["architecture"].get("name", "unnamed")}), {_accuracy(teacher["test_accuracy"])},
+  weights SHA-256 `{teacher["weights_sha256"]}`
+- data set: {dataset["name"]}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
+  fingerprint `{dataset["fingerprint"]}`
+- rows: {_rows(axes, plan)}
+- views: {description["views"]["count"]} of policy {description["views"]["policy"]}
+
+| array | shape ({axes.split(", ")[0]}s, rows, ...) | dtype |
+|---|---|---|
+{arrays}
+
+Read it with `pipeline.cache.open`, which checks every file against `manifest.json`.
+"""
