@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_golden import NAMES as GOLDEN_NAMES
 from test_golden import stored as golden_values
 
 from pipeline import cache
-from pipeline.cache import admission, rewrite, writer
+from pipeline.cache import admission, manifest, rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.folder import LocalFolder
@@ -87,15 +88,15 @@ def test_arrays_in_any_order_are_repaired_and_converted(
 @pytest.mark.parametrize("name", [name for name in GOLDEN_NAMES if name.startswith("zarr")])
 def test_a_cache_that_was_sealed_long_ago_is_repaired(tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(FOLDER / name, tmp_path / name))
-    manifest, values = cache.open(folder).manifest, golden_values(name)
-    for file in {array.blocks[3].file for array in manifest.arrays.values()} | {"card.md"}:
+    made, values = cache.open(folder).manifest, golden_values(name)
+    for file in {array.blocks[3].file for array in made.arrays.values()} | {"card.md"}:
         flip(folder / file, 5)
-    found = verify(LocalFolder(folder), manifest)
+    found = verify(LocalFolder(folder), made)
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
-    rewrite.repair(folder, manifest, found, target=tmp_path / "new", work=tmp_path / "work", compute=compute)
+    rewrite.repair(folder, made, found, target=tmp_path / "new", work=tmp_path / "work", compute=compute)
     assert cache.open(tmp_path / "new").manifest.root == GOLDEN["digests"][name]["root"]
     assert tree(tmp_path / "new") == tree(FOLDER / name)
 
@@ -254,10 +255,9 @@ def test_what_was_sealed_wrong_is_never_published(
 
     write(1)
     before = tree(tmp_path / "dump")
-    real = writer.sealed
 
     def sealed(entries: dict[str, Any]) -> Manifest:
-        return real({**entries, "files": {**entries["files"], "card.md": {"bytes": 1, "sha256": "0" * 64}}})
+        return manifest.sealed({**entries, "files": {**entries["files"], "card.md": {"bytes": 1, "sha256": "0" * 64}}})
 
     monkeypatch.setattr(writer, "sealed", sealed)
     with pytest.raises(InputError, match=r"file card.md: expected 1 bytes, found \d+; nothing was published"):
@@ -267,8 +267,8 @@ def test_what_was_sealed_wrong_is_never_published(
 
 def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dataset: Dataset) -> None:
     teacher = teacher_of(dataset, CNN)
-    teacher.card["name"] = BAD
+    teacher = replace(teacher, card={**teacher.card, "name": BAD})
     each = [Wanted(tmp_path / name, tmp_path / f".{name}", "logits", {}, "zarr") for name in ("a", "b")]
-    with pytest.raises(InputError, match="a: teacher.name: expected text"):
+    with pytest.raises(InputError, match=r"a: teacher\.name: expected text"):
         dump(teacher, dataset, each, batch=BATCH)
     assert list(tmp_path.iterdir()) == []

@@ -30,8 +30,7 @@ def read_back(folder: Path) -> None:
     """
     fix = "nothing was published; please report this"
     manifest = read_manifest(LocalFolder(folder), fix)
-    for found in damage.listing(folder, manifest):
-        raise found.error(folder, fix)
+    damage.refuse_listing(folder, manifest, fix)
     store_of(manifest.store).check_own(folder, manifest, fix)
 
 

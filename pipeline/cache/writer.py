@@ -26,7 +26,7 @@ from pipeline.cache.entries import manifest_entries, plain_entries
 from pipeline.cache.manifest import Manifest, sealed
 from pipeline.cache.order import in_order
 from pipeline.cache.stores import store_of
-from pipeline.files import digest_of, flush, locked, publish, recover, remove, write_bytes
+from pipeline.files import digest_of, flush, locked, needing, publish, recover, remove, write_bytes
 from pipeline.progress import track
 from pipeline.provenance import code_digest
 
@@ -87,7 +87,8 @@ def writing(
     described = plain_entries(description)
     plan = replace(plan, arrays=in_order(plan.arrays, described["field"]))
     refuse_unreadable(target, plan, store, described)
-    with locked(work.with_suffix(".lock")):
+    needed = plan.bytes * (2 if store == "hdf5" else 1)  # the blocks, then the file that is made of them
+    with locked(work.with_suffix(".lock")), needing(target, needed):
         recover(work / "sealed", target)
         blocks = BlockFiles(work / f"blocks-{_identity(plan, store, description, device)[:16]}", plan, store)
         for stale in work.glob("blocks-*"):
