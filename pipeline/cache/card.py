@@ -20,6 +20,14 @@ def _rows(axes: str, plan: StorePlan) -> str:
     return f"batches 0 to {plan.rows - 1} of {plan.views} plans; epoch e follows plan e mod {plan.views}"
 
 
+def _given(parameters: Mapping[str, Any]) -> str:
+    """A line about numbers that came from elsewhere as something else; empty of all others."""
+    if "given" not in parameters:
+        return ""
+    floor = f", none below that of {parameters['floor']}" if "floor" in parameters else ""
+    return f"- numbers: logarithms of probabilities (given as {parameters['given']}){floor}\n"
+
+
 def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
     """A page for people who find the folder: what it is, whose, and how to read it."""
     teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
@@ -34,7 +42,7 @@ A teacher's precomputed outputs, written by teachercache {description.get("packa
   fingerprint `{dataset["fingerprint"]}`
 - rows: {_rows(axes, plan)}
 - views: {description["views"]["count"]} of policy {description["views"]["policy"]}
-
+{_given(description["field"]["parameters"])}
 | array | shape ({axes.split(", ")[0]}s, rows, ...) | dtype |
 |---|---|---|
 {arrays}

@@ -108,5 +108,6 @@ def _differing(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
     """Where numbers differ: of one format in any bit, else in what they mean."""
     if ours.dtype == theirs.dtype:
         bits = f"u{ours.dtype.itemsize}"
-        return np.asarray(ours.view(bits) != theirs.view(bits))
-    return np.asarray(ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
+        ours, theirs = ours.view(bits), theirs.view(bits)
+    found: NDArray[np.bool_] = (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
+    return found
