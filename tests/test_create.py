@@ -429,7 +429,7 @@ def test_a_study_is_taught_by_probabilities(run: Run, capsys: Capture, place: Pa
     assert cache.open(place / "half").manifest.field.parameters["given"] == "probabilities"
     capsys.readouterr()
     assert run(place, "cache", "inspect", "data/cache/api-logits") == 0
-    assert "given probabilities, floor 1e-06" in capsys.readouterr().out
+    assert "dtype float32, floor 1e-06, given probabilities)" in capsys.readouterr().out
 
 
 def test_logits_are_sealed_in_the_bytes_that_they_always_were(run: Run, capsys: Capture, place: Path) -> None:
