@@ -213,7 +213,7 @@ def explained(error: OSError) -> InputError | None:
             where,
             expected="a file system that can do what was asked of it",
             found=os.strerror(number),
-            fix="unset HDF5_USE_FILE_LOCKING where it is set, or use a folder on another file system",
+            fix="use a folder on another file system, and unset HDF5_USE_FILE_LOCKING where it is set",
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(

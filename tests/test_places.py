@@ -203,6 +203,14 @@ def test_damage_is_told_first(tmp_path: Path) -> None:
         cache.open(tmp_path / "dump")
 
 
+def test_line_ends_that_a_copy_has_changed_are_told(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "dump/manifest.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(InputError, match=r"found Windows line ends; copy it again without that .*, or dump it again"):
+        cache.open(tmp_path / "dump")
+
+
 def test_every_command_gives_the_advice(run: Run, capsys: Capture, copy_of: Path) -> None:
     (copy_of / DUMP / ".DS_Store").write_text("x")
     advice = f"delete {DUMP}/.DS_Store, which an operating system has left there"

@@ -308,6 +308,9 @@ def parse(data: bytes, where: str, fix: str) -> Manifest:
         raise InputError(where, expected="a valid manifest", found=str(_at(error)), fix=fix) from None
     except (ValueError, RecursionError) as error:  # numbers and nestings that JSON allows and Python does not
         raise InputError(where, expected="a valid manifest", found=f"the whole: {error}", fix=fix) from None
+    if not unchanged and b"\r\n" in data:
+        fix = f"copy it again without that (git: `* -text` in .gitattributes), or {fix}"
+        raise InputError(where, expected="the bytes that were sealed", found="Windows line ends", fix=fix)
     if not unchanged:
         raise InputError(where, expected="the bytes that were sealed", found="a manifest changed since", fix=fix)
     return manifest
