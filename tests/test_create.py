@@ -469,7 +469,7 @@ def test_a_stopped_seal_of_other_columns_is_not_taken_up(
     from pipeline.cache import blocks, writer
 
     monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)  # many blocks
-    logits = outputs_for(place)
+    logits = outputs_for(place)[:200]  # training rows alone: no measured accuracy tells them apart
     np.save(place / "x.npy", logits)
     (place / "names.txt").write_text("\n".join(map(str, range(9, -1, -1))))
 
