@@ -220,12 +220,12 @@ def test_floors_that_are_none_are_refused(
 @pytest.mark.parametrize(
     ("values", "change", "message"),
     [
-        ("probabilities", lambda z: z, "sample 0: expected probabilities, whose sum is 1, found numbers from -"),
+        ("probabilities", lambda z: z, "sample 0: expected probabilities, which sum to 1, found numbers from -"),
         ("probabilities", lambda z: np.log(softmax(z)), "mend this row, or say --values log-probabilities"),
         ("probabilities", lambda z: softmax(z) * 100, "divide them by 100"),
         ("probabilities", lambda z: softmax(z) * 0.8, "found numbers from"),
         ("log-probabilities", softmax, "say --values probabilities, which most rows look like"),
-        ("log-probabilities", lambda z: z, "whose exponentials sum is 1"),
+        ("log-probabilities", lambda z: z, "whose exponentials sum to 1"),
         ("log-probabilities", lambda z: np.log(softmax(z)) - 1, "sum of exp 0.367879"),
         (None, lambda z: softmax(z) * 100, "look like percentages (1,797 of 1,797 sum to 100); divide them by 100"),
         (None, lambda z: np.where(z < -1, -np.inf, z), ": expected a finite logit, found -inf; put a finite number"),
@@ -243,7 +243,7 @@ def test_one_row_that_is_none_is_named(tmp_path: Path, dataset: Dataset, row: li
     outputs = softmax(logits_of(dataset))
     outputs[1234] = row
     message = refusal(tmp_path, dataset, outputs, values="probabilities", floor=1e-6)
-    assert "sample 1234: expected probabilities, whose sum is 1, found numbers from" in message
+    assert "sample 1234: expected probabilities, which sum to 1, found numbers from" in message
 
 
 # Columns.

@@ -158,9 +158,10 @@ def refuse(path: str, values: Values | None, reading: Reading, found: Survey, cl
         _refuse_look_alikes(path, found)
     if reading.values != "logits" and reading.values in found.other:
         row, why = found.other[reading.values]
+        sums = "which" if reading.values == "probabilities" else "whose exponentials"
         raise InputError(
             f"{path}: sample {row}",
-            expected=f"{reading.values}, whose {'' if reading.values == 'probabilities' else 'exponentials '}sum is 1",
+            expected=f"{reading.values}, {sums} sum to 1",
             found=why,
             fix=_other_fix(found),
         )
