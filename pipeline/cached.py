@@ -80,32 +80,31 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
     Args:
         dataset: the prepared data set (`pipeline.datasets.record.load`).
         caches: opened, by any name.
-        views: the augmentation that the caches were made with.
+        views: the augmentation that the caches were made with; theirs unless given, each epoch showing the
+            next view of all samples.
 
     Raises:
-        InputError: a cache of other data or of other views.
+        InputError: a cache of other data, or of other views than the first one's or those given.
     """
 
-    def __init__(self, dataset: Dataset, caches: Mapping[str, Cache], views: Views = PLAIN) -> None:
+    def __init__(self, dataset: Dataset, caches: Mapping[str, Cache], views: Views | None = None) -> None:
+        first = next(iter(caches), None)
         for name, cache in caches.items():
-            manifest = cache.manifest
-            if manifest.unit != "sample":
+            _refuse_other_samples(name, cache, dataset)
+            if views is None:
+                views = Views.of(cache)
+            found = cache.manifest.views.model_dump()
+            if found != views.parameters:
+                others = name != first and caches[str(first)].manifest.views.model_dump() == views.parameters
                 raise InputError(
-                    f"cache {name!r}",
-                    expected="a field of samples",
-                    found=f"{manifest.field.name}, a field of the batches of a plan",
-                    fix="read it with `pipeline.cached_batches.CachedBatches`",
+                    f"cache {name!r}: views",
+                    expected=f"those of cache {first!r}, {views.parameters}" if others else str(views.parameters),
+                    found=str(found),
+                    fix="read caches of other views in a CachedSamples of their own"
+                    if others
+                    else "leave `views` out, or give `Views.of(cache)`",
                 )
-            if manifest.dataset.fingerprint != dataset.fingerprint:
-                raise InputError(
-                    f"cache {name!r}: data set",
-                    expected=f"{dataset.name} ({dataset.fingerprint[:12]})",
-                    found=f"{manifest.dataset.name} ({manifest.dataset.fingerprint[:12]})",
-                )
-            if manifest.views.model_dump() != views.parameters:
-                raise InputError(
-                    f"cache {name!r}: views", expected=str(views.parameters), found=str(manifest.views.model_dump())
-                )
+        views = views or PLAIN
         self.dataset, self.caches, self.views = dataset, dict(caches), views
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # workers that live on see it too
 
@@ -136,6 +135,24 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
     def _rows(self, cache: Cache, ids: Tensor, views: Tensor) -> dict[str, Tensor]:
         arrays = cache.manifest.arrays
         return {name: torch.from_numpy(cache.rows(ids.numpy(), views.numpy(), name)) for name in arrays}
+
+
+def _refuse_other_samples(name: str, cache: Cache, dataset: Dataset) -> None:
+    """Raise InputError for a cache whose rows are not of this data set's samples."""
+    manifest = cache.manifest
+    if manifest.unit != "sample":
+        raise InputError(
+            f"cache {name!r}",
+            expected="a field of samples",
+            found=f"{manifest.field.name}, a field of the batches of a plan",
+            fix="read it with `pipeline.cached_batches.CachedBatches`",
+        )
+    if manifest.dataset.fingerprint != dataset.fingerprint:
+        raise InputError(
+            f"cache {name!r}: data set",
+            expected=f"{dataset.name} ({dataset.fingerprint[:12]})",
+            found=f"{manifest.dataset.name} ({manifest.dataset.fingerprint[:12]})",
+        )
 
 
 def _row(arrays: Mapping[str, Tensor], number: int) -> Any:

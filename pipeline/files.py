@@ -19,6 +19,21 @@ from pipeline.errors import InputError
 READ_PIECE = 1 << 20  # bytes a read, so that hashing a large file never holds it in memory
 
 
+# What operating systems, and the programs that show folders, leave in them: small letters, and how names begin.
+SYSTEM_FILES = {
+    ".ds_store", ".localized", "icon\r", "__macosx", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd",
+    ".temporaryitems", ".apdisk", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin",
+    "system volume information", ".directory", "@eadir", "lost+found",
+}  # fmt: skip
+SYSTEM_BEGINNINGS = ("._", ".nfs", ".fuse_hidden", ".trash-")
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder of this name is one that an operating system leaves in a user's folders."""
+    small = name.lower()
+    return small in SYSTEM_FILES or small.startswith(SYSTEM_BEGINNINGS)
+
+
 def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:
     """SHA-256, in hexadecimal, of a file's bytes, or of (what there is of) `size` bytes from `offset` on."""
     digest, left = hashlib.sha256(), size
@@ -71,13 +86,14 @@ def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        with unfinished.open("wb") as file:
-            for part in data:
-                file.write(part)
-            file.flush()
-            if flush:
-                os.fsync(file.fileno())
-        unfinished.replace(path)
+        with needing(path, sum(memoryview(part).nbytes for part in data)):
+            with unfinished.open("wb") as file:
+                for part in data:
+                    file.write(part)
+                file.flush()
+                if flush:
+                    os.fsync(file.fileno())
+            unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
@@ -144,15 +160,60 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+class DiskFullError(OSError):
+    """No room for an output: its path, and the bytes that it takes in all."""
+
+    def __init__(self, path: Path | str, needed: int) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        self.needed = needed
+
+
+@contextmanager
+def needing(path: Path, size: int) -> Iterator[None]:
+    """While an output of about so many bytes is written: a full disk is told with its path and that number."""
+    try:
+        yield
+    except OSError as error:
+        if _is_full(error):
+            raise DiskFullError(error.filename or path, size) from error
+        raise
+
+
+def _number(error: OSError) -> int:
+    """The operating system's number of an error; HDF5 tells it in its words alone."""
+    told = re.search(r"errno = (\d+)", str(error))
+    return error.errno or (int(told[1]) if told else 0)
+
+
+def _is_full(error: OSError) -> bool:
+    # numpy's words for it, without a number.
+    cut_short = re.search(r"\d+ requested and \d+ written", str(error))
+    return _number(error) in (errno.ENOSPC, errno.EDQUOT) or cut_short is not None
+
+
+def _room(error: OSError) -> str:
+    """What a full disk lacks, as far as it is known."""
+    needed = getattr(error, "needed", None)
+    if needed is None:
+        return "free some space"
+    place = next((path for path in Path(str(error.filename)).absolute().parents if path.is_dir()), None)
+    free = f" ({shutil.disk_usage(place).free:,} are free)" if place else ""
+    return f"make room for about {needed:,} bytes there{free}"
+
+
 def explained(error: OSError) -> InputError | None:
     """The one-line form of an operating system error that the user can mend, else None."""
     where = str(error.filename) if error.filename else "the output folder"
-    # HDF5 reports the number only inside its message.
-    number = error.errno or next((n for n in (errno.ENOSPC, errno.EDQUOT) if f"errno = {n}," in str(error)), None)
-    cut_short = re.search(r"\d+ requested and \d+ written", str(error))  # numpy's words, without a number
-    if number in (errno.ENOSPC, errno.EDQUOT) or cut_short:
+    number = _number(error)
+    if _is_full(error):
+        fix = f"nothing half-written was published; {_room(error)} and run again"
+        return InputError(f"disk full while writing {where}", fix=fix)
+    if number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
         return InputError(
-            "disk full while writing " + where, fix="nothing half-written was published; free some space and run again"
+            where,
+            expected="a file system that can do what was asked of it",
+            found=os.strerror(number),
+            fix="use a folder on another file system, and unset HDF5_USE_FILE_LOCKING where it is set",
         )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(

@@ -39,13 +39,21 @@ FORMAT = tuple(
 )
 READING = (
     *FORMAT,
-    *(f"pipeline.cache.{name}" for name in ("checked", "damage", "folder", "reader", "stored_array", "tensors")),
+    *(
+        f"pipeline.cache.{name}"
+        for name in ("checked", "damage", "folder", "links", "reader", "stored_array", "tensors")
+    ),
     "pipeline.cached",
     "pipeline.batch_plan",
     "pipeline.cached_batches",
     "pipeline.dumps.field",
 )
-WRITING = (*FORMAT, "pipeline.cache.block_files", "pipeline.cache.writer", "pipeline.plain_text")
+WRITING = (
+    *FORMAT,
+    *(f"pipeline.cache.{name}" for name in ("admission", "block_files", "card", "entries", "order", "writer")),
+    *(f"pipeline.cache.{name}" for name in ("damage", "folder", "links")),
+    "pipeline.plain_text",
+)
 VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
 RECORD = ("pipeline.datasets.record",)
 REPORT = (

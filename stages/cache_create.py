@@ -12,10 +12,28 @@ from stages import cli
 
 def create(
     to: Annotated[Path, typer.Argument(help="A new folder: data/cache/DUMP where a study is to read it.")],
-    source: Annotated[Path, typer.Option("--from", help="A .npy file of floats (samples, classes).")],
+    source: Annotated[
+        Path,
+        typer.Option("--from", help="A .npy file of floats (samples, classes): rows in the order of images.npy."),
+    ],
     teacher: Annotated[str, typer.Option("--teacher", help="The foreign teacher's name.")],
     data: Annotated[Path, typer.Option("--data", help="The prepared data set that the rows belong to.")],
     field: Annotated[Literal["logits"], typer.Option("--field", help="What the numbers are.")] = "logits",
+    values: Annotated[
+        Literal["logits", "probabilities", "log-probabilities"] | None,
+        typer.Option("--values", help="What they are; unless given, logits, and rows that look otherwise are refused."),
+    ] = None,
+    floor: Annotated[
+        float | None, typer.Option("--floor", help="Smaller probabilities, 0 too, count as this: 1e-6, say.")
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            help="A text file with the name of each column's class, one a line, matched by name. Unless given, columns "
+            "are in the order of `classes` in the data set's dataset.json: of folders, sorted as text (1, 10, 11, 2).",
+        ),
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option("--teacher-sha256", help="Of its weights; the file's own digest unless given.")
     ] = None,
@@ -26,13 +44,17 @@ def create(
     temperature: Annotated[float | None, typer.Option("--temperature", help="Of the tail's mass (top-k).")] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="As the study's dump states it.")] = 512,
 ) -> None:
-    """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own."""
+    """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own.
+
+    Row i is of sample i of the data set's images.npy, column c of class c of its dataset.json, or as --classes says.
+    Prints how often the argmax is right: near chance, rows or columns stand in another order.
+    """
     from pipeline.datasets.record import load
     from pipeline.dumps.foreign import read_outputs
     from pipeline.dumps.logits import check
     from pipeline.dumps.run import Wanted, dump
     from pipeline.errors import InputError
-    from pipeline.files import sha256_of
+    from pipeline.files import digest_of, sha256_of
 
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
@@ -44,11 +66,14 @@ def create(
     except ValueError as error:
         raise InputError(f"--{error}") from None
     dataset = load(data, resident=False)
-    foreign, samples = read_outputs(source, dataset, teacher, sha256)
+    foreign, samples = read_outputs(source, dataset, teacher, sha256, values=values, floor=floor, classes=classes)
     with cli.work_beside(to) as work:
-        # Blocks of another file's outputs are never taken up.
-        wanted = Wanted(to, work / sha256_of(source)[:16], field, options, store)
+        # Blocks of another file's outputs, or of its columns in another order, are never taken up.
+        identity = digest_of([sha256_of(source), foreign.columns])
+        wanted = Wanted(to, work / identity[:16], field, options, store)
         (made,) = dump(foreign, dataset, [wanted], batch=batch, samples=samples)
+    for line in foreign.told:
+        typer.echo(cli.printable(line), err=line.startswith("warning: "))
     typer.echo(f"{to}: {made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}, root {made.root[:12]}")
 
 

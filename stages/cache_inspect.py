@@ -61,6 +61,7 @@ def _rows(facts: dict[str, Any]) -> tuple[str, str]:
 def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
     teacher, dataset, views = facts["teacher"], facts["dataset"], facts["views"]
     accuracy = teacher["test_accuracy"]
+    architecture = teacher["architecture"].get("name", "unnamed")
     parameters = ", ".join(f"{key} {value}" for key, value in facts["field"]["parameters"].items() if value is not None)
     shown = "none" if views["policy"] == "none" else f"{views['count']} of {views['policy']}, seed {views['seed']}"
     cli.table(
@@ -70,7 +71,7 @@ def _show(cache: str, facts: dict[str, Any], *, known_labels: bool) -> None:
             ("field", f"{facts['field']['name']} ({parameters})"),
             (
                 "teacher",
-                f"{teacher['name']} ({teacher['architecture']['name']}), weights {teacher['weights_sha256'][:12]}",
+                f"{teacher['name']} ({architecture}), weights {teacher['weights_sha256'][:12]}",
             ),
             ("its test accuracy", "not measured" if accuracy is None else f"{100 * accuracy:.2f} %"),
             ("data set", f"{dataset['name']}, fingerprint {dataset['fingerprint'][:12]}"),

@@ -43,8 +43,8 @@ def verify(
     if as_json:
         typer.echo(json.dumps({"cache": cache, "whole": found.whole, "problems": found.lines()}, indent=2))
     else:
-        for line in found.lines():
-            typer.echo(cli.printable(f"damaged: {line}"))
+        for line in found.told():
+            typer.echo(cli.printable(line))
     if found.whole:
         if not as_json:
             typer.echo(f"{cache}: whole: {len(manifest.files)} files, {blocks} blocks, root {manifest.root[:12]}")
@@ -52,7 +52,8 @@ def verify(
                 typer.echo(f"nothing to repair; {repair} was not written")
         return
     if repair is None:
-        fix = "repair it with --repair NEW_FOLDER, or dump it again"
+        foreign = found.advice(folder.path) if isinstance(folder, LocalFolder) else None
+        fix = foreign or "repair it with --repair NEW_FOLDER, or dump it again"
         raise InputError(f"cache {cache}", expected="the bytes that were sealed", found=_counted(found), fix=fix)
     if not isinstance(folder, LocalFolder):
         raise InputError(cache, expected="a local copy to repair", found="a URL", fix="copy it first")
@@ -61,8 +62,11 @@ def verify(
 
 
 def _counted(found: Verified) -> str:
+    foreign = sum(each.of_the_system for each in found.damage)
+    if foreign and foreign == len(found.damage):
+        return f"all of them, and foreign files: {foreign}"
     blocks = sum(len(each.blocks) for each in found.damage)
-    return f"others: damaged files: {max(1, len(found.damage))}, damaged blocks: {blocks}"
+    return f"others: damaged files: {max(1, len(found.damage) - foreign)}, damaged blocks: {blocks}"
 
 
 def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, params: Path, device: str) -> None:

@@ -843,7 +843,7 @@ def test_commands_print_what_was_stripped_once(
     torch.save({"model": prefixed(names, "module.")}, tmp_path / "w.pt")
     model = {"name": "torchvision:squeezenet1_1", "weights": "w.pt"}
     small = {"model": model, "epochs": 1, "seeds": 2, "batch_size": 8, "losses": {"ce": {}}}
-    datasets = {"tiny": {"source": "digits", "size": 32, "train": {"first": 8}}}
+    datasets = {"tiny": {"source": "digits", "size": 32, "train": {"first": 10}}}
     write_study(tmp_path, {"datasets": datasets, "students": {"s": small}})
     assert run(tmp_path, "prepare", "tiny") == 0
     capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -163,7 +164,8 @@ def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Datase
 def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     views = Views("crop_flip", 4, 3, {"padding": 1})
     opened = made(teacher, dataset, tmp_path, "float32", "hdf5", views)
-    samples = CachedSamples(dataset, {"big": opened}, views)
+    samples = CachedSamples(dataset, {"big": opened})
+    assert samples.views == views  # the cache says which they are
     samples.set_epoch(6)
     loader = DataLoader(samples, batch_size=50, shuffle=True, generator=torch.Generator().manual_seed(0), num_workers=2)
     images, labels, fields = next(iter(loader))
@@ -182,8 +184,16 @@ def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset
     assert not torch.equal(shown[0], shown[1])
     with pytest.raises(IndexError):
         samples[len(samples)]
-    with pytest.raises(InputError, match="views: expected"):
-        CachedSamples(dataset, {"big": opened})
+    with pytest.raises(InputError, match=r"views: expected .*'none'.*; leave `views` out, or give `Views.of\(cache\)`"):
+        CachedSamples(dataset, {"big": opened}, PLAIN)
+    plain = made(teacher, dataset, tmp_path / "plain", "float32", "zarr", PLAIN)
+    with pytest.raises(
+        InputError, match=r"'plain': views: expected those of cache 'big', .*in a CachedSamples of their"
+    ):
+        CachedSamples(dataset, {"big": opened, "plain": plain})
+    assert CachedSamples(dataset, {"plain": plain}).views == CachedSamples(dataset, {}).views == PLAIN
+    drawn = CachedSamples(dataset, {"big": opened}, Views.of(opened, "draw"))
+    assert drawn.views == replace(views, order="draw")
     other = prepare("digits", "digits", Place("digits"), validation=0.3)
     with pytest.raises(InputError, match="data set: expected digits"):
         CachedSamples(other, {"big": opened}, views)

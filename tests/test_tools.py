@@ -41,6 +41,15 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def differing(run: Run, capsys: Capture, folder: Path, a: str, b: str, *options: str) -> str:
+    """What `cache diff` prints of two caches that differ."""
+    capsys.readouterr()
+    assert run(folder, "cache", "diff", a, b, *options) == 1
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
+
+
 def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -195,13 +204,13 @@ def test_diff_names_the_samples(run: Run, capsys: Capture, copy_of: Path) -> Non
     outputs[[3, 150], [1, 2]] += 0.5
     np.save(copy_of / "x.npy", outputs)
     out(run, capsys, copy_of, "cache", "create", "b", "--from", "x.npy", *data, "--format", "hdf5", "--codec", "gzip")
-    found = json.loads(out(run, capsys, copy_of, "cache", "diff", "a", "b", "--json"))
+    found = json.loads(differing(run, capsys, copy_of, "a", "b", "--json"))
     assert found["same_values"] is False
     assert {name for name, _, _ in found["entries"]} == {"store", "arrays.logits.codec", "values", "root"}
     (array,) = found["arrays"]
     assert (array["samples"], array["rows"], array["of"]) == ([3, 150], 2, 200)
     assert array["largest"] == pytest.approx(0.5, abs=1e-6)
-    shown = out(run, capsys, copy_of, "cache", "diff", "a", "b")
+    shown = differing(run, capsys, copy_of, "a", "b")
     assert "2 of 200 rows differ, by at most 0.5; samples (2): 3, 150" in shown
     assert "other values" in shown
     same = json.loads(out(run, capsys, copy_of, "cache", "diff", "a", "a", "--json"))
@@ -435,9 +444,62 @@ def test_diff_of_caches_with_other_arrays(run: Run, capsys: Capture, copy_of: Pa
         "4",
     )
     out(run, capsys, copy_of, "cache", "create", "top", *create)
-    found = json.loads(out(run, capsys, copy_of, "cache", "diff", DUMP, "top", "--json"))
-    assert found["same_values"] is False
-    assert "other values" in out(run, capsys, copy_of, "cache", "diff", DUMP, "top")
+    found = json.loads(differing(run, capsys, copy_of, DUMP, "top", "--json"))
+    assert (found["same_values"], found["same_numbers"]) == (False, False)
+    shown = differing(run, capsys, copy_of, DUMP, "top")
+    for line in ("array logits: only in A", "array values: only in B", "array tail: only in B", "other values"):
+        assert line in shown.splitlines()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_wider_copy_holds_the_same_numbers(run: Run, capsys: Capture, copy_of: Path, dtype: str) -> None:
+    np.save(copy_of / "x.npy", np.random.default_rng(0).normal(size=(200, 10)))
+    out(run, capsys, copy_of, "cache", "create", "a", *FOREIGN, "--dtype", dtype)
+    out(run, capsys, copy_of, "cache", "convert", "a", "b", "--dtype", "float32", "--format", "hdf5")
+    shown = differing(run, capsys, copy_of, "a", "b")
+    assert f"array logits: the same numbers in all 200 rows ({dtype} in A, float32 in B)" in shown
+    assert shown.splitlines()[-1] == "same numbers, in other number formats"
+    assert "field.parameters.dtype" in shown  # what differs is named
+    assert json.loads(differing(run, capsys, copy_of, "a", "b", "--json"))["same_numbers"] is True
+    out(run, capsys, copy_of, "cache", "convert", "a", "c", "--format", "hdf5")
+    shown = differing(run, capsys, copy_of, "a", "c")
+    assert shown.splitlines()[-1] == "same values"
+    assert "store" in shown
+    assert out(run, capsys, copy_of, "cache", "diff", "c", "c") == "same values\n"
+    assert "expected a cache's manifest" in refused(run, capsys, copy_of, "cache", "diff", "a", "nowhere")
+
+
+def test_two_zeros_are_two_values(run: Run, capsys: Capture, copy_of: Path) -> None:
+    outputs = np.random.default_rng(0).normal(size=(200, 10)).astype("f4")
+    digest = ("--teacher-sha256", "ab" * 32)
+    for name, zero in (("a", 0.0), ("b", -0.0)):
+        outputs[7, 3] = zero
+        np.save(copy_of / "x.npy", outputs)
+        out(run, capsys, copy_of, "cache", "create", name, *FOREIGN, *digest)
+    shown = differing(run, capsys, copy_of, "a", "b")
+    assert "1 of 200 rows differ, by at most 0; samples (1): 7" in shown
+
+
+def test_a_cache_says_in_two_lines_what_it_is(made: Path, tmp_path: Path) -> None:
+    shown = repr(cache.open(made / DUMP)).splitlines()
+    root = cache.open(made / DUMP).manifest.root[:12]
+    assert shown == [
+        f"Cache {made / DUMP}: logits of big on digits",
+        f"  logits float32 (1, 200, 10); zarr, root {root}",
+    ]
+    entries = cache.open(made / DUMP).manifest.model_dump()
+    description = {key: entries[key] for key in ("field", "teacher", "dataset", "views", "batch")}
+    description["teacher"]["name"] = "a\nb\x1b[31m" + "c" * 500
+    names = [f"t{number}" for number in range(30)]
+    plan = blocks.StorePlan({name: blocks.ArrayPlan((2,), "float16") for name in names}, 1, 9, 9)
+    write_cache(
+        tmp_path / "many", tmp_path / "work", plan, lambda _: {name: np.ones((9, 2), "f2") for name in names},
+        store="zarr", description=description,
+    )  # fmt: skip
+    first, second = repr(cache.open(tmp_path / "many")).split("\n")
+    assert "logits of a\\nb\\x1b[31mccc" in first
+    assert second.startswith("  t0 float16 (1, 9, 2), t1 float16 (1, 9, 2), t10 float16 (1, 9, 2), and 27 more; zarr")
+    assert max(map(len, (first, second))) < 400
 
 
 @pytest.mark.parametrize(

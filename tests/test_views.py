@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +15,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.cache.manifest import ViewsInfo
 from pipeline.errors import InputError
 from pipeline.registry import NestedError, Section
 from pipeline.views import POLICIES
@@ -432,3 +436,47 @@ def test_a_gpu_makes_the_same_words_boxes_and_pixels(shape: tuple[int, int, int]
     for policy, options in policies:
         apply = Views(policy, 7, 0, options).apply
         assert torch.equal(apply(images.cuda(), on_gpu).cpu(), apply(images, random)), policy
+
+
+def cache_of(views: Views | dict[str, Any]) -> Any:
+    """As much of an opened cache as says which views it is of."""
+    stated = views.parameters if isinstance(views, Views) else views
+    info = ViewsInfo.model_validate_json(json.dumps(stated))
+    return SimpleNamespace(manifest=SimpleNamespace(views=info), folder=SimpleNamespace(name="c"))
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        PLAIN,
+        Views("flip", 2, 2**63 + 1, {}),
+        Views("flip", 2, 0, {"probability": 0.25}),
+        Views("crop_flip", 16, 7, {"padding": 1, "fill": "reflect", "flip": False}),
+        Views("random_resized_crop", 3, 5, {"scale": (0.5, 1.0), "ratio": (0.75, 1.5)}),
+    ],
+)
+def test_the_views_of_a_cache_are_those_it_was_made_with(views: Views) -> None:
+    assert Views.of(cache_of(views)) == views
+    assert Views.of(cache_of(views)).parameters == views.parameters
+    images, ids = images_of(6), torch.arange(6)
+    words = views.words(ids, ids % views.count)
+    assert torch.equal(Views.of(cache_of(views)).apply(images, words), views.apply(images, words))
+    if not views.identity:
+        assert Views.of(cache_of(views), "draw") == replace(views, order="draw")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": "flop"}, "cache c: views.policy: unknown policy 'flop'.*did you mean 'flip'"),
+        ({"parameters": {"probability": 2.0}}, "views.probability: expected less than or equal to 1, found 2.0"),
+        ({"parameters": {"probability": [0.5]}}, "views.probability: expected a valid number"),
+        ({"parameters": {"prob": 0.5}}, "views: unknown key 'prob': expected one of probability"),
+        ({"seed": 2**64}, "views: seed: expected 0 <= seed"),
+        ({"policy": "none", "count": 2}, "views: count: expected 1"),
+    ],
+)
+def test_views_that_nobody_has_are_refused(change: dict[str, Any], message: str) -> None:
+    stated = {"policy": "flip", "count": 1, "seed": 0, "parameters": {}, **change}
+    with pytest.raises(InputError, match=message):
+        Views.of(cache_of(stated))

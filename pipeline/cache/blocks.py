@@ -83,6 +83,11 @@ class StorePlan:
         """All blocks, in order."""
         return cut(self.views, self.rows, self.chunk_rows)
 
+    @property
+    def bytes(self) -> int:
+        """Of all rows, before any compression."""
+        return sum(math.prod(self.shape(name)) * stored(array.dtype).itemsize for name, array in self.arrays.items())
+
     def shape(self, array: str) -> tuple[int, ...]:
         """The whole array's shape."""
         return (self.views, self.rows, *self.arrays[array].row_shape)

@@ -26,6 +26,11 @@ def is_padded(store: Format, codec: Codec) -> bool:
     return store == "zarr" or codec != "none"
 
 
+def most_encoded(size: int, codec: Codec) -> int:
+    """The most bytes that a block of `size` bytes may take in a store."""
+    return size if codec == "none" else size + size // 128 + 1024
+
+
 def encode(rows: NDArray[Any], *, chunk_rows: int, codec: Codec, store: Format) -> memoryview:
     """The bytes that stand for a block's rows in a store.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
 from pipeline.errors import InputError
+from pipeline.files import is_system_file
 
 EXACTLY = "exactly the manifest's files"
 
@@ -26,18 +27,26 @@ class Damage:
         file: its path below the cache's folder.
         expected, found: what is wrong with it.
         blocks: the damaged blocks, by array; empty where no rows are lost.
+        unlisted: it is no part of the cache.
     """
 
     file: str
     expected: str
     found: str
     blocks: tuple[tuple[str, Block], ...] = ()
+    unlisted: bool = False
+
+    @property
+    def of_the_system(self) -> bool:
+        """An operating system left it there: the cache itself may be sound."""
+        return self.unlisted and is_system_file(PurePosixPath(self.file).name)
 
     def error(self, folder: Path, fix: str) -> InputError:
         """The damage as a refusal."""
         blocks = "; ".join(f"array {name!r}, {block}" for name, block in self.blocks[:3])
         more = f" and {len(self.blocks) - 3} more blocks" if len(self.blocks) > 3 else ""
         found = f"{self.found} ({blocks}{more})" if blocks else self.found
+        fix = f"take it out of there, or {fix}" if self.unlisted else fix
         return InputError(f"cache {folder}: file {self.file}", expected=self.expected, found=found, fix=fix)
 
 
@@ -50,13 +59,31 @@ def listing(folder: Path, manifest: Manifest) -> Iterator[Damage]:
         if stat.S_ISREG(mode):
             sizes[name] = size
             if name not in manifest.files and name != paths.MANIFEST:
-                unlisted.append(Damage(name, EXACTLY, "not listed in the manifest"))
+                unlisted.append(Damage(name, EXACTLY, "not listed in the manifest", unlisted=True))
         elif not stat.S_ISDIR(mode):
             yield Damage(name, EXACTLY, "a link or no regular file", blocks_in(manifest, name))
         elif name not in folders:
-            unlisted.append(Damage(f"{name}/", EXACTLY, "a folder that is not listed in the manifest"))
+            unlisted.append(Damage(f"{name}/", EXACTLY, "a folder that is not listed in the manifest", unlisted=True))
     yield from _missing(folder, manifest, sizes)
     yield from unlisted
+
+
+def refuse_listing(folder: Path, manifest: Manifest, fix: str) -> None:
+    """Raise InputError with the first file that is missing, not listed, a link or of another size."""
+    found = list(listing(folder, manifest))
+    if found and (advice := delete(folder, found)):
+        raise InputError(f"cache {folder}: file {found[0].file}", expected=EXACTLY, found=found[0].found, fix=advice)
+    if found:
+        raise found[0].error(folder, fix)
+
+
+def delete(folder: Path, found: Sequence[Damage]) -> str | None:
+    """Advice where nothing is wrong but files that an operating system has left; None of anything else."""
+    if not all(each.of_the_system for each in found):
+        return None
+    names = ", ".join(str(folder / each.file) for each in found[:3])
+    more = f" and {len(found) - 3} more such files" if len(found) > 3 else ""
+    return f"delete {names}{more}, which an operating system has left there"
 
 
 def _missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Damage]:

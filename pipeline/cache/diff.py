@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.cache.manifest import differences
 from pipeline.cache.reader import Cache
@@ -16,12 +18,13 @@ PIECE_BYTES = 32 << 20  # of each cache in memory at a time
 
 @dataclass(frozen=True)
 class ArrayDiff:
-    """How the rows of one array differ.
+    """How one array differs, of those that both have in one shape.
 
     Attributes:
         samples: ids (of samples, or of batches) whose rows differ in some view or plan, in order.
         rows: their number over all views, of `of`.
-        largest: the largest absolute difference of two numbers.
+        largest: the largest absolute difference of two numbers; 0 where only bits differ (0.0 and -0.0).
+        dtypes: the number formats of both, where they are not one: then numbers are compared, not bits.
     """
 
     array: str
@@ -29,30 +32,37 @@ class ArrayDiff:
     rows: int
     of: int
     largest: float
+    dtypes: tuple[str, str] | None
 
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs: entries (name, of A, of B), and arrays that both have in one shape.
+    """What differs: entries (name, of A, of B), and arrays.
 
-    `same_values`: both hold the same arrays, bit for bit, in whatever form. `unit`: what A's rows are of.
+    `same_values`: both hold the same arrays, bit for bit, in whatever form. `same_numbers`: the same arrays of the same
+    numbers, perhaps in other number formats. `unit`: what A's rows are of. `alone`: why an array has nothing to be
+    compared with.
     """
 
     entries: tuple[tuple[str, Any, Any], ...]
     arrays: tuple[ArrayDiff, ...]
+    alone: tuple[tuple[str, str], ...]
     same_values: bool
+    same_numbers: bool
     unit: str
 
 
 def diff(a: Cache, b: Cache) -> Diff:
     """Compare two caches, in any stores, chunks and codecs."""
-    entries = tuple(differences(_plain(a), _plain(b)))
+    entries, unit = tuple(differences(_plain(a), _plain(b))), a.manifest.unit
     if a.manifest.values == b.manifest.values:
-        return Diff(entries, (), same_values=True, unit=a.manifest.unit)
-    names = [name for name in a.manifest.arrays if name in b.manifest.arrays]
-    shared = [name for name in names if a.manifest.arrays[name].shape == b.manifest.arrays[name].shape]
+        return Diff(entries, (), (), same_values=True, same_numbers=True, unit=unit)
+    alone = tuple(_alone(a, b))
+    shared = [name for name in a.manifest.arrays if name not in dict(alone)]
     found = [_array(a, b, name) for name in shared]
-    return Diff(entries, tuple(each for each in found if each.rows), same_values=False, unit=a.manifest.unit)
+    same = not alone and not any(each.rows for each in found)
+    told = tuple(each for each in found if each.rows or each.dtypes)
+    return Diff(entries, told, alone, same_values=False, same_numbers=same, unit=unit)
 
 
 def _plain(cache: Cache) -> dict[str, Any]:
@@ -63,8 +73,19 @@ def _plain(cache: Cache) -> dict[str, Any]:
     return {**cache.manifest.expectable(), "arrays": arrays}
 
 
+def _alone(a: Cache, b: Cache) -> Iterator[tuple[str, str]]:
+    """The arrays that only one has, or both in different shapes, and which of it."""
+    ours, theirs = a.manifest.arrays, b.manifest.arrays
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs or name not in ours:
+            yield name, f"only in {'A' if name in ours else 'B'}"
+        elif ours[name].shape != theirs[name].shape:
+            yield name, f"shape {tuple(ours[name].shape)} in A, {tuple(theirs[name].shape)} in B"
+
+
 def _array(a: Cache, b: Cache, name: str) -> ArrayDiff:
     info = a.manifest.arrays[name]
+    dtypes = info.dtype, b.manifest.arrays[name].dtype
     piece = max(1, PIECE_BYTES // info.row_bytes)
     samples: set[int] = set()
     rows, largest = 0, 0.0
@@ -72,9 +93,21 @@ def _array(a: Cache, b: Cache, name: str) -> ArrayDiff:
     for view, start in track(parts, f"compare {name}", len(parts)):
         ids = np.arange(start, min(start + piece, info.shape[1]))
         ours, theirs = (cache.rows(ids, view, name).reshape(len(ids), -1) for cache in (a, b))
-        other = np.flatnonzero((ours != theirs).any(axis=1))
+        other = np.flatnonzero(_differing(ours, theirs).any(axis=1))
         samples.update((start + other).tolist())
         rows += len(other)
         if len(other):
-            largest = max(largest, float(np.abs(ours[other].astype(np.float64) - theirs[other]).max()))
-    return ArrayDiff(name, tuple(sorted(samples)), rows, info.shape[0] * info.shape[1], largest)
+            with np.errstate(invalid="ignore"):  # infinities
+                apart = np.abs(ours[other].astype(np.float64) - theirs[other])
+            largest = max(largest, float(apart.max()))
+    kinds = None if dtypes[0] == dtypes[1] else dtypes
+    return ArrayDiff(name, tuple(sorted(samples)), rows, info.shape[0] * info.shape[1], largest, kinds)
+
+
+def _differing(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where numbers differ: of one format in any bit, else in what they mean."""
+    if ours.dtype == theirs.dtype:
+        bits = f"u{ours.dtype.itemsize}"
+        ours, theirs = ours.view(bits), theirs.view(bits)
+    found: NDArray[np.bool_] = (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
+    return found

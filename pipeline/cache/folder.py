@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.cache import paths
 from pipeline.cache.crc import PIECE, crc32c
+from pipeline.cache.links import behind_links
 from pipeline.cache.manifest import MOST_BYTES, BlockInfo, Manifest, parse
 from pipeline.errors import InputError
 from pipeline.files import READ_PIECE
@@ -63,7 +64,10 @@ class LocalFolder:
             found = "a folder without it: not a finished cache" if self.path.is_dir() else "nothing"
             raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
         except IsADirectoryError:
-            raise InputError(str(path), expected="a cache's manifest", found="no regular file", fix=fix) from None
+            found, copied = "no regular file", ""
+            if path.is_symlink():
+                found, copied = "a link, and not all others lead to the same folder", "copy the files themselves, or "
+            raise InputError(str(path), expected="a cache's manifest", found=found, fix=copied + fix) from None
 
     def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
         data = np.empty(info.bytes, np.uint8)
@@ -193,14 +197,14 @@ def _trouble(error: Exception) -> BaseException | None:
 
 
 def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> LocalFolder | RemoteFolder:
-    """A path, or a URL (`memory://`, `https://`, `s3://`, `dvc://`, ...) with its storage options.
+    """A path (perhaps of links to a cache), or a URL (`memory://`, `https://`, `s3://`, `dvc://`, ...) and its options.
 
     Raises:
         InputError: a protocol that fsspec does not know, or whose library is not installed.
     """
     text = str(path)
     if "://" not in text:
-        return LocalFolder(Path(path))
+        return LocalFolder(behind_links(Path(path)))
     import fsspec
 
     try:

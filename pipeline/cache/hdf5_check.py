@@ -1,11 +1,13 @@
 """Does HDF5 itself find each array where the manifest says, and nothing else?
 
 Run as a program of its own, by path: a file made for it can send the HDF5 library into endless
-recursion, and that must not end the reader. Reads a JSON description on standard input; prints what differs,
-or nothing, as a JSON text.
+recursion, and that must not end the reader. Reads a JSON description on standard input; prints, as JSON, what
+differs (`problem`), or the number of the operating system's error where the file could not be read (`errno`).
 """
 
+import errno
 import json
+import re
 import sys
 import zlib
 from typing import Any
@@ -13,10 +15,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+# What an operating system says of the place or of the machine, and not of the file's bytes.
+NO_DAMAGE = {
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EAGAIN", "ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EMFILE", "ENFILE", "ENOMEM")
+}
+
 
 def problem(path: str, arrays: dict[str, Any]) -> str | None:
     """The first difference, or None."""
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         names = set(file)
         if names != arrays.keys():
             return f"{min(names ^ arrays.keys())!r} besides the manifest's arrays"
@@ -75,10 +83,18 @@ def chunked(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
     return None
 
 
+def trouble(error: Exception) -> int:
+    """The number of an operating system's error that says nothing of the file's bytes; 0 of any other."""
+    told = re.search(r"errno = (\d+)", str(error))  # HDF5 often has it in its words alone
+    number = getattr(error, "errno", None) or (int(told[1]) if told and isinstance(error, OSError) else 0)
+    return number if number in NO_DAMAGE else 0
+
+
 if __name__ == "__main__":
-    description = json.load(sys.stdin)
+    description, number = json.load(sys.stdin), 0
     try:
         line = problem(description["path"], description["arrays"])
     except Exception as error:  # noqa: BLE001 - whatever a broken file makes the library say
-        line = f"no sound HDF5 file ({type(error).__name__}: {error})"
-    print(json.dumps(" ".join((line or "").split())[:500]))  # ASCII, whatever the names in the file
+        number, line = trouble(error), f"no sound HDF5 file ({type(error).__name__}: {error})"
+    # ASCII, whatever the names in the file.
+    print(json.dumps({"errno": number, "problem": " ".join((line or "").split())[:500]}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.cache import paths
+from pipeline.cache import hdf5_check, paths
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import LEVELS
 from pipeline.cache.dtypes import stored
@@ -20,6 +21,7 @@ from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.errors import InputError
 
 NAME = paths.STORE["hdf5"]
+WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word
 LONGEST_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
@@ -33,7 +35,8 @@ def write(
         File and offset of each block, by array and block.
     """
     places = {}
-    with h5py.File(folder / NAME, "w", libver=("v110", "v110")) as file:
+    # Without a lock of HDF5's own: the cache's stands beside the work, and not every file system has such.
+    with h5py.File(folder / NAME, "w", libver=("v110", "v110"), locking=False) as file:
         for name, array in plan.arrays.items():
             target = _create(file, name, array, plan)
             for block in plan.blocks():
@@ -72,21 +75,21 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
 
     External files, links of any kind, virtual data sets and filters other than deflate are refused.
     The library looks at the file in a process of its own (`hdf5_check`): one made for it can crash it.
+
+    Raises:
+        OSError: the file cannot be read here, which says nothing of its bytes.
     """
     path = folder / NAME
-    facts = {
-        "path": str(path.resolve()),
-        "arrays": {name: _facts(array) for name, array in manifest.arrays.items()},
-    }
-    command = [sys.executable, "-P", str(Path(__file__).with_name("hdf5_check.py"))]
     with path.open("rb") as file:
         superblock = file.read(9)
     if superblock != SUPERBLOCK:
         raise InputError(str(path), expected="an HDF5 file with a superblock of version 3", found="another", fix=fix)
     try:
         done = subprocess.run(  # noqa: S603
-            command, input=json.dumps(facts).encode(), capture_output=True, check=False, timeout=LONGEST_SECONDS
-        )
+            [sys.executable, "-P", str(Path(hdf5_check.__file__))],
+            input=json.dumps({"path": str(path.resolve()), "arrays": _described(manifest)}).encode(),
+            capture_output=True, check=False, timeout=LONGEST_SECONDS, env={**os.environ, **WITHOUT_LOCKS},
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         found = f"one that the HDF5 library does not get through in {LONGEST_SECONDS} s"
         raise InputError(str(path), expected="a sound HDF5 file", found=found, fix=fix) from None
@@ -95,9 +98,26 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
         raise InputError(str(path), expected="a sound HDF5 file", found=found, fix=fix)
     if done.returncode:
         raise RuntimeError(f"the check of HDF5 files did not run: {done.stderr.decode(errors='replace')}")
-    problem = json.loads(done.stdout)
+    answer = json.loads(done.stdout)
+    if answer["errno"]:
+        raise OSError(answer["errno"], os.strerror(answer["errno"]), str(path))
+    _refuse(path, answer["problem"], fix)
+
+
+def check_own(folder: Path, manifest: Manifest, fix: str) -> None:
+    """The same of a file that this process has just written, which is no danger to it."""
+    path = folder / NAME
+    _refuse(path, hdf5_check.problem(str(path), _described(manifest)), fix)
+
+
+def _refuse(path: Path, problem: str | None, fix: str) -> None:
     if problem:
         raise InputError(str(path), expected="just what the manifest says", found=problem, fix=fix)
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """The arrays as `hdf5_check` is told of them."""
+    return {name: _facts(array) for name, array in manifest.arrays.items()}
 
 
 def _facts(array: ArrayInfo) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.cache import paths
 from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayForm, Block, cut
-from pipeline.cache.codecs import CODECS, Codec, Format, is_padded
+from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, most_encoded
 from pipeline.cache.dtypes import DType, stored
 from pipeline.errors import InputError
 from pipeline.files import canonical_json, digest_of
@@ -263,7 +263,7 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
     for block, info in zip(array.cut(), array.blocks, strict=True):
         rows = array.chunk_rows if padded else block.stop - block.start
         whole_bytes = array.chunk_rows * array.row_bytes
-        if array.codec != "none" and info.bytes > whole_bytes + whole_bytes // 128 + 1024:
+        if array.codec != "none" and info.bytes > most_encoded(whole_bytes, array.codec):
             raise ValueError(f"arrays.{name}: {block}: expected at most its {whole_bytes} bytes, found {info.bytes}")
         if array.codec == "none" and info.bytes != rows * array.row_bytes:
             raise ValueError(f"arrays.{name}: {block}: expected {rows * array.row_bytes} bytes, found {info.bytes}")
@@ -308,6 +308,9 @@ def parse(data: bytes, where: str, fix: str) -> Manifest:
         raise InputError(where, expected="a valid manifest", found=str(_at(error)), fix=fix) from None
     except (ValueError, RecursionError) as error:  # numbers and nestings that JSON allows and Python does not
         raise InputError(where, expected="a valid manifest", found=f"the whole: {error}", fix=fix) from None
+    if not unchanged and b"\r\n" in data:
+        fix = f"copy it again without that (git: `* -text` in .gitattributes), or {fix}"
+        raise InputError(where, expected="the bytes that were sealed", found="Windows line ends", fix=fix)
     if not unchanged:
         raise InputError(where, expected="the bytes that were sealed", found="a manifest changed since", fix=fix)
     return manifest

@@ -21,6 +21,8 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+SHOWN = 3  # arrays that the representation of a cache names
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -36,6 +38,14 @@ class Cache:
     manifest: Manifest
     fix: str = "dump it again"
     _arrays: dict[str, StoredArray] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """Two lines: whose knowledge of what, and its arrays."""
+        made = self.manifest
+        arrays = [f"{name} {each.dtype} {tuple(each.shape)}" for name, each in list(made.arrays.items())[:SHOWN]]
+        arrays += [f"and {len(made.arrays) - SHOWN} more"] * (len(made.arrays) > SHOWN)
+        of = f"{_plain(made.field.name)} of {_plain(made.teacher.name)} on {_plain(made.dataset.name)}"
+        return f"Cache {_plain(self.folder.name)}: {of}\n  {', '.join(arrays)}; {made.store}, root {made.root[:12]}"
 
     def refuse_other_arrays(self, planned: Mapping[str, ArrayForm]) -> None:
         """Raise InputError unless it holds just these arrays: what its field's parameters promise."""
@@ -160,8 +170,7 @@ def open(
 
 def _refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
-    for found in damage.listing(folder, manifest):
-        raise found.error(folder, fix)
+    damage.refuse_listing(folder, manifest, fix)
     seen = checked.signature(folder, manifest)
     if not checked.is_known(folder, seen):
         damage.refuse(folder, manifest, fix)
@@ -182,6 +191,11 @@ def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fi
         ]
     if differing:
         raise InputError(f"cache {name} is another one than expected: " + "; ".join(differing), fix=fix)
+
+
+def _plain(text: str) -> str:
+    """A stranger's name in one short line."""
+    return _short(text if text.isprintable() else repr(text)[1:-1])
 
 
 def _short(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.cache import damage
 from pipeline.cache.blocks import Block
@@ -32,17 +33,24 @@ class Verified:
         """Nothing is wrong."""
         return not self.damage and self.structure is None
 
+    def advice(self, folder: Path) -> str | None:
+        """What to do where the cache is sound but for files that an operating system has left in it."""
+        return damage.delete(folder, self.damage) if self.damage and self.structure is None else None
+
     def lines(self) -> list[str]:
         """One line a damaged file or block."""
-        found = [
-            line
-            for each in self.damage
-            for line in (
-                f"{each.file}: expected {each.expected}, found {each.found}",
-                *(f"{each.file}: damaged block: array {name!r}, {block}" for name, block in each.blocks),
-            )
-        ]
+        found = [line for each in self.damage for line in _lines(each)]
         return found + ([self.structure] if self.structure else [])
+
+    def told(self) -> list[str]:
+        """The same lines, each with what it tells of: damage, or a file that is no part of the cache."""
+        foreign = {line for each in self.damage if each.of_the_system for line in _lines(each)}
+        return [f"{'foreign' if line in foreign else 'damaged'}: {line}" for line in self.lines()]
+
+
+def _lines(each: Damage) -> list[str]:
+    blocks = (f"{each.file}: damaged block: array {name!r}, {block}" for name, block in each.blocks)
+    return [f"{each.file}: expected {each.expected}, found {each.found}", *blocks]
 
 
 def verify(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verified:
@@ -51,13 +59,13 @@ def verify(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verified:
         return Verified(tuple(_remote(folder, manifest)), None)
     listed = tuple(damage.listing(folder.path, manifest))
     found = listed + tuple(damage.contents(folder.path, manifest, skip=frozenset(each.file for each in listed)))
-    if found:
+    if damage.delete(folder.path, found) is None:
         return Verified(found, None)
     try:
         store_of(manifest.store).check(folder.path, manifest, "")
     except InputError as error:
-        return Verified((), str(error))
-    return Verified((), None)
+        return Verified(found, str(error))
+    return Verified(found, None)
 
 
 def _remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:

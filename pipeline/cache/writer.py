@@ -9,22 +9,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import __version__
 from pipeline.cache import paths
+from pipeline.cache.admission import read_back, refuse_unreadable
 from pipeline.cache.block_files import BlockFiles, Compute, write_blocks
 from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.card import card
 from pipeline.cache.codecs import Format
 from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
-from pipeline.cache.manifest import FORMAT_VERSION, Manifest, sealed
+from pipeline.cache.entries import manifest_entries, plain_entries
+from pipeline.cache.manifest import Manifest, sealed
+from pipeline.cache.order import in_order
 from pipeline.cache.stores import store_of
-from pipeline.files import digest_of, flush, locked, publish, recover, remove, write_bytes
-from pipeline.plain_text import in_markdown
+from pipeline.files import digest_of, flush, locked, needing, publish, recover, remove, write_bytes
 from pipeline.progress import track
 from pipeline.provenance import code_digest
 
@@ -48,7 +50,8 @@ def write_cache(
         target, work, plan, store, description, device: see `writing`.
 
     Raises:
-        InputError: another process writes the same cache, or `compute` refuses a value.
+        InputError: no reader would take the cache, another process writes the same one, or `compute`
+            refuses a value.
         OSError: the disk is full or not writable; finished blocks stay in `work`.
     """
     with writing(target, work, plan, store=store, description=description, device=device) as unfinished:
@@ -79,9 +82,13 @@ def writing(
             not taken up.
 
     Raises:
-        InputError: another process writes the same cache.
+        InputError: no reader would take the cache, or another process writes the same one.
     """
-    with locked(work.with_suffix(".lock")):
+    described = plain_entries(description)
+    plan = replace(plan, arrays=in_order(plan.arrays, described["field"]))
+    refuse_unreadable(target, plan, store, described)
+    needed = plan.bytes * (2 if store == "hdf5" else 1)  # the blocks, then the file that is made of them
+    with locked(work.with_suffix(".lock")), needing(target, needed):
         recover(work / "sealed", target)
         blocks = BlockFiles(work / f"blocks-{_identity(plan, store, description, device)[:16]}", plan, store)
         for stale in work.glob("blocks-*"):
@@ -115,8 +122,9 @@ class Unfinished:
         return BlockFiles(self.blocks.folder / "rows", plan, "zarr")
 
     def publish(self, accept: Callable[[Manifest], None] = lambda _: None) -> Manifest:
-        """Seal the store, all of whose blocks are there, and put it in its place."""
+        """Seal the store, all of whose blocks are there, read it back, and put it in its place."""
         manifest = _seal(self.work / "sealed", self.blocks, self.description)
+        read_back(self.work / "sealed")
         accept(manifest)
         publish(self.work / "sealed", self.target)
         remove(self.work)
@@ -126,18 +134,14 @@ class Unfinished:
 def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
     arrays = {name: [list(plan.shape(name)), array.dtype, array.codec] for name, array in plan.arrays.items()}
-    return digest_of([code_digest(), device, store, plan.chunk_rows, arrays, _plain(description)])
-
-
-def _plain(description: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in description.items()}
+    return digest_of([code_digest(), device, store, plan.chunk_rows, arrays, plain_entries(description)])
 
 
 def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
     plan, store = blocks.plan, blocks.store
     remove(folder)
     folder.mkdir(parents=True)
-    plain = _plain(description)
+    plain = plain_entries(description)
     values, crcs = _values_digest(blocks, plan)
     places = store_of(store).write(folder, plan, blocks.path)
     (folder / paths.CARD).write_text(card(plain, plan, store), encoding="utf-8")
@@ -148,32 +152,18 @@ def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> M
         flush(folder / name)
     digests = sha256_of_files(folder, names, f"seal {folder.parent.name}")
 
-    def block_info(key: tuple[str, Block]) -> dict[str, Any]:
-        file, offset, size = ranges[key]
-        return {"file": file, "offset": offset, "bytes": size, "crc32c": crcs[key], "sha256": block_digests[key]}
-
     manifest = sealed(
-        {
-            "format": "teachercache",
-            "version": FORMAT_VERSION,
-            "store": store,
-            "package": __version__,
-            "axes": "view, sample",
-            "rows": plan.rows,
-            "arrays": {
-                name: {
-                    "shape": list(plan.shape(name)),
-                    "dtype": array.dtype,
-                    "codec": array.codec,
-                    "chunk_rows": plan.chunk_rows,
-                    "blocks": [block_info((name, block)) for block in plan.blocks()],
-                }
-                for name, array in plan.arrays.items()
+        manifest_entries(
+            plan,
+            store,
+            plain,
+            blocks={
+                key: {"file": file, "offset": at, "bytes": size, "crc32c": crcs[key], "sha256": block_digests[key]}
+                for key, (file, at, size) in ranges.items()
             },
-            "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in digests},
-            "values": values,
-            **plain,
-        }
+            files={name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in digests},
+            values=values,
+        )
     )
     write_bytes(folder / paths.MANIFEST, manifest.to_bytes())
     return manifest
@@ -197,37 +187,3 @@ def _values_digest(blocks: BlockFiles, plan: StorePlan) -> tuple[str, dict[tuple
 def values_header(name: str, shape: tuple[int, ...], dtype: str) -> bytes:
     """What goes before an array's C-ordered little-endian bytes in the digest of the values."""
     return f"{name} {list(shape)} {dtype}\n".encode()
-
-
-def _accuracy(value: float | None) -> str:
-    return "test accuracy not measured" if value is None else f"test accuracy {value:.4f}"
-
-
-def _rows(axes: str, plan: StorePlan) -> str:
-    if axes == "view, sample":
-        return f"sample ids 0 to {plan.rows - 1}"
-    return f"batches 0 to {plan.rows - 1} of {plan.views} plans; epoch e follows plan e mod {plan.views}"
-
-
-def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
-    """A page for people who find the folder: what it is, whose, and how to read it."""
-    teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
-    arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
-    whose, data = in_markdown(teacher["name"]), in_markdown(dataset["name"])
-    return f"""# {description["field"]["name"]} of {whose} on {data}
-
-A teacher's precomputed outputs, written by teachercache {description.get("package", __version__)} ({store}).
-
-- teacher: {whose} ({in_markdown(teacher["architecture"]["name"])}), {_accuracy(teacher["test_accuracy"])},
-  weights SHA-256 `{teacher["weights_sha256"]}`
-- data set: {data}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
-  fingerprint `{dataset["fingerprint"]}`
-- rows: {_rows(axes, plan)}
-- views: {description["views"]["count"]} of policy {description["views"]["policy"]}
-
-| array | shape ({axes.split(", ")[0]}s, rows, ...) | dtype |
-|---|---|---|
-{arrays}
-
-Read it with `pipeline.cache.open`, which checks every file against `manifest.json`.
-"""

@@ -84,6 +84,9 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
             )
 
 
+check_own = check  # JSON is no danger, whoever wrote it
+
+
 def _differing(data: bytes, expected: Mapping[str, Any]) -> str:
     """The first entry that differs, where the bytes are JSON at all."""
     try:

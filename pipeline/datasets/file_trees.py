@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from pipeline.errors import InputError
+from pipeline.files import is_system_file
 
 LONGEST_LINK = 4096  # bytes of what a link in a zip leads to
-OF_SYSTEMS = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin", "lost+found"}
 # What damaged, encrypted (RuntimeError) and unsupported zips and members raise.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, LookupError, struct.error, zipfile.BadZipFile, zlib.error)
 
@@ -75,7 +75,7 @@ class Tree:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is there for the machine, not for people."""
-    return name.startswith(".") or name.lower() in OF_SYSTEMS
+    return name.startswith(".") or is_system_file(name)
 
 
 # ------------------------------------------------------------------ folders

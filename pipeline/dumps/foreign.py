@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
@@ -13,7 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.datasets.record import Dataset
+from pipeline.dumps.agreement import agreement
+from pipeline.dumps.columns import columns_of
 from pipeline.dumps.field import EXTERNAL
+from pipeline.dumps.outputs import Reading, Values, reading_of, refuse, survey, told
 from pipeline.errors import InputError
 from pipeline.files import sha256_of
 from pipeline.teacher import Answer, Samples
@@ -24,13 +27,24 @@ class ForeignTeacher:
     """Answers from a file; dumped and checked like a teacher of our own.
 
     Attributes:
-        outputs: (rows, classes) floats, row i being that of sample id i.
+        outputs: (rows, columns) floats, row i being that of sample id i.
         card: name, classes and image shape of the data set, digest.
+        reading: what the numbers are.
+        columns: for each class, the column that is its own; None: they are in the classes' order.
+        told: lines about what was made of the file.
     """
 
     outputs: NDArray[np.floating[Any]]
     card: dict[str, Any]
+    reading: Reading = field(default_factory=lambda: Reading("logits"))
+    columns: Sequence[int] | None = None
+    told: Sequence[str] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows [start, stop) of the file, its columns in the classes' order."""
+        rows = self.outputs[start:stop]
+        return rows if self.columns is None else rows[:, self.columns]
 
     def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Of logits: one number a class.
@@ -45,15 +59,22 @@ class ForeignTeacher:
         return dict.fromkeys(reads, self.outputs.shape[1:])
 
     def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
-        """Rows [start, stop) of the file."""
+        """The logits of rows [start, stop) of the file."""
         self.shapes(reads)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused by the dump, with its sample
-            rows = torch.from_numpy(np.array(self.outputs[start:stop], np.float32))
+            rows = torch.from_numpy(self.reading.logits(self.rows(start, stop)).astype(np.float32))
         yield Answer(view, start, stop, dict.fromkeys(reads, rows))
 
 
 def read_outputs(
-    path: Path, dataset: Dataset, name: str, sha256: str | None
+    path: Path,
+    dataset: Dataset,
+    name: str,
+    sha256: str | None,
+    *,
+    values: Values | None = None,
+    floor: float | None = None,
+    classes: Path | None = None,
 ) -> tuple[ForeignTeacher, Literal["train", "all"]]:
     """A foreign teacher from a `.npy` file, and which samples it answers for.
 
@@ -62,33 +83,26 @@ def read_outputs(
         dataset: that they belong to.
         name: of the teacher.
         sha256: of its weights, as its owner states it; None takes the digest of the file.
+        values: what the numbers are; None: logits, unless they look like something else.
+        floor: smaller probabilities count as this.
+        classes: a text file with the class of each column; None: they are in the data set's order.
 
     Raises:
-        InputError: no such array, or one of another length, width or type.
+        InputError: no such array; one of another length, width or type; numbers that look like others than
+            they are said to be; a class without a column.
     """
-    try:
-        outputs = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-        found = "nothing" if isinstance(error, FileNotFoundError) else "no array of numbers"
-        fix = "save the outputs as float32 with numpy.save"
-        raise InputError(str(path), expected="a .npy file of numbers", found=found, fix=fix) from None
-    train, count, classes = dataset.bounds[0], len(dataset), len(dataset.classes)
-    if (
-        not isinstance(outputs, np.ndarray)
-        or outputs.dtype.kind != "f"
-        or outputs.shape not in ((train, classes), (count, classes))
-    ):
-        found = f"{outputs.dtype} {outputs.shape}" if isinstance(outputs, np.ndarray) else "an archive of arrays"
-        raise InputError(
-            str(path),
-            expected=f"floats of shape ({train}, {classes}), training rows, or ({count}, {classes}), all rows",
-            found=found,
-            fix="save one row of floats for each image, in the order of images.npy",
-        )
-    test = dataset.rows("test")
-    accuracy, per_class = None, [None] * classes
-    if len(outputs) == count and test.stop > test.start:
-        accuracy, per_class = _accuracy(outputs[test], dataset.labels[test], classes)
+    outputs = _opened(path, dataset)
+    reading = reading_of(values, floor, len(dataset.classes))
+    columns = None if classes is None else columns_of(classes, dataset.classes)
+    found = survey(outputs, reading)
+    names = np.array(dataset.classes, object)
+    given = names if columns is None else names[np.argsort(columns)]
+    refuse(str(path), values, reading, found, tuple(given))
+    favourites = _favourites(outputs, columns)
+    test, per_class = dataset.rows("test"), [None] * len(names)
+    accuracy: float | None = None
+    if len(outputs) == len(dataset) and test.stop > test.start:
+        accuracy, per_class = _accuracy(favourites[test], dataset.labels[test], len(names))
     card = {
         "name": name,
         "model": EXTERNAL,
@@ -97,11 +111,43 @@ def read_outputs(
         "weights_sha256": sha256 or sha256_of(path),
         "test_accuracy": accuracy,
         "test_accuracy_per_class": per_class,
+        "outputs": reading.parameters,
     }
-    return ForeignTeacher(outputs, card), "all" if len(outputs) == count else "train"
+    lines = [*told(reading, values, found, len(names)), *agreement(favourites, dataset, named=classes is not None)]
+    made = ForeignTeacher(outputs, card, reading, columns, lines)
+    return made, "all" if len(outputs) == len(dataset) else "train"
 
 
-def _accuracy(outputs: NDArray[Any], labels: NDArray[np.int64], classes: int) -> tuple[float, list[Any]]:
-    right = outputs.argmax(1) == labels
+def _opened(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
+    try:
+        outputs = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else "no array of numbers"
+        fix = "save the outputs as float32 with numpy.save"
+        raise InputError(str(path), expected="a .npy file of numbers", found=found, fix=fix) from None
+    train, count, classes = dataset.bounds[0], len(dataset), len(dataset.classes)
+    is_array = isinstance(outputs, np.ndarray)
+    fits = is_array and outputs.shape in ((train, classes), (count, classes))
+    if not fits or outputs.dtype.kind != "f":
+        raise InputError(
+            str(path),
+            expected=f"floats of shape ({train}, {classes}), training rows, or ({count}, {classes}), all rows",
+            found=f"{outputs.dtype} {outputs.shape}" if is_array else "an archive of arrays",
+            fix="save them as floats: outputs.astype('float32')"
+            if fits
+            else "save one row of floats for each image, in the order of images.npy",
+        )
+    made: NDArray[np.floating[Any]] = outputs
+    return made
+
+
+def _favourites(outputs: NDArray[Any], columns: Sequence[int] | None) -> NDArray[np.int64]:
+    """The class (rows,) that each row prefers."""
+    favourites: NDArray[np.int64] = outputs.argmax(1)
+    return favourites if columns is None else np.argsort(columns)[favourites]
+
+
+def _accuracy(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> tuple[float, list[Any]]:
+    right = favourites == labels
     members = [right[labels == label] for label in range(classes)]
     return float(right.mean()), [float(each.mean()) if len(each) else None for each in members]

@@ -18,6 +18,8 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Answers, Samples
 
+DERIVED = ("given", "floor")  # of numbers from elsewhere
+
 LogitsType = Literal["float16", "bfloat16", "float32"]
 
 
@@ -55,6 +57,7 @@ def logits(
             {"logits": ArrayPlan((classes,), dtype, codec)},
             ("logits",),
             lambda answer: {"logits": kept(answer.numpy("logits"), dtype, answer.start, name)},
+            _came_from(teacher),
         )
     check(top_k=top_k, temperature=temperature)
     assert temperature is not None
@@ -65,7 +68,13 @@ def logits(
         lambda answer: largest(
             answer.numpy("logits"), top_k, temperature, dtype=dtype, first=answer.start, teacher=name
         ),
+        _came_from(teacher),
     )
+
+
+def _came_from(teacher: Answers) -> dict[str, Any]:
+    """What the logits were before they were such, where they come from elsewhere."""
+    return dict(teacher.card.get("outputs", {}))
 
 
 def check(*, top_k: int | None, temperature: float | None, **_: Any) -> None:
@@ -127,7 +136,7 @@ def kept(exact: NDArray[np.floating[Any]], dtype: str, first: int, teacher: str)
             f"logits of teacher {teacher!r} for sample {first + bad[0]}",
             expected=f"finite {dtype} numbers",
             found=f"{np.abs(exact[bad[0]]).max():.6g}, beyond its range" if overflow else "NaN or inf",
-            fix="dump with dtype: float32" if overflow else "train the teacher again",
+            fix="dump with dtype: float32" if overflow else "train the teacher again, or correct its file of outputs",
         )
     return stored
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from pipeline.errors import InputError
-from pipeline.registry import unknown
+from pipeline.registry import NestedError, Section, unknown
 from pipeline.views import POLICIES
 from pipeline.views.counter import below, block, words
+
+if TYPE_CHECKING:
+    from pipeline.cache import Cache
 
 DRAW = 0xFFFFFFFF  # the stream that an epoch's draw of views reads, far beyond those of the policies
 
@@ -53,6 +56,27 @@ class Views:
             )
         if not 0 <= self.seed < 2**64:
             raise InputError("views: seed", expected="0 <= seed < 2^64", found=str(self.seed))
+
+    @classmethod
+    def of(cls, cache: Cache, order: Literal["cycle", "draw"] = "cycle") -> Views:
+        """The views that a cache was made with.
+
+        Args:
+            cache: opened.
+            order: of the epochs, which no cache knows.
+
+        Raises:
+            InputError: a policy, or options of one, that this version does not have.
+        """
+        made = cache.manifest.views
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in made.parameters.items()}
+        try:
+            policy = POLICIES.parse({**given, "policy": made.policy}, tag="policy", base=_Policy)
+        except NestedError as error:
+            (place, text), *_ = error.errors
+            raise InputError(f"cache {cache.folder.name}: {'.'.join(('views', *map(str, place)))}: {text}") from None
+        options = {key: value for key, value in policy.options_beyond(_Policy).items() if key in given}
+        return cls(made.policy, made.count, made.seed, options, order)
 
     @property
     def identity(self) -> bool:
@@ -95,6 +119,14 @@ class Views:
     @cached_property
     def _bound(self) -> Callable[[Tensor, Tensor], Tensor]:
         return partial(POLICIES.function(self.policy), **self.options)
+
+
+class _Policy(Section):
+    """A policy by its name; further keys are its options."""
+
+    implied_keys = frozenset({"policy"})
+
+    policy: str
 
 
 PLAIN = Views("none", 1, 0, {})

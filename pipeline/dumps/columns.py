@@ -1,0 +1,85 @@
+"""The columns of a file of outputs, matched with the classes of a data set by name."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+SHOWN = 5  # names that a message lists of each kind
+
+
+def columns_of(path: Path, classes: Sequence[str]) -> list[int]:
+    """For each class of a data set, in its order, the column that bears its name.
+
+    Args:
+        path: a text file, UTF-8, one name a line in the order of the columns. Line ends of any system, a byte-order
+            mark and blank lines do not matter; nor do blanks around a name, or how its accents are composed.
+        classes: of the data set.
+
+    Raises:
+        InputError: a name that is missing, stands there twice, or is no class: all of them are named.
+    """
+    lines = _lines(path)
+    key = _key(classes)
+    places: dict[str, list[int]] = {}
+    for number, (_, name) in enumerate(lines):
+        places.setdefault(key(name), []).append(number)
+    problems = list(_problems(lines, places, classes, key))
+    if problems:
+        raise InputError(
+            str(path),
+            expected=f"each of the data set's {len(classes)} classes once, one a line",
+            found="; ".join(problems),
+        )
+    return [places[key(name)][0] for name in classes]
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of each line that is not blank."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(str(path), expected="a text file, one class a line", found=str(error.strerror)) from None
+    except UnicodeDecodeError:
+        raise InputError(str(path), expected="text in UTF-8", found="other bytes", fix="save it as UTF-8") from None
+    # Not `splitlines`: a name may hold what Unicode takes for a line end.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _key(classes: Sequence[str]) -> Callable[[str], str]:
+    """What of a name is compared: all of it, where classes differ in nothing else."""
+
+    def plain(name: str) -> str:
+        return unicodedata.normalize("NFC", name.strip())
+
+    return plain if len({plain(name) for name in classes}) == len(classes) else str
+
+
+def _problems(
+    lines: Sequence[tuple[int, str]], places: dict[str, list[int]], classes: Sequence[str], key: Callable[[str], str]
+) -> Iterator[str]:
+    missing = [name for name in classes if key(name) not in places]
+    if missing:
+        yield "none of " + _some([repr(name) for name in missing])
+    known = {key(name) for name in classes}
+    strange = {name: lines[numbers[0]][0] for name, numbers in places.items() if name not in known}
+    if strange:
+        yield "no class: " + _some([f"{name!r} (line {at}{_near(name, missing)})" for name, at in strange.items()])
+    twice = {name: [str(lines[number][0]) for number in numbers] for name, numbers in places.items() if numbers[1:]}
+    if twice:
+        yield "twice: " + _some([f"{name!r} (lines {_some(at)})" for name, at in twice.items()])
+
+
+def _near(name: str, missing: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, missing[:1000], n=1)
+    return f": {near[0]!r}?" if near else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
