@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pipeline.cache.blocks import ArrayPlan, plan_store
-from pipeline.cache.writer import card as cache_card
+from pipeline.cache.card import card as cache_card
 from pipeline.figures import style
 from pipeline.figures.accuracy import box_plot
 from pipeline.figures.curves import curves
