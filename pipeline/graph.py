@@ -38,6 +38,7 @@ FORMAT = tuple(
 READING = (
     *FORMAT,
     *(f"pipeline.cache.{name}" for name in ("checked", "damage", "folder", "reader", "stored_array", "tensors")),
+    "pipeline.kept",
     "pipeline.cached",
     "pipeline.batch_plan",
     "pipeline.cached_batches",

@@ -53,7 +53,7 @@ def test_a_home_that_nobody_knows_makes_no_folder_in_the_study(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`~` stays as it is for an account without HOME and without an entry among the accounts."""
-    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    monkeypatch.setattr(kept, "user_cache_path", lambda name: Path("~/.cache", name))
     monkeypatch.chdir(tmp_path / "tmp")
     assert kept.kept("notes") == private(places[1]) / "notes"
     assert not (tmp_path / "tmp/~").exists()
