@@ -42,5 +42,5 @@ def read_curve(folder: Path, quantity: str) -> list[float]:
     path = folder / "plots/metrics" / f"{quantity}.tsv"
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return [float(row[quantity.rpartition("/")[2]]) for row in csv.DictReader(file, delimiter="\t")]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, SoftFileLock, Timeout
+
 from pipeline.errors import InputError
 
+LOG = logging.getLogger(__name__)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some NFS and Lustre mounts, and kernels of containers
 READ_PIECE = 1 << 20  # bytes a read, so that hashing a large file never holds it in memory
 
 
@@ -101,7 +105,7 @@ def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> No
 
 def flush(path: Path) -> None:
     """Wait until the disk has a file."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows flushes what may be written
         os.fsync(file.fileno())
 
 
@@ -109,21 +113,39 @@ def flush(path: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock on a file; the kernel frees it however the process ends.
 
+    On a file system without such locks a file beside it stands for one, which is said. The next one on this machine
+    removes what a killed process left of it.
+
     Raises:
         InputError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                str(path),
-                expected="no other writer",
-                found="a running process that writes the same output",
-                fix="wait for it to end, or stop it",
-            ) from None
+    stand_in = path.with_name(f"{path.name}.held")
+    try:
+        held = _acquired(path, stand_in)
+    except Timeout:
+        left = f"; where none runs (one was killed on another machine), delete {stand_in}" * stand_in.exists()
+        raise InputError(
+            str(path),
+            expected="no other writer",
+            found="a running process that writes the same output",
+            fix=f"wait for it to end, or stop it{left}",
+        ) from None
+    with held:
         yield
+
+
+def _acquired(path: Path, stand_in: Path) -> AbstractContextManager[object]:
+    try:
+        return FileLock(path, timeout=0, fallback_to_soft=False).acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        reason = error.strerror
+    # The first look removes what a killed process left, a later one takes the lock.
+    held = SoftFileLock(stand_in, timeout=0.5).acquire()
+    LOG.warning("no file locks in %s (%s): %s stands for one", path.parent, reason, stand_in.name)
+    return held
 
 
 def publish(work: Path, target: Path) -> None:

@@ -43,6 +43,7 @@ READING = (
         f"pipeline.cache.{name}"
         for name in ("checked", "damage", "folder", "links", "reader", "stored_array", "tensors")
     ),
+    "pipeline.kept",
     "pipeline.cached",
     "pipeline.batch_plan",
     "pipeline.cached_batches",

@@ -44,7 +44,9 @@ def main(command: Callable[..., Any]) -> None:
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     from pipeline.errors import InputError
     from pipeline.files import explained
+    from pipeline.kept import give_matplotlib_a_folder
 
+    give_matplotlib_a_folder()
     app = command if isinstance(command, typer.Typer) else single(command)
     try:
         with notices():

@@ -16,9 +16,15 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="teachercache-tests-")  #
 
 import pytest
 import torch
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from stages import cli
+
+# The same examples at every run. Before a change of what they are about: pytest --hypothesis-profile=explore
+settings.register_profile("tests", max_examples=60, derandomize=True, database=None, deadline=None)
+settings.register_profile("explore", max_examples=3000, database=None, deadline=None, print_blob=True)
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batch_plan import Last, batch_plan, batches_in
 from pipeline.errors import InputError
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     samples=st.integers(1, 200), batch_size=st.integers(1, 40), plans=st.integers(1, 4), shuffle=st.booleans(),
     seed=st.integers(0, 2**64 - 1), last=st.sampled_from(["drop", "keep", "wrap"]),

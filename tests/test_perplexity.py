@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
@@ -279,23 +279,50 @@ def test_the_ends_of_what_can_be_reached(perplexity: float, dtype: Dtype) -> Non
     assert np.abs(perplexities_of(found.p) / perplexity - 1).max() < TOLERANCE[dtype]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_whatever_the_features_rows_are_probabilities(data: st.DataObject) -> None:
-    n, d = data.draw(st.integers(3, 40)), data.draw(st.integers(1, 5))
-    seed, dtype = data.draw(st.integers(0, 10**6)), data.draw(st.sampled_from(DTYPES))
-    values = generator(seed).standard_normal((2, n, d))
-    power = data.draw(st.sampled_from([1, 3, 25, 101]))
-    values = np.clip(values**power, -1e300, 1e300)
-    if data.draw(st.booleans()):
+SHARES = st.one_of(st.floats(0.01, 0.99), st.sampled_from([1e-9, 0.0625, 0.5, 1 - 1e-9]))
+
+
+@example(n=31, d=1, seed=1, dtype="float64", power=101, rounded=False, share=0.0625)
+@given(
+    n=st.integers(3, 40), d=st.integers(1, 5), seed=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES),
+    power=st.sampled_from([1, 3, 25, 101, 301]), rounded=st.booleans(), share=SHARES,
+)  # fmt: skip
+def test_whatever_the_features_rows_are_probabilities(
+    n: int, d: int, seed: int, dtype: Dtype, power: int, rounded: bool, share: float
+) -> None:
+    with np.errstate(over="ignore"):
+        values = np.clip(generator(seed).standard_normal((2, n, d)) ** power, -1e300, 1e300)
+    if rounded:
         values = np.round(values)  # ties and duplicates
-    perplexity = 1 + (n - 2) * data.draw(st.floats(0.01, 0.99))
+    perplexity = 1 + (n - 2) * share
     found = conditional_probabilities(values, perplexity, dtype=dtype)
     np.testing.assert_allclose(found.p.sum(-1, dtype=np.float64), 1, atol=1e-5)
     np.testing.assert_allclose(perplexities_of(found.p), found.perplexities, rtol=1e-3)
     missed = np.abs(found.perplexities / perplexity - 1) > 1e-4
     assert (found.perplexities[missed] > perplexity).all()
     assert not found.sigmas[missed].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gap", [1e-307, 1e-300, 1e-297])
+def test_gaps_too_small_to_tell_apart_are_ties(gap: float, dtype: Dtype) -> None:
+    """Of a row whose three nearest are apart by `gap` of the mean, a perplexity below 3 gets sigma 0."""
+    row = np.array([0, 0, 0, gap, 1, 2, 3])
+    found = conditional_from_distances(np.broadcast_to(row, (1, 7, 7)), 2.8125, dtype=dtype)
+    assert found.perplexities[0, 0] == 3
+    assert found.sigmas[0, 0] == 0
+    assert np.array_equal(found.p[0, 0], np.array([0, 1, 1, 1, 0, 0, 0], dtype) / np.dtype(dtype).type(3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gap", [1e-294, 1e-250, 1e-100, 1e-30])
+@pytest.mark.parametrize("perplexity", [2.00001, 2.8125, 2.99999, 3.5])
+def test_larger_gaps_are_told_apart(gap: float, perplexity: float, dtype: Dtype) -> None:
+    row = np.array([0, 0, 0, gap, 1, 2, 3])
+    found = conditional_from_distances(np.broadcast_to(row, (1, 7, 7)), perplexity, dtype=dtype)
+    np.testing.assert_allclose(found.perplexities[0, 0], perplexity, rtol=1e-5)
+    np.testing.assert_allclose(perplexities_of(found.p)[0, 0], perplexity, rtol=1e-5)
+    assert found.sigmas[0, 0] > 0
 
 
 # --- distances -------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
-
-from platformdirs import user_cache_path
 
 from pipeline.cache.manifest import Manifest
 from pipeline.files import digest_of, write_bytes
+from pipeline.kept import kept
 
 TICK_NS = 20_000_000  # of a file system's clock, at the most
 
@@ -33,20 +33,21 @@ def signature(folder: Path, manifest: Manifest) -> str:
 
 def is_known(folder: Path, seen: str) -> bool:
     """Whether this very copy has been checked."""
+    note = _note(folder)
     try:
-        return _note(folder).read_text() == seen
+        return note is not None and note.read_text(encoding="ascii") == seen
     except (OSError, ValueError):
         return False
 
 
 def remember(folder: Path, seen: str) -> None:
     """Note a copy that has been checked; where nothing can be noted, the next one checks again."""
-    try:
-        write_bytes(_note(folder), seen.encode())
-    except OSError:
-        return
+    if note := _note(folder):
+        with suppress(OSError):
+            write_bytes(note, seen.encode())
 
 
-def _note(folder: Path) -> Path:
+def _note(folder: Path) -> Path | None:
     """One small file a path: a new copy at the same place takes the old note's place."""
-    return user_cache_path("teachercache") / "checked" / digest_of(str(folder.resolve()))[:32]
+    notes = kept("checked")
+    return notes and notes / digest_of(str(folder.resolve()))[:32]

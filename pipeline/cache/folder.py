@@ -22,6 +22,8 @@ from pipeline.errors import InputError
 from pipeline.files import READ_PIECE
 
 T = TypeVar("T")
+# Windows lacks the first two; without the third it would take some bytes for ends of lines.
+OF_REGULAR = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 class Folder(Protocol):
@@ -226,8 +228,10 @@ def open_regular(path: Path) -> Any:
         FileNotFoundError, NotADirectoryError: nothing is there.
         IsADirectoryError: something else than a regular file is.
     """
+    if not hasattr(os, "O_NOFOLLOW") and (path.is_symlink() or path.is_dir()):
+        raise IsADirectoryError(str(path))
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        number = os.open(path, os.O_RDONLY | OF_REGULAR)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):  # a link or a socket
             raise IsADirectoryError(str(path)) from None

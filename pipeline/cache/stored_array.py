@@ -193,7 +193,7 @@ class MappedArray:
     def _map_file(self, info: BlockInfo) -> NDArray[np.uint8]:
         try:
             with open_regular(self.folder.path / info.file) as file:
-                return np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+                return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # ValueError: it is empty
             raise refused(self.folder.name, info, "no such file", self.fix) from None
 

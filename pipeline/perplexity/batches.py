@@ -200,7 +200,8 @@ def conditional_from_distances(
 
     Args:
         distances: (b, n, n) float16, float32 or float64 below 2^900; the diagonal is not looked at but has to
-            be finite. In a row only the differences count; below 1e-290 in the mean, they count as 0.
+            be finite. In a row only the differences to the smallest count: as 0 where they are below 1e-296 of
+            their mean, or that is below 1e-290.
         perplexity: as there.
         dtype: as there.
         threads: as there.
@@ -224,8 +225,8 @@ def conditional_probabilities(
     sigma_i is such that 2^{H(p_{.|i})}, H in bits, is the perplexity: relatively within 1e-8, in float32
     within 1e-5 and what rounding p costs. A row whose m nearest others are exactly as far as each other
     cannot reach a perplexity <= m (duplicates, for one): it gets the limit for sigma = 0, which is 1 / m for
-    these and 0 for all others, and m as the perplexity reached. Features may have any scale; what differs
-    by less than 1e-148 of the largest difference in its batch does not differ.
+    these and 0 for all others, and m as the perplexity reached. Exactly means but for 1e-296 of the row's mean
+    squared distance beyond the smallest: what float64 does not tell apart. Features may have any scale.
 
     Args:
         features: (b, n, d) float16, float32 or float64, n >= 3.
@@ -270,7 +271,8 @@ def warm_up() -> float:
     """Compile every kernel, or load it from the disk; returns the seconds that took.
 
     Who does not call it pays the same at the first batch. Compiled code is kept beside this file, or where
-    NUMBA_CACHE_DIR says, for this version of it and this kind of processor.
+    NUMBA_CACHE_DIR says, for this version of it and this kind of processor; where neither can be written,
+    see `compiled`.
     """
     start = time.perf_counter()
     features = np.array([[[0.0], [0.0], [1.0], [2.0], [4.0]]])  # the duplicates take every path

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import scipy.linalg  # noqa: F401 - numba imports it in any case, but within the first call
 from numba import njit, types
 from numba.extending import overload
+
+from pipeline.perplexity.compiled import can_be_kept
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -27,7 +30,9 @@ FIRST = 1.7  # u of a typical row, in units of its mean distance (measured on re
 CLOSE = 1e-4  # of |x|^2 + |y|^2: below, the Gram matrix leaves too few digits of |x - y|^2
 NOT_FINITE = 0x7FF0_0000_0000_0000  # the bits of infinity; those of NaN are larger
 LEAST = 1e-290  # rows whose distances differ less are rows of equal distances: 1 / it is finite
+NEAREST = 1e-296  # of a row's mean: what is no farther is as near as the nearest; exp(700) tells the others apart
 TILE = 8  # rows and columns of a tile: a line of the cache, of float64
+KEPT = can_be_kept(Path(__file__))
 PAD = 16  # columns of a row are made a multiple of it: two vectors of 8 floats
 
 # Minimax polynomials of 2^r, |r| <= 1/2; largest relative errors 8.2e-13 and 9.2e-8. The first
@@ -48,8 +53,11 @@ LEAST_DOUBLE, LEAST_SINGLE = -1023.0, np.float32(-127)  # whose 2^t comes out as
 
 def kernel(*fastmath: str) -> Callable[[Function], Function]:
     """Compile a function at its first call, keep it on disk, and let other Python threads run meanwhile."""
-    # Multiplications and additions may always fuse; what else may be rearranged, each kernel says.
-    compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", *fastmath})
+    # Multiplications and additions may always fuse; what else may be rearranged, each kernel says. What calls
+    # another holds its code: a sum of its own there and in the code from disk may be in another order (measured).
+    compiled = njit(
+        cache=KEPT, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", *fastmath}
+    )  # fmt: skip
     return cast("Callable[[Function], Function]", compiled)
 
 
@@ -208,16 +216,16 @@ def shift(row: Any, i: Any, x: Any) -> Any:
     row[i] = np.inf
     low = least(row)
     row[i] = low
-    ties = -1
     for j in range(len(row)):
         x[j] = low - row[j]
-        ties += row[j] == low
     mean = -total_of(x) / (len(row) - 1)
     if mean < LEAST:
+        x[:] = 0
         return mean, len(row) - 1
-    scale = 1 / mean
+    scale, ties = 1 / mean, -1
     for j in range(len(row)):
         x[j] *= scale
+        ties += x[j] >= -NEAREST
     return mean, ties
 
 
@@ -284,12 +292,10 @@ def solve(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> 
 
 
 @kernel()
-def spread_evenly(row: Any, i: Any, ties: Any, p: Any) -> None:
-    """p_{.|i} where sigma goes to 0: the same for all that are as near as the nearest."""
-    low = row[i]  # `shift` left it there
-    everywhere = ties == len(row) - 1
-    for j in range(len(row)):
-        p[j] = 1 / ties if everywhere or row[j] == low else 0.0
+def spread_evenly(x: Any, i: Any, ties: Any, p: Any) -> None:
+    """p_{.|i} where sigma goes to 0: the same for all that are as near as the nearest, by x of `shift`."""
+    for j in range(len(p)):
+        p[j] = 1 / ties if x[j] >= -NEAREST else 0.0
     p[i] = 0
 
 
@@ -309,7 +315,7 @@ def search(distances: Any, exponent: Any, perplexity: Any, precision: Any, found
     for i in range(n):
         mean, ties = shift(distances[i], i, fine[0])
         if ties >= perplexity:
-            spread_evenly(distances[i], i, ties, p[i])
+            spread_evenly(fine[0], i, ties, p[i])
             sigmas[i], perplexities[i] = 0.0, ties
             continue
         x[:] = fine[0]

@@ -1,0 +1,72 @@
+"""Folders for what saves time when it is kept, and decides no result: compiled code, fonts, notes of checked copies."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_config_path
+
+
+def kept(name: str) -> Path | None:
+    """A folder of this name in the account's cache folder, else in a private one for temporary files.
+
+    None where neither can be written: an account without a home, and a full or read-only temporary folder.
+    """
+    return _in_account(name) or _in_temporary(name)
+
+
+def can_be_written(folder: Path) -> bool:
+    """Make a folder, and try whether a file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def give_matplotlib_a_folder() -> None:
+    """Name a folder for its fonts where matplotlib's own cannot be written: it would look through all fonts each time.
+
+    To be called before it is first imported; MPLCONFIGDIR, where it is set, stays.
+    """
+    own = (user_config_path("matplotlib"), user_cache_path("matplotlib"))
+    if "MPLCONFIGDIR" not in os.environ and not all(map(_could_be_made, own)) and (folder := kept("matplotlib")):
+        os.environ["MPLCONFIGDIR"] = str(folder)
+
+
+def _in_account(name: str) -> Path | None:
+    folder = user_cache_path("teachercache")
+    # Of an account that nobody knows, the home is "~": a folder of that name, wherever one stands.
+    return folder / name if folder.is_absolute() and can_be_written(folder / name) else None
+
+
+def _in_temporary(name: str) -> Path | None:
+    """Others may write to the folder around it, and compiled code is run: it has to be this account's alone."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"teachercache-{_account()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not _is_private(folder.lstat()):
+            return None
+    except OSError:
+        return None
+    return folder / name if can_be_written(folder / name) else None
+
+
+def _account() -> str:
+    return str(os.geteuid()) if hasattr(os, "geteuid") else "kept"
+
+
+def _is_private(found: os.stat_result) -> bool:
+    if not hasattr(os, "geteuid"):  # Windows: the temporary folder itself is the account's
+        return stat.S_ISDIR(found.st_mode)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _could_be_made(folder: Path) -> bool:
+    """Whether there is a folder, or one can be made, without making it."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place) or place == place.parent)
+    return folder.is_absolute() and os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)  # noqa: PTH112 - raises nothing
