@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Capture
+from conftest import ROOT
 from test_cache import values, write
 
 from pipeline import cache, kept
@@ -126,7 +126,11 @@ def test_matplotlib_keeps_its_own_folders(places: tuple[Path, Path], monkeypatch
 
 @pytest.mark.parametrize("variable", [None, "unwritable", "writable"])
 def test_compiled_code_goes_where_something_can_be_written(
-    variable: str | None, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+    variable: str | None,
+    places: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     chosen = {None: "", "unwritable": str(tmp_path / "file/x"), "writable": str(tmp_path / "mine")}[variable]
     monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", chosen)
@@ -134,7 +138,7 @@ def test_compiled_code_goes_where_something_can_be_written(
     assert str(compiled.SETTINGS.CACHE_DIR) == (
         chosen if variable == "writable" else str(private(places[1]) / "compiled")
     )
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
 
 
 def test_beside_its_source_it_needs_no_other_folder(
@@ -147,15 +151,14 @@ def test_beside_its_source_it_needs_no_other_folder(
 
 
 def test_where_nothing_can_be_kept_that_is_said(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     private(places[1]).touch()
     monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", "")
     assert not compiled.can_be_kept(tmp_path / "file" / "kernels.py")
-    assert capsys.readouterr().err == (
-        "note: no folder for compiled code can be written: it is compiled again in each process; "
-        "NUMBA_CACHE_DIR names one\n"
-    )
+    assert caplog.messages == [
+        "no folder for compiled code can be written: each process compiles it; NUMBA_CACHE_DIR names one"
+    ]
 
 
 IN_MEMORY = """
@@ -174,5 +177,5 @@ def test_code_compiled_in_memory_gives_the_same_bits(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", features)
     program = [sys.executable, "-c", IN_MEMORY, str(tmp_path / "features.npy"), str(tmp_path / "p.npy")]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.startswith("note: no folder for compiled code can be written")
+    assert done.stderr.startswith("no folder for compiled code can be written")
     assert np.load(tmp_path / "p.npy").tobytes() == joint_probabilities(features, 20).tobytes()

@@ -45,32 +45,32 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return fail
 
 
-def test_a_second_writer_is_refused_and_a_later_one_is_not(tmp_path: Path, capsys: Capture) -> None:
+def test_a_second_writer_is_refused_and_a_later_one_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "new" / "work.lock"
     with locked(path), pytest.raises(InputError) as second, locked(path):
         pass
     assert str(second.value) == f"{path}: {HELD}"
     with locked(path):
-        assert capsys.readouterr().err == ""
+        assert caplog.messages == []
 
 
 @pytest.mark.parametrize("number", NO_LOCKS, ids=errno.errorcode.get)
 def test_a_file_stands_for_a_lock_where_there_is_none(
-    number: int, tmp_path: Path, without: Callable[[int], None], capsys: Capture
+    number: int, tmp_path: Path, without: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     path, stand_in = tmp_path / "work.lock", tmp_path / "work.lock.held"
     without(number)
     with locked(path):
-        assert capsys.readouterr().err == (
-            f"note: no file locks in {tmp_path} ({os.strerror(number)}): work.lock.held stands for one\n"
-        )
+        assert caplog.messages == [
+            f"no file locks in {tmp_path} ({os.strerror(number)}): work.lock.held stands for one"
+        ]
         assert stand_in.exists()
         with pytest.raises(InputError) as second, locked(path):
             pass
     assert str(second.value) == (
         f"{path}: {HELD}; where none runs (one was killed on another machine), delete {stand_in}"
     )
-    assert capsys.readouterr().err == ""
+    assert len(caplog.messages) == 1
     assert not stand_in.exists()
     with locked(path):
         pass
