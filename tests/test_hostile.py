@@ -407,7 +407,7 @@ SWAPS: list[tuple[str, bytes, bytes, str]] = [  # text of the manifest, and what
     ("an escaped letter", b'"name": "digits"', b'"name": "\\u0064igits"', "a manifest changed since"),
     ("another order", b'"rows": 70,\n  "store": "zarr"', b'"store": "zarr",\n  "rows": 70', "a manifest changed since"),
     ("one more space", b'"rows": 70', b'"rows":  70', "a manifest changed since"),
-    ("other line ends", b'"rows": 70,\n', b'"rows": 70,\r\n', "a manifest changed since"),
+    ("other line ends", b'"rows": 70,\n', b'"rows": 70,\r\n', "Windows line ends"),
     ("another number's text", b'"test_accuracy": 0.9', b'"test_accuracy": 0.90', "a manifest changed since"),
     ("-0", b'"policy": "none",\n    "seed": 0', b'"policy": "none",\n    "seed": -0', "a manifest changed since"),
 ]  # fmt: skip

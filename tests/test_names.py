@@ -105,7 +105,7 @@ def test_a_cache_s_page_shows_the_name(name: str) -> None:
     teacher = {"name": name, "architecture": {"name": "mlp"}, "test_accuracy": None, "weights_sha256": "ab"}
     dataset = {"name": "digits", "samples": 3, "classes": ["a", "b"], "fingerprint": "cd"}
     views = {"count": 1, "policy": "none"}
-    field = {"name": "logits"}
+    field = {"name": "logits", "parameters": {}}
     page = cache_card({"field": field, "teacher": teacher, "dataset": dataset, "views": views}, plan, "zarr")
     assert shown(page, "h1") == [f"logits of {one_line(name)} on digits"]
     assert f"teacher: {one_line(name)} (mlp)" in html.unescape(MARKDOWN.render(page))
