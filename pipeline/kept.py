@@ -33,14 +33,20 @@ def give_matplotlib_a_folder() -> None:
 
     To be called before it is first imported; MPLCONFIGDIR, where it is set, stays.
     """
-    own = (user_config_path("matplotlib"), user_cache_path("matplotlib"))
-    if "MPLCONFIGDIR" not in os.environ and not all(map(_could_be_made, own)) and (folder := kept("matplotlib")):
+    try:
+        own = all(map(_could_be_made, (user_config_path("matplotlib"), user_cache_path("matplotlib"))))
+    except RuntimeError:  # an account that nobody knows has no home
+        own = False
+    if "MPLCONFIGDIR" not in os.environ and not own and (folder := kept("matplotlib")):
         os.environ["MPLCONFIGDIR"] = str(folder)
 
 
 def _in_account(name: str) -> Path | None:
-    folder = user_cache_path("teachercache")
-    # Of an account that nobody knows, the home is "~": a folder of that name, wherever one stands.
+    try:
+        folder = user_cache_path("teachercache")
+    except RuntimeError:
+        return None
+    # Older versions take "~" for the home of an account that nobody knows: a folder of that name, wherever one stands.
     return folder / name if folder.is_absolute() and can_be_written(folder / name) else None
 
 

@@ -26,6 +26,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     (tmp_path / "file").touch()
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("MPLCONFIGDIR", "put back at the end, whatever a test makes of it")
+    monkeypatch.delenv("MPLCONFIGDIR")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     return tmp_path / "home" / "cache", tmp_path / "tmp"
 
@@ -47,6 +49,17 @@ def test_without_it_a_private_folder_among_the_temporary_ones_does(places: tuple
     for _ in range(2):
         assert kept.kept("notes") == folder / "notes"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_an_account_that_nobody_knows_has_no_home(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: str) -> Path:
+        msg = "could not determine the home directory"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(kept, "user_cache_path", none)
+    kept.give_matplotlib_a_folder()
+    assert os.environ["MPLCONFIGDIR"] == str(private(places[1]) / "matplotlib")
+    assert kept.kept("notes") == private(places[1]) / "notes"
 
 
 def test_a_home_that_nobody_knows_makes_no_folder_in_the_study(
@@ -103,7 +116,6 @@ def test_copies_are_remembered_there_and_hashed_again_where_nothing_can_be(
 def test_matplotlib_is_given_a_folder_where_it_has_none(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "config"))
     kept.give_matplotlib_a_folder()
     assert os.environ["MPLCONFIGDIR"] == str(private(places[1]) / "matplotlib")
@@ -113,7 +125,6 @@ def test_matplotlib_is_given_a_folder_where_it_has_none(
 
 
 def test_matplotlib_keeps_its_own_folders(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(places[0]))
     kept.give_matplotlib_a_folder()
