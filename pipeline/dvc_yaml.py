@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -39,7 +40,7 @@ def _own_file(name: str, checkout: Path | None) -> Path | None:
     if checkout is None:
         return None
     stem = checkout / name.replace(".", "/")
-    return next(file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file())
+    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
 
 def _users_file(name: str, study: Path) -> Path | None:
@@ -52,7 +53,10 @@ def _users_file(name: str, study: Path) -> Path | None:
         file = Path(found.origin).resolve()
     else:  # it may be there without what it imports
         file = study / f"{name.replace('.', '/')}.py"
-    return file if file.is_file() and file.is_relative_to(repository_of(study) or study) else None
+    # An environment often lies inside of the repository, and is none of it.
+    installed = file.is_relative_to(sys.prefix) or {"site-packages", "dist-packages"} & set(file.parts)
+    here = file.is_file() and file.is_relative_to(repository_of(study) or study)
+    return file if here and not installed else None
 
 
 def _relative(file: Path, folder: Path) -> str:
@@ -138,7 +142,7 @@ def compiled_from(target: Path) -> str | None:
     """
     if not target.exists():
         return None
-    found = re.match(r"# Compiled from (.+) by `", target.read_text(encoding="utf-8"))
+    found = re.match(r"# Compiled from (.+) by `", target.read_text(encoding="utf-8", errors="replace"))
     if found is None:
         raise InputError(
             str(target),
@@ -153,7 +157,7 @@ def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
     """Raise InputError where the folder's dvc.yaml is not what its parameters compile to."""
     refuse_other_code(folder)
     path = folder / "dvc.yaml"
-    current = path.read_text(encoding="utf-8") if path.exists() else None
+    current = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
     if current != to_yaml(stages(study, raw), folder, study.file):
         compile_again = command_line("graph", study.file)
         raise InputError(

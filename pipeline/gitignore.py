@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from pipeline.dvc_yaml import repository_of
 from pipeline.files import write_bytes
 
 # Each line, and a path that it is there for. What came from elsewhere may be kept by `dvc add`, whose files are git's.
@@ -30,36 +31,42 @@ def missing_lines(study: Path) -> list[str]:
         study: the folder of params.yaml.
 
     Returns:
-        Lines for the study's own .gitignore; git itself is asked, so that whatever ignores a path will do.
+        Lines for the study's own .gitignore. Git itself is asked, so that whatever ignores a path will do; where it
+        does not answer, all of them.
     """
+    if repository_of(study) is None:
+        return []
+    if not _git_answers(study):
+        return list(LINES)
+    missing = {line for line, path in LINES.items() if path and _is_ignored(study, path) is False}
+    return [line for line in LINES if line.removeprefix("!").removesuffix(".dvc") in missing]
+
+
+def _git_answers(study: Path) -> bool:
+    return _is_ignored(study, LINES["/.work/"]) is not None
+
+
+def _is_ignored(study: Path, path: str) -> bool | None:
+    """What git says of a path; None where it does not say: the repository is another account's, or a link leads out."""
     git = shutil.which("git")
     if git is None:
-        return []
-    asked = {path: line for line, path in LINES.items() if path}
+        return None
     # --no-index: what somebody has committed by mistake still wants its line.
-    done = subprocess.run(  # noqa: S603 - the program that `which` found, and paths of ours
-        [git, "check-ignore", "--no-index", "--stdin", "-z"],
-        cwd=study,
-        input="\0".join(asked).encode(),
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode not in (0, 1):  # 128: no repository around the study
-        return []
-    ignored = set(done.stdout.decode().split("\0"))
-    missing = {line for path, line in asked.items() if path not in ignored}
-    return [line for line in LINES if line.removeprefix("!").removesuffix(".dvc") in missing]
+    command = [git, "check-ignore", "--no-index", "-q", path]
+    done = subprocess.run(command, cwd=study, capture_output=True, check=False)  # noqa: S603 - paths of ours
+    return {0: True, 1: False}.get(done.returncode)
 
 
 def add_lines(study: Path) -> tuple[list[str], list[str]]:
     """Add what is missing to the study's .gitignore.
 
     Returns:
-        The lines added, and those of them that change nothing since another .gitignore says otherwise.
+        The lines added, and those that git needs all the same: another file overrules them, or they were not added
+        because git does not answer or .gitignore is no file (git reads none that is a link).
     """
     missing, path = missing_lines(study), study / ".gitignore"
-    if not missing:
-        return [], []
+    if not missing or not _git_answers(study) or path.is_symlink() or path.is_dir():
+        return [], missing
     before = path.read_bytes() if path.exists() else b""
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
     write_bytes(path, before, gap, "\n".join((HEADLINE, *missing, "")).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,13 +123,13 @@ def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
 def refuse_circles(graph: Sequence[Stage], file: str) -> None:
     """Raise InputError where a stage reads a folder that the stages write into, or what comes only after it."""
     made = {
-        Path(out).resolve(): (place, out)
+        Path(os.path.realpath(out)): (place, out)
         for place, stage in enumerate(graph)
         for out in (*stage.outs, *stage.metrics, *stage.kept_in_git)
     }
     for place, stage in enumerate(graph):
         for dep in stage.deps:
-            path = Path(dep).resolve()
+            path = Path(os.path.realpath(dep))
             around = [out for folder, (_, out) in made.items() if path in folder.parents]
             later = [out for folder, (when, out) in made.items() if when >= place and path.is_relative_to(folder)]
             if around or later:

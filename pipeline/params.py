@@ -14,8 +14,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import InputError
+from pipeline.models import MODELS
 from pipeline.references import complete
-from pipeline.registry import flatten
+from pipeline.registry import AbsentError, flatten
 from pipeline.sections import Study
 
 IGNORED = "x-"  # keys at the top that begin so hold anchors for the others, as in compose files
@@ -51,17 +52,22 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 
 def absent_models(study: Study) -> Iterator[tuple[str, str]]:
-    """The models whose code is not here, each with its key."""
+    """The keys of the models whose code is not here, each with the reason."""
     for section in ("teachers", "students"):
         for name, params in getattr(study, section).items():
             if params.model is not None and params.model.unchecked:
-                yield f"{section}.{name}.model.name", params.model.name
+                try:
+                    MODELS.function(params.model.name)
+                except AbsentError as error:
+                    yield f"{section}.{name}.model.name", str(error)
 
 
 def _tuples(value: Any) -> Any:
     """Lists as the tuples that the sections hold."""
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, str) and "\0" in value:
+        raise InputError("the parameters", expected="text", found=f"a NUL character in {value!r}", fix="take it out")
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 

@@ -104,7 +104,7 @@ def notices() -> Iterator[None]:
 
 
 def warn(text: str) -> None:
-    """Print one line that nobody must act on."""
+    """Print one line about what is allowed, and hardly meant."""
     print(printable(f"warning: {text}"), file=sys.stderr)
 
 

@@ -127,5 +127,5 @@ def network_folder(layout: Layout, study: Study, name: str, seed: int = 0) -> tu
             fix="seal its outputs with `teachercache cache create`",
         )
     if name in study.teachers:
-        return layout.teacher(name), f"run `teachercache train-teacher {name}`"
-    return layout.student(name) / f"seed-{seed}", f"run `teachercache train-student {name}`"
+        return layout.teacher(name), layout.how_to_make(f"train-teacher-{name}", f"train-teacher {name}")
+    return layout.network(name, seed), layout.how_to_make(f"train-student-{name}", f"train-student {name}")

@@ -22,25 +22,25 @@ def graph(
     from pipeline.graph import stages
     from pipeline.params import absent_models, read_raw
 
-    for key, name in absent_models(study):
-        cli.warn(f"{study.file}: {key}: cannot import model {name!r} here; the stages that use it will refuse it")
+    for key, reason in absent_models(study):
+        cli.warn(f"{study.file}: {key}: {reason}; the stages that use it will refuse it")
     raw, target = read_raw(Path(study.file)), Path("dvc.yaml")
     if check:
         refuse_stale(study, raw, Path())
         return
     refuse_other_code(Path())
     text, earlier = to_yaml(stages(study, raw), Path(), study.file), compiled_from(target)
-    current = target.exists() and target.read_text(encoding="utf-8") == text
+    current = target.exists() and target.read_bytes() == text.encode()
     if not current:
         write_bytes(target, text.encode())
     state = "is current" if current else "written"
     instead = f"; before, it was compiled from {earlier}" if earlier not in (None, study.file) else ""
     typer.echo(f"dvc.yaml {state}: {text.count('    cmd: ')} stages{instead}")
-    added, void = add_lines(Path())
+    added, needed = add_lines(Path())
     if added:
         typer.echo(f".gitignore: added {' '.join(added)}")
-    if void:
-        cli.warn(f"git still takes up {' '.join(void)}: another .gitignore says so")
+    if needed:
+        cli.warn(f"git may take up what the stages make: see that it ignores {' '.join(needed)}")
 
 
 if __name__ == "__main__":

@@ -714,7 +714,9 @@ def test_the_graph_names_modules_that_are_not_here(run: Run, elsewhere: Path, ca
     capsys.readouterr()
     assert run(elsewhere, "graph") == 0
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: params.yaml: {key}.model.name: cannot import model 'gone_nets:net' here; the stages that use it will refuse it"
+        f"warning: params.yaml: {key}.model.name: cannot import model 'gone_nets:net': ModuleNotFoundError: No module named "
+        "'gone_nets'; expected package.module:function, and the module beside params.yaml or on PYTHONPATH; the stages "
+        "that use it will refuse it"
         for key in ("teachers.big", "students.own")
     ]
 

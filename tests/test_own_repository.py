@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,28 @@ def test_a_link_to_the_study_itself_is_seen_through(
     assert not (folder / "dvc.yaml").exists()
 
 
+def test_a_root_that_is_a_link_to_itself_is_no_traceback(study: dict[str, Any], tmp_path: Path, run: Run) -> None:
+    study["datasets"]["digits"] = {"source": "imagefolder", "root": "loop"}
+    folder = write_study(tmp_path / "study", study)
+    (folder / "loop").symlink_to("loop")
+    assert run(folder, "graph") == 0
+    assert run(folder, "prepare", "digits") == 2
+
+
+@pytest.mark.parametrize("key", ["root", "folder"])
+def test_no_name_holds_a_nul(study: dict[str, Any], key: str) -> None:
+    study["datasets"]["digits"] = {"source": "imagefolder", key: "a\0b"}
+    with pytest.raises(InputError, match="a NUL character"):
+        parse(study)
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b"\x80 not UTF-8"])
+def test_a_dvc_yaml_of_other_bytes_is_another_s(repository: Path, run: Run, capsys: Capture, text: bytes) -> None:
+    (repository / "dvc.yaml").write_bytes(text)
+    assert "put the study into a folder of its own" in refused(run, capsys, repository, "graph")
+    assert "found an older or edited file" in refused(run, capsys, repository, "graph", "--check")
+
+
 def test_images_kept_inside_data_are_no_circle(study: dict[str, Any]) -> None:
     for root in ("data/raw/photos", "photos", "../photos", "data/prepared-by-hand"):
         study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
@@ -206,7 +229,42 @@ def test_lines_that_another_file_overrules_are_named(repository: Path, run: Run,
     (repository / "data").mkdir()
     (repository / "data/.gitignore").write_text("!timings/\n")
     assert run(repository, "graph") == 0
-    assert capsys.readouterr().err == "warning: git still takes up /data/timings/: another .gitignore says so\n"
+    assert (
+        capsys.readouterr().err == "warning: git may take up what the stages make: see that it ignores /data/timings/\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "git is silent"])
+def test_lines_that_cannot_be_added_are_named(repository: Path, run: Run, capsys: Capture, kind: str) -> None:
+    if kind == "folder":
+        (repository / ".gitignore").mkdir()
+    elif kind == "dangling link":
+        (repository / ".gitignore").symlink_to("nowhere")
+    else:
+        (repository / ".git/config").write_text("no configuration")
+    assert run(repository, "graph") == 0
+    found = capsys.readouterr()
+    assert ".gitignore: added" not in found.out
+    assert f"see that it ignores {' '.join(LINES)}" in found.err
+    assert (repository / ".gitignore").is_symlink() == (kind == "dangling link")
+
+
+def test_data_on_another_disk_still_needs_its_other_lines(repository: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "disk").mkdir()
+    (repository / "data").symlink_to(tmp_path / "disk")  # git takes up nothing beyond a link
+    assert run(repository, "graph") == 0
+    assert (repository / ".gitignore").read_text().splitlines()[1:] == ["/.work/"]
+
+
+def test_this_repositorys_own_lines_are_those_of_every_study() -> None:
+    own = (ROOT / ".gitignore").read_text().splitlines()
+    assert [line.replace("/data/", "/**/data/").replace("/.work", "/**/.work") for line in LINES] == [
+        line for line in own_with_slash(own) if ".work" in line or "/data/" in line
+    ]
+
+
+def own_with_slash(lines: list[str]) -> list[str]:
+    return [line.replace("!**", "!/**") if line.startswith("!") else f"/{line}" for line in lines]
 
 
 def test_outside_of_a_repository_nothing_is_written(tmp_path: Path, study: dict[str, Any], run: Run) -> None:
@@ -284,6 +342,49 @@ def test_a_module_of_the_users_own_is_a_dependency_where_it_really_lies(
     changed = model_of_ones_own(study, name)
     stages = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse(changed), changed), folder))["stages"]
     assert [each for each in stages["train-student-kd"]["deps"] if each.endswith(".py")] == [dep]
+
+
+def test_an_installed_package_is_no_dependency_wherever_its_environment_lies(
+    repository: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = repository / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "nets_e.py").write_text("def tiny(shape, classes): ...\n")
+    monkeypatch.syspath_prepend(packages)
+    changed = model_of_ones_own(study, "nets_e:tiny")
+    assert "nets_e" not in dvc_yaml.to_yaml(graph.stages(parse(changed), changed), repository)
+
+
+@pytest.mark.parametrize("name", ["pipeline.gone:tiny", "gone.nets:tiny"])
+def test_a_module_that_is_nowhere_is_no_dependency(tmp_path: Path, study: dict[str, Any], name: str) -> None:
+    changed = model_of_ones_own(study, name)
+    assert "gone" not in dvc_yaml.to_yaml(graph.stages(parse(changed), changed), checkout(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def tiny(shape: return\n", "SyntaxError"),
+        ("raise RuntimeError('no device')\n", "RuntimeError: no device"),
+        ("x = 1\n", "has no 'tiny'; expected package.module:function (imported from"),
+    ],
+)
+def test_a_module_that_is_there_and_wrong_is_refused_at_once(
+    repository: Path, run: Run, capsys: Capture, study: dict[str, Any], text: str, found: str
+) -> None:
+    module = f"nets_f{len(text)}"
+    (repository / f"{module}.py").write_text(text)
+    write_study(repository, model_of_ones_own(study, f"{module}:tiny"))
+    assert found in refused(run, capsys, repository, "graph")
+
+
+def test_a_name_that_hides_another_module_is_told_where_it_came_from(
+    repository: Path, run: Run, capsys: Capture, study: dict[str, Any]
+) -> None:
+    (repository / "statistics.py").write_text("def tiny(shape, classes): ...\n")
+    write_study(repository, model_of_ones_own(study, "statistics:tiny"))
+    said = refused(run, capsys, repository, "graph")
+    assert re.search(r"imported from \S+statistics.py; where you mean another module, rename yours", said)
 
 
 def test_a_module_outside_of_the_repository_is_no_dependency(

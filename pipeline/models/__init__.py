@@ -22,16 +22,21 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
         named: Callable[[str], Callable[..., Any]] = importlib.import_module(f"pipeline.models.{module}_model").named
         return named(attribute)
     try:
-        function: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
+        found = importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - the user's module may raise anything
-        found = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise AbsentError(
-            f"cannot import model {name!r}: {found}; expected package.module:function, and the module beside "
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        # A module that is there and does not run is a mistake, for whoever uses the study.
+        kind = AbsentError if isinstance(error, ImportError) else ValueError
+        raise kind(
+            f"cannot import model {name!r}: {reason}; expected package.module:function, and the module beside "
             "params.yaml or on PYTHONPATH"
         ) from None
+    function: Callable[..., Any] | None = getattr(found, attribute, None)
     if function is None:
+        where = getattr(found, "__file__", None)
         raise ValueError(
             f"cannot import model {name!r}: {module} has no {attribute!r}; expected package.module:function"
+            + (f" (imported from {where}; where you mean another module, rename yours)" if where else "")
         )
     if not inspect.isfunction(function):
         raise ValueError(f"model {name!r} is no function; expected package.module:function")
