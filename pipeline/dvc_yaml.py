@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import tomllib
@@ -140,24 +141,36 @@ def compiled_from(target: Path) -> str | None:
     Raises:
         InputError: it is another's, which is not to be written over.
     """
-    if not target.exists():
-        return None
-    found = re.match(r"# Compiled from (.+) by `", target.read_text(encoding="utf-8", errors="replace"))
-    if found is None:
+    text = text_of(target)
+    found = re.match(r"# Compiled from (.+) by `", text or "")
+    if text is not None and found is None:
         raise InputError(
             str(target),
             expected="none, or one that `teachercache graph` has written",
             found="another, with stages of its own",
             fix="put the study into a folder of its own; any folder of the repository will do",
         )
-    return found[1]
+    return found[1] if found else None
+
+
+def text_of(target: Path) -> str | None:
+    """The text of a dvc.yaml; None where nothing is there.
+
+    Raises:
+        InputError: a folder, a link or a pipe is there, which is not to be read or written over.
+    """
+    if not os.path.lexists(target):
+        return None
+    if target.is_symlink() or not target.is_file():
+        found = "a link" if target.is_symlink() else "no regular file"
+        raise InputError(str(target), expected="a file, or none", found=found, fix="move it away")
+    return target.read_text(encoding="utf-8", errors="replace")
 
 
 def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
     """Raise InputError where the folder's dvc.yaml is not what its parameters compile to."""
     refuse_other_code(folder)
-    path = folder / "dvc.yaml"
-    current = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    current = text_of(folder / "dvc.yaml")
     if current != to_yaml(stages(study, raw), folder, study.file):
         compile_again = command_line("graph", study.file)
         raise InputError(

@@ -9,17 +9,18 @@ from pathlib import Path
 from pipeline.dvc_yaml import repository_of
 from pipeline.files import write_bytes
 
-# Each line, and a path that it is there for. What came from elsewhere may be kept by `dvc add`, whose files are git's.
+# Each line, and a path that it is there for, of a name that nothing else ignores. What came from elsewhere may be kept
+# by `dvc add`, whose files are git's.
 LINES = {
-    "/.work/": ".work/x",
-    "/data/raw/*": "data/raw/x",
+    "/.work/": ".work/made-by-a-stage",
+    "/data/raw/*": "data/raw/made-by-a-stage",
     "!/data/raw/*.dvc": "",
-    "/data/prepared/": "data/prepared/x",
-    "/data/teachers/": "data/teachers/x",
-    "/data/cache/*": "data/cache/x",
+    "/data/prepared/": "data/prepared/made-by-a-stage",
+    "/data/teachers/": "data/teachers/made-by-a-stage",
+    "/data/cache/*": "data/cache/made-by-a-stage",
     "!/data/cache/*.dvc": "",
-    "/data/students/": "data/students/x",
-    "/data/timings/": "data/timings/x",
+    "/data/students/": "data/students/made-by-a-stage",
+    "/data/timings/": "data/timings/made-by-a-stage",
 }
 HEADLINE = "# teachercache: what the stages make is DVC's to keep; unfinished work and times are nobody's"
 
@@ -43,7 +44,9 @@ def missing_lines(study: Path) -> list[str]:
 
 
 def _git_answers(study: Path) -> bool:
-    return _is_ignored(study, LINES["/.work/"]) is not None
+    """Whether git says what it ignores; it is not asked where it would read a pipe, for ever."""
+    path = study / ".gitignore"
+    return (path.is_file() or not path.exists()) and _is_ignored(study, LINES["/.work/"]) is not None
 
 
 def _is_ignored(study: Path, path: str) -> bool | None:
@@ -65,7 +68,7 @@ def add_lines(study: Path) -> tuple[list[str], list[str]]:
         because git does not answer or .gitignore is no file (git reads none that is a link).
     """
     missing, path = missing_lines(study), study / ".gitignore"
-    if not missing or not _git_answers(study) or path.is_symlink() or path.is_dir():
+    if not missing or not _git_answers(study) or path.is_symlink():
         return [], missing
     before = path.read_bytes() if path.exists() else b""
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"

@@ -28,6 +28,8 @@ def read_raw(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing or is not a YAML mapping.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise InputError(str(path), expected="a file of parameters", found="no regular file", fix="pass --params FILE")
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

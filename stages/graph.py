@@ -16,7 +16,7 @@ def graph(
 ) -> None:
     """Compile params.yaml into dvc.yaml, the stage graph that `dvc repro` runs."""
     study = cli.open_study(params)
-    from pipeline.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, to_yaml
+    from pipeline.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, text_of, to_yaml
     from pipeline.files import write_bytes
     from pipeline.gitignore import add_lines
     from pipeline.graph import stages
@@ -30,7 +30,7 @@ def graph(
         return
     refuse_other_code(Path())
     text, earlier = to_yaml(stages(study, raw), Path(), study.file), compiled_from(target)
-    current = target.exists() and target.read_bytes() == text.encode()
+    current = text_of(target) == text
     if not current:
         write_bytes(target, text.encode())
     state = "is current" if current else "written"

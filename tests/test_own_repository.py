@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -143,6 +144,33 @@ def test_no_name_holds_a_nul(study: dict[str, Any], key: str) -> None:
         parse(study)
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link"])
+def test_what_stands_where_dvc_yaml_belongs_stays(repository: Path, run: Run, capsys: Capture, kind: str) -> None:
+    target = repository / "dvc.yaml"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        if kind == "link":
+            assert run(repository, "graph") == 0
+            target.rename(repository / "real.yaml")
+        target.symlink_to("real.yaml")
+    for command in (("graph",), ("graph", "--check")):
+        assert "dvc.yaml: expected a file, or none, found " in refused(run, capsys, repository, *command)
+    assert target.is_symlink() == kind.endswith("link")
+    assert not (repository / ".gitignore").exists() or kind == "link"
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "folder"])
+def test_parameters_are_a_file(tmp_path: Path, run: Run, capsys: Capture, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    assert "expected a file of parameters, found no regular file" in refused(
+        run, capsys, tmp_path, "graph", "--params", name
+    )
+
+
 @pytest.mark.parametrize("text", [b"\xff\xfe\x00", b"\x80 not UTF-8"])
 def test_a_dvc_yaml_of_other_bytes_is_another_s(repository: Path, run: Run, capsys: Capture, text: bytes) -> None:
     (repository / "dvc.yaml").write_bytes(text)
@@ -179,7 +207,9 @@ def ignored(folder: Path, path: str) -> bool:
     return subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=folder, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("before", [None, "", "*.png", "*.png\n", "/.work/\n/data/students/\n", "data/\n.work\n"])
+@pytest.mark.parametrize(
+    "before", [None, "", "*.png", "*.png\n", "x\ny\na\n", "/.work/\n/data/students/\n", "data/\n.work\n"]
+)
 def test_what_the_stages_make_is_kept_out_of_git(
     repository: Path, run: Run, capsys: Capture, before: str | None
 ) -> None:
@@ -199,7 +229,8 @@ def test_what_the_stages_make_is_kept_out_of_git(
     if before != "data/\n.work\n":
         assert ".gitignore: added " in said
         assert not any(
-            ignored(repository, path) for path in ("data/cache/c.dvc", "data/metrics/x", "data/report/a", "dvc.lock")
+            ignored(repository, path)
+            for path in ("data/cache/c.dvc", "data/metrics/kd.json", "data/report/report.md", "dvc.lock")
         )
     text = (repository / ".gitignore").read_text()
     assert text.startswith(before or "")
@@ -234,10 +265,15 @@ def test_lines_that_another_file_overrules_are_named(repository: Path, run: Run,
     )
 
 
-@pytest.mark.parametrize("kind", ["folder", "dangling link", "git is silent"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link", "git is silent"])
 def test_lines_that_cannot_be_added_are_named(repository: Path, run: Run, capsys: Capture, kind: str) -> None:
     if kind == "folder":
         (repository / ".gitignore").mkdir()
+    elif kind == "pipe":
+        os.mkfifo(repository / ".gitignore")
+    elif kind == "link":
+        (repository / "real").write_text("*.log\n")
+        (repository / ".gitignore").symlink_to("real")
     elif kind == "dangling link":
         (repository / ".gitignore").symlink_to("nowhere")
     else:
@@ -246,7 +282,7 @@ def test_lines_that_cannot_be_added_are_named(repository: Path, run: Run, capsys
     found = capsys.readouterr()
     assert ".gitignore: added" not in found.out
     assert f"see that it ignores {' '.join(LINES)}" in found.err
-    assert (repository / ".gitignore").is_symlink() == (kind == "dangling link")
+    assert (repository / ".gitignore").is_symlink() == kind.endswith("link")
 
 
 def test_data_on_another_disk_still_needs_its_other_lines(repository: Path, tmp_path: Path, run: Run) -> None:
@@ -366,6 +402,7 @@ def test_a_module_that_is_nowhere_is_no_dependency(tmp_path: Path, study: dict[s
     [
         ("def tiny(shape: return\n", "SyntaxError"),
         ("raise RuntimeError('no device')\n", "RuntimeError: no device"),
+        ("import sys; sys.exit(3)\n", "SystemExit: 3"),
         ("x = 1\n", "has no 'tiny'; expected package.module:function (imported from"),
     ],
 )
@@ -376,6 +413,16 @@ def test_a_module_that_is_there_and_wrong_is_refused_at_once(
     (repository / f"{module}.py").write_text(text)
     write_study(repository, model_of_ones_own(study, f"{module}:tiny"))
     assert found in refused(run, capsys, repository, "graph")
+
+
+def test_a_package_of_ours_that_hides_the_users_is_named(
+    repository: Path, run: Run, capsys: Capture, study: dict[str, Any]
+) -> None:
+    (repository / "pipeline").mkdir()
+    (repository / "pipeline/mine.py").write_text("def tiny(shape, classes): ...\n")
+    write_study(repository, model_of_ones_own(study, "pipeline.mine:tiny"))
+    assert run(repository, "graph") == 0
+    assert re.search(r"pipeline is imported from \S+pipeline/__init__.py; rename yours", capsys.readouterr().err)
 
 
 def test_a_name_that_hides_another_module_is_told_where_it_came_from(

@@ -23,14 +23,14 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
         return named(attribute)
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         # A module that is there and does not run is a mistake, for whoever uses the study.
         kind = AbsentError if isinstance(error, ImportError) else ValueError
-        raise kind(
-            f"cannot import model {name!r}: {reason}; expected package.module:function, and the module beside "
-            "params.yaml or on PYTHONPATH"
-        ) from None
+        advice = "expected package.module:function, and the module beside params.yaml or on PYTHONPATH"
+        top = sys.modules.get(module.partition(".")[0])
+        hidden = f" ({top.__name__} is imported from {top.__file__}; rename yours)" if top and top.__file__ else ""
+        raise kind(f"cannot import model {name!r}: {reason}; {advice}{hidden}") from None
     function: Callable[..., Any] | None = getattr(found, attribute, None)
     if function is None:
         where = getattr(found, "__file__", None)
