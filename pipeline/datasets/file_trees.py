@@ -102,8 +102,7 @@ def walk(root: Path, shown: str) -> Tree:
     """
     files: list[File] = []
     folders = {PurePosixPath()}
-    for path, entry, kind in _entries(root, shown):
-        where = str(Path(shown) / path)
+    for path, where, entry, kind in _entries(root, shown):
         if kind == "folder":
             folders.add(path)
         elif kind == "file":
@@ -113,8 +112,8 @@ def walk(root: Path, shown: str) -> Tree:
     return Tree(shown, tuple(files), frozenset(folders))
 
 
-def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, os.DirEntry[str], Kind]]:
-    """What is not hidden below a folder, and its path from there."""
+def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.DirEntry[str], Kind]]:
+    """What is not hidden below a folder, with its path from there, and what messages call it."""
     repeated, seen = 0, set[Path]()
     # Resolved, so that a chain of links is no longer than the operating system follows.
     top = Path(os.path.realpath(root))
@@ -137,7 +136,7 @@ def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, os.DirEntr
                 if inner in around:
                     raise _refusal(where, OSError(errno.ELOOP, ""))
                 waiting.append((inner, below, around | {inner, *inner.parents}))
-            yield below, entry, kind
+            yield below, where, entry, kind
 
 
 def _refuse_repeated(repeated: int, shown: str, where: str) -> None:
