@@ -572,8 +572,9 @@ def test_parts_are_found_where_they_lie(tmp_path: Path, lay_out: LayOut, files: 
 
 
 @BOTH
-def test_a_part_with_texts_alone_is_no_second_place(tmp_path: Path, lay_out: LayOut) -> None:
-    labels = {f"labels/{name[:-4]}.txt": b"0 0.5 0.5 1 1" for name in FILES}
+@pytest.mark.parametrize("named", ["c01", "seq1"])
+def test_a_part_with_texts_alone_is_no_second_place(tmp_path: Path, lay_out: LayOut, named: str) -> None:
+    labels = {f"labels/{name[:-4]}.txt".replace("c01", named): b"0 0.5 0.5 1 1" for name in FILES}
     dataset = read(lay_out(tmp_path / "photos", {**moved("images/train", "images/test"), **labels}))
     assert_holds(dataset, RAW)
     assert dataset.notices[0].startswith("left out: 23 files that are no images (")
