@@ -188,14 +188,10 @@ def unzip(path: Path, held: ExitStack) -> Tree:
         held: closes it; until then its files can be read.
 
     Raises:
-        InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, or a link
-            that leads to nothing in it.
+        InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, a link that
+            leads to nothing in it, or links that lead to the same files again and again.
     """
-    try:
-        archive = held.enter_context(zipfile.ZipFile(path))
-    except DAMAGED as error:
-        fix = "fetch it again" if path.suffix.lower() == ".zip" else "unpack it, or zip the images"
-        raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
+    archive = held.enter_context(_opened(path))
     files: dict[PurePosixPath, File] = {}
     folders: set[PurePosixPath] = set()
     links: dict[PurePosixPath, PurePosixPath] = {}
@@ -221,6 +217,14 @@ def unzip(path: Path, held: ExitStack) -> Tree:
     folders |= {parent for file in every for parent in file.path.parents}
     folders |= {parent for folder in folders for parent in folder.parents}
     return Tree(f"{path}:", every, frozenset({PurePosixPath(), *folders}))
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except DAMAGED as error:
+        fix = "fetch it again" if path.suffix.lower() == ".zip" else "unpack it, or zip the images"
+        raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
 
 
 def _named_twice(where: str) -> InputError:
