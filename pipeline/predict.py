@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.datasets.file_trees import File, walk
+from pipeline.datasets.file_trees import LEAVE_OUT, File, walk
 from pipeline.datasets.image_files import Decoder, left_out, sort_out
 from pipeline.datasets.raw import Pixels, fit
 from pipeline.errors import InputError
@@ -22,7 +22,6 @@ from pipeline.progress import progress_bar
 
 MOST_IMAGES = 256  # a batch
 BATCH_BYTES = 4 << 20  # of pixels, which a network's activations exceed by far
-FIX = "leave it out or replace it"
 
 
 def find_images(given: Sequence[str], start: Path) -> tuple[list[File], list[str]]:
@@ -59,9 +58,9 @@ def _is_folder(name: str, path: Path) -> bool:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         found = "nothing there" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", str(error))
-        raise InputError(name, expected="an image file, or a folder of them", found=found, fix=FIX) from None
+        raise InputError(name, expected="an image file, or a folder of them", found=found, fix=LEAVE_OUT) from None
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):  # a pipe or a device would be read for ever
-        raise InputError(name, expected="an image file, or a folder of them", found="no regular file", fix=FIX)
+        raise InputError(name, expected="an image file, or a folder of them", found="no regular file", fix=LEAVE_OUT)
     return stat.S_ISDIR(mode)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -37,6 +38,7 @@ from pipeline.datasets.raw import Place, Raw
 from pipeline.datasets.record import SPLITS, Dataset, load, save
 from pipeline.datasets.split import Amount, First, Folds, fold_of_each, quotas, split
 from pipeline.errors import InputError
+from pipeline.files import explained
 from pipeline.params import parse
 
 FAMILY = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "notmnist": None}
@@ -348,7 +350,7 @@ def cut(data: bytes) -> bytes:
         ),
         (
             {"train/c01/001.png": b"no image"},
-            ["{root}/train/c01/001.png: expected an image", "leave the file out or replace it"],
+            ["{root}/train/c01/001.png: expected an image", "leave it out or replace it"],
         ),
         ({"test/c00/000.png": cut(png(np.zeros((3, 6, 5), np.uint8)))}, ["{root}/test/c00/000.png: expected an image"]),
         (
@@ -509,11 +511,14 @@ def test_validation_and_train_come_out_of_the_other_folds() -> None:
 @pytest.mark.parametrize(
     ("how", "parts"),
     [
-        ({"train": 101}, ["train: expected 1 to 100 images, found 101", "ask for another amount"]),
+        (
+            {"train": 101},
+            ["train: expected 4 to 100 images, so that each of 4 classes", "found 101; ask for another amount"],
+        ),
         ({"train": First(101)}, ["train: expected 1 to 100 images, found 101"]),
-        ({"train": 0.001}, ["train: expected 1 to 100 images, found 0"]),
-        ({"train": 91, "validation": 10}, ["train: expected 1 to 90 images, found 91"]),
-        ({"validation": 101}, ["validation: expected 1 to 100 images, found 101"]),
+        ({"train": 0.001}, ["train: expected 4 to 100 images", "found 0"]),
+        ({"train": 91, "validation": 10}, ["train: expected 4 to 90 images", "found 91"]),
+        ({"validation": 101}, ["validation: expected 1 to 96 images", "found 101"]),
         ({"validation": First(100)}, ["train: expected at least one image", "none left beside validation and test"]),
         ({"folds": Folds(200, 199)}, ["test images: expected some, found none"]),
     ],
@@ -592,6 +597,40 @@ ORDERED = np.repeat(np.arange(8), 5)
 def test_a_split_that_takes_whole_classes_is_refused(how: dict[str, Any], parts: list[str]) -> None:
     with refused(*parts):
         split(ORDERED, np.arange(8), classes=[f"c{label}" for label in range(8)], **how)
+
+
+@pytest.mark.parametrize(
+    ("labels", "key", "first", "offered"),
+    [
+        ([0, 0, 1, 1, 2, 2], "validation", 3, 3),
+        ([0, 0, 1, 1, 2, 2], "validation", 5, 3),
+        ([0, 0, 0, 0, 0, 1, 1, 2], "validation", 6, 5),
+        ([0, 0, 1, 1, 2, 2], "train", 2, 3),
+        ([0, 0, 1, 1, 2, 2], "train", 4, 4),
+        ([0, 1, 2], "train", 1, 3),
+        ([0, 1, 2], "validation", 2, None),
+    ],
+)
+def test_what_is_offered_in_place_of_the_first_can_be_had(
+    labels: list[int], key: str, first: int, offered: int | None
+) -> None:
+    given = np.array(labels)
+    how: dict[str, Any] = {key: First(first)}
+    fix = f"state `{key}: {offered}`, which is drawn from each class" if offered else "; add images of these classes"
+    with refused(f"{key}: expected a training image of each class, found none of", fix):
+        split(given, given, **how)
+    if offered:
+        how = {key: offered}
+        made, _, _ = split(given, given, **how)
+        assert set(given[made]) == {0, 1, 2}
+
+
+def test_where_no_draw_is_possible_none_is_offered() -> None:
+    with refused(
+        "validation: expected more images to choose from, so that each of 3 classes has one that trains, found 1; "
+        "leave `validation:` out, or add images"
+    ):
+        split(np.arange(3), np.arange(3), validation=1)
 
 
 def test_a_class_that_only_the_test_part_has_is_refused() -> None:
@@ -704,6 +743,28 @@ def test_a_saved_data_set_comes_back(tmp_path: Path) -> None:
 )
 def test_the_fingerprint_tells_data_apart(changes: dict[str, Any]) -> None:
     assert record(**changes).fingerprint != record().fingerprint
+
+
+@pytest.mark.parametrize("words", ["No space left on device", "80 requested and 4 written"])
+@pytest.mark.parametrize("file", ["images.npy", "origin.npy", "dataset.json"])
+def test_a_full_disk_is_told_with_the_folder_and_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: str
+) -> None:
+    dataset = prepare("mine", "digits", Place("digits"))
+    number = (errno.ENOSPC,) * (not words[0].isdigit())
+
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        if path.name == file:
+            raise OSError(*number, words)
+
+    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr("pipeline.datasets.record.write_json", full)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - its form is what the next lines are about
+        save(dataset, tmp_path / "out")
+    size = dataset.images[:].nbytes + 16 * len(dataset)
+    message = str(explained(caught.value))
+    assert message.startswith(f"disk full while writing {tmp_path}/out; nothing half-written was published; make room ")
+    assert f"make room for about {size:,} bytes there (" in message
 
 
 def test_the_fingerprint_is_of_the_data_alone() -> None:

@@ -21,7 +21,7 @@ from data_files import assert_holds, picture_raw, png, refused, some, tree, writ
 from PIL import Image, features
 
 from pipeline.cache.manifest import MOST_BYTES
-from pipeline.datasets import image_files
+from pipeline.datasets import file_trees, image_files
 from pipeline.datasets import prepare as prepared_by
 from pipeline.datasets.file_trees import File
 from pipeline.datasets.image_files import Decoder, is_image
@@ -63,7 +63,8 @@ def in_zip(place: Path, files: Files) -> Path:
 def linked_zip(path: Path, files: Files, links: Mapping[str, str]) -> Path:
     """A zip that holds links, as `zip -y` makes them."""
     write_zip(path, files)
-    with zipfile.ZipFile(path, "a") as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.simplefilter("ignore")  # of names that are there twice
         for name, target in links.items():
             info = zipfile.ZipInfo(name)
             info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
@@ -140,6 +141,9 @@ def test_links_in_a_zip_that_cannot_be_followed_are_refused(
     [
         ("train/c00/again", "..", "a link that leads to itself or to a folder around it"),
         ("train/c00/again", "../../../photos", "a link that leads to itself or to a folder around it"),
+        ("up", "..", "a link that leads to itself or to a folder around it"),
+        ("train/up", "../../../", "a link that leads to itself or to a folder around it"),
+        ("train/c00/root", "/", "a link that leads to itself or to a folder around it"),
         ("train/me", "me", "a link that leads to itself or to a folder around it"),
         ("train/c00/gone.png", "/nowhere/gone.png", "a link that leads nowhere; mend the link or remove it"),
         ("gone", "nowhere", "a link that leads nowhere; mend the link or remove it"),
@@ -152,6 +156,109 @@ def test_links_that_lead_nowhere_or_around_are_refused(tmp_path: Path, link: str
         read(tmp_path / "photos")
     with refused(f"photos/{link}: expected a file or folder that can be read, found {found}"):
         find_images(["photos"], tmp_path)
+
+
+def test_of_links_that_lead_out_and_back_the_last_is_named(tmp_path: Path) -> None:
+    write_tree(tmp_path / "photos", FILES)
+    (tmp_path / "other/deep").mkdir(parents=True)
+    (tmp_path / "photos/train/out").symlink_to(tmp_path / "other/deep")
+    for target in (tmp_path / "photos", tmp_path / "photos/train", tmp_path / "other", tmp_path):
+        (tmp_path / "other/deep/back").symlink_to(target)
+        for search in (lambda: read(tmp_path / "photos"), lambda: find_images(["photos"], tmp_path)):
+            with refused("photos/train/out/back: expected a file", "found a link that leads to itself or to a folder"):
+                search()
+        (tmp_path / "other/deep/back").unlink()
+
+
+def chain(place: Path, length: int) -> None:
+    """Folders each of which holds two links to the next."""
+    for number in range(length):
+        (place / f"s{number}").mkdir(parents=True)
+        for name in ("a", "b"):
+            (place / f"s{number}/{name}").symlink_to(f"../s{number + 1}")
+    write_tree(place, {f"s{length}/1.png": FILES["train/c00/000.png"]})
+
+
+@pytest.mark.parametrize("length", [12, 60])
+def test_links_that_make_many_files_of_few_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(file_trees, "MOST_REPEATED", 1000)
+    chain(tmp_path / "store", length)
+    write_tree(tmp_path / "photos", FILES)
+    (tmp_path / "photos/train/c03").symlink_to("../../store/s0")
+    for search in (lambda: read(tmp_path / "photos"), lambda: find_images(["photos"], tmp_path)):
+        with refused(
+            "photos: expected links that lead to at most 1,000 files and folders a second time, found more, the last of "
+            "them in ",
+            "photos/train/c03/",
+            "; remove links that lead to the same folders",
+        ):
+            search()
+
+
+def test_a_long_chain_of_links_is_followed(tmp_path: Path) -> None:
+    chain(tmp_path / "store", 60)
+    for number in range(60):
+        (tmp_path / f"store/s{number}/b").unlink()
+    found, _ = find_images(["store/s0"], tmp_path)
+    assert [file.where for file in found] == ["store/s0/" + "a/" * 60 + "1.png"]
+    with found[0].open() as opened:
+        assert opened.read() == FILES["train/c00/000.png"]
+
+
+def test_as_many_links_as_there_are_files_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_trees, "MOST_REPEATED", 0)
+    write_tree(tmp_path / "all", {f"{n}/{name}": data for n, (name, data) in enumerate(FILES.items())})
+    for n in range(len(FILES)):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / f"photos/{n}").symlink_to(f"../all/{n}")
+    assert len(find_images(["photos"], tmp_path)[0]) == len(FILES)
+    (tmp_path / "photos/again").symlink_to("../all/3")
+    with refused("photos: expected links that lead to at most 0 files and folders a second time"):
+        find_images(["photos"], tmp_path)
+
+
+def test_links_in_a_zip_that_make_many_files_of_few_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_trees, "MOST_REPEATED", 100)
+    store = {f"store/{n:03}.png": b"" for n in range(200)}
+    with refused(
+        "a.zip: expected links that lead to at most 100 files", "a.zip:train/l1; remove links that lead to the"
+    ):
+        read(linked_zip(tmp_path / "a.zip", {**FILES, **store}, {f"train/l{n}": "../store" for n in range(9)}))
+    moved = {name.replace("train/", "store/"): data for name, data in FILES.items()}
+    links = {f"train/c{n:02}": f"../store/c{n:02}" for n in range(3)}
+    monkeypatch.setattr(file_trees, "MOST_REPEATED", 0)
+    assert_holds(read(linked_zip(tmp_path / "b.zip", moved, links)), RAW)
+
+
+@pytest.mark.parametrize(
+    ("more", "links", "named"),
+    [
+        ({}, {"train/c00/000.png": "../c01/004.png"}, "train/c00/000.png"),
+        ({}, {"train/c01": "c00"}, "train/c01"),
+        ({"train/c03/": b""}, {"train/c03": "c00"}, "train/c03"),
+        ({"c/1.png": b""}, {"c": "train/c00", "test/l.png": "../c/1.png"}, "c"),
+    ],
+)
+def test_a_link_in_a_zip_of_a_name_that_is_there_is_refused(
+    tmp_path: Path, more: Files, links: dict[str, str], named: str
+) -> None:
+    assert {"train/c00/000.png", "train/c01/004.png"} <= set(FILES)
+    path = linked_zip(tmp_path / "a.zip", {**FILES, **more}, links)
+    with refused(f"{path}:{named}: expected each name once, found it twice; zip the files again"):
+        read(path)
+
+
+def test_a_zip_with_a_link_twice_is_refused(tmp_path: Path) -> None:
+    path = linked_zip(tmp_path / "a.zip", FILES, {"train/c03": "c00"})
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr(archive.getinfo("train/c03"), "c00")
+    with refused(f"{path}:train/c03: expected each name once, found it twice"):
+        read(path)
 
 
 def test_two_links_that_lead_to_each_other_are_refused(tmp_path: Path) -> None:
@@ -187,7 +294,7 @@ def test_a_file_that_may_not_be_read_is_refused() -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "x")
 
     for name in ("x.png", "x.unknown"):
-        with refused(f"{name}: expected an image, found no permission to read it; change the file's owner or mode"):
+        with refused(f"{name}: expected an image, found no permission to read it; change its owner or mode"):
             Decoder().read(File(PurePosixPath(name), name, denied), np.asarray)
     with refused("x: expected an image, found no permission to read it"):
         is_image(File(PurePosixPath("x"), "x", denied))
@@ -293,7 +400,7 @@ def test_hidden_files_and_those_of_operating_systems_are_passed_over(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "data", "found"),
     [
-        ("x.png", b"no image", "found no format that Pillow knows; leave the file out or replace it"),
+        ("x.png", b"no image", "found no format that Pillow knows; leave it out or replace it"),
         ("x.JFIF", b"<html>", "found no format that Pillow knows"),
         ("x.webp", b"", "found no format that Pillow knows"),
         ("x.tga", b"text", "expected an image, found"),
@@ -465,11 +572,42 @@ def test_parts_are_found_where_they_lie(tmp_path: Path, lay_out: LayOut, files: 
 
 
 @BOTH
-def test_a_part_with_texts_alone_is_no_second_place(tmp_path: Path, lay_out: LayOut) -> None:
-    labels = {f"labels/{name[:-4]}.txt": b"0 0.5 0.5 1 1" for name in FILES}
+@pytest.mark.parametrize("named", ["c01", "seq1"])
+def test_a_part_with_texts_alone_is_no_second_place(tmp_path: Path, lay_out: LayOut, named: str) -> None:
+    labels = {f"labels/{name[:-4]}.txt".replace("c01", named): b"0 0.5 0.5 1 1" for name in FILES}
     dataset = read(lay_out(tmp_path / "photos", {**moved("images/train", "images/test"), **labels}))
     assert_holds(dataset, RAW)
     assert dataset.notices[0].startswith("left out: 23 files that are no images (")
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("zipped", ["all.zip", "train.zip and test.zip"])
+@pytest.mark.parametrize("inside", ["", ".DS_Store", "notes.txt"])
+def test_an_empty_class_folder_beside_a_zip_is_refused(tmp_path: Path, part: str, zipped: str, inside: str) -> None:
+    if zipped == "all.zip":
+        write_zip(tmp_path / "photos/all.zip", FILES)
+    else:
+        for each in ("train", "test"):
+            classes = {name[len(each) + 1 :]: data for name, data in FILES.items() if name.startswith(each)}
+            write_zip(tmp_path / f"photos/{each}.zip", classes)
+    (tmp_path / f"photos/{part}/c00").mkdir(parents=True)
+    assert_holds(read(tmp_path / "photos"), RAW)  # the class has its images in the zip
+    (tmp_path / f"photos/{part}/fish").mkdir()
+    if inside:
+        (tmp_path / f"photos/{part}/fish/{inside}").write_text("")
+    with refused(
+        f"photos/{part}/fish: expected at least one image in each class folder, found none; remove the folder"
+    ):
+        read(tmp_path / "photos")
+
+
+def test_labels_beside_a_zip_are_left_out_and_said(tmp_path: Path) -> None:
+    write_zip(tmp_path / "photos.zip", FILES)
+    labels = {f"labels/{name[:-4]}.txt": b"0 0.5 0.5 1 1" for name in FILES}
+    write_tree(tmp_path, {**labels, **{f"marks/{name}": data for name, data in labels.items()}})
+    dataset = read(tmp_path)
+    assert_holds(dataset, RAW)
+    assert dataset.notices[0].startswith("left out: 46 files that are no images (")
 
 
 @BOTH
@@ -669,12 +807,47 @@ def test_copies_are_dropped_from_the_training_images_first(tmp_path: Path) -> No
     dataset = prepare("mine", "imagefolder", place, duplicates="drop")
     np.testing.assert_array_equal(dataset.images, np.concatenate([RAW.train_images, RAW.test_images]))
     assert dataset.duplicates == {"dropped": 3}
-    assert dataset.notices == ("3 images dropped: exact copies of others",)
+    example = f"{tmp_path}/train/c00/again.png, a copy of {tmp_path}/train/c00/000.png"
+    assert dataset.notices == (f"3 images dropped: exact copies of others, such as {example}",)
     kept = prepare("mine", "imagefolder", place)
     np.testing.assert_array_equal(dataset.images, kept.images[dataset.origin])  # rows of the source as it is
     whole = prepare("mine", "imagefolder", place, duplicates="drop", validation=5)
     assert whole.bounds == (7, 12), "amounts are of what is left"
     assert len({image.tobytes() for image in whole.images[:]}) == len(whole) == 23
+
+
+def test_copies_under_another_class_are_said(tmp_path: Path) -> None:
+    wrong = {"train/c01/wrong.png": FILES["train/c00/000.png"], "train/c02/too.png": FILES["train/c00/001.png"]}
+    right = {"train/c00/again.png": FILES["train/c00/000.png"]}
+    place = Place("mine", str(write_tree(tmp_path, {**FILES, **wrong, **right})))
+    kept = prepare("mine", "imagefolder", place)
+    assert kept.duplicates == {"copies": 3, "across_splits": 0, "other_class": 2}
+    first, again = f"{tmp_path}/train/c00/000.png", f"{tmp_path}/train/c01/wrong.png"
+    counts = "3 of 26 images are exact copies of others (2 of them under another class), and 0 pictures stand in more"
+    assert kept.notices == (f"{counts} than one split, such as {first} and {again}",)
+    less = prepare("mine", "imagefolder", place, duplicates="drop")
+    assert_holds(Dataset(less.images, less.labels, less.bounds, less.classes, np.arange(23), "mine"), RAW)
+    assert less.duplicates == {"dropped": 3, "other_class": 2}
+    counts = "3 images dropped: exact copies of others (2 of them under another class)"
+    assert less.notices == (f"{counts}, such as {again}, a copy of {first}",)
+    for name in ("train/c02/too.png", "train/c00/again.png"):
+        (tmp_path / name).unlink()
+    one = prepare("mine", "imagefolder", place).notices[0]
+    assert one.startswith("1 of 24 images is an exact copy of another under another class, and 0 pictures")
+    one = prepare("mine", "imagefolder", place, duplicates="drop").notices[0]
+    assert one.startswith("1 image dropped: exact copy of another under another class, such as ")
+    with refused("found 1 of 24 images is an exact copy of another under another class"):
+        prepare("mine", "imagefolder", place, duplicates="refuse")
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "drop"])
+def test_a_line_on_copies_has_room_for_names_of_any_length(tmp_path: Path, duplicates: Any) -> None:
+    long = "train/c00/" + "x" * 60_000
+    path = write_zip(tmp_path / "a.zip", {**FILES, f"{long}1.png": encoded("PNG"), f"{long}2.png": encoded("PNG")})
+    (line,) = prepare("mine", "imagefolder", Place("mine", str(path)), duplicates=duplicates).notices
+    assert len(line) < 600
+    assert line.endswith(("1.png", "2.png"))
+    assert line.count(" ... ") == 2
 
 
 def test_copies_are_refused_by_name(tmp_path: Path) -> None:
@@ -696,7 +869,11 @@ def test_copies_are_those_of_the_prepared_pixels_in_any_source(tmp_path: Path) -
     write_idx(tmp_path, raw)
     place = Place("mnist", str(tmp_path))
     dataset = prepare("mine", "mnist", place)
-    assert dataset.duplicates == {"copies": 1, "across_splits": 1}
+    assert raw.train_labels[7] != raw.test_labels[3]
+    assert dataset.duplicates == {"copies": 1, "across_splits": 1, "other_class": 1}
+    assert dataset.notices[0].startswith(
+        "1 of 50 images is an exact copy of another under another class, and 1 picture"
+    )
     assert dataset.notices[0].endswith("such as training image 7 and test image 3")
     small = prepare("mine", "mnist", place, size=1)
     seen = [int(pixel) for pixel in small.images[:].ravel()]

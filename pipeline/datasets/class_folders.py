@@ -15,7 +15,7 @@ Classes = dict[str, list[File]]  # the images by class, classes in the order of 
 
 
 @dataclass
-class Home:
+class PartFolder:
     """A part's folder in one tree.
 
     Attributes:
@@ -32,10 +32,12 @@ class Home:
 
     @property
     def where(self) -> str:
+        """What messages call it."""
         return self.tree.called(self.path)
 
     @property
     def count(self) -> int:
+        """How many images it holds."""
         return sum(map(len, self.images.values()))
 
     def below(self, file: File) -> PurePosixPath:
@@ -69,41 +71,40 @@ def find_classes(root: Path, trees: Sequence[Tree], parts: Sequence[str]) -> tup
         InputError: a part has no images or lies at two places, an image lies there twice, a class folder has no
             image, has them at two depths, or is in one part alone.
     """
-    homes: dict[str, list[Home]] = {part: [] for part in parts}
+    folders: dict[str, list[PartFolder]] = {part: [] for part in parts}
     outside: list[File] = []
     for tree in trees:
-        for part, home in _homes(tree, parts, outside):
-            homes[part].append(home)
-    with_images = {part: [home for home in found if home.count] for part, found in homes.items()}
-    without = [file for found in homes.values() for home in found if not home.count for file in home.others]
-    found = {part: _classes(root, part, with_images[part], [*outside, *without]) for part in parts}
+        for part, folder in _part_folders(tree, parts, outside):
+            folders[part].append(folder)
+    every = [folder for found in folders.values() for folder in found]
+    elsewhere = [*outside, *(file for folder in every if not folder.count for file in folder.others)]
+    found = {part: _classes(root, part, folders[part], elsewhere) for part in parts}
     _refuse_differing(root, found)
-    others = without + [file for kept in with_images.values() for home in kept for file in home.others]
-    return found, _notices(others, outside, parts)
+    return found, _notices([file for folder in every for file in folder.others], outside, parts)
 
 
-def _homes(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, Home]]:
+def _part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, PartFolder]]:
     """The parts' folders in a tree; files that lie in no class folder are added to `outside`."""
     within: dict[PurePosixPath, list[PurePosixPath]] = {folder: [] for folder in tree.folders}
     lies_in = {folder: outermost(folder, parts) for folder in tree.folders}
     for folder in tree.folders - {PurePosixPath()}:
         within[folder.parent].append(folder)
-    homes: dict[tuple[str, PurePosixPath] | None, Home] = {}
+    found: dict[tuple[str, PurePosixPath] | None, PartFolder] = {}
     for folder, part in lies_in.items():
         if part is not None and part[1] == folder:
             inner = _innermost(folder, within)
-            homes[part] = Home(tree, inner, {each.name: [] for each in within[inner] if lies_in[each] == part})
+            found[part] = PartFolder(tree, inner, {each.name: [] for each in within[inner] if lies_in[each] == part})
     for file in sorted(tree.files, key=_place):
-        home = homes.get(lies_in[file.path.parent])
-        if home is None or file.path.parent == home.path or home.path not in file.path.parents:
+        holder = found.get(lies_in[file.path.parent])
+        if holder is None or file.path.parent == holder.path or holder.path not in file.path.parents:
             outside.append(file)
         elif is_image(file):
-            home.images[home.below(file).parts[0]].append(file)
+            holder.images[holder.below(file).parts[0]].append(file)
         else:
-            home.others.append(file)
-    for part, home in homes.items():
+            holder.others.append(file)
+    for part, holder in found.items():
         assert part is not None
-        yield part[0], home
+        yield part[0], holder
 
 
 def _innermost(folder: PurePosixPath, within: Mapping[PurePosixPath, Sequence[PurePosixPath]]) -> PurePosixPath:
@@ -114,9 +115,10 @@ def _innermost(folder: PurePosixPath, within: Mapping[PurePosixPath, Sequence[Pu
     return folder
 
 
-def _classes(root: Path, part: str, homes: Sequence[Home], elsewhere: Sequence[File]) -> Classes:
+def _classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Sequence[File]) -> Classes:
     """The images of one part by class, each once."""
-    if not homes:
+    with_images = [folder for folder in folders if folder.count]
+    if not with_images:
         seen = sorted({file.path.parent.as_posix() for file in elsewhere})
         raise InputError(
             f"image folder {root}",
@@ -124,15 +126,20 @@ def _classes(root: Path, part: str, homes: Sequence[Home], elsewhere: Sequence[F
             found="none" + f"; what there is lies in {few(seen)}" * bool(seen),
             fix="lay them out so, zip them so, or set `train_folder:` and `test_folder:`",
         )
-    _refuse_two_places(root, part, homes)
+    _refuse_two_places(root, part, with_images)
+    # Beside the images of the same tree there may be another, with labels say; alone in its tree it is the part's own.
+    trees = {folder.tree.where for folder in with_images}
+    counted = [folder for folder in folders if folder.count or folder.tree.where not in trees]
     classes: Classes = {}
-    for home in homes:
-        for name, files in home.images.items():
+    for folder in counted:
+        for name, files in folder.images.items():
             classes.setdefault(name, []).extend(files)
-    empty = [home.tree.called(home.path / name) for home in homes for name in home.images if not classes[name]]
+    empty = {
+        folder.tree.called(folder.path / name) for folder in counted for name in folder.images if not classes[name]
+    }
     if empty:
         raise InputError(
-            few(sorted(set(empty))),
+            few(sorted(empty)),
             expected="at least one image in each class folder",
             found="none",
             fix="remove the folder, or put the class's images there",
@@ -144,23 +151,23 @@ def _place(file: File) -> tuple[str, str]:
     return file.path.as_posix(), file.where
 
 
-def _refuse_two_places(root: Path, part: str, homes: Sequence[Home]) -> None:
+def _refuse_two_places(root: Path, part: str, folders: Sequence[PartFolder]) -> None:
     """Raise InputError for a part at two places of one tree, an image at the same place of two, or at two depths."""
-    of_trees: dict[str, Home] = {}
+    of_trees: dict[str, PartFolder] = {}
     images: dict[PurePosixPath, File] = {}
     depths: dict[str, dict[int, File]] = {}
-    for home in sorted(homes, key=lambda home: home.where):
-        other = of_trees.setdefault(home.tree.where, home)
-        if other is not home:
+    for folder in sorted(folders, key=lambda folder: folder.where):
+        other = of_trees.setdefault(folder.tree.where, folder)
+        if other is not folder:
             raise InputError(
                 f"image folder {root}",
                 expected=f"one folder {part}",
-                found=f"{other.where} ({other.count} images) and {home.where} ({home.count})",
+                found=f"{other.where} ({other.count} images) and {folder.where} ({folder.count})",
                 fix="remove the copy, or let `root:` name the folder around the one that is meant",
             )
-        for name, files in home.images.items():
+        for name, files in folder.images.items():
             for file in files:
-                below = home.below(file)
+                below = folder.below(file)
                 twin = images.setdefault(below, file)
                 depth = depths.setdefault(name, {}).setdefault(len(below.parts), file)
                 first = next(iter(depths[name].values()))

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.raw import Pixels
+from pipeline.datasets.raw import Labels, Pixels
 
 Duplicates = Literal["refuse", "keep", "drop"]
 Rows = NDArray[np.int64]
@@ -32,33 +32,95 @@ class Copies:
 
     Attributes:
         images: those that are exact copies of an earlier one.
+        other_class: those of them whose label is not that one's.
         across_splits: different pictures that stand in two or three splits.
-        example: the rows of two like images, in two splits if there are such.
+        example: the rows of two like images, the earlier first: in two splits if there are such, else of two classes.
     """
 
     images: int
+    other_class: int
     across_splits: int
     example: tuple[int, int]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is kept with the data set."""
+        return {"copies": self.images, "across_splits": self.across_splits, **_of_other_class(self.other_class)}
 
     def described(self, total: int) -> str:
         """The counts, of so many images, in words."""
         are = "are exact copies of others" if self.images > 1 else "is an exact copy of another"
         stand = "pictures stand" if self.across_splits != 1 else "picture stands"
-        return f"{self.images} of {total} images {are}, and {self.across_splits} {stand} in more than one split"
+        return (
+            f"{self.images} of {total} images {are}{_under_another(self.images, self.other_class)}, and "
+            f"{self.across_splits} {stand} in more than one split"
+        )
 
 
-def copies(images: Pixels, bounds: tuple[int, int]) -> Copies | None:
+@dataclass(frozen=True)
+class Dropped:
+    """How many images were taken out as copies of others.
+
+    Attributes:
+        images: how many.
+        other_class: those of them whose label is not that of the one that is kept.
+        example: the rows of one that is kept, and of one that is not: of two classes if there are such.
+    """
+
+    images: int
+    other_class: int
+    example: tuple[int, int]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is kept with the data set."""
+        return {"dropped": self.images, **_of_other_class(self.other_class)}
+
+    def described(self) -> str:
+        """The counts in words."""
+        images, are = ("images", "copies of others") if self.images > 1 else ("image", "copy of another")
+        return f"{self.images} {images} dropped: exact {are}{_under_another(self.images, self.other_class)}"
+
+
+def _of_other_class(count: int) -> dict[str, int]:
+    return {"other_class": count} if count else {}
+
+
+def _under_another(images: int, other_class: int) -> str:
+    if not other_class:
+        return ""
+    return f" ({other_class} of them under another class)" if images > 1 else " under another class"
+
+
+def copies(images: Pixels, labels: Labels, bounds: tuple[int, int]) -> Copies | None:
     """The copies in a data set, or None.
 
     Args:
         images: (N, C, H, W), the splits one behind the other.
+        labels: (N,).
         bounds: where they end (see `record.Dataset`).
     """
     first, rows = first_of_each(images, range(len(images))), np.arange(len(images))
     split = np.searchsorted(bounds, rows, side="right")
     across = np.flatnonzero(split != split[first])
+    differing = np.flatnonzero(labels != labels[first])
     again = np.flatnonzero(first != rows)
     if not len(again):
         return None
-    example = int((across if len(across) else again)[0])
-    return Copies(len(again), len(np.unique(first[across])), (int(first[example]), example))
+    example = int(next(found for found in (across, differing, again) if len(found))[0])
+    return Copies(len(again), len(differing), len(np.unique(first[across])), (int(first[example]), example))
+
+
+def dropped(labels: Labels, first: Rows) -> Dropped | None:
+    """What is not kept of a source of which the first of each picture is, or None.
+
+    Args:
+        labels: (N,).
+        first: (N,) the row that is kept of each row's picture (see `first_of_each`).
+    """
+    differing = np.flatnonzero(labels != labels[first])
+    again = np.flatnonzero(first != np.arange(len(first)))
+    if not len(again):
+        return None
+    example = int((differing if len(differing) else again)[0])
+    return Dropped(len(again), len(differing), (int(first[example]), example))

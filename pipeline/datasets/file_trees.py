@@ -1,6 +1,7 @@
 """What lies in folders and zips that people fill.
 
-Links are followed; one that leads nowhere or around in a circle is refused, and so is a folder that may not be read.
+Links are followed. Refused are one that leads nowhere or around in a circle, links that make many files of few, and a
+folder that may not be read.
 Hidden files and those of operating systems are passed over.
 """
 
@@ -14,7 +15,8 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +26,13 @@ from typing import IO, Literal
 from pipeline.errors import InputError
 from pipeline.files import is_system_file
 
+Kind = Literal["folder", "file", "other"]
 LONGEST_LINK = 4096  # bytes of what a link in a zip leads to
+# Files and folders that links lead to once more. (Without links there are no more than the disk or the zip holds.)
+MOST_REPEATED = 100_000
+# What messages say of a file, here and of images.
+DENIED = ("no permission to read it", "change its owner or mode, or leave it out")
+LEAVE_OUT = "leave it out or replace it"
 # What damaged, encrypted (RuntimeError) and unsupported zips and members raise.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, LookupError, struct.error, zipfile.BadZipFile, zlib.error)
 
@@ -89,36 +97,60 @@ def walk(root: Path, shown: str) -> Tree:
         shown: what messages call it.
 
     Raises:
-        InputError: a link that leads nowhere or to a folder around itself, or a folder that may not be read.
+        InputError: a link that leads nowhere or to a folder around itself, links that lead to the same files again
+            and again, or a folder that may not be read.
     """
     files: list[File] = []
     folders = {PurePosixPath()}
-    waiting: list[tuple[Path, PurePosixPath, frozenset[tuple[int, int]]]] = [(root, PurePosixPath(), frozenset())]
+    for path, where, entry, kind in _entries(root, shown):
+        if kind == "folder":
+            folders.add(path)
+        elif kind == "file":
+            files.append(File.at(entry.path, path, where))
+        else:  # a pipe or a device would be read for ever
+            files.append(File(path, where, io.BytesIO))
+    return Tree(shown, tuple(files), frozenset(folders))
+
+
+def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.DirEntry[str], Kind]]:
+    """What is not hidden below a folder, with its path from there, and what messages call it."""
+    repeated, seen = 0, set[Path]()
+    # Resolved, so that a chain of links is no longer than the operating system follows.
+    top = Path(os.path.realpath(root))
+    waiting = [(top, PurePosixPath(), frozenset((top, *top.parents)))]
     while waiting:
         folder, path, around = waiting.pop()
         place = Path(shown) / path
         with _readable(str(place)):
             entries = list(os.scandir(folder))
-            status = folder.stat()
-        identity = status.st_dev, status.st_ino
-        if identity in around:
-            raise _refusal(str(place), OSError(errno.ELOOP, ""))
+        repeated += (1 + len(entries)) * (folder in seen)
+        _refuse_repeated(repeated, shown, str(place))
+        seen.add(folder)
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             below, where = path / entry.name, str(place / entry.name)
             kind = _kind(entry, where)
             if kind == "folder":
-                folders.add(below)
-                waiting.append((Path(entry.path), below, around | {identity}))
-            elif kind == "file":
-                files.append(File.at(entry.path, below, where))
-            else:  # a pipe or a device would be read for ever
-                files.append(File(below, where, io.BytesIO))
-    return Tree(shown, tuple(files), frozenset(folders))
+                inner = Path(os.path.realpath(entry.path)) if entry.is_symlink() else folder / entry.name
+                if inner in around:
+                    raise _refusal(where, OSError(errno.ELOOP, ""))
+                waiting.append((inner, below, around | {inner, *inner.parents}))
+            yield below, where, entry, kind
 
 
-def _kind(entry: os.DirEntry[str], where: str) -> Literal["folder", "file", "other"]:
+def _refuse_repeated(repeated: int, shown: str, where: str) -> None:
+    """Raise InputError where links make many files of few, as chains of them do without end."""
+    if repeated > MOST_REPEATED:
+        raise InputError(
+            shown,
+            expected=f"links that lead to at most {MOST_REPEATED:,} files and folders a second time",
+            found=f"more, the last of them in {where}",
+            fix="remove links that lead to the same folders",
+        )
+
+
+def _kind(entry: os.DirEntry[str], where: str) -> Kind:
     with _readable(where):
         if entry.is_dir():
             return "folder"
@@ -140,8 +172,8 @@ def _refusal(where: str, error: OSError) -> InputError:
     found, fix = {
         errno.ENOENT: ("a link that leads nowhere", "mend the link or remove it"),
         errno.ELOOP: ("a link that leads to itself or to a folder around it", "remove the link"),
-        errno.EACCES: ("no permission to read it", "change its owner or mode, or remove it"),
-    }.get(error.errno or 0, (os.strerror(error.errno) if error.errno else str(error), "remove it or replace it"))
+        errno.EACCES: DENIED,
+    }.get(error.errno or 0, (os.strerror(error.errno) if error.errno else str(error), LEAVE_OUT))
     return InputError(where, expected="a file or folder that can be read", found=found, fix=fix)
 
 
@@ -156,14 +188,10 @@ def unzip(path: Path, held: ExitStack) -> Tree:
         held: closes it; until then its files can be read.
 
     Raises:
-        InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, or a link
-            that leads to nothing in it.
+        InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, a link that
+            leads to nothing in it, or links that lead to the same files again and again.
     """
-    try:
-        archive = held.enter_context(zipfile.ZipFile(path))
-    except DAMAGED as error:
-        fix = "fetch it again" if path.suffix.lower() == ".zip" else "unpack it, or zip the images"
-        raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
+    archive = held.enter_context(_opened(path))
     files: dict[PurePosixPath, File] = {}
     folders: set[PurePosixPath] = set()
     links: dict[PurePosixPath, PurePosixPath] = {}
@@ -176,17 +204,31 @@ def unzip(path: Path, held: ExitStack) -> Tree:
             continue
         if name.endswith("/"):
             folders.add(inside)
+        elif inside in files or inside in links:
+            raise _named_twice(where)
         elif stat.S_ISLNK(info.external_attr >> 16):
             links[inside] = _target(archive, info, inside, where)
-        elif inside in files:
-            raise InputError(where, expected="each name once", found="it twice", fix="zip the files again")
         else:
             files[inside] = File(inside, where, partial(archive.open, info))
-    linked = [file for link, target in links.items() for file in _behind(link, target, files, links, path)]
-    every = (*files.values(), *linked)
+    folders |= {parent for member in (*files, *links) for parent in member.parents}
+    for link in sorted(links.keys() & folders):
+        raise _named_twice(f"{path}:{link}")
+    every = (*files.values(), *_behind(links, files, path))
     folders |= {parent for file in every for parent in file.path.parents}
     folders |= {parent for folder in folders for parent in folder.parents}
     return Tree(f"{path}:", every, frozenset({PurePosixPath(), *folders}))
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except DAMAGED as error:
+        fix = "fetch it again" if path.suffix.lower() == ".zip" else "unpack it, or zip the images"
+        raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
+
+
+def _named_twice(where: str) -> InputError:
+    return InputError(where, expected="each name once", found="it twice", fix="zip the files again")
 
 
 def _refuse_member(info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> None:
@@ -209,22 +251,28 @@ def _target(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosixPa
 
 
 def _behind(
-    link: PurePosixPath,
-    target: PurePosixPath,
-    files: dict[PurePosixPath, File],
-    links: Iterable[PurePosixPath],
-    path: Path,
+    links: Mapping[PurePosixPath, PurePosixPath], files: Mapping[PurePosixPath, File], path: Path
 ) -> list[File]:
-    """The files that a link in a zip stands for."""
-    if target in files:
-        return [replace(files[target], path=link, where=f"{path}:{link}")]
-    found = [file for inside, file in files.items() if target in inside.parents]
-    if not found or target in link.parents or any(target in other.parents for other in links):
-        raise InputError(
-            f"{path}:{link}",
-            expected="a link to files of the zip",
-            found=f"one to {target}, which is none of them, around the link, or holds links too",
-            fix="zip the files themselves",
-        )
-    moved = [(file, link / file.path.relative_to(target)) for file in found]
-    return [replace(file, path=below, where=f"{path}:{below}") for file, below in moved]
+    """The files that the links in a zip, each with what it leads to, stand for."""
+    within: dict[PurePosixPath, list[File]] = defaultdict(list)
+    for inside, file in files.items() if links else ():
+        for parent in inside.parents:
+            within[parent].append(file)
+    hold_links = {parent for link in links for parent in link.parents}
+    found: list[File] = []
+    for link, target in links.items():
+        where = f"{path}:{link}"
+        if target in files:
+            found.append(replace(files[target], path=link, where=where))
+            continue
+        if target not in within or target in hold_links:
+            raise InputError(
+                where,
+                expected="a link to files of the zip",
+                found=f"one to {target}, which is none of them, around the link, or holds links too",
+                fix="zip the files themselves",
+            )
+        _refuse_repeated(len(found) + len(within[target]) - len(files) - len(links), str(path), where)
+        moved = [(file, link / file.path.relative_to(target)) for file in within[target]]
+        found += [replace(file, path=below, where=f"{path}:{below}") for file, below in moved]
+    return found

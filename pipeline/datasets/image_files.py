@@ -17,7 +17,7 @@ from functools import cache
 
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.datasets.file_trees import DAMAGED, File
+from pipeline.datasets.file_trees import DAMAGED, DENIED, LEAVE_OUT, File
 from pipeline.datasets.raw import Pixels
 from pipeline.errors import InputError, few
 
@@ -159,7 +159,7 @@ def _read_all(file: File) -> io.BytesIO:
 
 
 def _unreadable(file: File, error: BaseException) -> InputError:
-    expected, fix = "an image", "leave the file out or replace it"
+    expected, fix = "an image", LEAVE_OUT
     if isinstance(error, UnidentifiedImageError):
         found = "no format that Pillow knows"  # its own words name an object in memory
         if file.path.suffix.lower() in PLUG_INS:
@@ -168,7 +168,7 @@ def _unreadable(file: File, error: BaseException) -> InputError:
         expected, found = f"an image of at most {MOST_PIXELS // 1_000_000} megapixels", "a larger one"
         fix = "make it smaller or leave it out"
     elif isinstance(error, PermissionError):
-        found, fix = "no permission to read it", "change the file's owner or mode, or leave it out"
+        found, fix = DENIED
     else:
         found = str(error) or "a file that ends too early"
     return InputError(file.where, expected=expected, found=found, fix=fix)

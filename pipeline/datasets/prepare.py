@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from pipeline.datasets import SOURCES
-from pipeline.datasets.copies import Copies, Duplicates, Rows, copies, first_of_each
+from pipeline.datasets.copies import Copies, Dropped, Duplicates, Rows, copies, dropped, first_of_each
 from pipeline.datasets.raw import Pixels, Place, Raw, fit
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.split import Amount, Folds, split
-from pipeline.errors import InputError
+from pipeline.errors import InputError, few
 
 MOST_CLASS_BYTES = 4 << 20  # of the classes' names as JSON: half of the manifest that a cache's reader takes
 
@@ -59,15 +59,16 @@ def prepare(
     if not decodes and (size is not None or grey):
         images = refit(images, size, grey)
     labels, ends = np.concatenate([raw.train_labels, raw.test_labels]), len(raw.train_labels)
-    kept = one_of_each(images, ends) if duplicates == "drop" else np.arange(len(images))
+    first = preferred(images, ends) if duplicates == "drop" else np.arange(len(images))
+    kept = np.unique(first)
     pool, test = kept[kept < ends], kept[kept >= ends]
     how = {"train": train, "validation": validation, "folds": folds, "seed": seed, "classes": raw.classes}
     parts = split(labels[pool], labels[test], **how)
     origin = kept[np.concatenate(parts)]
     bounds = len(parts[0]), len(parts[0]) + len(parts[1])
     chosen = np.ascontiguousarray(images[origin])
-    found = copies(chosen, bounds)
-    known, said = _account(raw, found, origin, len(images) - len(kept))
+    found = copies(chosen, labels[origin], bounds)
+    known, said = _account(raw, found, origin, dropped(labels, first))
     if found and duplicates == "refuse":
         raise InputError(
             f"data set {name!r}",
@@ -78,25 +79,23 @@ def prepare(
     return Dataset(chosen, labels[origin], bounds, raw.classes, origin, name, known, (*raw.notices, *said))
 
 
-def one_of_each(images: Pixels, ends: int) -> Rows:
-    """The rows to keep of images (N, ...), in order, so that no two are alike: of a picture that is in the test
-    part, rows `ends` and beyond, the first there, else the first of all.
+def preferred(images: Pixels, ends: int) -> Rows:
+    """(N,): for each of the images (N, ...) the one to keep of its picture: the first in the test part, rows `ends`
+    and beyond, if it is there, else the first of all.
     """
-    first = first_of_each(images, [*range(ends, len(images)), *range(ends)])
-    return np.flatnonzero(first == np.arange(len(images)))
+    return first_of_each(images, [*range(ends, len(images)), *range(ends)])
 
 
 def _account(
-    raw: Raw, found: Copies | None, origin: Rows, dropped: int
+    raw: Raw, found: Copies | None, origin: Rows, lost: Dropped | None
 ) -> tuple[dict[str, int] | None, tuple[str, ...]]:
     """What is kept with the data set of its copies, and what is said of them."""
     if found is not None:
-        first, again = (raw.name_of(int(origin[row])) for row in found.example)
-        known = {"copies": found.images, "across_splits": found.across_splits}
-        return known, (f"{found.described(len(origin))}, such as {first} and {again}",)
-    if dropped:
-        count = f"{dropped} images" if dropped > 1 else "1 image"
-        return {"dropped": dropped}, (f"{count} dropped: exact copies of others",)
+        first, again = (few([raw.name_of(int(origin[row]))]) for row in found.example)
+        return found.counts, (f"{found.described(len(origin))}, such as {first} and {again}",)
+    if lost is not None:
+        first, again = (few([raw.name_of(row)]) for row in lost.example)
+        return lost.counts, (f"{lost.described()}, such as {again}, a copy of {first}",)
     return None, ()
 
 

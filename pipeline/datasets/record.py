@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.files import canonical_json, read_json, write_json
+from pipeline.files import canonical_json, needing, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
 FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time
@@ -155,13 +155,19 @@ def fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, in
 
 
 def save(dataset: Dataset, folder: Path) -> None:
-    """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").unlink(missing_ok=True)
-    np.save(folder / "images.npy", dataset.images[:], allow_pickle=False)
-    np.save(folder / "labels.npy", dataset.labels.astype("<i8"), allow_pickle=False)
-    np.save(folder / "origin.npy", dataset.origin.astype("<i8"), allow_pickle=False)
-    write_json(folder / "dataset.json", dataset.card())
+    """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`.
+
+    Raises:
+        DiskFullError: it does not fit; an OSError.
+    """
+    labels, origin = dataset.labels.astype("<i8"), dataset.origin.astype("<i8")
+    with needing(folder, math.prod(dataset.images.shape) + labels.nbytes + origin.nbytes):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dataset.json").unlink(missing_ok=True)
+        np.save(folder / "images.npy", dataset.images[:], allow_pickle=False)
+        np.save(folder / "labels.npy", labels, allow_pickle=False)
+        np.save(folder / "origin.npy", origin, allow_pickle=False)
+        write_json(folder / "dataset.json", dataset.card())
 
 
 def load(folder: Path | str, *, resident: bool = True) -> Dataset:

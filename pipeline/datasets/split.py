@@ -74,11 +74,20 @@ def split(
     chosen = take(rest, labels, train, "train", seed, least=1) if train is not None else rest
     if not len(chosen):
         raise InputError("train", expected="at least one image", found="none left beside validation and test")
-    for key, amount, rows in (("validation", validation, rest), ("train", train, chosen)):
-        if isinstance(amount, First):
-            drawn = f"state `{key}: {amount.count}`, which is drawn from each class, in place of the first"
-            _refuse_untrained(key, rows, labels, names, drawn)
+    if isinstance(validation, First):
+        drawn = _drawn(validation, "validation", drawable(pool, labels, spare=1))
+        _refuse_untrained("validation", rest, labels, names, drawn)
+    if isinstance(train, First):
+        _refuse_untrained("train", chosen, labels, names, _drawn(train, "train", drawable(rest, labels, least=1)))
     return chosen, held_out, test
+
+
+def _drawn(amount: First, key: str, possible: range) -> str:
+    """Advice to draw from each class in place of the first: that many, or the nearest number that can be."""
+    if not possible:
+        return "add images of these classes"
+    count = min(max(amount.count, possible[0]), possible[-1])
+    return f"state `{key}: {count}`, which is drawn from each class, in place of the first"
 
 
 def _refuse_one_class(labels: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -127,20 +136,26 @@ def take(
         wanted = amount.count
     else:
         wanted = round(amount * len(pool)) if isinstance(amount, float) else amount
-    if not 0 < wanted <= len(pool):
-        raise InputError(key, expected=f"1 to {len(pool)} images", found=str(wanted), fix="ask for another amount")
-    if isinstance(amount, First):
-        return pool[:wanted]
-    count = len(np.unique(labels[pool]))
-    if not count * least <= wanted <= len(pool) - count * spare:
+    first = isinstance(amount, First)
+    possible = range(1, len(pool) + 1) if first else drawable(pool, labels, least=least, spare=spare)
+    if wanted not in possible:
+        amounts = f"{possible[0]} to {possible[-1]} images" if possible else "more images to choose from"
+        reason = f", so that each of {len(np.unique(labels[pool]))} classes has one that trains"
         raise InputError(
             key,
-            expected=f"{max(1, count * least)} to {len(pool) - count * spare} images, so that each of {count} classes "
-            "has one that trains",
+            expected=amounts + reason * (not first),
             found=str(wanted),
-            fix="ask for another amount",
+            fix="ask for another amount" if possible else f"leave `{key}:` out, or add images",
         )
+    if first:
+        return pool[:wanted]
     return stratified(pool, labels, wanted, seed, least=least, spare=spare)
+
+
+def drawable(pool: Indices, labels: NDArray[np.int64], *, least: int = 0, spare: int = 0) -> range:
+    """How many rows of `pool` a draw can take that takes `least` of each class, and leaves `spare`, at least."""
+    count = len(np.unique(labels[pool]))
+    return range(max(1, count * least), len(pool) - count * spare + 1)
 
 
 def stratified(
