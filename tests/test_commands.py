@@ -100,7 +100,7 @@ def test_a_device_that_is_not_there(run: Run, capsys: Capture, made: Path) -> No
     ("remove", "command", "message", "under_dvc"),
     [
         ("prepared", "train-teacher big", "run `teachercache prepare digits`", "run `teachercache prepare digits`"),
-        ("teachers", "dump-logits big-logits", "run `teachercache train-teacher big`", "run `teachercache train-teacher big`"),
+        ("teachers", "dump-logits big-logits", "run `teachercache train-teacher big`", "run `dvc repro train-teacher-big`"),
         ("cache", "train-student kd", "run `teachercache dump-logits big-logits`", "run `dvc repro dump-logits-big-logits`"),
         ("metrics", "report", "run `teachercache train-teacher big`", "run `dvc repro train-teacher-big`"),
         ("metrics/students", "report", "run `teachercache train-student baseline`", "run `dvc repro train-student-baseline`"),
@@ -300,7 +300,7 @@ def test_a_damaged_metrics_file_is_named(run: Run, capsys: Capture, copy_of: Pat
 
 
 def test_params_that_are_a_folder(run: Run, capsys: Capture, tmp_path: Path) -> None:
-    assert "expected a readable file" in refused(run, capsys, tmp_path, "graph", "--params", str(tmp_path))
+    assert "expected a file of parameters, found no regular file" in refused(run, capsys, tmp_path, "graph", "--params", str(tmp_path))
 
 
 def test_a_teacher_of_other_images_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
