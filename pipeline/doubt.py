@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.plain_text import in_code
+from pipeline.plain_text import one_line
 
 FEWEST, OTHERS = 5, 10  # test images of a class that alone is right, and of the others, before that means anything
 ADVICE = "train it longer, or at another learning rate; with batch normalisation, with another norm_momentum"
@@ -36,9 +36,9 @@ def doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
     alone = there & (correct == counts)
     constant = alone.sum() == 1 and not correct[~alone].any()
     if constant and counts[alone].sum() >= FEWEST and counts[~alone].sum() >= OTHERS:
-        name = in_code(classes[int(alone.argmax())])
+        name = one_line(classes[int(alone.argmax())])
         return (
-            f"says {name!r} whatever it is shown: right for all {counts[alone].sum()} test images of that class, and "
+            f"says '{name}' whatever it is shown: right for all {counts[alone].sum()} test images of that class, and "
             f"for none of the {counts[~alone].sum()} others"
         )
     if _at_chance(counts[there], correct[there]):

@@ -24,10 +24,14 @@ class InputError(Exception):
         super().__init__(_shortened(" ".join("; ".join(parts).split()), LONGEST))
 
 
-def few(names: Sequence[str]) -> str:
+class NotNowError(InputError):
+    """Nothing is wrong with what was asked: the same run may succeed later, and go on from what is done."""
+
+
+def few(names: Sequence[str], *, most: int = MOST_NAMES, longest: int = LONGEST_NAME) -> str:
     """Some names, as a line has room for: the first of them, and how many more there are."""
-    shown = ", ".join(_shortened(name, LONGEST_NAME) for name in names[:MOST_NAMES])
-    return shown + f" and {len(names) - MOST_NAMES} more" * (len(names) > MOST_NAMES)
+    shown = ", ".join(_shortened(name, longest) for name in names[:most])
+    return shown + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def _shortened(text: str, most: int) -> str:

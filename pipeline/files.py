@@ -9,14 +9,14 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from pipeline.errors import InputError
+from pipeline.errors import LONGEST, InputError, NotNowError, few
 
 LOG = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some NFS and Lustre mounts, and kernels of containers
@@ -36,6 +36,12 @@ def is_system_file(name: str) -> bool:
     """Whether a file or folder of this name is one that an operating system leaves in a user's folders."""
     small = name.lower()
     return small in SYSTEM_FILES or small.startswith(SYSTEM_BEGINNINGS)
+
+
+def delete_advice(paths: Sequence[Path]) -> str:
+    """What to do about such files, where nothing else is wrong."""
+    named = few([str(path) for path in paths], longest=LONGEST // 4)  # long enough to be copied whole
+    return f"delete {named}, which an operating system has left there"
 
 
 def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:
@@ -117,7 +123,7 @@ def locked(path: Path) -> Iterator[None]:
     removes what a killed process left of it.
 
     Raises:
-        InputError: another process holds it.
+        NotNowError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stand_in = path.with_name(f"{path.name}.held")
@@ -125,7 +131,7 @@ def locked(path: Path) -> Iterator[None]:
         held = _acquired(path, stand_in)
     except Timeout:
         left = f"; where none runs (one was killed on another machine), delete {stand_in}" * stand_in.exists()
-        raise InputError(
+        raise NotNowError(
             str(path),
             expected="no other writer",
             found="a running process that writes the same output",

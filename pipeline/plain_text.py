@@ -34,7 +34,7 @@ def in_code(value: object) -> str:
 
 def prose(text: str) -> str:
     """A paragraph of ours that names things: its own `code` stays code."""
-    parts = re.split(r"(`[^`]*`)", text)
+    parts = re.split(r"(`[^`]*`)", one_line(text))
     return "".join(part if part.startswith("`") else in_markdown(part) for part in parts)
 
 

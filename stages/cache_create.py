@@ -72,8 +72,10 @@ def create(
         identity = digest_of([sha256_of(source), foreign.columns])
         wanted = Wanted(to, work / identity[:16], field, options, store)
         (made,) = dump(foreign, dataset, [wanted], batch=batch, samples=samples)
-    for line in foreign.told:
-        typer.echo(cli.printable(line), err=line.startswith("warning: "))
+    for line in foreign.notes:
+        typer.echo(cli.printable(line))
+    for line in foreign.warnings:
+        cli.warn(line)
     typer.echo(f"{to}: {made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}, root {made.root[:12]}")
 
 

@@ -32,10 +32,7 @@ def diff(
     options = cli.storage_options(storage)
     found = compare(room.open(a, storage_options=options), room.open(b, storage_options=options))
     if as_json:
-        facts = asdict(found)
-        if found.same_values:  # then there is nothing more to say of arrays
-            facts = {key: value for key, value in facts.items() if key not in ("alone", "same_numbers")}
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps(asdict(found), indent=2))
     else:
         _show(a, b, found)
     if found.entries or not found.same_values:

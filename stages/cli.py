@@ -201,13 +201,15 @@ def refuse_codec(codec: Codec | None, store: Format) -> None:
 
 @contextmanager
 def work_beside(target: Path) -> Iterator[Path]:
-    """Unfinished work for an output outside of the study's layout: hidden beside it, gone when it is done.
+    """Unfinished work for an output outside of the study's layout: hidden beside it, gone when it is done or refused.
+
+    It stays where the same command may go on from it: after a kill, a full disk or a network's failure.
 
     Raises:
-        InputError: no folder can be made there.
+        InputError: no folder can be made there, or another process works there.
     """
-    from pipeline.errors import InputError
-    from pipeline.files import explained, remove
+    from pipeline.errors import InputError, NotNowError
+    from pipeline.files import explained, locked, remove
 
     folder = target.absolute().parent / f".{target.name}.work"
     try:
@@ -216,7 +218,14 @@ def work_beside(target: Path) -> Iterator[Path]:
         raise explained(error) or InputError(
             str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
         ) from None
-    yield folder / "work"
+    try:
+        with locked(folder / "lock"):
+            yield folder / "work"
+    except NotNowError:
+        raise
+    except InputError:
+        remove(folder)
+        raise
     remove(folder)
 
 

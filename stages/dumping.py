@@ -42,19 +42,20 @@ def run_dump(study: Study, name: str, field: str, device: str) -> str:
 
 def run_dumps(study: Study, names: Sequence[str], device: str) -> list[str]:
     """Compute dumps of one network on the same samples in one pass; returns a line for each."""
-    spec, layout = study.dumps[names[0]], Layout(Path())
+    spec = study.dumps[names[0]]
     teacher, dataset = teacher_and_data(study, spec, device)
     if "doubt" in teacher.card:
         warn(f"{spec.of!r}, dumped as {', '.join(names)}, {teacher.card['doubt']}")
-
-    def wanted(name: str) -> Wanted:
-        its, work = study.dumps[name], layout.work(stage_of(study, name))
-        return Wanted(layout.cache(name), work, its.field, its.options, cast("Format", its.format))
-
-    made = dump(
-        teacher, dataset, list(map(wanted, names)), batch=spec.batch, samples=spec.samples, views=study.views.views()
-    )
+    asked = [wanted(study, name) for name in names]
+    made = dump(teacher, dataset, asked, batch=spec.batch, samples=spec.samples, views=study.views.views())
     return [_line(name, manifest) for name, manifest in zip(names, made, strict=True)]
+
+
+def wanted(study: Study, name: str) -> Wanted:
+    """The cache that a configured dump is to make."""
+    spec, layout = study.dumps[name], Layout(Path())
+    work = layout.work(stage_of(study, name))
+    return Wanted(layout.cache(name), work, spec.field, spec.options, cast("Format", spec.format))
 
 
 def _line(name: str, manifest: Manifest) -> str:

@@ -89,7 +89,7 @@ def test_rows_that_look_like_probabilities_are_refused(tmp_path: Path, dataset: 
     assert f" of {len(dataset):,}); say --values probabilities" in message
     assert ("--floor 1e-6" in message) == bool((outputs <= 0).any())
     taken = read(tmp_path, dataset, outputs, values="logits")  # told by name
-    assert any("warning: taken as logits, as --values says, though" in line for line in taken.told)
+    assert any("taken as logits, as --values says, though" in line for line in taken.warnings)
     assert np.array_equal(answered(taken, dataset), outputs.astype("f4"))
 
 
@@ -110,7 +110,7 @@ def test_rows_that_look_like_log_probabilities_are_refused(tmp_path: Path, datas
     assert ("--floor 1e-6" in message) == bool(np.isinf(outputs).any())
     if name != "with zeros":
         taken = read(tmp_path, dataset, outputs, values="log-probabilities")
-        assert taken.told[0].startswith("log-probabilities: kept as they are")
+        assert taken.notes[0].startswith("log-probabilities: kept as they are")
         assert np.array_equal(answered(taken, dataset), outputs.astype("f4"))
         assert taken.card["outputs"] == {"given": "log-probabilities"}
         as_logits = read(tmp_path, dataset, outputs, values="logits")
@@ -140,9 +140,9 @@ def test_logits_are_taken_as_they_are(tmp_path: Path, dataset: Dataset, change: 
         teacher = read(tmp_path, dataset, outputs, values=values)
         assert np.array_equal(answered(teacher, dataset), outputs.astype("f4"))
         assert teacher.card["outputs"] == {}
-        assert not any("as --values says" in line for line in teacher.told)
+        assert not any("as --values says" in line for line in teacher.warnings)
     all_within = (outputs >= 0).all() and (outputs <= 1).all()
-    assert any("lie in [0, 1]" in line for line in teacher.told) == all_within  # sigmoids
+    assert any("lie in [0, 1]" in line for line in teacher.warnings) == all_within  # sigmoids
 
 
 def test_two_classes_and_a_thousand(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_probabilities_become_their_logarithms(tmp_path: Path, dataset: Dataset)
         ours, true = (torch.softmax(torch.from_numpy(z / temperature), 1) for z in (made.astype("f8"), logits))
         assert torch.allclose(ours, true, atol=1e-6)
     assert teacher.card["outputs"] == {"given": "probabilities"}
-    assert teacher.told[0] == "probabilities: their logarithms are kept, which are logits up to a constant a row"
+    assert teacher.notes[0] == "probabilities: their logarithms are kept, which are logits up to a constant a row"
 
 
 def test_a_floor_stands_for_what_has_no_logarithm(tmp_path: Path, dataset: Dataset) -> None:
@@ -193,7 +193,7 @@ def test_a_floor_stands_for_what_has_no_logarithm(tmp_path: Path, dataset: Datas
         made = answered(teacher, dataset)
         assert np.allclose(made, np.log(np.maximum(cut, 1e-4)), rtol=1e-6)
         below = int((cut < 1e-4).sum())
-        assert f"floor: {below:,} of {cut.size:,} probabilities were below 0.0001 and count as that" in teacher.told
+        assert f"floor: {below:,} of {cut.size:,} probabilities were below 0.0001 and count as that" in teacher.notes
         assert teacher.card["outputs"] == {"given": values, "floor": 1e-4}
 
 
@@ -309,15 +309,15 @@ def test_columns_in_another_order_are_put_in_ours(tmp_path: Path, dataset: Datas
     assert np.array_equal(answered(matched, dataset), expected)
     for key in ("test_accuracy", "test_accuracy_per_class"):
         assert matched.card[key] == straight.card[key]
-    assert matched.told == straight.told
+    assert (matched.notes, matched.warnings) == (straight.notes, straight.warnings)
     assert straight.card["test_accuracy"] > 0.9
 
 
 # How right they are.
 
 
-def warned(teacher: ForeignTeacher) -> list[str]:
-    return [line for line in teacher.told if line.startswith("warning: ")]
+ROWS = "are the rows in the order of images.npy?"
+COLUMNS = "are the columns in the order of the classes ('0', '1', '2', '3', ...)? give theirs with --classes names.txt"
 
 
 def test_the_accuracy_of_each_part_is_told(tmp_path: Path, dataset: Dataset) -> None:
@@ -326,10 +326,10 @@ def test_the_accuracy_of_each_part_is_told(tmp_path: Path, dataset: Dataset) -> 
     first, second = dataset.bounds
     shares = [(right[:first], "train"), (right[first:second], "validation"), (right[second:], "test")]
     expected = ", ".join(f"{100 * part.mean():.2f} % of {len(part):,} {name} rows" for part, name in shares)
-    assert read(tmp_path, dataset, logits).told == [f"the argmax is right for {expected}"]
-    assert read(tmp_path, dataset, logits[:first]).told == [
-        f"the argmax is right for {100 * right[:first].mean():.2f} % of {first:,} train rows"
-    ]
+    assert read(tmp_path, dataset, logits).notes == (f"the argmax is right for {expected}",)
+    assert read(tmp_path, dataset, logits[:first]).notes == (
+        f"the argmax is right for {100 * right[:first].mean():.2f} % of {first:,} train rows",
+    )
 
 
 def test_near_chance_is_told_loudly(tmp_path: Path, dataset: Dataset) -> None:
@@ -340,29 +340,51 @@ def test_near_chance_is_told_loudly(tmp_path: Path, dataset: Dataset) -> None:
         (generator.normal(size=logits.shape), False),
         (np.zeros_like(logits), False),
         (logits[generator.permutation(len(logits))], False),
+        (logits[np.argsort(dataset.labels, kind="stable")], False),  # as a loader of folders gives them
+        (logits[::-1].copy(), False),
+        (np.roll(logits, 1, axis=0), False),
         (logits[:, folders], True),
         (logits[:, np.roll(np.arange(10), 1)], True),
     ):
-        *_, line = warned(read(tmp_path, dataset, outputs))
-        assert line.startswith("warning: the argmax is right for ")
+        *_, line = read(tmp_path, dataset, outputs).warnings
+        assert line.startswith("the argmax is right for ")
         assert "near chance (10.18 %)" in line
         assert ("with its columns in another order" in line) == hint
-        assert line.endswith(
-            "(0, 1, 2, 3, ...)? give theirs with --classes names.txt".replace("0, 1, 2, 3", "'0', '1', '2', '3'")
-        )
+        assert line.endswith(f": {COLUMNS if hint else ROWS}")
     (tmp_path / "names.txt").write_text("\n".join(map(str, range(10))))
-    (line,) = warned(read(tmp_path, dataset, logits[:, ::-1].copy(), classes=tmp_path / "names.txt"))
-    assert line.endswith("are the rows in the order of images.npy, and the names in that of the columns?")
+    for outputs, advice in (
+        (logits[:, ::-1].copy(), "are the names in the order of the columns?"),
+        (logits[::-1].copy(), ROWS),
+    ):
+        (line,) = read(tmp_path, dataset, outputs, classes=tmp_path / "names.txt").warnings
+        assert line.endswith(f": {advice}")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize("each", [6, 24])
+def test_rows_that_are_too_few_to_tell_from_columns(tmp_path: Path, classes: int, each: int) -> None:
+    labels = np.tile(np.arange(classes), each)
+    names = tuple(f"{number:02d}" for number in range(classes))
+    images = np.zeros((len(labels), 1, 2, 2), np.uint8)
+    made = Dataset(images, labels, (len(labels), len(labels)), names, np.arange(len(labels)), "d")
+    columns = COLUMNS.replace("'0', '1', '2', '3', ...", ", ".join(map(repr, names[:4])) + ", ..." * (classes > 4))
+    for outputs, advice in (
+        (np.eye(classes)[np.sort(labels)] * 3, ROWS),
+        (np.eye(classes)[(labels + 1) % classes] * 3, columns),
+    ):
+        (line,) = read(tmp_path, made, outputs).warnings
+        assert ": ".join(line.split(": ")[1:]) == (advice if each == 24 else f"{ROWS} {columns}")
 
 
 def test_a_few_columns_in_another_order_are_seen(tmp_path: Path, dataset: Dataset) -> None:
     logits = logits_of(dataset)
     exchanged = logits[:, [2, 0, 1, 4, 3, 5, 6, 7, 8, 9]]
-    (line,) = warned(read(tmp_path, dataset, exchanged))
+    (line,) = read(tmp_path, dataset, exchanged).warnings
     permuted = 100 * (logits.argmax(1) == dataset.labels).mean()
-    assert f", though for {permuted:.2f} % with its columns in another order: " in line
+    assert f", though for {permuted:.2f} % with its columns in another order: {COLUMNS}" in line
     assert "near chance" not in line
-    assert warned(read(tmp_path, dataset, logits * 0.5 + np.random.default_rng(3).normal(size=logits.shape))) == []
+    unsure = logits * 0.5 + np.random.default_rng(3).normal(size=logits.shape)
+    assert read(tmp_path, dataset, unsure).warnings == ()
 
 
 # The command, and the cache that it makes.
@@ -446,7 +468,10 @@ def test_warnings_are_loud(run: Run, capsys: Capture, place: Path) -> None:
     assert run(place, *CREATE) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("warning: the argmax is right for ")
+    assert printed.err.endswith(f": {ROWS}\n")
     assert printed.err.count("\n") == 1
+    assert "warning: " not in printed.out
+    assert "\nthe argmax is right for " in printed.out
 
 
 def test_the_top_k_of_probabilities(tmp_path: Path, dataset: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import Capture, Run, write_study
+from markdown_it import MarkdownIt
 from torch import Tensor
 
 from pipeline.doubt import doubt, of_runs
 from pipeline.models.build import build
+from pipeline.plain_text import in_code
 from pipeline.report.notes import notes
+from pipeline.report.page import Report
 
 NAMES = tuple("abcdefghij")
 
@@ -91,10 +95,27 @@ def test_one_that_is_never_right_is_at_chance_too() -> None:
 
 def test_names_are_shown_on_one_line() -> None:
     labels = rows(10, 10)
-    text = doubt(labels == 1, labels, ("a", "`b`\n\x1b"))
-    assert text is not None
-    assert "\n" not in text
-    assert "`" not in text
+    for name, shown in (("`b`\n\x1b", r"`b`\n\x1b"), ("a\\b", r"a\b"), ("it's", "it's"), ("_x_", "_x_"), ("猫", "猫")):
+        text = str(doubt(labels == 1, labels, ("a", name)))
+        assert text.startswith(f"says '{shown}' whatever it is shown: right for all 10 test images")
+
+
+@pytest.mark.parametrize("name", ["a\\b", "it's", "_x_", "*", "<b>", "猫", "$1", "a\nb", "`b`", "``", "`<i>` or _`_"])
+def test_the_report_shows_the_name(name: str) -> None:
+    labels = rows(10, 10)
+    text = str(doubt(labels == 1, labels, ("a", name)))
+    student: dict[str, Any] = {
+        "rule": "the last", "doubts": {"seed 0": text}, "test_accuracy_per_peer": None, "prepared": {}, "restores": [0],
+    }  # fmt: skip
+    lines = tuple(line for line in notes({"kd": student}, (), {"big": {"doubt": text}}) if "Doubtful" in line)
+    written = in_code(name)  # a backquote would begin code of ours
+    assert [line.partition(" whatever")[0] for line in lines] == [
+        f"Doubtful: teacher big says '{written}'", f"Doubtful: kd says '{written}'"
+    ]  # fmt: skip
+    report = Report((), lines, (), {}, {})
+    page = html.unescape(MarkdownIt("commonmark").render(report.markdown()))
+    assert page.count(f"says '{written}' whatever it is shown: right for all 10 test images") == 2
+    assert html.unescape(report.html()).count(f"says '{written}' whatever it is shown") == 2
 
 
 def test_runs_are_told_together() -> None:

@@ -99,6 +99,17 @@ def test_every_registered_name_resolves_and_says_what_it_is(registry: object) ->
         assert registry.function(name).__doc__, name  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("path", PIPELINE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_is_written_with_the_same_line_ends_anywhere(path: Path) -> None:
+    """Windows writes others unless it is told not to, and then digests differ."""
+    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        function = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+        modes = [arg.value for arg in (*call.args, *(k.value for k in call.keywords)) if isinstance(arg, ast.Constant)]
+        text = {"w", "a", "x", "w+", "wt"} & {mode for mode in modes if isinstance(mode, str)}
+        if function == "write_text" or (function in ("open", "fdopen") and text):
+            assert "newline" in {keyword.arg for keyword in call.keywords}, f"line {call.lineno}"
+
+
 def test_the_top_level_is_what_it_should_be() -> None:
     """In the last commit: `dvc repro` stages its lock, and whoever runs this may have staged anything."""
     command = ["git", "ls-tree", "--name-only", "HEAD"]

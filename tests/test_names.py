@@ -73,6 +73,8 @@ def test_letters_that_do_not_print_are_written_out() -> None:
 
 def test_our_own_code_stays_code() -> None:
     assert prose("x_ and _y: `report: {baseline: NAME}` < 0.05") == r"x\_ and \_y: `report: {baseline: NAME}` < 0.05"
+    assert prose("a\nb `c\nd\x1b` *e*") == r"a\\nb `c\nd\x1b` \*e\*"
+    assert "\n" not in prose("`\n` `a\r\nb` \u2028 `\u2028`")
     assert in_markdown("soft_targets, p < 0.0001, eta² = 0.5 - 0.1") == "soft_targets, p < 0.0001, eta² = 0.5 - 0.1"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -22,10 +23,11 @@ from test_tools import DUMP, out
 
 from pipeline import cache, files
 from pipeline.cache import hdf5_check
+from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import Codec
-from pipeline.cache.damage import Damage
+from pipeline.cache.damage import Damage, delete
 from pipeline.cache.folder import LocalFolder, folder_of, read_manifest
-from pipeline.cache.verify import verify
+from pipeline.cache.verify import Verified, verify
 from pipeline.errors import InputError
 
 NO_LOCKS = ["ENOLCK", "ENOSYS", "EOPNOTSUPP"]
@@ -174,7 +176,8 @@ def test_many_of_them_are_named_at_once(tmp_path: Path) -> None:
     for name in sorted(path.relative_to(tmp_path) for path in (tmp_path / "dump").rglob("*") if path.is_file()):
         (tmp_path / name.with_name(f"._{name.name}")).write_text("x")
     with pytest.raises(
-        InputError, match=r"delete .*/\._card\.md, .*/\._manifest\.json, .* and 4 more such files, which"
+        InputError,
+        match=r"delete .*/\._card\.md, .*/\._manifest\.json, .* and 4 more, which an operating system has left",
     ):
         cache.open(tmp_path / "dump")
 
@@ -189,6 +192,40 @@ def test_any_other_file_may_be_a_sign_of_something_else(tmp_path: Path, name: st
         cache.open(tmp_path / "dump")
     told = verify(LocalFolder(tmp_path / "dump"), made).told()
     assert sorted(line.partition(":")[0] for line in told) == ["damaged", "foreign"]
+
+
+def test_nothing_is_nothing_to_delete(tmp_path: Path) -> None:
+    assert delete(tmp_path, []) is None
+    assert Verified((), None).advice(tmp_path) is None
+    assert Verified((), "its metadata").advice(tmp_path) is None
+    left = Damage(".DS_Store", "", "", unlisted=True)
+    assert delete(tmp_path, [left]) == f"delete {tmp_path}/.DS_Store, which an operating system has left there"
+    assert Verified((left,), "its metadata").advice(tmp_path) is None
+    assert delete(tmp_path, [left, Damage("card.md", "", "missing")]) is None
+
+
+@pytest.mark.parametrize("left", [[], [".DS_Store"]])
+def test_where_every_file_is_whole_the_store_is_asked(
+    tmp_path: Path, left: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write(tmp_path)
+    for name in left:
+        (tmp_path / "dump" / name).write_text("x")
+
+    def contradicts(*_: Any) -> None:
+        raise InputError("its metadata")
+
+    monkeypatch.setattr("pipeline.cache.verify.store_of", lambda _: SimpleNamespace(check=contradicts))
+    found = verify(LocalFolder(tmp_path / "dump"), made)
+    assert found.structure == "its metadata"
+    assert found.advice(tmp_path) is None
+
+
+def test_damaged_blocks_are_named_as_far_as_a_line_has_room(tmp_path: Path) -> None:
+    blocks = [("logits", Block(0, number, 16 * number, 16 * number + 16)) for number in range(5)]
+    found = Damage("data.h5", "its sealed bytes", "another SHA-256", tuple(blocks))
+    named = ", ".join(f"view 0, rows {16 * n} to {16 * n + 15} of array 'logits'" for n in range(3))
+    assert f"found another SHA-256 ({named} and 2 more); fetch it" in str(found.error(tmp_path, "fetch it"))
 
 
 def test_damage_is_told_first(tmp_path: Path) -> None:
@@ -287,6 +324,60 @@ def test_a_cache_that_may_not_be_written_is_read(tmp_path: Path, store: Store) -
     assert [(path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in everything] == before
     for path, mode in zip(everything, modes, strict=True):
         path.chmod(mode)
+
+
+@pytest.mark.parametrize("name", [*LEFT, "__MACOSX/._x", "data.zarr/@eaDir/a/b"])
+def test_what_a_system_leaves_among_links_is_to_be_deleted(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    linked_copy(tmp_path / "dump", tmp_path / "links")
+    path = tmp_path / "links" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir() if name.endswith("/") else path.write_text("x")
+    parts = name.rstrip("/").split("/")
+    top = next(number for number, part in enumerate(parts) if files.is_system_file(part))
+    left = tmp_path / "links" / "/".join(parts[: top + 1])
+    for reader in (cache.open, folder_of):
+        with pytest.raises(InputError) as caught:
+            reader(tmp_path / "links")
+        assert str(caught.value).endswith(f"; delete {left}, which an operating system has left there")
+    shutil.rmtree(left) if left.is_dir() else left.unlink()
+    assert np.array_equal(cache.open(tmp_path / "links").load(), values())
+
+
+def test_what_a_system_leaves_behind_links_is_to_be_deleted_there(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "dump/.DS_Store").write_text("x")
+    linked_copy(tmp_path / "dump", tmp_path / "links")
+    with pytest.raises(InputError, match=rf"; delete {tmp_path}/dump/\.DS_Store, which an operating system"):
+        cache.open(tmp_path / "links")
+
+
+def test_other_files_among_links_are_no_system_s(tmp_path: Path) -> None:
+    write(tmp_path)
+    linked_copy(tmp_path / "dump", tmp_path / "links")
+    (tmp_path / "links/.DS_Store").write_text("x")
+    (tmp_path / "links/notes.txt").write_text("x")
+    with pytest.raises(InputError, match="found a link, and not all others lead to the same folder; copy the files"):
+        cache.open(tmp_path / "links")
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_links_of_dvc_s_are_to_be_made_files(tmp_path: Path, extra: bool) -> None:
+    write(tmp_path)
+    kept = tmp_path / ".dvc/cache/files/md5"
+    for path in [path for path in (tmp_path / "dump").rglob("*") if path.is_file()]:
+        digest = hashlib.md5(path.read_bytes()).hexdigest()
+        (kept / digest[:2]).mkdir(parents=True, exist_ok=True)
+        path.replace(kept / digest[:2] / digest[2:])
+        path.symlink_to(kept / digest[:2] / digest[2:])
+    if extra:
+        (tmp_path / "dump/.DS_Store").write_text("x")
+    with pytest.raises(InputError) as caught:
+        cache.open(tmp_path / "dump", fix="run `dvc repro dump-logits-big`")
+    assert str(caught.value) == (
+        f"{tmp_path}/dump/manifest.json: expected a cache's manifest, found a link into DVC's own cache, as its "
+        "cache.type symlink makes them; run `dvc config cache.type reflink,hardlink,copy`, then `dvc checkout --relink`"
+    )
 
 
 def test_links_that_do_not_lead_to_one_cache_are_refused(tmp_path: Path) -> None:

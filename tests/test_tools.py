@@ -15,14 +15,14 @@ import torch
 from conftest import ROOT, Capture, Run, refused, shell, write_study
 
 from pipeline import cache, graph
-from pipeline.cache import blocks
+from pipeline.cache import admission, blocks, writer
 from pipeline.cache.dtypes import DType
-from pipeline.cache.writer import write_cache
 from pipeline.cached import CachedRows
-from pipeline.errors import InputError
+from pipeline.errors import InputError, NotNowError
 from pipeline.fidelity import EXACT, Encoding, keep, kl_error, markdown, table
 from pipeline.params import parse
 from pipeline.statistics import paired_difference
+from stages import cli
 
 DUMP = "data/cache/big-logits"
 FOREIGN = ("--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
@@ -189,8 +189,8 @@ def test_convert_refuses_what_a_format_cannot_hold(run: Run, capsys: Capture, co
     message = refused(run, capsys, copy_of, "cache", "convert", "c", "d", "--dtype", "float16")
     assert "sample 137" in message
     assert "1e+06, beyond its range" in message
-    assert not (copy_of / "d").exists()
     assert "sample 137" in refused(run, capsys, copy_of, "cache", "create", "d", *create)
+    assert not list(copy_of.glob("*d*work*")) + list(copy_of.glob("d"))
     assert "--codec: expected one of none, gzip for hdf5" in refused(
         run, capsys, copy_of, "cache", "convert", "c", "d", "--format", "hdf5", "--codec", "zstd"
     )
@@ -214,7 +214,12 @@ def test_diff_names_the_samples(run: Run, capsys: Capture, copy_of: Path) -> Non
     assert "2 of 200 rows differ, by at most 0.5; samples (2): 3, 150" in shown
     assert "other values" in shown
     same = json.loads(out(run, capsys, copy_of, "cache", "diff", "a", "a", "--json"))
-    assert same == {"entries": [], "arrays": [], "same_values": True, "unit": "sample"}
+    assert same == {
+        "entries": [], "arrays": [], "alone": [], "same_values": True, "same_numbers": True, "unit": "sample",
+    }  # fmt: skip
+    assert same.keys() == found.keys()
+    other_form = json.loads(differing(run, capsys, copy_of, DUMP, "a", "--json"))
+    assert other_form.keys() == found.keys()
 
 
 def test_a_foreign_teacher_teaches(run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]) -> None:
@@ -328,6 +333,36 @@ def test_plan_predicts_the_size_to_the_byte(run: Run, capsys: Capture, copy_of: 
     assert "pays from" in out(run, capsys, copy_of, "plan")
 
 
+def test_plan_says_which_dump_would_be_refused(
+    run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"field": "logits", "of": "big", "batch": 64}
+    study["dumps"] |= {"hdf5": more | {"format": "hdf5"}, "top": more | {"top_k": 3, "temperature": 2.0}}
+    study["dumps"]["of-kd"] = more | {"of": "kd"}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    write_study(copy_of, study)
+    told = {}
+    for limit in (8 << 20, 3500, 1000):
+        monkeypatch.setattr(admission, "MOST_BYTES", limit)
+        capsys.readouterr()
+        assert run(copy_of, "plan", "--json") == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out).keys() == study["dumps"].keys()
+        told[limit] = printed.err.splitlines()
+    assert told[8 << 20] == []
+    (line,) = told[3500]  # the one of three arrays
+    start = "warning: dump 'top' would be refused: "
+    assert line.startswith(
+        f"{start}cache data/cache/top: manifest: expected at most 0 MiB, as readers do, found up to "
+    )
+    assert "3 blocks, of 1 views or plans of 3 arrays; dump fewer views, plans, taps or samples into one cache" in line
+    assert [text.split("'")[1] for text in told[1000]] == sorted(study["dumps"])
+    monkeypatch.setattr(admission, "MOST_BYTES", 3500)
+    refusal = refused(run, capsys, copy_of, "dump-logits", "top")
+    assert refusal.split("found")[0] == line.replace(start, "error: ").split("found")[0]
+    assert run(copy_of, "dump-logits", "big-logits") == 0
+
+
 def test_plan_spends_nothing_and_needs_nothing(
     run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]
 ) -> None:
@@ -434,6 +469,63 @@ def test_create_never_mixes_two_files(
     assert np.unique(cache.open(copy_of / "c").load()).tolist() == [2.0]
 
 
+def unfinished(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob(".*.work"))
+
+
+def test_a_refused_output_leaves_nothing_behind(
+    run: Run, capsys: Capture, copy_of: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)  # many blocks, most of which are fine
+    outputs = np.ones((200, 10))
+    outputs[190] = 1e30
+    np.save(copy_of / "x.npy", outputs)
+    before = sorted(copy_of.iterdir())
+    create = ("cache", "create", "new", *FOREIGN, "--batch", "16")
+    assert "sample 190" in refused(run, capsys, copy_of, *create)
+    flip(copy_of / DUMP / "data.zarr/logits/c/0/0/0", 3)
+    repair = ("cache", "verify", DUMP, "--repair", "new", "--params", "nowhere.yaml")
+    assert "nowhere.yaml" in refused(run, capsys, copy_of, *repair)
+    flip(copy_of / DUMP / "data.zarr/logits/c/0/0/0", 3)
+    assert sorted(copy_of.iterdir()) == before
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError(28, "No space left on device", "x"), NotNowError("gone")])
+def test_what_a_stopped_one_has_done_is_kept(
+    run: Run, copy_of: Path, end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)
+    np.save(copy_of / "x.npy", np.ones((200, 10)))
+    create = ("cache", "create", "new", *FOREIGN, "--batch", "16")
+
+    def stopped(*_: Any) -> None:
+        raise end
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_seal", stopped)
+        assert run(copy_of, *create) != 0
+    kept = sorted((copy_of / ".new.work").rglob("*.raw"))
+    assert len(kept) > 1
+    times = [path.stat().st_mtime_ns for path in kept]
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_seal", stopped)
+        assert run(copy_of, *create) != 0
+    assert [path.stat().st_mtime_ns for path in kept] == times  # taken up, not made again
+    assert run(copy_of, *create) == 0
+    assert unfinished(copy_of) == []
+
+
+def test_the_work_of_another_process_is_left_alone(run: Run, capsys: Capture, copy_of: Path) -> None:
+    np.save(copy_of / "x.npy", np.ones((200, 10)))
+    with cli.work_beside(copy_of / "new") as work:
+        work.mkdir()
+        for command in (("cache", "create", "new", *FOREIGN), ("cache", "convert", DUMP, "new")):
+            assert "expected no other writer" in refused(run, capsys, copy_of, *command)
+        assert work.is_dir()
+    assert unfinished(copy_of) == []
+    assert run(copy_of, "cache", "convert", DUMP, "new") == 0
+
+
 def test_diff_of_caches_with_other_arrays(run: Run, capsys: Capture, copy_of: Path) -> None:
     np.save(copy_of / "x.npy", np.random.default_rng(0).normal(size=(200, 10)))
     create = (
@@ -492,13 +584,13 @@ def test_a_cache_says_in_two_lines_what_it_is(made: Path, tmp_path: Path) -> Non
     description["teacher"]["name"] = "a\nb\x1b[31m" + "c" * 500
     names = [f"t{number}" for number in range(30)]
     plan = blocks.StorePlan({name: blocks.ArrayPlan((2,), "float16") for name in names}, 1, 9, 9)
-    write_cache(
+    writer.write_cache(
         tmp_path / "many", tmp_path / "work", plan, lambda _: {name: np.ones((9, 2), "f2") for name in names},
         store="zarr", description=description,
     )  # fmt: skip
     first, second = repr(cache.open(tmp_path / "many")).split("\n")
     assert "logits of a\\nb\\x1b[31mccc" in first
-    assert second.startswith("  t0 float16 (1, 9, 2), t1 float16 (1, 9, 2), t10 float16 (1, 9, 2), and 27 more; zarr")
+    assert second.startswith("  t0 float16 (1, 9, 2), t1 float16 (1, 9, 2), t10 float16 (1, 9, 2) and 27 more; zarr")
     assert max(map(len, (first, second))) < 400
 
 
@@ -523,7 +615,7 @@ def test_a_sealed_cache_whose_arrays_are_not_its_fields_is_refused(
         name: blocks.ArrayPlan(values.shape[2:], cast("DType", values.dtype.name)) for name, values in arrays.items()
     }
     plan = blocks.StorePlan(plans, 1, 200, 64)
-    write_cache(
+    writer.write_cache(
         copy_of / DUMP, copy_of / "w", plan,
         lambda block: {name: values[0, block.start : block.stop] for name, values in arrays.items()},
         store="zarr", description=description,
@@ -545,7 +637,7 @@ def test_indices_that_are_no_classes_are_refused(made: Path) -> None:
     plans = {
         name: blocks.ArrayPlan(values.shape[1:], cast("DType", values.dtype.name)) for name, values in rows.items()
     }
-    write_cache(
+    writer.write_cache(
         folder / "dump", folder / "work", blocks.StorePlan(plans, 1, 200, 64),
         lambda block: {name: values[block.start : block.stop] for name, values in rows.items()},
         store="zarr", description=description,

@@ -31,7 +31,7 @@ from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.folder import RemoteFolder, folder_of
 from pipeline.cache.verify import Verified, verify
 from pipeline.cache.writer import write_cache
-from pipeline.errors import InputError
+from pipeline.errors import InputError, NotNowError
 
 VIEWS, CHUNK_ROWS = 2, 16
 BLOCKS = 5  # of a view: four of 16 rows, one of 6
@@ -328,6 +328,11 @@ def test_addresses_that_lead_nowhere(tmp_path: Path) -> None:
 def test_a_refused_connection_is_told_from_a_missing_file() -> None:
     with deaf() as url:
         refusal(lambda: cache.open(url), "manifest.json: expected to read it", "check the address")
+        with pytest.raises(NotNowError):  # what has been fetched before is kept
+            cache.open(url)
+    with pytest.raises(InputError) as caught:
+        cache.open("memory://nothing/here")
+    assert not isinstance(caught.value, NotNowError)
 
 
 class Broken(Plain):

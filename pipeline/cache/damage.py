@@ -13,8 +13,8 @@ from pipeline.cache.blocks import Block
 from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
-from pipeline.errors import InputError
-from pipeline.files import is_system_file
+from pipeline.errors import InputError, few
+from pipeline.files import delete_advice, is_system_file
 
 EXACTLY = "exactly the manifest's files"
 
@@ -43,9 +43,8 @@ class Damage:
 
     def error(self, folder: Path, fix: str) -> InputError:
         """The damage as a refusal."""
-        blocks = "; ".join(f"array {name!r}, {block}" for name, block in self.blocks[:3])
-        more = f" and {len(self.blocks) - 3} more blocks" if len(self.blocks) > 3 else ""
-        found = f"{self.found} ({blocks}{more})" if blocks else self.found
+        blocks = few([f"{block} of array {name!r}" for name, block in self.blocks])
+        found = f"{self.found} ({blocks})" if blocks else self.found
         fix = f"take it out of there, or {fix}" if self.unlisted else fix
         return InputError(f"cache {folder}: file {self.file}", expected=self.expected, found=found, fix=fix)
 
@@ -71,19 +70,17 @@ def listing(folder: Path, manifest: Manifest) -> Iterator[Damage]:
 def refuse_listing(folder: Path, manifest: Manifest, fix: str) -> None:
     """Raise InputError with the first file that is missing, not listed, a link or of another size."""
     found = list(listing(folder, manifest))
-    if found and (advice := delete(folder, found)):
+    if advice := delete(folder, found):
         raise InputError(f"cache {folder}: file {found[0].file}", expected=EXACTLY, found=found[0].found, fix=advice)
     if found:
         raise found[0].error(folder, fix)
 
 
 def delete(folder: Path, found: Sequence[Damage]) -> str | None:
-    """Advice where nothing is wrong but files that an operating system has left; None of anything else."""
-    if not all(each.of_the_system for each in found):
+    """Advice where nothing is wrong but files that an operating system has left; None of anything else, or nothing."""
+    if not found or not all(each.of_the_system for each in found):
         return None
-    names = ", ".join(str(folder / each.file) for each in found[:3])
-    more = f" and {len(found) - 3} more such files" if len(found) > 3 else ""
-    return f"delete {names}{more}, which an operating system has left there"
+    return delete_advice([folder / each.file for each in found])
 
 
 def _missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Damage]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.cache import paths
 from pipeline.cache.crc import PIECE, crc32c
-from pipeline.cache.links import behind_links
+from pipeline.cache.links import behind_links, trouble
 from pipeline.cache.manifest import MOST_BYTES, BlockInfo, Manifest, parse
-from pipeline.errors import InputError
+from pipeline.errors import InputError, NotNowError
 from pipeline.files import READ_PIECE
 
 T = TypeVar("T")
@@ -66,10 +66,8 @@ class LocalFolder:
             found = "a folder without it: not a finished cache" if self.path.is_dir() else "nothing"
             raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
         except IsADirectoryError:
-            found, copied = "no regular file", ""
-            if path.is_symlink():
-                found, copied = "a link, and not all others lead to the same folder", "copy the files themselves, or "
-            raise InputError(str(path), expected="a cache's manifest", found=found, fix=copied + fix) from None
+            found, fix = trouble(path, fix) if path.is_symlink() else ("no regular file", fix)
+            raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
 
     def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
         data = np.empty(info.bytes, np.uint8)
@@ -179,7 +177,7 @@ class RemoteFolder:
                 raise InputError(
                     f"{self.url}: {name}", expected="a file of a cache", found="nothing", fix=fix
                 ) from None
-            raise InputError(
+            raise NotNowError(
                 f"{self.url}: {name}",
                 expected="to read it",
                 found=f"{type(reason).__name__}: {reason}",

@@ -16,12 +16,11 @@ from pipeline.cache.dtypes import numbers
 from pipeline.cache.folder import Folder, LocalFolder, folder_of, read_manifest
 from pipeline.cache.manifest import ArrayInfo, Manifest, differences
 from pipeline.cache.stored_array import StoredArray, stored_array
-from pipeline.errors import InputError
+from pipeline.errors import InputError, few
+from pipeline.plain_text import one_line
 
 if TYPE_CHECKING:
     import torch
-
-SHOWN = 3  # arrays that the representation of a cache names
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,9 @@ class Cache:
     def __repr__(self) -> str:
         """Two lines: whose knowledge of what, and its arrays."""
         made = self.manifest
-        arrays = [f"{name} {each.dtype} {tuple(each.shape)}" for name, each in list(made.arrays.items())[:SHOWN]]
-        arrays += [f"and {len(made.arrays) - SHOWN} more"] * (len(made.arrays) > SHOWN)
+        arrays = [f"{name} {each.dtype} {tuple(each.shape)}" for name, each in made.arrays.items()]
         of = f"{_plain(made.field.name)} of {_plain(made.teacher.name)} on {_plain(made.dataset.name)}"
-        return f"Cache {_plain(self.folder.name)}: {of}\n  {', '.join(arrays)}; {made.store}, root {made.root[:12]}"
+        return f"Cache {_plain(self.folder.name)}: {of}\n  {few(arrays)}; {made.store}, root {made.root[:12]}"
 
     def refuse_other_arrays(self, planned: Mapping[str, ArrayForm]) -> None:
         """Raise InputError unless it holds just these arrays: what its field's parameters promise."""
@@ -195,7 +193,7 @@ def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fi
 
 def _plain(text: str) -> str:
     """A stranger's name in one short line."""
-    return _short(text if text.isprintable() else repr(text)[1:-1])
+    return _short(one_line(text))
 
 
 def _short(value: object) -> str:

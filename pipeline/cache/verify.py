@@ -35,7 +35,7 @@ class Verified:
 
     def advice(self, folder: Path) -> str | None:
         """What to do where the cache is sound but for files that an operating system has left in it."""
-        return damage.delete(folder, self.damage) if self.damage and self.structure is None else None
+        return damage.delete(folder, self.damage) if self.structure is None else None
 
     def lines(self) -> list[str]:
         """One line a damaged file or block."""
@@ -59,7 +59,7 @@ def verify(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verified:
         return Verified(tuple(_remote(folder, manifest)), None)
     listed = tuple(damage.listing(folder.path, manifest))
     found = listed + tuple(damage.contents(folder.path, manifest, skip=frozenset(each.file for each in listed)))
-    if damage.delete(folder.path, found) is None:
+    if found and damage.delete(folder.path, found) is None:
         return Verified(found, None)
     try:
         store_of(manifest.store).check(folder.path, manifest, "")

@@ -144,7 +144,7 @@ def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> M
     plain = plain_entries(description)
     values, crcs = _values_digest(blocks, plan)
     places = store_of(store).write(folder, plan, blocks.path)
-    (folder / paths.CARD).write_text(card(plain, plan, store), encoding="utf-8")
+    (folder / paths.CARD).write_bytes(card(plain, plan, store).encode())  # the same line ends on any system
     ranges = {key: (file, offset, _payload_bytes(blocks, *key)) for key, (file, offset) in places.items()}
     block_digests = sha256_of_ranges(folder, ranges)
     names = paths.metadata(store, plan.arrays) | {file for file, _ in places.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,32 +10,43 @@ from numpy.typing import NDArray
 from pipeline.datasets.record import Dataset
 from pipeline.doubt import NEAR
 
-ENOUGH = 10  # rows a class, to say what another order of the columns would do
+ENOUGH = 20  # rows a class, to say what another order of the columns would do; of fewer, guesses seem to gain by it
+ROWS = "are the rows in the order of images.npy?"
 
 
-def agreement(favourites: NDArray[np.int64], dataset: Dataset, *, named: bool) -> Iterator[str]:
-    """A line about how often the argmax is right; a warning where chance, or another order of columns, does as well.
+def shares(favourites: NDArray[np.int64], dataset: Dataset) -> str:
+    """A line about how often the argmax is right, in each part of the data set.
 
     Args:
         favourites: the class (rows,) that each row prefers.
         dataset: with the labels of these rows.
+    """
+    right = favourites == np.asarray(dataset.labels[: len(favourites)])
+    parts = {part: right[dataset.rows(part)] for part in ("train", "validation", "test")}
+    told = [f"{_percent(each.mean())} of {len(each):,} {part} rows" for part, each in parts.items() if len(each)]
+    return "the argmax is right for " + ", ".join(told)
+
+
+def disorder(favourites: NDArray[np.int64], dataset: Dataset, *, named: bool) -> str | None:
+    """A warning where chance, or another order of the columns, does as well as these outputs.
+
+    Args:
+        favourites, dataset: as for `shares`.
         named: the columns were matched by name.
     """
     labels, classes = np.asarray(dataset.labels[: len(favourites)]), len(dataset.classes)
-    right = favourites == labels
-    parts = {part: right[dataset.rows(part)] for part in ("train", "validation", "test")}
-    shares = [f"{_percent(each.mean())} of {len(each):,} {part} rows" for part, each in parts.items() if len(each)]
-    yield "the argmax is right for " + ", ".join(shares)
-    accuracy, chance = float(right.mean()), float(np.bincount(labels, minlength=classes).max() / len(labels))
-    reasons = []
-    if accuracy <= chance + NEAR * (1 - chance):
-        reasons.append(f"near chance ({_percent(chance)})")
-    permuted = _permuted(favourites, labels, classes)
-    if len(labels) >= ENOUGH * classes and permuted > accuracy + 2 * NEAR:
+    accuracy = float((favourites == labels).mean())
+    chance = float(np.bincount(labels, minlength=classes).max() / len(labels))
+    enough, permuted = len(labels) >= ENOUGH * classes, _permuted(favourites, labels, classes)
+    gains = permuted > accuracy + 2 * NEAR
+    reasons = [f"near chance ({_percent(chance)})"] if accuracy <= chance + NEAR * (1 - chance) else []
+    if enough and gains:
         reasons.append(f"though for {_percent(permuted)} with its columns in another order")
-    if reasons:
-        advice = _advice(dataset.classes, named=named)
-        yield f"warning: the argmax is right for {_percent(accuracy)}, {', '.join(reasons)}: {advice}"
+    if not reasons:
+        return None
+    columns = _columns(dataset.classes, named=named)
+    advice = (columns if gains else ROWS) if enough else f"{ROWS} {columns}"
+    return f"the argmax is right for {_percent(accuracy)}, {', '.join(reasons)}: {advice}"
 
 
 def _percent(share: float) -> str:
@@ -50,8 +61,9 @@ def _permuted(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes:
     return float(best.sum() / len(labels))
 
 
-def _advice(classes: Sequence[str], *, named: bool) -> str:
+def _columns(classes: Sequence[str], *, named: bool) -> str:
+    """Advice on columns in another order."""
     if named:
-        return "are the rows in the order of images.npy, and the names in that of the columns?"
+        return "are the names in the order of the columns?"
     shown = ", ".join(map(repr, classes[:4])) + (", ..." if len(classes) > 4 else "")
     return f"are the columns in the order of the classes ({shown})? give theirs with --classes names.txt"

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, few
 
 SHOWN = 5  # names that a message lists of each kind
 
@@ -65,21 +65,17 @@ def _problems(
 ) -> Iterator[str]:
     missing = [name for name in classes if key(name) not in places]
     if missing:
-        yield "none of " + _some([repr(name) for name in missing])
+        yield "none of " + few([repr(name) for name in missing], most=SHOWN)
     known = {key(name) for name in classes}
     strange = {name: lines[numbers[0]][0] for name, numbers in places.items() if name not in known}
     if strange:
-        yield "no class: " + _some([f"{name!r} (line {at}{_near(name, missing)})" for name, at in strange.items()])
+        told = [f"{name!r} (line {at}{_near(name, missing)})" for name, at in strange.items()]
+        yield "no class: " + few(told, most=SHOWN)
     twice = {name: [str(lines[number][0]) for number in numbers] for name, numbers in places.items() if numbers[1:]}
     if twice:
-        yield "twice: " + _some([f"{name!r} (lines {_some(at)})" for name, at in twice.items()])
+        yield "twice: " + few([f"{name!r} (lines {few(at, most=SHOWN)})" for name, at in twice.items()], most=SHOWN)
 
 
 def _near(name: str, missing: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, missing[:1000], n=1)
     return f": {near[0]!r}?" if near else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.agreement import agreement
+from pipeline.dumps.agreement import disorder, shares
 from pipeline.dumps.columns import columns_of
 from pipeline.dumps.field import EXTERNAL
-from pipeline.dumps.outputs import Reading, Values, reading_of, refuse, survey, told
+from pipeline.dumps.outputs import Reading, Values, look_alikes, notes, reading_of, refuse, survey
 from pipeline.errors import InputError
 from pipeline.files import sha256_of
 from pipeline.teacher import Answer, Samples
@@ -31,14 +31,16 @@ class ForeignTeacher:
         card: name, classes and image shape of the data set, digest.
         reading: what the numbers are.
         columns: for each class, the column that is its own; None: they are in the classes' order.
-        told: lines about what was made of the file.
+        notes: lines about what was made of the file.
+        warnings: lines about what is probably wrong with it.
     """
 
     outputs: NDArray[np.floating[Any]]
     card: dict[str, Any]
     reading: Reading = field(default_factory=lambda: Reading("logits"))
     columns: Sequence[int] | None = None
-    told: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
@@ -113,8 +115,10 @@ def read_outputs(
         "test_accuracy_per_class": per_class,
         "outputs": reading.parameters,
     }
-    lines = [*told(reading, values, found, len(names)), *agreement(favourites, dataset, named=classes is not None)]
-    made = ForeignTeacher(outputs, card, reading, columns, lines)
+    told = (*notes(reading, found, len(names)), shares(favourites, dataset))
+    doubt = disorder(favourites, dataset, named=classes is not None)
+    warnings = (*look_alikes(reading, values, found), *([doubt] if doubt else []))
+    made = ForeignTeacher(outputs, card, reading, columns, told, warnings)
     return made, "all" if len(outputs) == len(dataset) else "train"
 
 

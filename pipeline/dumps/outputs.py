@@ -213,8 +213,8 @@ def _other_fix(found: Survey) -> str:
     return "say --values logits where they are such, or let each row sum to 1"
 
 
-def told(reading: Reading, values: Values | None, found: Survey, classes: int) -> Iterator[str]:
-    """Lines that say what was made of the numbers, and what they look like all the same; warnings begin so."""
+def notes(reading: Reading, found: Survey, classes: int) -> Iterator[str]:
+    """Lines that say what was made of the numbers."""
     if reading.values == "probabilities":
         yield "probabilities: their logarithms are kept, which are logits up to a constant a row"
     elif reading.values == "log-probabilities":
@@ -222,12 +222,22 @@ def told(reading: Reading, values: Values | None, found: Survey, classes: int) -
     if found.below:
         count = f"{found.below:,} of {found.rows * classes:,} probabilities"
         yield f"floor: {count} were below {reading.floor:g} and count as that"
+
+
+def look_alikes(reading: Reading, values: Values | None, found: Survey) -> Iterator[str]:
+    """Warnings of logits that look like something else all the same.
+
+    Args:
+        reading: how they are read.
+        values: what the user has said; None: nothing.
+        found: what they look like.
+    """
     if reading.values != "logits":
         return
     like = [kind for kind in ("probabilities", "log-probabilities", "percentages") if found.mostly(kind)]
     if values and like:
         count = f"{found.like[like[0]]:,} of {found.rows:,} rows"
-        yield f"warning: taken as logits, as --values says, though {count} look like {like[0]}"
+        yield f"taken as logits, as --values says, though {count} look like {like[0]}"
     elif found.mostly("[0, 1]"):
         count = f"{found.like['[0, 1]']:,} of {found.rows:,} rows"
-        yield f"warning: all numbers of {count} lie in [0, 1], though most sums are not 1: are they logits?"
+        yield f"all numbers of {count} lie in [0, 1], though most sums are not 1: are they logits?"

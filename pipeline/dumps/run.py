@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.cache import admission
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Format
+from pipeline.cache.entries import plain_entries
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.writer import Unfinished, writing
 from pipeline.datasets.record import Dataset
@@ -83,6 +85,12 @@ def dump(
             unfinished.append(stack.enter_context(opened))
         _compute(teacher, seen, list(zip(fields, unfinished, strict=True)))
         return [each.publish() for each in unfinished]
+
+
+def refuse_unreadable(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: Field, seen: Samples) -> None:
+    """Raise InputError where no reader would take the cache; known before anything is computed."""
+    described = plain_entries(describe(card, dataset, wanted, field, seen))
+    admission.refuse_unreadable(wanted.target, store_plan(field, seen), wanted.store, described)
 
 
 def _planned(teacher: Answers, seen: Samples, wanted: Wanted) -> Field:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, few
 from pipeline.models.weights import FIX, content_of, differences_of, is_state, load_into, refuse_non_finite
 
 LOG = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = Fal
     content = content_of(path)
     tried = [(reading, module) for reading in _readings(content) for module in modules]
     if not tried:
-        entries = f" with the entries {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else ""
-        raise InputError(what, expected="a dict of tensors", found=type(content).__name__ + entries, fix=FIX)
+        raise InputError(what, expected="a dict of tensors", found=_told(content), fix=FIX)
     # Where nothing fits, the nearest reading is refused with what it lacks.
     fitting = [each for each in tried if _fits(*each, new_head=new_head)] or [min(tried, key=_differing)]
     _refuse_several([reading for reading, _ in fitting], what)
@@ -82,6 +81,13 @@ def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = Fal
     load_into(module, dict(reading.state), f"{what}: {reading.taken}" if reading.taken else what, new_head=new_head)
     if reading.taken:
         LOG.warning("%s: took %s", what, reading.taken)
+
+
+def _told(content: Any) -> str:
+    """What a file holds that is no state dict."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    return f"dict with the entries {few([str(name) for name in content], most=5)}" if content else "an empty dict"
 
 
 def _readings(content: Any, entries: tuple[str, ...] = ()) -> Iterator[Reading]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from pipeline.doubt import of_runs
+from pipeline.plain_text import in_code
 from pipeline.report.metrics import Metrics
 
 
@@ -28,11 +29,11 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: M
         )
     for name, metrics in teachers.items():
         if "doubt" in metrics:
-            yield f"Doubtful: teacher {name} {metrics['doubt']}."
+            yield f"Doubtful: teacher {name} {in_code(metrics['doubt'])}."
         yield from _restores(f"teacher {name}", [metrics.get("restores", 0)])
     for name, metrics in students.items():
         if "doubts" in metrics:
-            yield f"Doubtful: {name} {of_runs(metrics['doubts'])}."
+            yield f"Doubtful: {name} {in_code(of_runs(metrics['doubts']))}."
         yield from _peers(name, metrics)
         yield from _prepared(name, metrics)
         yield from _restores(name, metrics["restores"])
