@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -42,6 +43,17 @@ def delete_advice(paths: Sequence[Path]) -> str:
     """What to do about such files, where nothing else is wrong."""
     named = few([str(path) for path in paths], longest=LONGEST // 4)  # long enough to be copied whole
     return f"delete {named}, which an operating system has left there"
+
+
+def refuse_irregular(path: Path, expected: str) -> None:
+    """Raise InputError for a folder, a pipe or a device, the latter to be read for ever; nothing there is fine."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # who opens it says what is wrong
+        return
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise InputError(str(path), expected=expected, found=found, fix="name the file itself")
 
 
 def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:

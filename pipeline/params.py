@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import InputError
+from pipeline.files import refuse_irregular
 from pipeline.models import MODELS
 from pipeline.references import complete
 from pipeline.registry import AbsentError, flatten
@@ -28,8 +29,7 @@ def read_raw(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing or is not a YAML mapping.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
-        raise InputError(str(path), expected="a file of parameters", found="no regular file", fix="pass --params FILE")
+    refuse_irregular(path, "a file of parameters")
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

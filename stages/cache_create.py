@@ -59,6 +59,8 @@ def create(
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
         raise InputError("--teacher-sha256", expected="64 hexadecimal digits in lower case", found=sha256)
+    if not teacher.strip():
+        raise InputError("--teacher", expected="the teacher's name", found=repr(teacher))
     cli.refuse_codec(codec, store)
     options = {"dtype": dtype, "codec": codec, "top_k": top_k, "temperature": temperature}
     try:
@@ -76,7 +78,8 @@ def create(
         typer.echo(cli.printable(line))
     for line in foreign.warnings:
         cli.warn(line)
-    typer.echo(f"{to}: {made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}, root {made.root[:12]}")
+    whose = f"{made.rows} samples of {teacher}, weights {made.teacher.weights_sha256}"
+    typer.echo(cli.printable(f"{to}: {whose}, root {made.root[:12]}"))
 
 
 if __name__ == "__main__":

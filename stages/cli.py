@@ -177,6 +177,14 @@ def refuse_existing(target: Path) -> None:
     """
     from pipeline.errors import InputError
 
+    try:
+        there = bool(target.lstat())
+    except OSError as error:  # a name, say, that the file system does not take
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise InputError(
+                str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
+            ) from None
+        there = False
     around = next((folder for folder in target.absolute().parents if (folder / "manifest.json").exists()), None)
     if around is not None:
         raise InputError(
@@ -186,7 +194,7 @@ def refuse_existing(target: Path) -> None:
             fix="choose another",
         )
 
-    if target.exists() or target.is_symlink():
+    if there:
         raise InputError(str(target), expected="a new folder", found="something that is there", fix="choose another")
 
 

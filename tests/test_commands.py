@@ -300,7 +300,9 @@ def test_a_damaged_metrics_file_is_named(run: Run, capsys: Capture, copy_of: Pat
 
 
 def test_params_that_are_a_folder(run: Run, capsys: Capture, tmp_path: Path) -> None:
-    assert "expected a file of parameters, found no regular file" in refused(run, capsys, tmp_path, "graph", "--params", str(tmp_path))
+    assert "expected a file of parameters, found a folder; name the file itself" in refused(
+        run, capsys, tmp_path, "graph", "--params", str(tmp_path)
+    )
 
 
 def test_a_teacher_of_other_images_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:

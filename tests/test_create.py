@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,9 +293,33 @@ def test_names_that_are_not_the_classes_are_refused(tmp_path: Path, text: str | 
 
 
 def test_a_file_of_names_that_is_none_is_refused(tmp_path: Path) -> None:
-    for path, found in ((tmp_path / "nowhere.txt", "No such file"), (tmp_path, "Is a directory")):
+    os.mkfifo(tmp_path / "pipe")
+    for path, found in (
+        (tmp_path / "nowhere.txt", "No such file"), (tmp_path, "a folder"), (tmp_path / "pipe", "a pipe"),
+        (Path("/dev/zero"), "a pipe, a socket or a device"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=f"expected a text file, one class a line, found {found}"):
             columns_of(path, ["a"])
+
+
+def cut_archive(path: Path) -> None:
+    np.savez(path.with_suffix(".npz"), a=np.zeros((9, 10)))
+    path.write_bytes(path.with_suffix(".npz").read_bytes()[:300])
+
+
+def negative_shape(path: Path) -> None:
+    np.save(path, np.zeros((9, 10), np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(9, 10)", b"(-9, 1)"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # numpy leaves a cut archive open
+@pytest.mark.parametrize("make", [cut_archive, negative_shape, os.mkfifo, os.mkdir])
+def test_a_file_of_outputs_that_is_none_is_refused(
+    tmp_path: Path, dataset: Dataset, make: Callable[[Path], Any]
+) -> None:
+    make(tmp_path / "outputs.npy")
+    with pytest.raises(InputError, match=r"expected a \.npy file of numbers, found "):
+        read_outputs(tmp_path / "outputs.npy", dataset, "api", None)
 
 
 @pytest.mark.parametrize("values", ["logits", "probabilities"])

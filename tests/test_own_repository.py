@@ -166,9 +166,7 @@ def test_what_stands_where_dvc_yaml_belongs_stays(repository: Path, run: Run, ca
 def test_parameters_are_a_file(tmp_path: Path, run: Run, capsys: Capture, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    assert "expected a file of parameters, found no regular file" in refused(
-        run, capsys, tmp_path, "graph", "--params", name
-    )
+    assert "expected a file of parameters, found a " in refused(run, capsys, tmp_path, "graph", "--params", name)
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe\x00", b"\x80 not UTF-8"])

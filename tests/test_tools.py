@@ -697,3 +697,23 @@ def test_a_student_of_an_external_teacher_depends_on_what_names_it(study: dict[s
     study["views"] = {"policy": "flip", "count": 2}
     with pytest.raises(InputError, match=r"dumps\.big-logits\.of: expected a teacher that is run here"):
         parse(study)
+
+
+def test_a_name_that_no_file_system_takes_is_refused(run: Run, capsys: Capture, made: Path) -> None:
+    said = refused(run, capsys, made, "cache", "convert", "data/cache/big-logits", "x" * 300)
+    assert "expected a folder that can be made, found File name too long; choose another" in said
+
+
+@pytest.mark.parametrize("teacher", ["", "  "])
+def test_a_foreign_teacher_has_a_name(run: Run, capsys: Capture, made: Path, tmp_path: Path, teacher: str) -> None:
+    np.save(tmp_path / "o.npy", np.zeros((3, 10), np.float32))
+    command = (
+        "cache",
+        "create",
+        str(tmp_path / "new"),
+        "--from",
+        str(tmp_path / "o.npy"),
+        "--data",
+        "data/prepared/digits",
+    )
+    assert "--teacher: expected the teacher's name" in refused(run, capsys, made, *command, "--teacher", teacher)

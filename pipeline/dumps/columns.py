@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError, few
+from pipeline.files import refuse_irregular
 
 SHOWN = 5  # names that a message lists of each kind
 
@@ -40,6 +41,7 @@ def columns_of(path: Path, classes: Sequence[str]) -> list[int]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Number and text of each line that is not blank."""
+    refuse_irregular(path, "a text file, one class a line")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

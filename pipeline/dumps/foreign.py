@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pipeline.dumps.columns import columns_of
 from pipeline.dumps.field import EXTERNAL
 from pipeline.dumps.outputs import Reading, Values, look_alikes, notes, reading_of, refuse, survey
 from pipeline.errors import InputError
-from pipeline.files import sha256_of
+from pipeline.files import refuse_irregular, sha256_of
 from pipeline.teacher import Answer, Samples
 
 
@@ -123,9 +124,10 @@ def read_outputs(
 
 
 def _opened(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
+    refuse_irregular(path, "a .npy file of numbers")
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
+    except (OSError, ValueError, OverflowError, EOFError, SyntaxError, TokenError, BadZipFile) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else "no array of numbers"
         fix = "save the outputs as float32 with numpy.save"
         raise InputError(str(path), expected="a .npy file of numbers", found=found, fix=fix) from None
