@@ -190,7 +190,7 @@ def test_nan_weights_are_refused(run: Run, capsys: Capture, copy_of: Path) -> No
     state["body.fc1.weight"][3, 3] = float("nan")
     save_file(state, path)
     message = refused(run, capsys, copy_of, "dump-logits", "big-logits")
-    assert "expected finite numbers, found NaN or inf in 'body.fc1.weight'" in message
+    assert "expected finite numbers as float32, found NaN or inf in 'body.fc1.weight'" in message
 
 
 def test_other_weights_than_the_card_names_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
