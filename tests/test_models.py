@@ -1003,7 +1003,7 @@ def test_conversions_are_told_in_one_line(
     state |= {name: state[name].to(dtype) for name, dtype in changed.items()}
     torch.save({"model": state} if entry else state, tmp_path / "w.pt")
     made = normalised()
-    nn.init.zeros_(made[0].weight)
+    nn.init.zeros_(made.get_parameter("0.weight"))
     load_ready([made], tmp_path / "w.pt")
     for name, value in made.state_dict().items():
         assert torch.equal(value, state[name].to(value.dtype))
@@ -1096,10 +1096,10 @@ def test_a_torchscript_archive_is_called_so(tmp_path: Path) -> None:
     "given", ["https://x.org/w.pt", "s3://bucket/w.safetensors", "file:///w.pt", "hf://a/b/w.pt", ""]
 )
 def test_weights_are_files_of_this_machine(study: dict[str, Any], given: str, model_s: bool) -> None:
-    teacher = study["teachers"]["big"] = {"model": {"name": "torchvision:resnet18"}}
-    (teacher["model"] if model_s else teacher)["weights"] = given
-    if model_s:
-        teacher["epochs"] = 1
+    model = {"name": "torchvision:resnet18"}
+    study["teachers"]["big"] = (
+        {"model": {**model, "weights": given}, "epochs": 1} if model_s else {"model": model, "weights": given}
+    )
     with refused(
         "big", f"weights: expected a file of this machine, found {given!r}" + "; download it first" * bool(given)
     ):
