@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.tensors import as_tensor
+from pipeline.doubt import of_runs
 from pipeline.dumps.logits import LogitsType, kept, largest, largest_arrays
+from pipeline.plain_text import prose
 from pipeline.statistics import FEWEST, Difference, paired_difference, summary
 
 
@@ -52,6 +54,19 @@ class Kept:
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as a student's targets."""
         return {name: as_tensor(values, self.dtypes[name]) for name, values in self.arrays.items()}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a student makes of targets.
+
+    Attributes:
+        accuracies: on the test part, one a seed.
+        doubts: by seed, what speaks against its having learnt anything (see `doubt.doubt`).
+    """
+
+    accuracies: list[float]
+    doubts: dict[str, str] = field(default_factory=dict)
 
 
 def keep(exact: NDArray[np.float32], encoding: Encoding, temperature: float, teacher: str) -> Kept:
@@ -104,7 +119,7 @@ def table(
     *,
     temperature: float,
     teacher: str,
-    accuracies: Callable[[Mapping[str, Tensor]], list[float]],
+    train: Callable[[Mapping[str, Tensor]], Reached],
 ) -> list[dict[str, Any]]:
     """One row an encoding, the exact one first.
 
@@ -113,31 +128,40 @@ def table(
         encodings: to compare with it.
         temperature: of the student's loss.
         teacher: its name.
-        accuracies: trains a student from such targets, once a seed, and gives its test accuracies;
-            the same seeds each time, so that differences are paired.
+        train: trains a student from such targets, once a seed; the same seeds each time, so that
+            differences are paired.
     """
     rows: list[dict[str, Any]] = []
     reference: list[float] = []
     for encoding in dict.fromkeys([EXACT, *encodings]):
         made = keep(exact, encoding, temperature, teacher)
-        reached = accuracies(made.tensors())
-        reference = reference or reached
-        difference: Difference = paired_difference(reached, reference)
+        reached = train(made.tensors())
+        reference = reference or reached.accuracies
+        difference: Difference = paired_difference(reached.accuracies, reference)
         rows.append(
             {
                 "encoding": encoding.name,
                 "bytes": made.bytes,
                 "kl": kl_error(exact, made, temperature),
-                "test_accuracy": asdict(summary(reached)),
-                "test_accuracy_per_seed": reached,
+                "test_accuracy": asdict(summary(reached.accuracies)),
+                "test_accuracy_per_seed": reached.accuracies,
                 "difference": asdict(difference),
+                **({"doubts": reached.doubts} if reached.doubts else {}),
             }
         )
     return rows
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table; accuracies in percent, differences in points with their 95 % interval."""
+def doubt_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What speaks against the students' having learnt anything, as a clause that names the encodings."""
+    doubtful = [row for row in rows if "doubts" in row]
+    if not doubtful:
+        return None
+    return f"{of_runs(doubtful[0]['doubts'])} from {'; '.join(row['encoding'] for row in doubtful)}"
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> str:
+    """The rows as a table; accuracies in percent, differences in points with their 95 % interval; then any doubts."""
     measured = "test accuracy (%, ± std) | difference to float32 (points, 95 % interval)"
     lines = [f"| encoding | bytes | KL mean | KL p99 | KL max | {measured} |", "|---|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
@@ -147,6 +171,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             f"| {row['encoding']} | {row['bytes']:,} | {kl['mean']:.2g} | {kl['p99']:.2g} | {kl['max']:.2g} "
             f"| {100 * accuracy['mean']:.2f}{spread} | {_shown(row['difference'])} |"
         )
+    lines += [f"\nDoubtful: {prose(doubt)}." for doubt in doubts]
     return "\n".join(lines) + "\n"
 
 

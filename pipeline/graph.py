@@ -361,7 +361,7 @@ def _paths(params: TeacherParams | StudentParams) -> tuple[Path, ...]:
 def _files(*paths: Path | str | None) -> tuple[str, ...]:
     """Those inside the study: a file on another disk is not DVC's to watch."""
     given = [Path(path) for path in paths if path]
-    return tuple(path.as_posix() for path in given if not path.expanduser().is_absolute())
+    return tuple(path.as_posix() for path in given if not path.is_absolute() and not str(path).startswith("~"))
 
 
 def _modules(*names: str | None) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, TypeVar, cast, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PydanticSchemaGenerationError,
@@ -30,8 +32,23 @@ from pydantic_core import PydanticCustomError
 
 FEW, MANY = 15, 40  # names in a message
 
+
+def _no_url(value: Any) -> Any:
+    if isinstance(value, str) and (not value or "://" in value):
+        raise ValueError(f"expected a file of this machine, found {value!r}" + "; download it first" * bool(value))
+    return value
+
+
+def _at_home(path: Path) -> Path:
+    """With `~` written out, where that is somebody's home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path  # who reads it finds nothing there
+
+
 # A path is written as text: the one place where types are lax.
-FilePath = Annotated[Path, Field(strict=False)]
+FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_no_url), AfterValidator(_at_home)]
 
 
 # Of an option that came after caches were sealed: unset it stands in no card, so that these stay readable.

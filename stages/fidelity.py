@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pipeline.fidelity import Reached
     from pipeline.parts import TermParams
     from pipeline.sections import StudentParams, Study
 
@@ -37,7 +38,7 @@ def fidelity(
     spec, where = cli.named(study.students, "students", student, study.file), resolve(device)
     term = _soft_targets(student, spec)
     (dump,) = term.dumps
-    exact, teacher = _exact(study, dump, device)
+    exact, teacher, doubts = _exact(study, dump, device)
     for k in top_k or ():
         refuse_all_classes(k, exact.shape[2], teacher)
     encodings = [
@@ -50,12 +51,17 @@ def fidelity(
         encodings,
         temperature=term.options["temperature"],
         teacher=teacher,
-        accuracies=lambda targets: _accuracies(study, student, targets, where),
+        train=lambda targets: _reached(study, student, targets, where),
     )
+    of_student = room.doubt_of(rows)
+    doubts += [f"student {student!r} {of_student}"] if of_student else []
     folder = Layout(Path()).fidelity(student)
     write_json(folder / "fidelity.json", {"student": student, "dump": dump, "rows": rows})
-    write_bytes(folder / "fidelity.md", room.markdown(rows).encode())
-    typer.echo(room.markdown(rows) + f"\n{folder / 'fidelity.md'}")
+    page = room.markdown(rows, doubts)
+    write_bytes(folder / "fidelity.md", page.encode())
+    for doubt in doubts:
+        cli.warn(f"{doubt}; what the table compares means little")
+    typer.echo(page + f"\n{folder / 'fidelity.md'}")
 
 
 def _soft_targets(student: str, spec: StudentParams) -> TermParams:
@@ -83,8 +89,8 @@ def _soft_targets(student: str, spec: StudentParams) -> TermParams:
     return reading[0]
 
 
-def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:
-    """The teacher's float32 logits (views, samples, classes), whatever the configured dump keeps of them."""
+def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
+    """A teacher's float32 logits (views, samples, classes), whatever the configured dump keeps; its name; any doubt."""
     import numpy as np
 
     from pipeline.cache.blocks import Block
@@ -98,24 +104,28 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str]:
     options = {**spec.options, "dtype": "float32", "top_k": None, "temperature": None}
     seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
     compute = computing(teacher, seen, plan_field(teacher, seen, spec.field, options))
+    doubts = [f"teacher {spec.of!r} {teacher.card['doubt']}"] if "doubt" in teacher.card else []
     views = track(range(study.views.count), f"logits of {spec.of}", study.views.count)
-    return np.stack([compute(Block(view, 0, 0, seen.rows))["logits"] for view in views]), spec.of
+    return np.stack([compute(Block(view, 0, 0, seen.rows))["logits"] for view in views]), spec.of, doubts
 
 
-def _accuracies(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> list[float]:
-    """The test accuracy of each seed of a student that is taught by these arrays."""
+def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> Reached:
+    """What each seed of a student reaches that is taught by these arrays."""
     from pipeline.cached import CachedRows
     from pipeline.datasets.record import load
+    from pipeline.fidelity import Reached
     from pipeline.layout import Layout
     from pipeline.progress import track
     from pipeline.rows import Splits
     from pipeline.sections import model_of
     from pipeline.seeds import derive
     from pipeline.student import train_student
+    from stages import cohort
     from stages.run import recipe, regime
 
     spec = study.students[student]
-    splits, how = Splits.of(load(Layout(Path()).prepared(str(spec.dataset))), device), regime(spec)
+    dataset, how = load(Layout(Path()).prepared(str(spec.dataset))), regime(spec)
+    splits = Splits.of(dataset, device)
     loss = recipe(spec, how.epochs_for(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
     runs = (
@@ -131,7 +141,11 @@ def _accuracies(study: Study, student: str, targets: Mapping[str, Tensor], devic
         )
         for number in range(spec.seeds)
     )
-    return [run.accuracy(spec.select) for run in track(runs, f"student {student}", spec.seeds)]
+    made = Reached([])
+    for number, run in enumerate(track(runs, f"student {student}", spec.seeds)):
+        made.accuracies.append(run.accuracy(spec.select))
+        made.doubts.update(cohort.doubts([run], number, spec, splits.test, dataset.classes))
+    return made
 
 
 if __name__ == "__main__":

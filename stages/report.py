@@ -33,6 +33,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.report.groups import grouped
     from pipeline.report.histories import history
     from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS
+    from pipeline.report.notes import doubts
     from pipeline.report.table import COLUMNS
     from stages.run import workshop
 
@@ -66,6 +67,8 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
         write_bytes(work.out / "report.html", made.html().encode())
     write_json(layout.metrics("report", "summary"), made.summary())
     cli.table("", COLUMNS, (row.cells() for row in made.rows))
+    for doubt in doubts(students, teachers):
+        cli.warn(doubt)
     typer.echo(f"{layout.report() / 'report.html'}")
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import cache
 from pipeline.datasets import record
-from pipeline.files import locked
+from pipeline.files import locked, sha256_of
 
 
 def test_the_whole_flow_makes_what_it_says(made: Path) -> None:
@@ -190,7 +190,11 @@ def test_nan_weights_are_refused(run: Run, capsys: Capture, copy_of: Path) -> No
     state["body.fc1.weight"][3, 3] = float("nan")
     save_file(state, path)
     message = refused(run, capsys, copy_of, "dump-logits", "big-logits")
-    assert "expected finite numbers, found NaN or inf in 'body.fc1.weight'" in message
+    assert "weights.safetensors: expected SHA-256" in message
+    card = copy_of / "data/teachers/big/card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "weights_sha256": sha256_of(path)}))
+    message = refused(run, capsys, copy_of, "dump-logits", "big-logits")
+    assert "expected finite numbers as float32, found NaN or inf in 'body.fc1.weight'" in message
 
 
 def test_other_weights_than_the_card_names_are_refused(run: Run, capsys: Capture, copy_of: Path) -> None:

@@ -163,7 +163,12 @@ def test_it_is_said_at_the_training_at_the_dump_and_in_the_report(run: Run, coll
     assert student.startswith("warning: student 'kd' ")
     assert "(seed 0, seed 1); train it longer" in student
     assert [text.count("\n") for text in (first, student)] == [1, 1]
-    told("report")
+    said_of_all = told("report").splitlines()
+    assert [line.split()[:4] for line in said_of_all] == [
+        ["warning:", "teacher", "both", "averages"],
+        ["warning:", "teacher", "three", "says"],
+        ["warning:", "kd", "is", "no"],
+    ]
     page = (collapsed / "data/report/report.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("- Doubtful: ")]
     assert [line.split()[2:4] for line in lines] == [["teacher", "both"], ["teacher", "three"], ["kd", "is"]]

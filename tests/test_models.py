@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from data_files import refused
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.graph import stages
 from pipeline.models import MODELS
 from pipeline.models.build import build
 from pipeline.models.constructor import plain_options
@@ -25,6 +28,7 @@ from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
 from pipeline.params import parse, read_raw
+from pipeline.parts import ModelParams
 from pipeline.registry import unknown
 from pipeline.sections import model_of
 from pipeline.teacher import teacher_from_file
@@ -783,9 +787,9 @@ def test_weights_are_read_as_people_have_them(tmp_path: Path, kind: str, caplog:
     [
         (lambda s: {"model": s, "ema": other(s), **BESIDE}, ["expected one state dict that fits the architecture, found two that differ: ['model'] and ['ema']", "save the one that you mean alone: torch.save(torch.load(FILE)['ema'], NEW)"]),
         (lambda s: {"ema": {"module": other(s)}, "state_dict": prefixed(s, "module.")}, ["found two that differ: ['state_dict'] and ['ema']['module']"]),
-        (lambda s: {**prefixed({"0.weight": s["0.weight"]}, "module."), "0.bias": s["0.bias"]}, ["expected the 4 tensors", "names that only one side has"]),
-        (lambda s: {"model": {"0.weight": s["0.weight"]}}, [": its entry ['model']: expected the 4 tensors of the architecture", "3 names that only one side has (0.bias, 1.bias, 1.weight, ...)"]),
-        (lambda s: prefixed(s, "backbone."), ["8 names that only one side has"]),
+        (lambda s: {**prefixed({"0.weight": s["0.weight"]}, "module."), "0.bias": s["0.bias"]}, ["expected the 4 tensors", "found 3 that the file lacks (0.weight, 1.bias, 1.weight) and 1 that the architecture does not have (module.0.weight); name the architecture"]),
+        (lambda s: {"model": {"0.weight": s["0.weight"]}}, [": its entry ['model']: expected the 4 tensors of the architecture", "found 3 that the file lacks (0.bias, 1.bias, 1.weight); name the architecture that the file was saved from"]),
+        (lambda s: prefixed(s, "backbone."), ["found 4 that the file lacks (0.bias, 0.weight, 1.bias and 1 more) and 4 that the architecture does not have (backbone.0.bias, "]),
         (lambda s: {"state_dict": prefixed({**s, "1.weight": torch.ones(3, 8)}, "net.")}, [": its entry ['state_dict'], without the prefix 'net.' of all its 4 names: expected 1.weight of shape (2, 8), found (3, 8)"]),
         (lambda s: {"epoch": 3, "weights": s}, ["expected a dict of tensors, found dict with the entries epoch, weights", "export the state dict again"]),
         (lambda s: [1, 2], ["expected a dict of tensors, found list"]),
@@ -794,7 +798,7 @@ def test_weights_are_read_as_people_have_them(tmp_path: Path, kind: str, caplog:
         (lambda s: {}, ["expected a dict of tensors, found an empty dict; export the state dict again"]),
         (lambda s: {"model": {}}, ["expected a dict of tensors, found dict with the entries model; export"]),
         (lambda s: {0: torch.ones(1)}, ["expected a dict of tensors"]),
-        (lambda s: {"model": {**s, "0.bias": torch.full((8,), float("nan"))}}, ["expected finite numbers, found NaN or inf in '0.bias'"]),
+        (lambda s: {"model": {**s, "0.bias": torch.full((8,), float("nan"))}}, ["expected finite numbers as float32, found NaN or inf in '0.bias'"]),
         (lambda s: {"model": two_layers()}, ["expected a dict of tensors, found pickled objects (torch.nn.modules.container.Sequential); export the state dict again"]),
         (lambda s: {"model": s, "args": SimpleNamespace(lr=0.1)}, ["found pickled objects (types.SimpleNamespace)"]),
     ],
@@ -873,7 +877,14 @@ def test_missing_weights_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 def test_garbage_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    with refused(f"weights file {tmp_path / name}: expected a dict of tensors, found"):
+    found = (
+        "pickled objects"
+        if data[:1] == b"\x80"
+        else "no file that torch or safetensors reads"
+        if data
+        else "an empty file"
+    )
+    with refused(f"weights file {tmp_path / name}: expected a dict of tensors, found {found}"):
         read_weights(tmp_path / name)
 
 
@@ -882,7 +893,7 @@ def test_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     (save_file if name.endswith(".safetensors") else torch.save)(two_layers().state_dict(), path)
     path.write_bytes(path.read_bytes()[:-40])
-    with refused(f"weights file {path}: expected a dict of tensors, found"):
+    with refused(f"weights file {path}: expected a dict of tensors, found no file that torch or safetensors reads ("):
         read_weights(path)
 
 
@@ -927,16 +938,216 @@ def test_files_of_anything_but_tensors_are_refused(tmp_path: Path, content: obje
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
-    state = {"fine": torch.ones(2), "broken.weight": torch.tensor([1.0, value], dtype=dtype)}
+    state = {**two_layers().state_dict(), "1.bias": torch.tensor([1.0, value], dtype=dtype)}
     save_file(state, tmp_path / "w.safetensors")
-    with refused("expected finite numbers, found NaN or inf in 'broken.weight'"):
-        read_weights(tmp_path / "w.safetensors")
+    with refused("expected finite numbers as float32, found NaN or inf in '1.bias'"):
+        load_ready([two_layers()], tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("value", [1e300, -3.5e38, 3.4028236e38])
+def test_weights_that_float32_cannot_hold_are_named(tmp_path: Path, value: float) -> None:
+    state = {**two_layers().state_dict(), "1.bias": torch.tensor([1.0, value], dtype=torch.float64)}
+    torch.save(state, tmp_path / "w.pt")
+    with refused(
+        "expected finite numbers as float32, found larger ones in '1.bias' (float64); train it again, within the range"
+    ):
+        load_ready([two_layers()], tmp_path / "w.pt")
+    load_ready([two_layers().double()], tmp_path / "w.pt")  # float64 holds them
+
+
+def normalised() -> nn.Module:
+    """With float tensors and a counter."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+COUNTS = "1.num_batches_tracked"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *(("0.weight", each) for each in (torch.int8, torch.uint8, torch.int64, torch.bool)),
+        *(("1.running_var", each) for each in (torch.complex64, torch.complex128, torch.float8_e4m3fn)),
+        *((COUNTS, each) for each in (torch.float32, torch.float16, torch.bool, torch.complex64)),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("error")
+def test_other_kinds_of_numbers_are_refused_by_name(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    made = normalised()
+    state = made.state_dict()
+    torch.save({**state, name: state[name].to(dtype)}, tmp_path / "w.pt")
+    formats = (
+        "uint8 or int8 or int16 or int32 or int64" if name == COUNTS else "float16 or bfloat16 or float32 or float64"
+    )
+    with refused(
+        f"weights file {tmp_path / 'w.pt'}: expected {name!r} in {formats}, found {dtype};".replace("torch.", "")
+    ):
+        load_ready([made], tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"0.weight": torch.float16}, "float16 -> float32"),
+        ({"0.weight": torch.bfloat16, "0.bias": torch.bfloat16}, "bfloat16 -> float32"),
+        ({"1.running_mean": torch.float64, "0.bias": torch.float16}, "float16 -> float32, float64 -> float32"),
+        ({COUNTS: torch.int32}, "int32 -> int64"),
+        ({}, ""),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("entry", [False, True])
+def test_conversions_are_told_in_one_line(
+    tmp_path: Path, changed: dict[str, torch.dtype], told: str, entry: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = normalised().state_dict()
+    state |= {name: state[name].to(dtype) for name, dtype in changed.items()}
+    torch.save({"model": state} if entry else state, tmp_path / "w.pt")
+    made = normalised()
+    nn.init.zeros_(made.get_parameter("0.weight"))
+    load_ready([made], tmp_path / "w.pt")
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, state[name].to(value.dtype))
+    done = ["took its entry ['model']"] * entry + [f"converted its numbers ({told})"] * bool(told)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+    assert lines == ([f"weights file {tmp_path / 'w.pt'}: {'; '.join(done)}"] if done else [])
+
+
+ODD: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "coo": (lambda t: t.to_sparse(), "sparse (sparse_coo); save it dense"),
+    "csr": (lambda t: t.to_sparse_csr(), "sparse (sparse_csr); save it dense"),
+    "meta": (lambda t: t.to("meta"), "on the meta device, without values; load the values before saving"),
+    "quantised": (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "quantised (qint8); save the weights"),
+    "nested": (lambda t: torch.nested.nested_tensor(list(t)), "nested; save it as a tensor of one shape"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("twice", [False, True])
+def test_tensors_that_are_not_simply_their_numbers_are_refused(tmp_path: Path, kind: str, twice: bool) -> None:
+    made = two_layers()
+    change, told = ODD[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = {**made.state_dict(), "1.weight": change(made.state_dict()["1.weight"])}
+        torch.save(
+            {"model": made.state_dict(), "ema": state} if twice and kind != "nested" else state, tmp_path / "w.pt"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with refused(f"weights file {tmp_path / 'w.pt'}: expected dense tensors, found '1.weight', which is {told}"):
+            load_ready([made], tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "behind a link"])
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [(os.mkfifo, "a pipe, a socket or a device"), (os.mkdir, "a folder")],
+    ids=["pipe", "folder"],
+)
+def test_only_regular_files_are_read(tmp_path: Path, make: Callable[[Path], None], found: str, linked: bool) -> None:
+    make(tmp_path / "there")
+    path = tmp_path / ("link" if linked else "there")
+    if linked:
+        path.symlink_to("there")
+    with refused(f"weights file {path}: expected a regular file, found {found}; name the file itself"):
+        load_ready([two_layers()], path)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("x" * 300, "File name too long"), ("file/w.pt", "Not a directory"), ("a\0b", "null"), ("loop", "symbolic links")],
+)
+def test_paths_that_lead_to_no_file_are_refused(tmp_path: Path, name: str, found: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with refused("expected a file that can be read, found ", found, "correct the path"):
+        load_ready([two_layers()], tmp_path / name)
+
+
+def test_a_link_to_weights_is_read_whatever_it_is_called(tmp_path: Path) -> None:
+    state = two_layers().state_dict()
+    save_file(state, tmp_path / "safe")
+    torch.save(state, tmp_path / "torch")
+    for name in ("safe", "torch"):
+        for suffix in (".pt", ".safetensors", ".bin"):
+            (tmp_path / f"{name}{suffix}").symlink_to(name)
+            assert torch.equal(read_weights(tmp_path / f"{name}{suffix}")["1.bias"], state["1.bias"])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.filterwarnings("error")
+def test_a_plain_pickle_is_refused_in_one_line(tmp_path: Path, protocol: int) -> None:
+    content = {"weight": [1.0, 2.0], "epoch": 3}
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(content, protocol))
+    found = "pickled objects" if protocol > 1 else "no file that torch or safetensors reads"
+    with refused(f"weights file {tmp_path / 'w.pt'}: expected a dict of tensors, found {found}; export"):
+        read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_torchscript_archive_is_called_so(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "w.pt")
+    with refused("expected a dict of tensors, found a TorchScript archive; export the state dict again"):
+        read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("model_s", [False, True], ids=["teacher's", "model's"])
+@pytest.mark.parametrize(
+    "given", ["https://x.org/w.pt", "s3://bucket/w.safetensors", "file:///w.pt", "hf://a/b/w.pt", ""]
+)
+def test_weights_are_files_of_this_machine(study: dict[str, Any], given: str, model_s: bool) -> None:
+    model = {"name": "torchvision:resnet18"}
+    study["teachers"]["big"] = (
+        {"model": {**model, "weights": given}, "epochs": 1} if model_s else {"model": model, "weights": given}
+    )
+    with refused(
+        "big", f"weights: expected a file of this machine, found {given!r}" + "; download it first" * bool(given)
+    ):
+        parse(study, "params.yaml")
+
+
+def test_a_home_is_written_out(
+    run: Run, tmp_path: Path, capsys: Capture, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    model = {"name": "mlp", "widths": [4]}
+    torch.save(build(model, DIGIT, 10).body.half().state_dict(), tmp_path / "home/w.pt")
+    study["teachers"]["big"] = {"model": model, "weights": "~/w.pt"}
+    study["students"]["own"] = {
+        **study["students"]["baseline"], "model": {"name": "torchvision:resnet18", "weights": "~/r.pt"}
+    }  # fmt: skip
+    folder = write_study(tmp_path / "study", study)
+    made = parse(study, "params.yaml")
+    assert made.students["own"].model.options_beyond(ModelParams)["weights"] == tmp_path / "home/r.pt"
+    assert not [dep for stage in stages(made, study) for dep in stage.deps if dep.endswith(".pt")]
+    assert run(folder, "prepare", "digits") == 0
+    capsys.readouterr()
+    assert run(folder, "train-teacher", "big") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note")]
+    assert told == [f"note: weights file {tmp_path / 'home/w.pt'}: converted its numbers (float16 -> float32)"]
+
+
+def test_nobody_s_home_is_no_place_for_weights(study: dict[str, Any]) -> None:
+    study["teachers"]["big"] = {"model": {"name": "mlp", "widths": [4]}, "weights": "~nobody-here/w.pt"}
+    made = parse(study, "params.yaml")
+    assert not [dep for stage in stages(made, study) for dep in stage.deps if dep.endswith(".pt")]
+    path = made.teachers["big"].weights
+    assert path is not None
+    with refused("weights file ~nobody-here/w.pt: expected a file, found nothing; correct the path"):
+        load_ready([two_layers()], path)
 
 
 def test_wrong_names_and_shapes_are_named() -> None:
     state = two_layers().state_dict()
     renamed = {name.replace("1.weight", "head.weight"): value for name, value in state.items()}
-    with refused("w.pt: expected the 4 tensors of the architecture, found 2 names", "1.weight, head.weight"):
+    with refused(
+        "w.pt: expected the 4 tensors of the architecture, found 1 that the file lacks (1.weight) and 1 that the "
+        "architecture does not have (head.weight)"
+    ):
         load_into(two_layers(), renamed, "w.pt")
     with refused("w.pt: expected 0.weight of shape (8, 5), found (8, 4)", "correct the model's options"):
         load_into(two_layers(inputs=5), state, "w.pt")

@@ -118,6 +118,37 @@ def test_a_student_that_was_taught_before_its_labels_is_no_baseline() -> None:
     assert row.gap_closed == pytest.approx(0.5)
 
 
+DOUBT = {"doubt": "says 'a' whatever it is shown"}
+DOUBTS = {"doubts": {"seed 0": "is no better than chance"}}
+
+
+@pytest.mark.parametrize(
+    ("big", "small", "plain", "kd", "gap"),
+    [
+        ({}, {}, {}, {}, 0.75),
+        (DOUBT, {}, {}, {}, None),
+        ({}, DOUBT, {}, {}, 0.75),  # not the best of those that taught it
+        ({}, {}, DOUBTS, {}, None),
+        (DOUBT, {}, DOUBTS, DOUBTS, None),
+        ({}, {}, {}, DOUBTS, 0.75),
+    ],
+    ids=["none", "teacher", "another teacher", "baseline", "all", "student"],
+)
+def test_a_gap_between_doubtful_networks_is_no_number(
+    big: dict[str, Any], small: dict[str, Any], plain: dict[str, Any], kd: dict[str, Any], gap: float | None
+) -> None:
+    teachers = {"big": {**TEACHERS["big"], **big}, "small": {**TEACHERS["big"], "test_accuracy": 0.1, **small}}
+    taught = {**STUDENTS["kd"], "taught_by": ["big", "small"], **kd}
+    made = build(teachers, {"plain": {**STUDENTS["plain"], **plain}, "kd": taught})
+    assert made.rows[-1].gap_closed == (None if gap is None else pytest.approx(gap))
+    assert made.rows[-1].cells()[-1] == ("" if gap is None else "75 %")
+    told = "Gap closed is empty too where plain, or the best teacher, is doubtful."
+    assert (told in made.notes) == bool(big or small or plain)
+    assert len([note for note in made.notes if note.startswith("Doubtful: ")]) == sum(
+        map(bool, (big, small, plain, kd))
+    )
+
+
 def test_the_best_taught_students_are_found() -> None:
     students = {
         **STUDENTS, "far": student(0.99, {"tsne": 1.0}, dataset="e" * 64), "best": student(0.9, {"tsne": 1.0}),

@@ -19,7 +19,7 @@ from pipeline.cache import admission, blocks, writer
 from pipeline.cache.dtypes import DType
 from pipeline.cached import CachedRows
 from pipeline.errors import InputError, NotNowError
-from pipeline.fidelity import EXACT, Encoding, keep, kl_error, markdown, table
+from pipeline.fidelity import EXACT, Encoding, Reached, doubt_of, keep, kl_error, markdown, table
 from pipeline.params import parse
 from pipeline.statistics import paired_difference
 from stages import cli
@@ -385,6 +385,42 @@ def test_fidelity_compares_what_a_student_makes_of_each_form(run: Run, capsys: C
     assert "expected soft_targets as the only loss that reads a dump, found none" in message
 
 
+def test_fidelity_says_that_nothing_was_learnt(run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]) -> None:
+    card = copy_of / "data/teachers/big/card.json"
+    guesses = "is no better than chance"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "doubt": guesses}))
+    study["students"]["kd"] |= {"optimizer": {"name": "sgd", "lr": 1e-12}, "epochs": 1}
+    write_study(copy_of, study)
+    assert run(copy_of, "fidelity", "kd", "--top-k", "3") == 0
+    shown = capsys.readouterr()
+    teacher, student = (line for line in shown.err.splitlines() if line.startswith("warning: "))
+    means = "; what the table compares means little"
+    assert teacher == f"warning: teacher 'big' {guesses}{means}"
+    assert student.startswith(f"warning: student 'kd' {guesses}: right for ")
+    assert student.endswith(f" (seed 0, seed 1) from float32; float16; bfloat16; top-3, float16{means}")
+    page = (copy_of / "data/fidelity/kd/fidelity.md").read_text()
+    assert page in shown.out
+    assert [line[:28] for line in page.splitlines() if line.startswith("Doubtful")] == [
+        "Doubtful: teacher 'big' is n",
+        "Doubtful: student 'kd' is no",
+    ]
+    rows = json.loads((copy_of / "data/fidelity/kd/fidelity.json").read_bytes())["rows"]
+    assert all(set(row["doubts"]) == {"seed 0", "seed 1"} for row in rows)
+
+
+def test_only_the_doubtful_encodings_are_named() -> None:
+    made = iter(
+        [Reached([0.9, 0.9]), Reached([0.9, 0.1], {"seed 1": "says '3'"}), Reached([0.1, 0.1], {"seed 0": "x"})]
+    )
+    encodings = [Encoding("float16"), Encoding("float16", 2)]
+    rows = table(np.zeros((1, 4, 3), np.float32), encodings, temperature=1.0, teacher="t", train=lambda _: next(made))
+    assert doubt_of(rows) == "says '3' (seed 1) from float16; top-2, float16"
+    assert "doubts" not in rows[0]
+    assert doubt_of(rows[:1]) is None
+    assert markdown(rows, ["a *b* doubts"]).endswith("|\n\nDoubtful: a \\*b\\* doubts.\n")
+    assert "Doubtful" not in markdown(rows)
+
+
 def test_the_kl_error_is_that_of_the_kept_probabilities() -> None:
     exact = np.array([[[2.0, 1.0, 0.5, -1.0], [0.0, 3.0, 0.1, 0.2]]], np.float32)
     made = keep(exact, Encoding("float32", 2), 1.0, "t")
@@ -403,7 +439,7 @@ def test_the_kl_error_is_that_of_the_kept_probabilities() -> None:
 def test_differences_are_paired_by_seed() -> None:
     exact = np.zeros((1, 4, 3), np.float32)
     reached = iter([[0.5, 0.7, 0.6], [0.51, 0.72, 0.6]])
-    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", accuracies=lambda _: next(reached))
+    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", train=lambda _: Reached(next(reached)))
     assert rows[1]["difference"]["mean"] == pytest.approx(0.01)
     # Student's t with 2 degrees of freedom: 4.302653 * std / sqrt(3), std = 0.01.
     assert rows[1]["difference"]["high"] == pytest.approx(0.01 + 4.302653 * 0.01 / 3**0.5, abs=1e-6)
@@ -415,7 +451,7 @@ def test_differences_are_paired_by_seed() -> None:
 def test_intervals_stand_where_there_are_three_seeds(seeds: int) -> None:
     exact = np.zeros((1, 4, 3), np.float32)
     reached = iter([[0.5, 0.7, 0.6][:seeds], [0.51, 0.72, 0.6][:seeds]])
-    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", accuracies=lambda _: next(reached))
+    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", train=lambda _: Reached(next(reached)))
     head, _, _, row = markdown(rows).splitlines()
     assert "| test accuracy (%, ± std) | difference to float32 (points, 95 % interval) |" in head
     assert ("fewer than 3 seeds: no interval" in row) == (seeds < 3)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError, few
-from pipeline.models.weights import FIX, content_of, differences_of, is_state, load_into, refuse_non_finite
+from pipeline.models.weights import FIX, content_of, differences_of, is_state, load_into, refuse_odd
 
 LOG = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = Fal
     """Put the weights of a file, as people have them, into the one module that they fit.
 
     The state dict may lie in an entry of a training script's checkpoint, and all its names may begin with what a
-    wrapper has put there (`DataParallel`, `torch.compile`, a module around the network). The log says so. Only one
-    reading may fit, name by name and shape by shape.
+    wrapper has put there (`DataParallel`, `torch.compile`, a module around the network). Floats may be of other bits.
+    The log says so. Only one reading may fit, name by name and shape by shape.
 
     Args:
         modules: a network, or parts of it whose names a file may use as well.
@@ -66,7 +66,7 @@ def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = Fal
         new_head: see `load_into`.
 
     Raises:
-        InputError: see `read_weights`; no reading fits, or several that differ do.
+        InputError: see `read_weights` and `load_into`; no reading fits, or several that differ do.
     """
     what = f"weights file {path}"
     content = content_of(path)
@@ -75,12 +75,16 @@ def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = Fal
         raise InputError(what, expected="a dict of tensors", found=_told(content), fix=FIX)
     # Where nothing fits, the nearest reading is refused with what it lacks.
     fitting = [each for each in tried if _fits(*each, new_head=new_head)] or [min(tried, key=_differing)]
+    for reading, _ in fitting:
+        refuse_odd(reading.state, what)
     _refuse_several([reading for reading, _ in fitting], what)
     reading, module = fitting[0]
-    refuse_non_finite(reading.state, path)
-    load_into(module, dict(reading.state), f"{what}: {reading.taken}" if reading.taken else what, new_head=new_head)
-    if reading.taken:
-        LOG.warning("%s: took %s", what, reading.taken)
+    place = f"{what}: {reading.taken}" if reading.taken else what
+    converted = load_into(module, reading.state, place, new_head=new_head)
+    done = [f"took {reading.taken}"] * bool(reading.taken)
+    done += [f"converted its numbers ({', '.join(converted)})"] * bool(converted)
+    if done:
+        LOG.warning("%s: %s", what, "; ".join(done))
 
 
 def _told(content: Any) -> str:

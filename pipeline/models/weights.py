@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import stat
 import struct
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # only the exception: nothing is unpickled
 from typing import Any
@@ -14,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, few
 
 FIX = "export the state dict again (safetensors, or torch.save(model.state_dict(), FILE))"
 
@@ -31,18 +33,22 @@ UNREADABLE = (
     OSError,
     struct.error,
 )
+SAFETENSORS, PICKLE, ZIP = b"{", b"\x80", b"PK\x03\x04"  # what follows the length of a header; what files begin with
+# What a network's float weights may be written as, and its counters.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a `.safetensors` file, or from a PyTorch file that holds tensors only.
 
     Raises:
-        InputError: missing, damaged, holding anything but tensors, or with NaN or inf inside.
+        InputError: no regular file, damaged, or holding anything but dense tensors.
     """
     state = content_of(path)
     if not is_state(state):
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=type(state).__name__, fix=FIX)
-    refuse_non_finite(state, path)
+    refuse_odd(state, f"weights file {path}")
     return dict(state)
 
 
@@ -50,21 +56,57 @@ def content_of(path: Path) -> Any:
     """What is in a file: tensors, and in PyTorch's perhaps plain values.
 
     Raises:
-        InputError: missing, damaged, or pickled objects.
+        InputError: no regular file, damaged, or pickled objects.
     """
+    start = _beginning(path)
     try:
-        if path.suffix == ".safetensors":
+        if start[8:] == SAFETENSORS:
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"weights file {path}", expected="a file", found="nothing", fix="correct the path") from None
+        # A file that is open: of a path, torch believes the suffix.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they are about is refused, or fine
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        # PyTorch's own words for a refused pickle tell how to load it all the same.
-        pickled = isinstance(error, UnpicklingError)
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        objects = f"pickled objects ({named[1]})" if named else "pickled objects"
-        found = objects if pickled else str(error).partition("\n")[0] or type(error).__name__
+        found = _kind_of(start, error)
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=found, fix=FIX) from None
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a file that can be read; a pipe or a device would be read for ever."""
+    what = f"weights file {path}"
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+            raise InputError(what, expected="a regular file", found=found, fix="name the file itself")
+        with path.open("rb") as file:
+            return file.read(9)
+    except FileNotFoundError:
+        raise InputError(what, expected="a file", found="nothing", fix="correct the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        found = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            what, expected="a file that can be read", found=found, fix="correct the path, or the file's mode"
+        ) from None
+
+
+def _kind_of(start: bytes, error: Exception) -> str:
+    """What a file seems to be that cannot be read.
+
+    PyTorch's own words for a refused pickle tell how to load it all the same.
+    """
+    text = str(error)
+    named = re.search(r"GLOBAL ([\w.]+)", text)
+    pickled = isinstance(error, UnpicklingError) or "magic number" in text
+    if named or (pickled and start.startswith((PICKLE, ZIP))):
+        return f"pickled objects ({named[1]})" if named else "pickled objects"
+    if not start:
+        return "an empty file"
+    if "TorchScript" in text:
+        return "a TorchScript archive"
+    told = isinstance(error, SafetensorError) or start.startswith(ZIP)
+    reason = text.partition("\n")[0] if told else ""
+    return "no file that torch or safetensors reads" + (f" ({reason})" if reason else "")
 
 
 def is_state(value: Any) -> bool:
@@ -73,13 +115,30 @@ def is_state(value: Any) -> bool:
     return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in items)
 
 
-def refuse_non_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raise InputError for NaN or inf."""
-    for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(
-                f"weights file {path}", expected="finite numbers", found=f"NaN or inf in {name!r}", fix="train it again"
-            )
+def refuse_odd(state: Mapping[str, Tensor], what: str) -> None:
+    """Raise InputError for a tensor that is not simply its numbers, one after another."""
+    for name, tensor in state.items():
+        odd = _oddity(tensor)
+        if odd is not None:
+            kind, fix = odd
+            raise InputError(what, expected="dense tensors", found=f"{name!r}, which is {kind}", fix=fix)
+
+
+def _oddity(tensor: Tensor) -> tuple[str, str] | None:
+    """Why a tensor is not simply its numbers, and what makes it so."""
+    if tensor.is_nested:
+        return "nested", "save it as a tensor of one shape"
+    if tensor.is_quantized:
+        return f"quantised ({_name(tensor.dtype)})", "save the weights of the network before it was quantised"
+    if tensor.is_meta:
+        return "on the meta device, without values", "load the values before saving"
+    if tensor.layout != torch.strided:
+        return f"sparse ({_name(tensor.layout)})", "save it dense: tensor.to_dense()"
+    return None
+
+
+def _name(value: torch.dtype | torch.layout) -> str:
+    return str(value).removeprefix("torch.")
 
 
 def differences_of(
@@ -87,25 +146,29 @@ def differences_of(
 ) -> tuple[list[str], list[str]]:
     """The names that only one side has, and those of other shapes but for a last layer that starts afresh."""
     differing = sorted(own.keys() ^ state.keys())
-    reshaped = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    both = own.keys() & state.keys()
+    reshaped = [name for name in both if state[name].is_nested or own[name].shape != state[name].shape]
     heads = {name.rpartition(".")[0] for name in reshaped}
     if new_head and not differing and heads == {list(own)[-1].rpartition(".")[0]}:
         return [], []
     return differing, reshaped
 
 
-def load_into(module: nn.Module, state: dict[str, Tensor], what: str, *, new_head: bool = False) -> None:
+def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, *, new_head: bool = False) -> list[str]:
     """Put a state dict into a module of exactly its names and shapes.
 
     Args:
         module: receives the weights.
-        state: name -> tensor.
+        state: name -> dense tensor; floats of 16, 32 or 64 bits become those of the module's, integers stay integers.
         what: the file, for messages.
         new_head: the last layer (one weight, one bias) may have another shape; it keeps the
             module's initial values.
 
+    Returns:
+        Which number formats were converted, such as `float16 -> float32`.
+
     Raises:
-        InputError: a name or a shape differs.
+        InputError: a name, a shape or the kind of numbers differs, or numbers are not finite as the module holds them.
     """
     own = module.state_dict()
     differing, reshaped = differences_of(own, state, new_head=new_head)
@@ -113,7 +176,7 @@ def load_into(module: nn.Module, state: dict[str, Tensor], what: str, *, new_hea
         raise InputError(
             what,
             expected=f"the {len(own)} tensors of the architecture",
-            found=f"{len(differing)} names that only one side has ({', '.join(differing[:3])}, ...)",
+            found=_sides([name for name in differing if name in own], [name for name in differing if name in state]),
             fix="name the architecture that the file was saved from",
         )
     if reshaped:
@@ -124,4 +187,41 @@ def load_into(module: nn.Module, state: dict[str, Tensor], what: str, *, new_hea
             found=str(tuple(state[name].shape)),
             fix="correct the model's options",
         )
-    module.load_state_dict({name: state[name] if state[name].shape == own[name].shape else own[name] for name in own})
+    taken = {name: state[name] for name in own if state[name].shape == own[name].shape}
+    held = {name: _held(name, value, own[name].dtype, what) for name, value in taken.items()}
+    module.load_state_dict({**own, **held})
+    pairs = ((value.dtype, own[name].dtype) for name, value in taken.items())
+    return sorted({f"{_name(before)} -> {_name(after)}" for before, after in pairs if before != after})
+
+
+def _sides(missing: Sequence[str], surplus: Sequence[str]) -> str:
+    """The names that only one side has, and which."""
+    parts = [f"{len(missing)} that the file lacks ({few(missing)})"] if missing else []
+    parts += [f"{len(surplus)} that the architecture does not have ({few(surplus)})"] if surplus else []
+    return " and ".join(parts)
+
+
+def _held(name: str, value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """A file's tensor in the number format that the network holds.
+
+    Raises:
+        InputError: it is of another kind of numbers, or not finite as they are held.
+    """
+    allowed = FLOATS if dtype.is_floating_point else INTEGERS if dtype == torch.int64 else (dtype,)
+    if value.dtype not in allowed:
+        raise InputError(
+            what,
+            expected=f"{name!r} in {' or '.join(map(_name, allowed))}",
+            found=_name(value.dtype),
+            fix="export the weights in the number format that the architecture has",
+        )
+    held = value.to(dtype)
+    if not held.isfinite().all():
+        fits = value.isfinite().all()
+        raise InputError(
+            what,
+            expected=f"finite numbers as {_name(dtype)}",
+            found=f"larger ones in {name!r} ({_name(value.dtype)})" if fits else f"NaN or inf in {name!r}",
+            fix="train it again" + f", within the range of {_name(dtype)}" * bool(fits),
+        )
+    return held

@@ -27,16 +27,26 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: M
             f"taught it, for students of {whose} that a teacher taught; empty where {first} is the better one; means "
             "over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
         )
+        if any("doubts" in students[name] for name in baselines) or any("doubt" in each for each in teachers.values()):
+            yield f"Gap closed is empty too where {first}, or the best teacher, is doubtful."
     for name, metrics in teachers.items():
-        if "doubt" in metrics:
-            yield f"Doubtful: teacher {name} {in_code(metrics['doubt'])}."
+        yield from (f"Doubtful: {in_code(doubt)}." for doubt in doubts({}, {name: metrics}))
         yield from _restores(f"teacher {name}", [metrics.get("restores", 0)])
     for name, metrics in students.items():
-        if "doubts" in metrics:
-            yield f"Doubtful: {name} {in_code(of_runs(metrics['doubts']))}."
+        yield from (f"Doubtful: {in_code(doubt)}." for doubt in doubts({name: metrics}, {}))
         yield from _peers(name, metrics)
         yield from _prepared(name, metrics)
         yield from _restores(name, metrics["restores"])
+
+
+def doubts(students: Mapping[str, Metrics], teachers: Mapping[str, Metrics]) -> Iterator[str]:
+    """Which networks seem to have learnt nothing, each in a clause."""
+    for name, metrics in teachers.items():
+        if "doubt" in metrics:
+            yield f"teacher {name} {metrics['doubt']}"
+    for name, metrics in students.items():
+        if "doubts" in metrics:
+            yield f"{name} {of_runs(metrics['doubts'])}"
 
 
 def _rules(students: Mapping[str, Metrics]) -> Iterator[str]:

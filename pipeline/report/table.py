@@ -22,7 +22,7 @@ class Row:
     Attributes:
         interval: of the mean over seeds, None below 3 of them.
         bits: of the network as it is deployed.
-        gap_closed: None where there is no gap to close.
+        gap_closed: None where there is no gap to close, or none that means anything.
     """
 
     name: str
@@ -84,12 +84,14 @@ def _size(metrics: Metrics) -> tuple[int, int, int]:
 
 
 def _gap_closed(student: Metrics, baseline: Metrics | None, teachers: Mapping[str, Metrics]) -> float | None:
-    """Against the best of those that taught it."""
-    taught_by = [teacher for teacher in student["taught_by"] if teacher in teachers]
+    """Against the best of those that taught it; None where it or the baseline seems to have learnt nothing."""
+    taught_by = [teachers[teacher] for teacher in student["taught_by"] if teacher in teachers]
     if baseline is None or not taught_by:
         return None
-    best = max(teachers[teacher]["test_accuracy"] for teacher in taught_by)
-    return gap_closed(student["test_accuracy"]["mean"], baseline["test_accuracy"]["mean"], best)
+    best = max(taught_by, key=lambda teacher: teacher["test_accuracy"])
+    if "doubts" in baseline or "doubt" in best:
+        return None
+    return gap_closed(student["test_accuracy"]["mean"], baseline["test_accuracy"]["mean"], best["test_accuracy"])
 
 
 def losses(student: Metrics) -> str:
