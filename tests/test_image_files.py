@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import Capture, Run, write_study
 from conftest import refused as command_refused
@@ -24,7 +25,6 @@ from PIL import Image, features
 from pipeline.cache.manifest import MOST_BYTES
 from pipeline.datasets import file_trees, image_files
 from pipeline.datasets import prepare as prepared_by
-from pipeline.datasets import raw as raw_room
 from pipeline.datasets.file_trees import File
 from pipeline.datasets.image_files import Decoder, is_image
 from pipeline.datasets.prepare import prepare
@@ -1026,7 +1026,7 @@ def test_sizes_of_images_that_are_too_large_are_refused(tmp_path: Path, source: 
 
 
 def test_images_that_exceed_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raw_room.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     root = write_tree(tmp_path / "photos", FILES)
     with monkeypatch.context() as patched:
         patched.setattr(Decoder, "read", None)  # nothing is decoded
