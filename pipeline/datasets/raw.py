@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from pipeline.errors import InputError
 
 MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
+HELD = 3  # times that `prepare` holds a data set's pixels: as read, joined, and in their order
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -145,14 +146,14 @@ def refuse_size(size: int | None) -> None:
 
 
 def refuse_beyond_memory(shape: Sequence[int]) -> None:
-    """Raise InputError for images (n, C, H, W) that do not fit into the memory that is free."""
-    needed, free = math.prod(shape), psutil.virtual_memory().available
+    """Raise InputError for images (n, C, H, W) that cannot be prepared in the memory that is free."""
+    needed, free = HELD * math.prod(shape), psutil.virtual_memory().available
     if needed > free:
         count, channels, height, width = shape
         raise InputError(
             f"{count:,} images of {width}x{height} pixels and {channels} channels",
             expected=f"at most the {free:,} bytes of free memory",
-            found=f"{needed:,} bytes",
+            found=f"{needed:,} bytes, {HELD} times the pixels, that are needed to put them in order",
             fix="state a smaller `size:`, or take fewer images",
         )
 
