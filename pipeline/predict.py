@@ -54,6 +54,9 @@ def find_images(given: Sequence[str], start: Path) -> tuple[list[File], list[str
 
 def _is_folder(name: str, path: Path) -> bool:
     """Whether a path is a folder; raises InputError unless it is that or a regular file."""
+    if not name:  # joined to a folder it names that folder
+        fix = "name one (a variable of the shell may be unset)"
+        raise InputError("images", expected="an image file, or a folder of them", found="an empty name", fix=fix)
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

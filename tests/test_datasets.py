@@ -520,7 +520,12 @@ def test_validation_and_train_come_out_of_the_other_folds() -> None:
         ({"train": 91, "validation": 10}, ["train: expected 4 to 90 images", "found 91"]),
         ({"validation": 101}, ["validation: expected 1 to 96 images", "found 101"]),
         ({"validation": First(100)}, ["train: expected at least one image", "none left beside validation and test"]),
-        ({"folds": Folds(200, 199)}, ["test images: expected some, found none"]),
+        (
+            {"folds": Folds(200, 199)},
+            [
+                f"folds: expected at most {len(POOL) + len(TEST)}, which is how many images there are, found 200, of which fold 199 is empty; state fewer folds, or add images"
+            ],
+        ),
     ],
 )
 def test_a_split_of_more_than_there_is_is_refused(how: dict[str, Any], parts: list[str]) -> None:

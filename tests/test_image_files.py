@@ -11,9 +11,11 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import Capture, Run, write_study
 from conftest import refused as command_refused
@@ -28,6 +30,7 @@ from pipeline.datasets.image_files import Decoder, is_image
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place, Raw, fit
 from pipeline.datasets.record import Dataset, load, save
+from pipeline.datasets.split import Folds
 from pipeline.errors import InputError
 from pipeline.files import canonical_json
 from pipeline.params import parse
@@ -901,3 +904,155 @@ def test_the_option_reaches_the_images(run: Run, capsys: Capture, tmp_path: Path
         )
         assert run(tmp_path, "prepare", "photos") == code
         assert len(load(tmp_path / "data/prepared/photos")) == count
+
+
+# ------------------------------------------------------------------ what a first look does not show
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "train"), ("train", "./train"), ("train/", "train"), (".", "./"), ("a/../b", "b")]
+)
+def test_one_folder_for_both_parts_is_refused(tmp_path: Path, train: str, test: str) -> None:
+    with refused(
+        f"test_folder: expected another folder than `train_folder:`, found {os.path.normpath(test)} for both",
+        "name the folder of the test images, or state `test_folder: null` and `folds:`",
+    ):
+        read(write_tree(tmp_path, FILES), train_folder=train, test_folder=test)
+
+
+@BOTH
+@pytest.mark.parametrize(("train", "test"), [("x", "x/test"), (".", "test"), ("./x/", "x/../x/test")])
+def test_a_part_inside_the_other_takes_its_images_alone(tmp_path: Path, lay_out: LayOut, train: str, test: str) -> None:
+    top = "" if train == "." else "x/"
+    files = {name.replace("train/", top) if "train/" in name else f"{top}{name}": FILES[name] for name in FILES}
+    dataset = read(lay_out(tmp_path / "photos", files), train_folder=train, test_folder=test)
+    assert_holds(dataset, RAW)
+
+
+@pytest.mark.parametrize("target", [None, "/dev/zero", "/dev/null"])
+def test_a_zip_that_is_no_regular_file_is_left_out_and_said(tmp_path: Path, target: str | None) -> None:
+    root = write_tree(tmp_path / "photos", FILES)
+    if target:
+        (root / "p.ZIP").symlink_to(target)
+    else:
+        os.mkfifo(root / "p.ZIP")
+    dataset = read(root)
+    assert_holds(dataset, RAW)
+    assert dataset.notices == (f"left out: a file outside of train/<class>/ and test/<class>/ ({root}/p.ZIP)",)
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "mnist"])
+@pytest.mark.parametrize("name", ["pipe", "pipe.zip", "/dev/null"])
+def test_a_root_that_is_a_pipe_or_a_device_is_refused(tmp_path: Path, name: str, source: str) -> None:
+    root = tmp_path / name
+    if not root.exists():
+        os.mkfifo(root)
+    with refused(f"{root}: expected a folder or a file, found neither a folder nor a regular file; correct `root:`"):
+        prepare("mine", source, Place("mine", str(root)))
+
+
+def exif_damaged() -> bytes:
+    """A JPEG of which Pillow warns that its Exif block is corrupt."""
+    whole, exif = encoded("JPEG"), b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12"
+    return whole[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + whole[2:]
+
+
+def test_pillows_warnings_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    jpeg, no_image = exif_damaged(), b"MM\0*" + bytes((0, 0, 0, 8, 0, 9, 1, 18))
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        Image.open(io.BytesIO(jpeg)).getexif()
+    with pytest.warns(UserWarning, match="Corrupt EXIF"), pytest.raises(OSError, match="cannot identify"):
+        Image.open(io.BytesIO(no_image))
+    files = {f"train/c0{n % 3}/x{n}.jpg": jpeg for n in range(12)}
+    root = write_tree(tmp_path, {**FILES, **files, "train/c00/none": no_image})
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        dataset = read(root)
+        found, _ = find_images([str(root)], tmp_path)
+        assert warnings.filters == filters
+    assert [str(each.message) for each in shown] == []
+    assert (len(dataset), len(found)) == (35, 35)
+    assert dataset.notices[0] == f"left out: a file that is no image ({root}/train/c00/none)"
+
+
+def test_classes_that_only_copies_fill_are_said(tmp_path: Path) -> None:
+    first = min(name for name in FILES if name.startswith("train/c01"))
+    files = {name: FILES[first] if "c00" in name else data for name, data in FILES.items()}
+    place = Place("mine", str(write_tree(tmp_path / "photos", files)))
+    train, test = (min(name for name in FILES if f"{part}/c00" in name) for part in ("train", "test"))
+    with refused(
+        "duplicates: drop: expected a training image of each class to be left, found none of c00: all are copies of "
+        f"others, such as {tmp_path}/photos/{train} of {tmp_path}/photos/{test}; take the copies away, or state "
+        "`duplicates: keep`"
+    ):
+        prepare("mine", "imagefolder", place, duplicates="drop")
+    assert len(prepare("mine", "imagefolder", place, duplicates="keep")) == len(FILES)
+
+
+def test_with_folds_a_class_is_emptied_only_where_both_parts_are(tmp_path: Path) -> None:
+    train = [name for name in FILES if name.startswith("train/c01/")]
+    test = [name for name in FILES if name.startswith("test/c01/")]
+    copied = dict.fromkeys(train, FILES[test[0]])
+    place = Place("mine", str(write_tree(tmp_path / "photos", {**FILES, **copied})))
+    with refused("found none of c01: all are copies of others"):
+        prepare("mine", "imagefolder", place, duplicates="drop")
+    assert prepare("mine", "imagefolder", place, duplicates="drop", folds=Folds(2, 0)).classes == RAW.classes
+    leaked = min(name for name in FILES if name.startswith("test/c00/"))
+    write_tree(tmp_path / "photos", dict.fromkeys((*train, *test), FILES[leaked]))
+    with refused(f"found none of c01: all are copies of others, such as {tmp_path}/photos/{min(train)} of ", leaked):
+        prepare("mine", "imagefolder", place, duplicates="drop", folds=Folds(2, 0))
+
+
+@BOTH
+@pytest.mark.parametrize("other", ["C00", "c00 ", "k\xe4tz", "\uff430\uff10"])
+def test_classes_that_are_spelled_alike_are_said(tmp_path: Path, lay_out: LayOut, other: str) -> None:
+    first = "ka\u0308tz" if other.startswith("k") else "c00"
+    files = {name.replace("c00", first).replace("c01", other): data for name, data in FILES.items()}
+    dataset = read(lay_out(tmp_path / "photos", files))
+    one, two = sorted((first, other))
+    how = "differ in case, blanks or how accents are written; rename the folders if they are one"
+    assert dataset.notices == (f"{one!a} and {two!a} are two classes, though they {how}",)
+    assert len(dataset.classes) == 3
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "mnist"])
+def test_sizes_of_images_that_are_too_large_are_refused(tmp_path: Path, source: str) -> None:
+    for size, found in ((100_000, "100,000"), (16_385, "16,385")):
+        with refused(
+            f"size: expected at most 16,384, which is 268 megapixels an image, found {found}; state a smaller `size:`"
+        ):
+            prepare("mine", source, Place("mine", str(tmp_path)), size=size)
+
+
+def test_images_that_exceed_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1200))
+    root = write_tree(tmp_path / "photos", FILES)
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoder, "read", None)  # nothing is decoded
+        with refused(
+            "23 images of 4x4 pixels and 3 channels: expected at most the 1,200 bytes of free memory, found 3,312 bytes, 3 times the "
+            "pixels, that are needed to put them in order; state a smaller `size:`, or take fewer images"
+        ):
+            prepare("mine", "imagefolder", Place("mine", str(root)), size=4)
+    with refused("12 images of 5x6 pixels and 3 channels", "found 3,240 bytes"):
+        read(root)
+    assert len(prepare("mine", "imagefolder", Place("mine", str(root)), size=4, grey=True)) == 23
+    write_idx(tmp_path / "mnist", some((1, 4, 4)))
+    with refused("23 images of 20x20 pixels and 1 channels", "found 27,600 bytes"):
+        prepare("mine", "mnist", Place("mnist", str(tmp_path / "mnist")), size=20)
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 97])
+def test_a_zip_of_a_method_that_python_does_not_read(tmp_path: Path, method: int) -> None:
+    path = write_zip(tmp_path / "a.zip", FILES)
+    data, name = bytearray(path.read_bytes()), b"train/c01/"
+    for signature, offset in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        for start in [at for at in range(len(data)) if data.startswith(signature, at)]:
+            if name in data[start : start + 60]:
+                data[start + offset : start + offset + 2] = method.to_bytes(2, "little")
+    path.write_bytes(data)
+    with refused(
+        f"{path}:train/c01/", "expected a zip that Python reads, found That compression", "; zip the images again"
+    ):
+        read(path)

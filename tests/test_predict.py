@@ -311,6 +311,19 @@ def test_names_too_long_and_folders_that_cannot_be_walked_are_refused(run: Run, 
     )
 
 
+@pytest.mark.parametrize("given", [[""], ["in", ""], ["", "in"]])
+def test_an_empty_name_is_refused(run: Run, capsys: Capture, small: Path, given: list[str]) -> None:
+    line = refused(run, capsys, small, "predict", "small", *given)
+    assert "images: expected an image file, or a folder of them, found an empty name; name one" in line
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.ZIP", "a.tar.gz", "a.7z"])
+def test_an_archive_is_to_be_unpacked(run: Run, capsys: Capture, small: Path, name: str) -> None:
+    (small / name).write_bytes(b"PK\3\4")
+    line = refused(run, capsys, small, "predict", "small", "in", name)
+    assert f"{name}: expected an image, found an archive; unpack it" in line
+
+
 def test_batches_are_bounded_in_images_and_in_bytes(
     small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

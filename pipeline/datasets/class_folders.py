@@ -13,6 +13,8 @@ from pipeline.errors import InputError, few
 
 Classes = dict[str, list[File]]  # the images by class, classes in the order of their names
 
+DIFFER = "differ in case, blanks or how accents are written"
+
 
 @dataclass
 class PartFolder:
@@ -80,7 +82,8 @@ def find_classes(root: Path, trees: Sequence[Tree], parts: Sequence[str]) -> tup
     elsewhere = [*outside, *(file for folder in every if not folder.count for file in folder.others)]
     found = {part: _classes(root, part, folders[part], elsewhere) for part in parts}
     _refuse_differing(root, found)
-    return found, _notices([file for folder in every for file in folder.others], outside, parts)
+    said = _notices([file for folder in every for file in folder.others], outside, parts)
+    return found, [*said, *_notices_of_alike(list(found[parts[0]]))]
 
 
 def _part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, PartFolder]]:
@@ -205,7 +208,18 @@ def _alike(some: Sequence[str], others: Sequence[str]) -> str:
     pairs = [(spelled[_folded(name)], name) for name in others if name != spelled.get(_folded(name), name)]
     if not pairs:
         return ""
-    return f"rename one of {pairs[0][0]!a} and {pairs[0][1]!a}: they differ in case, blanks or how accents are written"
+    return f"rename one of {pairs[0][0]!a} and {pairs[0][1]!a}: they {DIFFER}"
+
+
+def _notices_of_alike(classes: Sequence[str]) -> list[str]:
+    """A line on each two classes that are spelled alike."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(_folded(name), name), name) for name in classes]
+    return [
+        f"{one!a} and {other!a} are two classes, though they {DIFFER}; rename the folders if they are one"
+        for one, other in pairs
+        if one != other
+    ]
 
 
 def _folded(name: str) -> str:

@@ -209,7 +209,7 @@ def unzip(path: Path, held: ExitStack) -> Tree:
         elif stat.S_ISLNK(info.external_attr >> 16):
             links[inside] = _target(archive, info, inside, where)
         else:
-            files[inside] = File(inside, where, partial(archive.open, info))
+            files[inside] = File(inside, where, partial(_member, archive, info, where))
     folders |= {parent for member in (*files, *links) for parent in member.parents}
     for link in sorted(links.keys() & folders):
         raise _named_twice(f"{path}:{link}")
@@ -229,6 +229,15 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 def _named_twice(where: str) -> InputError:
     return InputError(where, expected="each name once", found="it twice", fix="zip the files again")
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> IO[bytes]:
+    """A file of a zip, open; raises InputError for a method of compression that Python does not read."""
+    try:
+        return archive.open(info)
+    except NotImplementedError as error:
+        fix = "zip the images again"
+        raise InputError(where, expected="a zip that Python reads", found=str(error), fix=fix) from None
 
 
 def _refuse_member(info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> None:

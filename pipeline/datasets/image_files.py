@@ -18,18 +18,18 @@ from functools import cache
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.datasets.file_trees import DAMAGED, DENIED, LEAVE_OUT, File
-from pipeline.datasets.raw import Pixels
+from pipeline.datasets.raw import MOST_PIXELS, Pixels
 from pipeline.errors import InputError, few
 
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 HUGE_PIXELS = 89_478_485  # from here on Pillow warns: a quarter of a GiB
-MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
 MOST_BYTES = (MOST_PIXELS << 2) + (1 << 20)  # of a file: such an image as it is, with its transparency, and a header
 READ_PIECE = 1 << 16  # bytes
 # Pillow identifies these, but decodes no pixels, or runs a program from outside for them.
 WITHOUT_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 FAINT = {"DIB"}  # its signature is a small number, which other files begin with too
 PLUG_INS = {".heic", ".heif", ".hif", ".avif", ".avifs", ".jxl"}  # images, but not every Pillow reads them
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 # What damaged images raise, and their bytes in damaged zips.
 UNREADABLE = (
     *DAMAGED,
@@ -94,11 +94,15 @@ def sort_out(files: Iterable[File]) -> tuple[list[File], list[File]]:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Let Pillow refuse images beyond our limit, and not warn of those below it: `Decoder` says it in one line."""
+    """Let Pillow refuse images beyond our limit, and not warn of those below it: `Decoder` says it in one line.
+
+    Nor of anything else. (The filters are the whole process's: they are set around the threads, never in one.)
+    """
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # it refuses from twice that on
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged metadata, say
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
@@ -162,7 +166,9 @@ def _unreadable(file: File, error: BaseException) -> InputError:
     expected, fix = "an image", LEAVE_OUT
     if isinstance(error, UnidentifiedImageError):
         found = "no format that Pillow knows"  # its own words name an object in memory
-        if file.path.suffix.lower() in PLUG_INS:
+        if file.path.suffix.lower() in ARCHIVES:
+            found, fix = "an archive", "unpack it"
+        elif file.path.suffix.lower() in PLUG_INS:
             found, fix = "no format that this Pillow reads", "convert it to JPEG or PNG, or leave it out"
     elif isinstance(error, Image.DecompressionBombError):
         expected, found = f"an image of at most {MOST_PIXELS // 1_000_000} megapixels", "a larger one"

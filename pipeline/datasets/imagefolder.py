@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pydantic import Field
 from pipeline.datasets.class_folders import Classes, find_classes, outermost
 from pipeline.datasets.file_trees import Tree, unzip, walk
 from pipeline.datasets.image_files import Decoder
-from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit
+from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit, refuse_beyond_memory
 from pipeline.errors import InputError
 from pipeline.progress import track
 
@@ -41,15 +42,20 @@ def imagefolder(
         grey: one channel in place of three.
 
     Raises:
-        InputError: a part or class is missing or lies at two places (see `class_folders.find_classes`), a file or
-            folder cannot be read (see `file_trees` and `image_files`), or an image has another size.
+        InputError: both parts are the same folder, a part or class is missing or lies at two places (see
+            `class_folders.find_classes`), a file or folder cannot be read (see `file_trees` and `image_files`), an
+            image has another size, or all of them exceed the memory.
     """
+    train_folder, test_folder = _two_parts(train_folder, test_folder)
     root = place.find()
     parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
     decoder = Decoder()
     with ExitStack() as held:
         found, notices = find_classes(root, list(_trees(root, parts, held)), parts)
         train, test = found[train_folder], found[test_folder] if test_folder else {}
+        if size is not None:
+            count = sum(len(files) for part in (train, test) for files in part.values())
+            refuse_beyond_memory((count, 1 if grey else 3, size, size))
         train_images, train_labels = _decode(train, size, grey, decoder)
         test_images, test_labels = _decode(test, size, grey, decoder) if test else (train_images[:0], train_labels[:0])
     if test_images.shape[1:] != train_images.shape[1:]:
@@ -70,11 +76,24 @@ def imagefolder(
     )
 
 
+def _two_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | None]:
+    """The parts' folders as they are compared; raises InputError where both are the same."""
+    train, test = posixpath.normpath(train_folder), posixpath.normpath(test_folder) if test_folder else None
+    if train == test:
+        raise InputError(
+            "test_folder",
+            expected="another folder than `train_folder:`",
+            found=f"{test} for both, so that training images would be tested on",
+            fix="name the folder of the test images, or state `test_folder: null` and `folds:`",
+        )
+    return train, test
+
+
 def _trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[Tree]:
     """The folder, and the zips that lie in it; `train.zip` may hold the classes of `train` at its top."""
     folder = walk(root, str(root)) if root.is_dir() else None
     in_folder = [file.path for file in folder.files if len(file.path.parts) == 1] if folder else []
-    zips = [path for path in in_folder if path.suffix.lower() == ".zip"]
+    zips = [path for path in in_folder if path.suffix.lower() == ".zip" and (root / path).is_file()]
     for path in [root / path for path in sorted(zips)] if folder else [root]:
         tree = unzip(path, held)
         holds_parts = any(outermost(inside, [part for part in parts if part != "."]) for inside in tree.folders)
@@ -90,6 +109,7 @@ def _decode(classes: Classes, size: int | None, grey: bool, decoder: Decoder) ->
         decoded = threads.map(lambda file: decoder.read(file, lambda image: fit(image, size, grey=grey)), files)
         for row, pixels in enumerate(track(decoded, "images", len(files))):
             if row == 0:
+                refuse_beyond_memory((len(files), *pixels.shape))
                 images = np.empty((len(files), *pixels.shape), np.uint8)
             if pixels.shape != images.shape[1:]:
                 raise InputError(

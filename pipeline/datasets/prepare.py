@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.datasets import SOURCES
 from pipeline.datasets.copies import Copies, Dropped, Duplicates, Rows, copies, dropped, first_of_each
-from pipeline.datasets.raw import Pixels, Place, Raw, fit
+from pipeline.datasets.raw import Labels, Pixels, Place, Raw, fit, refuse_beyond_memory, refuse_size
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.split import Amount, Folds, split
 from pipeline.errors import InputError, few
@@ -48,8 +48,9 @@ def prepare(
         options: further options of this source.
 
     Raises:
-        InputError: the source's files, its classes' names, the wanted split, or duplicates.
+        InputError: the source's files, its classes' names, the wanted size or split, or duplicates.
     """
+    refuse_size(size)
     read = SOURCES.function(source)
     # A source that decodes files makes its own pixels; the others hand over arrays.
     decodes = "size" in inspect.signature(read).parameters
@@ -62,6 +63,7 @@ def prepare(
     first = preferred(images, ends) if duplicates == "drop" else np.arange(len(images))
     kept = np.unique(first)
     pool, test = kept[kept < ends], kept[kept >= ends]
+    _refuse_emptied(raw, labels, first, rows=range(ends if folds is None else len(labels)))
     how = {"train": train, "validation": validation, "folds": folds, "seed": seed, "classes": raw.classes}
     parts = split(labels[pool], labels[test], **how)
     origin = kept[np.concatenate(parts)]
@@ -84,6 +86,26 @@ def preferred(images: Pixels, ends: int) -> Rows:
     and beyond, if it is there, else the first of all.
     """
     return first_of_each(images, [*range(ends, len(images)), *range(ends)])
+
+
+def _refuse_emptied(raw: Raw, labels: Labels, first: Rows, rows: range) -> None:
+    """Raise InputError for classes of which, in the rows to train on, nothing but copies of others was."""
+    here = np.arange(rows.stop)
+    emptied = np.setdiff1d(labels[here], labels[here[first[here] == here]])
+    if len(emptied):
+        row = int(np.flatnonzero(labels[here] == emptied[0])[0])
+        again, kept = (few([raw.name_of(int(each))]) for each in (row, first[row]))
+        raise InputError(
+            "duplicates: drop",
+            expected="a training image of each class to be left",
+            found=f"none of {few([_name(raw, label) for label in emptied])}: all are copies of others, such as "
+            f"{again} of {kept}",
+            fix="take the copies away, or state `duplicates: keep`",
+        )
+
+
+def _name(raw: Raw, label: int) -> str:
+    return raw.classes[label] if raw.classes else str(label)
 
 
 def _account(
@@ -119,5 +141,7 @@ def _refuse_names(classes: Sequence[str]) -> None:
 def refit(images: Pixels, size: int | None, grey: bool) -> Pixels:
     """Images (N, C, H, W) as grey ones, or of another size."""
     only_grey = grey or images.shape[1] == 1
+    height, width = (size, size) if size is not None else images.shape[2:]
+    refuse_beyond_memory((len(images), 1 if only_grey else 3, height, width))
     pictures = (Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)) for image in images)
     return np.stack([fit(picture, size, grey=only_grey) for picture in pictures])

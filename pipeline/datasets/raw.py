@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.errors import InputError
 
+MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
+HELD = 3  # times that `prepare` holds a data set's pixels: as read, joined, and in their order
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -66,7 +70,7 @@ class Place:
         """The folder with the files: `root`, else `$TEACHERCACHE_DATA/<folder>`, else `data/raw/<folder>`.
 
         Raises:
-            InputError: no such folder, or an empty one.
+            InputError: no such folder, an empty one, or no regular file.
         """
         if self.root is not None:
             candidates = [_expanded(self.root)]
@@ -75,7 +79,7 @@ class Place:
             candidates = [_expanded(shared) / self.folder] if shared else []
             candidates.append(Path("data/raw") / self.folder)
         for candidate in candidates:
-            if _exists(candidate) and (candidate.is_file() or any(candidate.iterdir())):
+            if _exists(candidate) and (candidate.is_file() or any(_listed(candidate))):
                 return candidate
         if self.download and self.root is None:
             candidates[-1].mkdir(parents=True, exist_ok=True)
@@ -102,6 +106,14 @@ def _exists(path: Path) -> bool:
         raise InputError(str(path), expected="a folder", found=str(error.strerror), fix="correct `root:`") from None
 
 
+def _listed(path: Path) -> Iterator[Path]:
+    if not path.is_dir():  # a pipe or a device would be read for ever
+        raise InputError(
+            str(path), expected="a folder or a file", found="neither a folder nor a regular file", fix="correct `root:`"
+        )
+    return path.iterdir()
+
+
 def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
     """One image as (C, H, W) uint8.
 
@@ -120,6 +132,30 @@ def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
+
+
+def refuse_size(size: int | None) -> None:
+    """Raise InputError for images of that size that would be larger than any that is read."""
+    if size is not None and size * size > MOST_PIXELS:
+        raise InputError(
+            "size",
+            expected=f"at most {math.isqrt(MOST_PIXELS):,}, which is {MOST_PIXELS // 1_000_000} megapixels an image",
+            found=f"{size:,}",
+            fix="state a smaller `size:`",
+        )
+
+
+def refuse_beyond_memory(shape: Sequence[int]) -> None:
+    """Raise InputError for images (n, C, H, W) that cannot be prepared in the memory that is free."""
+    needed, free = HELD * math.prod(shape), psutil.virtual_memory().available
+    if needed > free:
+        count, channels, height, width = shape
+        raise InputError(
+            f"{count:,} images of {width}x{height} pixels and {channels} channels",
+            expected=f"at most the {free:,} bytes of free memory",
+            found=f"{needed:,} bytes, {HELD} times the pixels, that are needed to put them in order",
+            fix="state a smaller `size:`, or take fewer images",
+        )
 
 
 @contextmanager

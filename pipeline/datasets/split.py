@@ -65,6 +65,13 @@ def split(
     else:
         fold = fold_of_each(labels, folds.count, seed)
         pool, test = np.flatnonzero(fold != folds.test), np.flatnonzero(fold == folds.test)
+    if folds is not None and not len(test):
+        raise InputError(
+            "folds",
+            expected=f"at most {len(labels)}, which is how many images there are",
+            found=f"{folds.count}, of which fold {folds.test} is empty",
+            fix="state fewer folds, or add images",
+        )
     if not len(test):
         raise InputError("test images", expected="some", found="none", fix="add a test part, or state `folds:`")
     more = "add images of these classes" + ", or state other `folds:`" * (folds is not None)
