@@ -884,12 +884,12 @@ def test_real_mnist() -> None:
 
 def test_real_cifar_jpegs(tmp_path: Path) -> None:
     shutil.copy(real("cifar10-jpg", "cifar10-jpg-test.zip"), tmp_path)
-    options = {"train_folder": "test", "test_folder": "test"}
-    cifar = read("imagefolder", tmp_path, options=options)
-    assert (cifar.shape, cifar.bounds, len(cifar), len(cifar.classes)) == ((3, 32, 32), (10_000, 10_000), 20_000, 10)
-    assert np.bincount(cifar.labels[:10_000]).tolist() == [1000] * 10
-    np.testing.assert_array_equal(cifar.images[:10_000], cifar.images[10_000:])
+    options: dict[str, Any] = {"train_folder": "test", "test_folder": None}
+    cifar = prepare("mine", "imagefolder", Place("mine", str(tmp_path)), folds=Folds(2, 1), options=options)
+    assert (cifar.shape, cifar.bounds, len(cifar), len(cifar.classes)) == ((3, 32, 32), (5_000, 5_000), 10_000, 10)
+    assert np.bincount(cifar.labels[:5_000]).tolist() == [500] * 10
     assert cifar.images[:].std() > 50
+    assert cifar.duplicates is None
 
 
 def test_zips_named_for_their_part_may_hold_classes_at_the_top(tmp_path: Path) -> None:
