@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import cache
 from pipeline.datasets import record
 from pipeline.files import locked, sha256_of
+from stages import cli
 
 
 def test_the_whole_flow_makes_what_it_says(made: Path) -> None:
@@ -332,14 +334,22 @@ def test_a_diverging_teacher_names_the_step(run: Run, capsys: Capture, copy_of: 
 
 def as_nobody(action: Callable[[], int]) -> tuple[int, str]:
     """Run an action in a child process of an unprivileged user; its result and standard error."""
+    cli.printable("")  # loads what a refusal needs: the user may not be allowed to read our files
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.dup2(writing, 2)
         sys.stderr = os.fdopen(2, "w", buffering=1)  # pytest had put its own in its place
-        os.setgid(65534)
-        os.setuid(65534)
-        os._exit(action())
+        code = 1
+        try:
+            os.chdir("/")  # `run` goes back to where it was, which may be a folder of root's alone
+            os.setgid(65534)
+            os.setuid(65534)
+            code = action()
+        except Exception:  # noqa: BLE001 - all is told
+            traceback.print_exc()
+        finally:
+            os._exit(code)  # whatever happens, this is no second run of all tests
     os.close(writing)
     with os.fdopen(reading) as pipe:
         output = pipe.read()
@@ -358,7 +368,7 @@ def test_no_permission_to_write(run: Run, copy_of: Path, command: str) -> None:
         path.chmod(0o755)
     shutil.rmtree(copy_of / ".work", ignore_errors=True)
     code, error = as_nobody(lambda: run(copy_of, *command.split()))
-    assert code == 2
+    assert code == 2, error
     assert "expected permission to read and write here, found Permission denied" in error
     assert error.count("\n") == 1
 
