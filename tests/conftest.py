@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         except SystemExit as stop:
             return int(stop.code or 0)
         finally:
-            os.chdir(before)
+            with suppress(PermissionError):  # a test may be another user for a while
+                os.chdir(before)
         return 0
 
     yield call

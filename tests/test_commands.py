@@ -342,7 +342,6 @@ def as_nobody(action: Callable[[], int]) -> tuple[int, str]:
         sys.stderr = os.fdopen(2, "w", buffering=1)  # pytest had put its own in its place
         code = 1
         try:
-            os.chdir("/")  # `run` goes back to where it was, which may be a folder of root's alone
             os.setgid(65534)
             os.setuid(65534)
             code = action()
