@@ -174,7 +174,7 @@ def killed_after(stage: Scene, seconds: float) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-EARLY = 5  # steps: the lock, the way back, and no more than the first of the seal
+EARLY = 7  # steps: the four of the lock, the way back, and no more than the first of the seal
 CHANGES = {"os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "shutil.copyfile"}
 
 
