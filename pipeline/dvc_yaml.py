@@ -20,7 +20,7 @@ from pipeline.sections import Study
 OURS = ("pipeline", "stages")  # the packages of this distribution
 
 
-def module_files(modules: Iterable[str], study: Path) -> list[str]:
+def module_files(modules: Iterable[str], study: Path, checkout: Path | None) -> list[str]:
     """The source files that decide what a stage makes, relative to the study's folder.
 
     Of our own packages only where the study is that of this project's own checkout: whoever edits a
@@ -29,11 +29,12 @@ def module_files(modules: Iterable[str], study: Path) -> list[str]:
 
     Args:
         modules: dotted names.
-        study: the folder of params.yaml.
+        study: the folder of params.yaml, resolved.
+        checkout: the same where it is this project's own.
     """
-    study = study.resolve()
-    ours = study if is_own_checkout(study) else None
-    found = (_own_file(name, ours) if name.partition(".")[0] in OURS else _users_file(name, study) for name in modules)
+    found = (
+        _own_file(name, checkout) if name.partition(".")[0] in OURS else _users_file(name, study) for name in modules
+    )
     return sorted({_relative(file, study) for file in found if file is not None})
 
 
@@ -118,6 +119,8 @@ def to_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> s
         study: the folder of the parameters and of dvc.yaml.
         file: the parameters' name; DVC is told of one that it does not read by itself.
     """
+    folder = study.resolve()
+    checkout = folder if is_own_checkout(folder) else None
     shown = file if file.isprintable() else json.dumps(file)  # a line end would end the comment
     lines = [HEADER.format(file=shown, command=command_line("graph", shown)), "stages:"]
     group = ""
@@ -127,7 +130,7 @@ def to_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> s
             group = stage.group
         lines.append(f"  {stage.name}:")
         lines.append(f"    cmd: {_plain(stage.command, COMMAND)}")
-        lines += _list("deps", [*stage.deps, *module_files(stage.modules, study)])
+        lines += _list("deps", [*stage.deps, *module_files(stage.modules, folder, checkout)])
         lines += _params(stage.params, file)
         lines += _list("outs", [*stage.outs, *(f"{path}: {{cache: false}}" for path in stage.kept_in_git)])
         lines += _list("metrics", [f"{path}: {{cache: false}}" for path in stage.metrics])
@@ -135,13 +138,16 @@ def to_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> s
     return "\n".join(lines) + "\n"
 
 
-def compiled_from(target: Path) -> str | None:
+def compiled_from(text: str | None, target: Path) -> str | None:
     """The name of the parameters that a dvc.yaml was compiled from; None where there is no such file.
+
+    Args:
+        text: see `text_of`.
+        target: its path, for the message.
 
     Raises:
         InputError: it is another's, which is not to be written over.
     """
-    text = text_of(target)
     found = re.match(r"# Compiled from (.+) by `", text or "")
     if text is not None and found is None:
         raise InputError(

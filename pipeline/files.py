@@ -45,7 +45,7 @@ def delete_advice(paths: Sequence[Path]) -> str:
     return f"delete {named}, which an operating system has left there"
 
 
-def refuse_irregular(path: Path, expected: str) -> None:
+def refuse_irregular(path: Path, expected: str, what: str | None = None) -> None:
     """Raise InputError for a folder, a pipe or a device, the latter to be read for ever; nothing there is fine."""
     try:
         mode = path.stat().st_mode
@@ -53,7 +53,7 @@ def refuse_irregular(path: Path, expected: str) -> None:
         return
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise InputError(str(path), expected=expected, found=found, fix="name the file itself")
+        raise InputError(what or str(path), expected=expected, found=found, fix="name the file itself")
 
 
 def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:

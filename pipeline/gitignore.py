@@ -35,18 +35,21 @@ def missing_lines(study: Path) -> list[str]:
         Lines for the study's own .gitignore. Git itself is asked, so that whatever ignores a path will do; where it
         does not answer, all of them.
     """
+    return _missing(study)[0]
+
+
+def _missing(study: Path) -> tuple[list[str], bool]:
+    """The same lines, and whether git has answered."""
     if repository_of(study) is None:
-        return []
-    if not _git_answers(study):
-        return list(LINES)
-    missing = {line for line, path in LINES.items() if path and _is_ignored(study, path) is False}
-    return [line for line in LINES if line.removeprefix("!").removesuffix(".dvc") in missing]
-
-
-def _git_answers(study: Path) -> bool:
-    """Whether git says what it ignores; it is not asked where it would read a pipe, for ever."""
+        return [], True
     path = study / ".gitignore"
-    return (path.is_file() or not path.exists()) and _is_ignored(study, LINES["/.work/"]) is not None
+    # Git is not asked where it would read a pipe, for ever.
+    asked = LINES if path.is_file() or not path.exists() else {}
+    ignored = {line: _is_ignored(study, probe) for line, probe in asked.items() if probe}
+    if ignored.get("/.work/") is None:  # of paths beyond a link git says nothing, and takes up nothing
+        return list(LINES), False
+    missing = {line for line, answer in ignored.items() if answer is False}
+    return [line for line in LINES if line.removeprefix("!").removesuffix(".dvc") in missing], True
 
 
 def _is_ignored(study: Path, path: str) -> bool | None:
@@ -67,8 +70,8 @@ def add_lines(study: Path) -> tuple[list[str], list[str]]:
         The lines added, and those that git needs all the same: another file overrules them, or they were not added
         because git does not answer or .gitignore is no file (git reads none that is a link).
     """
-    missing, path = missing_lines(study), study / ".gitignore"
-    if not missing or not _git_answers(study) or path.is_symlink():
+    (missing, answered), path = _missing(study), study / ".gitignore"
+    if not missing or not answered or path.is_symlink():
         return [], missing
     before = path.read_bytes() if path.exists() else b""
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"

@@ -178,6 +178,7 @@ class _Compiler:
                 *modules_of_source(params.source),
                 "pipeline.datasets.copies",
                 "pipeline.datasets.prepare",
+                "pipeline.plain_text",
                 "pipeline.datasets.raw",
                 "pipeline.datasets.split",
                 "stages.data",

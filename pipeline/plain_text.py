@@ -17,6 +17,15 @@ def one_line(value: object) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it; a file's name of other bytes holds surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def in_markdown(value: object) -> str:
     """One line of text whose marks Markdown does not take for its own."""
     return MARKS.sub(r"\\\g<0>", one_line(value))

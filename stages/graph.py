@@ -29,11 +29,11 @@ def graph(
         refuse_stale(study, raw, Path())
         return
     refuse_other_code(Path())
-    text, earlier = to_yaml(stages(study, raw), Path(), study.file), compiled_from(target)
-    current = text_of(target) == text
-    if not current:
+    text, before = to_yaml(stages(study, raw), Path(), study.file), text_of(target)
+    earlier = compiled_from(before, target)
+    if before != text:
         write_bytes(target, text.encode())
-    state = "is current" if current else "written"
+    state = "is current" if before == text else "written"
     instead = f"; before, it was compiled from {earlier}" if earlier not in (None, study.file) else ""
     typer.echo(f"dvc.yaml {state}: {text.count('    cmd: ')} stages{instead}")
     added, needed = add_lines(Path())

@@ -16,6 +16,7 @@ from pipeline.cache.manifest import MOST_BYTES, parse
 from pipeline.cache.stores import store_of
 from pipeline.errors import InputError
 from pipeline.files import canonical_json, digest_of
+from pipeline.plain_text import is_unicode
 
 LEAST_BLOCK = 200  # bytes of a manifest that any block takes
 LARGEST_CRC = (1 << 32) - 1
@@ -45,7 +46,7 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
         description: the manifest's entries that say what it is, as plain values.
     """
     for place, text in _texts(description):
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise InputError(
                 f"cache {target}: {place}",
                 expected="text that UTF-8 can hold",
@@ -115,11 +116,3 @@ def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
             inner = f"{place}.{key}" if place else str(key)
             yield place, str(key)
             yield from _texts(item, inner)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -16,6 +16,7 @@ from pipeline.datasets.raw import Labels, Pixels, Place, Raw, fit, refuse_beyond
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.split import Amount, Folds, split
 from pipeline.errors import InputError, few
+from pipeline.plain_text import is_unicode
 
 MOST_CLASS_BYTES = 4 << 20  # of the classes' names as JSON: half of the manifest that a cache's reader takes
 
@@ -124,7 +125,7 @@ def _account(
 def _refuse_names(classes: Sequence[str]) -> None:
     """Raise InputError for names of classes that no reader of a cache would take."""
     for name in classes:
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
+        if not is_unicode(name):
             raise InputError(
                 f"class {name!r}", expected="a name in UTF-8", found="other bytes", fix="rename its folder"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import InputError, few
+from pipeline.files import refuse_irregular
 
 FIX = "export the state dict again (safetensors, or torch.save(model.state_dict(), FILE))"
 
@@ -75,10 +75,7 @@ def _beginning(path: Path) -> bytes:
     """The first bytes of a file that can be read; a pipe or a device would be read for ever."""
     what = f"weights file {path}"
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-            raise InputError(what, expected="a regular file", found=found, fix="name the file itself")
+        refuse_irregular(path, "a regular file", what)
         with path.open("rb") as file:
             return file.read(9)
     except FileNotFoundError:
