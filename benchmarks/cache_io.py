@@ -29,12 +29,12 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import cache
+from pipeline.base.files import remove
 from pipeline.cache import Cache, Format
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
-from pipeline.files import remove
 
 IDS = 128  # a batch of a student
 DRAWS = 200  # gathers a timing: one takes microseconds

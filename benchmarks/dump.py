@@ -30,11 +30,11 @@ from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.run import Wanted, dump, seen_samples
-from pipeline.optimizers import OPTIMIZERS, constant
 from pipeline.perplexity import warm_up
-from pipeline.regime import Regime
-from pipeline.rows import Splits
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
+from pipeline.training.optimizers import OPTIMIZERS, constant
+from pipeline.training.options import Regime
+from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN
 
 BATCH, STEPS = 512, 300

@@ -25,14 +25,14 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline.cached import CachedRows
+from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
+from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build
-from pipeline.optimizers import constant
-from pipeline.regime import Regime
-from pipeline.rows import Rows, Splits
-from pipeline.schedules import constant as steady
 from pipeline.student import train_student
+from pipeline.training.optimizers import constant
+from pipeline.training.options import Regime
+from pipeline.training.rows import Rows, Splits
 
 BATCH, TEMPERATURE = 128, 4.0
 CASES = {

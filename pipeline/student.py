@@ -12,23 +12,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.batches import Batch
-from pipeline.cached import Target
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.base.seeds import derive, seeded
+from pipeline.fields.rows import Target
 from pipeline.losses.recipe import Recipe
 from pipeline.losses.step import Outputs
 from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.models.size import bits_of
 from pipeline.models.weights import load_into
-from pipeline.orders import Planned
-from pipeline.regime import Regime
-from pipeline.rows import Rows, Splits, evaluate
-from pipeline.seeds import derive, seeded
-from pipeline.trained import Select, Trained
-from pipeline.trainee import Fitted, History, Member, Objective
-from pipeline.training import fit_cohort
-from pipeline.trains import Trains
+from pipeline.training.batches import Batch
+from pipeline.training.fit import fit_cohort
+from pipeline.training.options import Regime
+from pipeline.training.orders import Planned
+from pipeline.training.result import Select, Trained
+from pipeline.training.rows import Rows, Splits, evaluate
+from pipeline.training.trainable import Trains
+from pipeline.training.trainee import Fitted, History, Member, Objective
 from pipeline.views.view import PLAIN, Views
 
 

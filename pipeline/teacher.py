@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.batches import Batch
+from pipeline.base.errors import InputError
+from pipeline.base.files import digest_of, read_json
+from pipeline.base.seeds import derive, seeded
 from pipeline.datasets.record import Dataset, Images
-from pipeline.errors import InputError
-from pipeline.files import digest_of, read_json
 from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network
-from pipeline.regime import Regime
-from pipeline.rows import Splits
-from pipeline.seeds import derive, seeded
-from pipeline.trainee import Fitted, History
-from pipeline.training import fit
+from pipeline.training.batches import Batch
+from pipeline.training.fit import fit
+from pipeline.training.options import Regime
+from pipeline.training.rows import Splits
+from pipeline.training.trainee import Fitted, History
 from pipeline.views.view import PLAIN, Views
 
 Average = Literal["logits", "probabilities"]

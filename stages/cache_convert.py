@@ -39,10 +39,10 @@ def convert(
 
 def _refuse_dtype(field: str, dtype: str) -> None:
     """Raise InputError for a number format that no dump of this field has."""
+    from pipeline.base.errors import InputError
+    from pipeline.base.registry import NestedError
     from pipeline.dumps import FIELDS
-    from pipeline.errors import InputError
-    from pipeline.parts import DumpParams
-    from pipeline.registry import NestedError
+    from pipeline.study.parts import DumpParams
 
     if field in FIELDS.entries:
         try:

@@ -49,12 +49,12 @@ def create(
     Row i is of sample i of the data set's images.npy, column c of class c of its dataset.json, or as --classes says.
     Prints how often the argmax is right: near chance, rows or columns stand in another order.
     """
+    from pipeline.base.errors import InputError
+    from pipeline.base.files import digest_of, sha256_of
     from pipeline.datasets.record import load
     from pipeline.dumps.foreign import read_outputs
     from pipeline.dumps.logits import check
     from pipeline.dumps.run import Wanted, dump
-    from pipeline.errors import InputError
-    from pipeline.files import digest_of, sha256_of
 
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):

@@ -38,8 +38,8 @@ def inspect(
 
 def _labels_beside(opened: Cache) -> Any:
     """The labels of the study that the cache lies in, where it is one and its data are the cache's."""
+    from pipeline.base.errors import InputError
     from pipeline.cache.folder import LocalFolder
-    from pipeline.errors import InputError
     from pipeline.inspection.overview import labels_for
 
     name = opened.manifest.dataset.name

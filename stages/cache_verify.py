@@ -32,9 +32,9 @@ def verify(
     as_json: cli.AsJson = False,
 ) -> None:
     """Recompute every digest of a cache, and name each file and block that is damaged."""
+    from pipeline.base.errors import InputError
     from pipeline.cache.folder import LocalFolder, folder_of, read_manifest
     from pipeline.cache.verify import verify as check
-    from pipeline.errors import InputError
 
     folder = folder_of(cache, cli.storage_options(storage))
     manifest = read_manifest(folder, "dump it again")

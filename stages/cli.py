@@ -15,7 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.cache.codecs import Codec, Format
-    from pipeline.sections import Study
+    from pipeline.study.sections import Study
 
 T = TypeVar("T")
 
@@ -42,9 +42,9 @@ def main(command: Callable[..., Any]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # MKL promises the same bits from run to run only in this mode (memory may be aligned otherwise).
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
-    from pipeline.errors import InputError
-    from pipeline.files import explained
-    from pipeline.kept import give_matplotlib_a_folder
+    from pipeline.base.errors import InputError
+    from pipeline.base.files import explained
+    from pipeline.base.user_folders import give_matplotlib_a_folder
 
     give_matplotlib_a_folder()
     app = command if isinstance(command, typer.Typer) else single(command)
@@ -110,7 +110,7 @@ def warn(text: str) -> None:
 
 def printable(text: str) -> str:
     """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
-    from pipeline.plain_text import one_line
+    from pipeline.base.plain_text import one_line
 
     line = one_line(text)
     return line.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii")
@@ -123,12 +123,12 @@ def open_study(params: Path) -> Study:
         os.chdir(folder)
         # Last: a statistics.py or a pipeline/ of the user's must not stand in for Python's or ours.
         sys.path.append(str(folder))
-    from pipeline.params import load, read_raw
+    from pipeline.study.params_file import load, read_raw
 
     study = load(Path(name))
     if "DVC_STAGE" in os.environ:
         # DVC may start with any stage whose inputs are there, so each one refuses a stale graph.
-        from pipeline.dvc_yaml import refuse_stale
+        from pipeline.graph.dvc_yaml import refuse_stale
 
         refuse_stale(study, read_raw(Path(name)), Path())
     return study
@@ -146,8 +146,8 @@ def named(entries: Mapping[str, T], section: str, name: str, file: str) -> T:
     Raises:
         InputError: there is none of this name.
     """
-    from pipeline.errors import InputError
-    from pipeline.registry import unknown
+    from pipeline.base.errors import InputError
+    from pipeline.base.registry import unknown
 
     if name not in entries:
         raise InputError(f"{file}: {section}: " + unknown("name", name, entries))
@@ -160,7 +160,7 @@ def storage_options(given: list[str] | None) -> dict[str, str]:
     Raises:
         InputError: no KEY=VALUE.
     """
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
 
     pairs = [item.partition("=") for item in given or ()]
     for key, equals, value in pairs:
@@ -175,7 +175,7 @@ def refuse_existing(target: Path) -> None:
     Raises:
         InputError: something is there already, or the place lies in a cache.
     """
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
 
     try:
         there = bool(target.lstat())
@@ -200,8 +200,8 @@ def refuse_existing(target: Path) -> None:
 
 def refuse_codec(codec: Codec | None, store: Format) -> None:
     """Raise InputError for a compression that a store does not have; None leaves the choice open."""
+    from pipeline.base.errors import InputError
     from pipeline.cache.codecs import CODECS
-    from pipeline.errors import InputError
 
     if codec is not None and codec not in CODECS[store]:
         raise InputError("--codec", expected=f"one of {', '.join(CODECS[store])} for {store}", found=codec)
@@ -216,8 +216,8 @@ def work_beside(target: Path) -> Iterator[Path]:
     Raises:
         InputError: no folder can be made there, or another process works there.
     """
-    from pipeline.errors import InputError, NotNowError
-    from pipeline.files import explained, locked, remove
+    from pipeline.base.errors import InputError, NotNowError
+    from pipeline.base.files import explained, locked, remove
 
     folder = target.absolute().parent / f".{target.name}.work"
     try:
@@ -255,8 +255,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 @contextmanager
 def timed(stage: str) -> Iterator[None]:
     """Note a stage's wall-clock seconds beside the outputs, not in them."""
-    from pipeline.files import write_json
-    from pipeline.layout import Layout
+    from pipeline.base.files import write_json
+    from pipeline.study.layout import Layout
 
     start = time.perf_counter()
     yield

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.curves import Curves
-from pipeline.errors import InputError
-from pipeline.files import read_json
-from pipeline.layout import Layout, network_folder
+from pipeline.base.errors import InputError
+from pipeline.base.files import read_json
+from pipeline.base.seeds import derive
 from pipeline.models.saved import load_network, save_network
-from pipeline.parts import TermParams
-from pipeline.rows import Rows, Splits
-from pipeline.sections import PhaseParams, StudentParams, Study, model_of
-from pipeline.seeds import derive
 from pipeline.student import Field, Phase, samples_of, train_cohort
-from pipeline.trained import Select, Trained
-from pipeline.trainee import History
+from pipeline.study.layout import Layout, network_folder
+from pipeline.study.parts import TermParams
+from pipeline.study.sections import PhaseParams, StudentParams, Study, model_of
+from pipeline.training.curves import Curves
+from pipeline.training.result import Select, Trained
+from pipeline.training.rows import Rows, Splits
+from pipeline.training.trainee import History
 from stages.run import Workshop, progress, recipe, regime, trains_of
 
 

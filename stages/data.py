@@ -7,8 +7,8 @@ from pathlib import Path
 from pipeline.datasets.prepare import prepare as make
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset, load
-from pipeline.layout import Layout
-from pipeline.sections import Study
+from pipeline.study.layout import Layout
+from pipeline.study.sections import Study
 
 
 def read(study: Study, name: str) -> Dataset:

@@ -10,7 +10,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.sections import Study
+    from pipeline.study.sections import Study
 
 
 def dump(
@@ -20,7 +20,7 @@ def dump(
 ) -> None:
     """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one."""
     study = cli.open_study(params)
-    from pipeline.layout import Layout
+    from pipeline.study.layout import Layout
     from stages.dumping import run_dumps, stage_of
 
     done: list[str] = []
@@ -42,7 +42,7 @@ def _passes(study: Study, network: str) -> list[list[str]]:
     Raises:
         InputError: no such network, or none of its dumps is configured.
     """
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
 
     cli.named({**study.teachers, **study.students}, "teachers and students", network, study.file)
     passes: dict[tuple[object, ...], list[str]] = {}

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from pipeline.base.device import resolve
+from pipeline.base.errors import InputError
 from pipeline.cache import Format
 from pipeline.cache.block_files import Compute
 from pipeline.cache.manifest import ANYTHING, Manifest, differences
 from pipeline.datasets.record import Dataset, load
-from pipeline.device import resolve
 from pipeline.dumps import derived_parameters
 from pipeline.dumps.field import Field, decisive
 from pipeline.dumps.one_pass import computing
 from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
-from pipeline.errors import InputError
-from pipeline.layout import Layout
-from pipeline.parts import DumpParams
-from pipeline.sections import Study
+from pipeline.study.layout import Layout
+from pipeline.study.parts import DumpParams
+from pipeline.study.sections import Study
 from pipeline.teacher import Answers, Samples, Teacher, load_teacher
 from stages.cli import named, warn
 

@@ -53,7 +53,7 @@ def _onnx(network: Network, card: Mapping[str, Any]) -> tuple[bytes, dict[str, A
     """The graph, and how it was compared: on test images where the prepared data are here."""
     from pipeline.datasets.record import load
     from pipeline.export.onnx_graph import compared, images_to_check, to_onnx
-    from pipeline.layout import Layout
+    from pipeline.study.layout import Layout
 
     prepared = Layout(Path()).prepared(card["dataset"]["name"])
     dataset = load(prepared, resident=False) if (prepared / "dataset.json").exists() else None

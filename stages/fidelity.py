@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipeline.fidelity import Reached
-    from pipeline.parts import TermParams
-    from pipeline.sections import StudentParams, Study
+    from pipeline.report.fidelity import Reached
+    from pipeline.study.parts import TermParams
+    from pipeline.study.sections import StudentParams, Study
 
 
 def fidelity(
@@ -29,11 +29,11 @@ def fidelity(
 ) -> None:
     """Train a student from float32, float16, bfloat16 and top-k logits, and compare bytes, KL and accuracy."""
     study = cli.open_study(params)
-    from pipeline import fidelity as room
-    from pipeline.device import resolve
+    from pipeline.base.device import resolve
+    from pipeline.base.files import write_bytes, write_json
     from pipeline.dumps.logits import refuse_all_classes
-    from pipeline.files import write_bytes, write_json
-    from pipeline.layout import Layout
+    from pipeline.report import fidelity as room
+    from pipeline.study.layout import Layout
 
     spec, where = cli.named(study.students, "students", student, study.file), resolve(device)
     term = _soft_targets(student, spec)
@@ -65,7 +65,7 @@ def fidelity(
 
 
 def _soft_targets(student: str, spec: StudentParams) -> TermParams:
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
 
     for key in ("pretrain", "init", "trains"):
         if getattr(spec, key):
@@ -93,10 +93,10 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
     """A teacher's float32 logits (views, samples, classes), whatever the configured dump keeps; its name; any doubt."""
     import numpy as np
 
+    from pipeline.base.progress import track
     from pipeline.cache.blocks import Block
     from pipeline.dumps.one_pass import computing
     from pipeline.dumps.run import plan_field, seen_samples
-    from pipeline.progress import track
     from stages.dumping import teacher_and_data
 
     spec = study.dumps[dump]
@@ -111,15 +111,15 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
 
 def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> Reached:
     """What each seed of a student reaches that is taught by these arrays."""
-    from pipeline.cached import CachedRows
+    from pipeline.base.progress import track
+    from pipeline.base.seeds import derive
     from pipeline.datasets.record import load
-    from pipeline.fidelity import Reached
-    from pipeline.layout import Layout
-    from pipeline.progress import track
-    from pipeline.rows import Splits
-    from pipeline.sections import model_of
-    from pipeline.seeds import derive
+    from pipeline.fields.rows import CachedRows
+    from pipeline.report.fidelity import Reached
     from pipeline.student import train_student
+    from pipeline.study.layout import Layout
+    from pipeline.study.sections import model_of
+    from pipeline.training.rows import Splits
     from stages import cohort
     from stages.run import recipe, regime
 

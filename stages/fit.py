@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import needs_head, taps_of
-from pipeline.errors import InputError
-from pipeline.heads import CHANNELS
 from pipeline.losses import taps_of as taps_of_loss
 from pipeline.models.build import build
+from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
-from pipeline.sections import Study, model_of
-from pipeline.trains import Trains
+from pipeline.study.sections import Study, model_of
+from pipeline.training.trainable import Trains
 from stages.run import trains_of
 
 

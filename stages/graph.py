@@ -16,11 +16,11 @@ def graph(
 ) -> None:
     """Compile params.yaml into dvc.yaml, the stage graph that `dvc repro` runs."""
     study = cli.open_study(params)
-    from pipeline.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, text_of, to_yaml
-    from pipeline.files import write_bytes
-    from pipeline.gitignore import add_lines
-    from pipeline.graph import stages
-    from pipeline.params import absent_models, read_raw
+    from pipeline.base.files import write_bytes
+    from pipeline.graph.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, text_of, to_yaml
+    from pipeline.graph.gitignore import add_lines
+    from pipeline.graph.stages import stages
+    from pipeline.study.params_file import absent_models, read_raw
 
     for key, reason in absent_models(study):
         cli.warn(f"{study.file}: {key}: {reason}; the stages that use it will refuse it")

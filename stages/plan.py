@@ -13,15 +13,15 @@ from stages import cli
 
 if TYPE_CHECKING:
     from pipeline.datasets.record import Dataset
-    from pipeline.parts import DumpParams
-    from pipeline.plan import Disk, Prediction
-    from pipeline.sections import PhaseParams, Study
+    from pipeline.dumps.plan import Disk, Prediction
+    from pipeline.study.parts import DumpParams
+    from pipeline.study.sections import PhaseParams, Study
 
 
 def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:
     """Predict each dump's bytes, files and seconds, and from how many students on it pays."""
     study = cli.open_study(params)
-    from pipeline.plan import measure_disk
+    from pipeline.dumps.plan import measure_disk
 
     disk = measure_disk(Path())
     datasets: dict[str, Dataset] = {}
@@ -66,11 +66,11 @@ def _predict(
     study: Study, name: str, spec: DumpParams, datasets: dict[str, Dataset], *, disk: Disk, device: str
 ) -> tuple[Prediction, int]:
     """The prediction, and how many students of this study read the dump."""
+    from pipeline.base.device import resolve
+    from pipeline.base.errors import InputError
     from pipeline.cache import Format
-    from pipeline.device import resolve
+    from pipeline.dumps.plan import predict
     from pipeline.dumps.run import refuse_unreadable
-    from pipeline.errors import InputError
-    from pipeline.plan import predict
     from stages.data import prepared
     from stages.dumping import planned, wanted
     from stages.run import regime
@@ -109,7 +109,7 @@ def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
     Its card has the entries, as long as they will be, that a dump's manifest takes from it.
     """
     from pipeline.models.build import build
-    from pipeline.sections import model_of
+    from pipeline.study.sections import model_of
     from pipeline.teacher import Ensemble, Teacher
     from stages.run import card
 

@@ -27,9 +27,9 @@ def predict(
     device: cli.Device = "auto",
 ) -> None:
     """Say which class a student sees in each image, and how probable it holds it."""
+    from pipeline.base.errors import InputError
     from pipeline.datasets.image_files import Decoder
-    from pipeline.errors import InputError
-    from pipeline.predict import answer, find_images, logits_of
+    from pipeline.export.predict import answer, find_images, logits_of
     from stages.trained import anywhere
 
     files, notices = find_images(images, Path.cwd())

@@ -17,7 +17,7 @@ def prepare(
     """Read a data set's files, split them, and write the arrays that all later stages read."""
     study = cli.open_study(params)
     from pipeline.datasets.record import SPLITS, save
-    from pipeline.layout import Layout
+    from pipeline.study.layout import Layout
     from stages.data import read
     from stages.run import workshop
 

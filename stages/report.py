@@ -11,22 +11,20 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.layout import Layout
     from pipeline.models.network import Network
-    from pipeline.pictures.canvas import Picture
-    from pipeline.pictures.choice import Choice
     from pipeline.report.drawing import Asked
+    from pipeline.report.pictures.canvas import Picture
+    from pipeline.report.pictures.choice import Choice
     from pipeline.report.published import Published
-    from pipeline.report_section import ReportParams
-    from pipeline.sections import Study
+    from pipeline.study.layout import Layout
+    from pipeline.study.report_section import ReportParams
+    from pipeline.study.sections import Study
 
 
 def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     study = cli.open_study(params)
-    from pipeline.files import write_bytes, write_json
-    from pipeline.layout import Layout
-    from pipeline.pictures.choice import choice
+    from pipeline.base.files import write_bytes, write_json
     from pipeline.report.build import build
     from pipeline.report.claims import Claim
     from pipeline.report.drawing import drawn
@@ -34,7 +32,9 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
     from pipeline.report.histories import history
     from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS
     from pipeline.report.notes import doubts
+    from pipeline.report.pictures.choice import choice
     from pipeline.report.table import COLUMNS
+    from pipeline.study.layout import Layout
     from stages.run import workshop
 
     layout = Layout(Path())
@@ -74,7 +74,7 @@ def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
 
 def _metrics(layout: Layout, kind: str, name: str, keys: Iterable[str]) -> dict[str, Any]:
     """The metrics file of a teacher or student."""
-    from pipeline.files import read_json
+    from pipeline.base.files import read_json
 
     fix = layout.how_to_make(f"train-{kind}-{name}", f"train-{kind} {name}")
     made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), fix, keys)
@@ -83,8 +83,8 @@ def _metrics(layout: Layout, kind: str, name: str, keys: Iterable[str]) -> dict[
 
 def _teachers_curves(report: ReportParams, teachers: Iterable[str]) -> dict[str, list[list[float]]]:
     """Validation accuracy by epoch of the teachers whose is asked for: the others are no dependency."""
-    from pipeline.curves import read_curve
-    from pipeline.layout import Layout
+    from pipeline.study.layout import Layout
+    from pipeline.training.curves import read_curve
 
     folders = {name: Layout(Path()).teacher(name) / "curves" for name in teachers if name in report.validated}
     return {name: [read_curve(folder, "validation/accuracy")] for name, folder in folders.items()}
@@ -101,9 +101,9 @@ def _published(report: ReportParams) -> Published | None:
 
 def _asked(study: Study, students: Mapping[str, Mapping[str, Any]]) -> Asked:
     """What the study's report draws beyond what every report does."""
-    from pipeline.layout import Layout
     from pipeline.report.drawing import Asked
     from pipeline.report.histories import loss_terms
+    from pipeline.study.layout import Layout
 
     layout, wanted = Layout(Path()), study.report
     return Asked(
@@ -122,11 +122,11 @@ def _pictures(
     if not chosen.dumps:
         return [], []
     from pipeline.datasets.record import load
-    from pipeline.layout import Layout
-    from pipeline.pictures.canvas import letters_spelt
-    from pipeline.pictures.choice import FEATURES, MOST_STUDENTS
-    from pipeline.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
     from pipeline.report.metrics import best_taught, labels_only
+    from pipeline.report.pictures.canvas import letters_spelt
+    from pipeline.report.pictures.choice import FEATURES, MOST_STUDENTS
+    from pipeline.report.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
+    from pipeline.study.layout import Layout
     from stages.run import open_dump
 
     layout, views = Layout(Path()), study.views.views()
@@ -153,8 +153,8 @@ def _first(student: str) -> Network:
     """A student's network of its first seed."""
     import torch
 
-    from pipeline.layout import Layout
     from pipeline.models.saved import load_network
+    from pipeline.study.layout import Layout
 
     layout = Layout(Path())
     fix = layout.how_to_make(f"train-student-{student}", f"train-student {student}")

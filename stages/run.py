@@ -11,24 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import cache
+from pipeline.base.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
+from pipeline.base.progress import progress_bar
+from pipeline.base.provenance import code_digest
 from pipeline.cache import Cache
 from pipeline.cache.manifest import ANYTHING, AtLeast
-from pipeline.curves import Curves
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import derived_parameters, plan_of, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive
-from pipeline.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
-from pipeline.layout import Layout
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.parts import ModelParams
-from pipeline.progress import progress_bar
-from pipeline.provenance import code_digest
-from pipeline.regime import Regime, Restore
-from pipeline.schedules import schedule
-from pipeline.sections import PhaseParams, StudentParams, Study, TeacherParams, TrainingParams, TrainsParams, model_of
-from pipeline.trainee import History
-from pipeline.trains import Trains
+from pipeline.losses.weights.schedules import schedule
+from pipeline.study.layout import Layout
+from pipeline.study.parts import ModelParams
+from pipeline.study.sections import (
+    PhaseParams,
+    StudentParams,
+    Study,
+    TeacherParams,
+    TrainingParams,
+    TrainsParams,
+    model_of,
+)
+from pipeline.training.curves import Curves
+from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.training.options import Regime, Restore
+from pipeline.training.trainable import Trains
+from pipeline.training.trainee import History
 
 
 def regime(params: TrainingParams) -> Regime:

@@ -18,14 +18,14 @@ def train_student(
     """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
     study = cli.open_study(params)
     from pipeline import __version__
-    from pipeline.cached_batches import on_device
+    from pipeline.base.device import resolve
+    from pipeline.base.files import write_json
     from pipeline.datasets.record import load
-    from pipeline.device import resolve
-    from pipeline.doubt import ADVICE, of_runs
-    from pipeline.files import write_json
-    from pipeline.layout import Layout
-    from pipeline.rows import Splits
-    from pipeline.trained import results
+    from pipeline.fields.batches import on_device
+    from pipeline.study.layout import Layout
+    from pipeline.training.chance import ADVICE, of_runs
+    from pipeline.training.result import results
+    from pipeline.training.rows import Splits
     from stages import cohort
     from stages.fit import built, refuse_missing_taps, refuse_other_channels
     from stages.run import card, file_digests, open_dump, workshop

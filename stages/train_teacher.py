@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.datasets.record import Dataset
-    from pipeline.rows import Splits
-    from pipeline.sections import Study
+    from pipeline.study.sections import Study
+    from pipeline.training.rows import Splits
     from stages.run import Workshop
 
 
@@ -25,14 +25,14 @@ def train_teacher(
 ) -> None:
     """Train a teacher (or take one from a file, or join members) and measure it on the test part."""
     study = cli.open_study(params)
+    from pipeline.base.device import resolve
+    from pipeline.base.files import write_json
     from pipeline.datasets.record import load
-    from pipeline.device import resolve
-    from pipeline.doubt import ADVICE, FROM_A_FILE, doubt
-    from pipeline.files import write_json
-    from pipeline.layout import Layout
     from pipeline.models.saved import save_network
     from pipeline.models.size import bits_of
-    from pipeline.rows import Splits, evaluate, per_class_accuracy
+    from pipeline.study.layout import Layout
+    from pipeline.training.chance import ADVICE, FROM_A_FILE, doubt
+    from pipeline.training.rows import Splits, evaluate, per_class_accuracy
     from stages.fit import built, refuse_missing_taps
     from stages.run import card as common_card
     from stages.run import file_digests, workshop
@@ -87,11 +87,11 @@ def _make(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The teacher's network on its device, and what its card says beyond the common entries."""
     from pipeline import teacher as room
-    from pipeline.curves import Curves
-    from pipeline.errors import InputError
-    from pipeline.layout import Layout
-    from pipeline.sections import model_of
-    from pipeline.seeds import derive
+    from pipeline.base.errors import InputError
+    from pipeline.base.seeds import derive
+    from pipeline.study.layout import Layout
+    from pipeline.study.sections import model_of
+    from pipeline.training.curves import Curves
     from stages.run import architecture, progress, regime
 
     spec, device = study.teachers[teacher], splits.train.labels.device

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.models.network import Network
-    from pipeline.sections import Study
+    from pipeline.study.sections import Study
 
 
 def folder_of(study: Study, student: str, seed: int) -> Path:
@@ -21,8 +21,8 @@ def folder_of(study: Study, student: str, seed: int) -> Path:
     Raises:
         InputError: params.yaml has no such student, or not so many seeds.
     """
-    from pipeline.errors import InputError
-    from pipeline.layout import Layout
+    from pipeline.base.errors import InputError
+    from pipeline.study.layout import Layout
 
     spec = cli.named(study.students, "students", student, study.file)
     if not 0 <= seed < spec.seeds:
@@ -36,10 +36,10 @@ def of_study(study: Study, student: str, seed: int, device: torch.device) -> tup
     Raises:
         InputError: it is not there, damaged, or of another architecture than params.yaml says.
     """
+    from pipeline.base.errors import InputError
     from pipeline.cache.manifest import differences
-    from pipeline.errors import InputError
-    from pipeline.layout import Layout
     from pipeline.models.saved import load_network
+    from pipeline.study.layout import Layout
     from stages.run import architecture
 
     folder = folder_of(study, student, seed)
@@ -65,8 +65,8 @@ def anywhere(
     Raises:
         InputError: neither, both, or not the one that it should be.
     """
-    from pipeline.device import resolve
-    from pipeline.errors import InputError
+    from pipeline.base.device import resolve
+    from pipeline.base.errors import InputError
     from pipeline.export.folder import load_exported
 
     folder, where = Path(student).absolute(), resolve(device)

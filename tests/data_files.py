@@ -20,9 +20,9 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
+from pipeline.base.errors import InputError
 from pipeline.datasets.raw import Raw
 from pipeline.datasets.record import Dataset
-from pipeline.errors import InputError
 
 # Read when the tests are collected: some of them set the variable.
 SHARED = Path(os.environ.get("TEACHERCACHE_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -13,13 +13,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline import cache, training
+from pipeline import cache
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.run import Wanted, dump
 from pipeline.models.build import build
 from pipeline.teacher import Ensemble, Samples, Teacher
+from pipeline.training import fit as training
 from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")

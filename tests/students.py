@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import write_study
 from numpy.typing import NDArray
 
 from pipeline.datasets import record
 from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
-from pipeline.params import parse
-from pipeline.sections import model_of
+from pipeline.study.params_file import parse
+from pipeline.study.sections import model_of
 from stages.run import architecture
+from tests.conftest import write_study
 
 CLASSES = ("cat", "dog", "eel")
 

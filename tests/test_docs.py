@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Run, write_study
 from ruamel.yaml import YAML
 
 from pipeline import losses
+from pipeline.base.registry import Registry
 from pipeline.losses.step import Outputs
-from pipeline.params import parse, read_raw
-from pipeline.registry import Registry
+from pipeline.study.params_file import parse, read_raw
+from tests.conftest import ROOT, Run, write_study
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -77,10 +77,10 @@ def test_the_readmes_study_is_valid() -> None:
 def test_the_readme_names_every_part() -> None:
     from pipeline.datasets import SOURCES
     from pipeline.dumps import FIELDS
-    from pipeline.heads import HEADS
+    from pipeline.losses.weights.schedules import SCHEDULES
     from pipeline.models import MODELS
-    from pipeline.optimizers import LR_SCHEDULES, OPTIMIZERS
-    from pipeline.schedules import SCHEDULES
+    from pipeline.models.heads import HEADS
+    from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
     from pipeline.views import POLICIES
 
     text = (ROOT / "README.md").read_text()

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
-from pipeline.heads import HEADS
 from pipeline.inspection import INSPECTIONS
 from pipeline.losses import TERMS
 from pipeline.models import MODELS
+from pipeline.models.heads import HEADS
 from pipeline.views import POLICIES
+from tests.conftest import ROOT
 
 PIPELINE = sorted((ROOT / "pipeline").rglob("*.py"))
 
@@ -46,7 +46,7 @@ def importing(path: Path, *forbidden: str) -> set[str]:
 
 def test_the_walk_finds_the_house() -> None:
     assert len(PIPELINE) > 40
-    assert "pipeline.errors" in imports(ROOT / "pipeline/files.py")
+    assert "pipeline.base.errors" in imports(ROOT / "pipeline/base/files.py")
 
 
 @pytest.mark.parametrize("path", PIPELINE, ids=lambda path: path.relative_to(ROOT).as_posix())

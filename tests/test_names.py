@@ -9,31 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Capture, Run, write_study
-from data_files import png, write_tree
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from pipeline.base.plain_text import in_cell, in_code, in_markdown, one_line, prose, shortened
 from pipeline.cache.blocks import ArrayPlan, plan_store
 from pipeline.cache.card import card as cache_card
-from pipeline.figures import style
-from pipeline.figures.accuracy import box_plot
-from pipeline.figures.curves import curves
-from pipeline.figures.pareto import Point, pareto
-from pipeline.figures.sweep import Point as SweepPoint
-from pipeline.figures.sweep import sweep
-from pipeline.figures.terms import Terms, terms
-from pipeline.figures.weights import weights
-from pipeline.pictures.affinities import affinities
-from pipeline.pictures.canvas import letters_spelt
-from pipeline.pictures.canvas import short as short_classes
-from pipeline.pictures.feature_map import feature_map
-from pipeline.pictures.hints import maps, vectors
-from pipeline.pictures.multichannel import multichannel
-from pipeline.plain_text import in_cell, in_code, in_markdown, one_line, prose, shortened
+from pipeline.report.figures import style
+from pipeline.report.figures.accuracy import box_plot
+from pipeline.report.figures.curves import curves
+from pipeline.report.figures.pareto import Point, pareto
+from pipeline.report.figures.sweep import Point as SweepPoint
+from pipeline.report.figures.sweep import sweep
+from pipeline.report.figures.terms import Terms, terms
+from pipeline.report.figures.weights import weights
 from pipeline.report.page import Report, Section, Table
+from pipeline.report.pictures.affinities import affinities
+from pipeline.report.pictures.canvas import letters_spelt
+from pipeline.report.pictures.canvas import short as short_classes
+from pipeline.report.pictures.feature_map import feature_map
+from pipeline.report.pictures.hints import maps, vectors
+from pipeline.report.pictures.multichannel import multichannel
 from pipeline.report.table import Row
+from tests.conftest import Capture, Run, write_study
+from tests.data_files import png, write_tree
 
 NAMES = (
     r"$\frac$", "$1 to $5", "$a$ and $b$", "$", r"a\$b", "_a_", "__b__", "a_b", "x-_c_", "*d*", "~~e~~", "<b>bold</b>",

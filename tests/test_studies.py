@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import graph
-from pipeline.params import load, parse, read_raw
+from pipeline.graph import stages as graph
+from pipeline.study.params_file import load, parse, read_raw
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))

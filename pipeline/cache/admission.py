@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import InputError
+from pipeline.base.files import canonical_json, digest_of
+from pipeline.base.plain_text import is_unicode
 from pipeline.cache import damage, paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.card import card
@@ -14,9 +17,6 @@ from pipeline.cache.entries import Key, manifest_entries
 from pipeline.cache.folder import LocalFolder, read_manifest
 from pipeline.cache.manifest import MOST_BYTES, parse
 from pipeline.cache.stores import store_of
-from pipeline.errors import InputError
-from pipeline.files import canonical_json, digest_of
-from pipeline.plain_text import is_unicode
 
 LEAST_BLOCK = 200  # bytes of a manifest that any block takes
 LARGEST_CRC = (1 << 32) - 1

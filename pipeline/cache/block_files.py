@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import InputError
+from pipeline.base.files import flush, write_bytes
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, decode, encode
 from pipeline.cache.crc import as_bytes, crc32c
 from pipeline.cache.dtypes import stored
-from pipeline.errors import InputError
-from pipeline.files import flush, write_bytes
 
 Compute = Callable[[Block], Mapping[str, NDArray[Any]]]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pipeline.base.errors import InputError
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType, stored
-from pipeline.errors import InputError
 
 TARGET_BYTES = 8 << 20  # of a chunk, where the number of files allows
 MOST_BYTES = 64 << 20

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
+from pipeline.base.plain_text import in_markdown
 from pipeline.cache.blocks import StorePlan
 from pipeline.cache.codecs import Format
-from pipeline.plain_text import in_markdown
 
 
 def _accuracy(value: float | None) -> str:

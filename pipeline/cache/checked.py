@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.base.files import digest_of, write_bytes
+from pipeline.base.user_folders import kept
 from pipeline.cache.manifest import Manifest
-from pipeline.files import digest_of, write_bytes
-from pipeline.kept import kept
 
 TICK_NS = 20_000_000  # of a file system's clock, at the most
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.base.errors import InputError, few
+from pipeline.base.files import delete_advice, is_system_file
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block
 from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
-from pipeline.errors import InputError, few
-from pipeline.files import delete_advice, is_system_file
 
 EXACTLY = "exactly the manifest's files"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.files import sha256_of
-from pipeline.progress import track
+from pipeline.base.files import sha256_of
+from pipeline.base.progress import track
 
 Range = tuple[str, int, int]  # file below the folder, offset, bytes
 

@@ -14,12 +14,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import InputError, NotNowError
+from pipeline.base.files import READ_PIECE
 from pipeline.cache import paths
 from pipeline.cache.crc import PIECE, crc32c
 from pipeline.cache.links import behind_links, trouble
 from pipeline.cache.manifest import MOST_BYTES, BlockInfo, Manifest, parse
-from pipeline.errors import InputError, NotNowError
-from pipeline.files import READ_PIECE
 
 T = TypeVar("T")
 # Windows lacks the first two; without the third it would take some bytes for ends of lines.

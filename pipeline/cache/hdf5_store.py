@@ -13,12 +13,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipeline.base.errors import InputError
 from pipeline.cache import hdf5_check, paths
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import LEVELS
 from pipeline.cache.dtypes import stored
 from pipeline.cache.manifest import ArrayInfo, Manifest
-from pipeline.errors import InputError
 
 NAME = paths.STORE["hdf5"]
 WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word

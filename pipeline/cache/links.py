@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from pipeline.base.errors import InputError
+from pipeline.base.files import delete_advice, is_system_file
 from pipeline.cache import paths
-from pipeline.errors import InputError
-from pipeline.files import delete_advice, is_system_file
 
 OF_DVC = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")  # where DVC's cache keeps a file
 

@@ -22,12 +22,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from pipeline.base.errors import InputError
+from pipeline.base.files import canonical_json, digest_of
 from pipeline.cache import paths
 from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayForm, Block, cut
 from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, most_encoded
 from pipeline.cache.dtypes import DType, stored
-from pipeline.errors import InputError
-from pipeline.files import canonical_json, digest_of
 
 FORMAT_VERSION = 2
 MOST_BYTES = 8 << 20  # of a manifest

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import InputError
 from pipeline.cache.block_files import Compute
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Codec, Format, decode
@@ -18,7 +19,6 @@ from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.reader import Cache
 from pipeline.cache.verify import Verified
 from pipeline.cache.writer import write_cache
-from pipeline.errors import InputError
 
 # What a rewritten cache keeps of the old one's manifest.
 KEPT = ("field", "teacher", "dataset", "views", "batch", "axes")

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.base.errors import InputError
+from pipeline.base.progress import track
 from pipeline.cache import damage
 from pipeline.cache.blocks import Block
 from pipeline.cache.damage import Damage
 from pipeline.cache.folder import LocalFolder, RemoteFolder
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import store_of
-from pipeline.errors import InputError
-from pipeline.progress import track
 
 
 @dataclass(frozen=True)

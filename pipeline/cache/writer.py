@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.files import digest_of, flush, locked, needing, publish, recover, remove, write_bytes
+from pipeline.base.progress import track
+from pipeline.base.provenance import code_digest
 from pipeline.cache import paths
 from pipeline.cache.admission import read_back, refuse_unreadable
 from pipeline.cache.block_files import BlockFiles, Compute, write_blocks
@@ -26,9 +29,6 @@ from pipeline.cache.entries import manifest_entries, plain_entries
 from pipeline.cache.manifest import Manifest, sealed
 from pipeline.cache.order import in_order
 from pipeline.cache.stores import store_of
-from pipeline.files import digest_of, flush, locked, needing, publish, recover, remove, write_bytes
-from pipeline.progress import track
-from pipeline.provenance import code_digest
 
 
 def write_cache(

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import InputError
+from pipeline.base.files import canonical_json
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import LEVELS, Codec
 from pipeline.cache.dtypes import stored
 from pipeline.cache.manifest import ArrayInfo, Manifest
-from pipeline.errors import InputError
-from pipeline.files import canonical_json
 
 NAME = paths.STORE["zarr"]
 MOST_METADATA = 1 << 16  # bytes of a zarr.json that are looked at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.registry import Registry
+from pipeline.base.registry import Registry
 
 __all__ = ["SOURCES", "modules_of"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
+from pipeline.base.errors import InputError
+from pipeline.base.progress import progress_bar
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels
-from pipeline.errors import InputError
-from pipeline.progress import progress_bar
 
 Variation = Literal["basic", "rotated", "random_background", "image_background", "rotated_image_background"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pipeline.base.errors import InputError, few
 from pipeline.datasets.file_trees import File, Tree
 from pipeline.datasets.image_files import is_image, left_out
-from pipeline.errors import InputError, few
 
 Classes = dict[str, list[File]]  # the images by class, classes in the order of their names
 

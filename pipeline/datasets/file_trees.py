@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from pipeline.errors import InputError
-from pipeline.files import is_system_file
+from pipeline.base.errors import InputError
+from pipeline.base.files import is_system_file
 
 Kind = Literal["folder", "file", "other"]
 LONGEST_LINK = 4096  # bytes of what a link in a zip leads to

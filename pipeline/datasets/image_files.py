@@ -17,9 +17,9 @@ from functools import cache
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.base.errors import InputError, few
 from pipeline.datasets.file_trees import DAMAGED, DENIED, LEAVE_OUT, File
 from pipeline.datasets.raw import MOST_PIXELS, Pixels
-from pipeline.errors import InputError, few
 
 DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
 HUGE_PIXELS = 89_478_485  # from here on Pillow warns: a quarter of a GiB

@@ -12,12 +12,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from pipeline.base.errors import InputError
+from pipeline.base.progress import track
 from pipeline.datasets.class_folders import Classes, find_classes, outermost
 from pipeline.datasets.file_trees import Tree, unzip, walk
 from pipeline.datasets.image_files import Decoder
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit, refuse_beyond_memory
-from pipeline.errors import InputError
-from pipeline.progress import track
 
 USES = tuple(f"pipeline.datasets.{name}" for name in ("class_folders", "file_trees", "image_files"))
 

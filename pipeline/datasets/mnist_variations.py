@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, PositiveInt
 
+from pipeline.base.errors import InputError
+from pipeline.base.progress import progress_bar
 from pipeline.datasets import SOURCES
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw
-from pipeline.errors import InputError
-from pipeline.progress import progress_bar
 
 USES = ("pipeline.datasets.idx",)  # `SOURCES` finds the digits' own source, so no import names it
 

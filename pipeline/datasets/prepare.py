@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.base.errors import InputError, few
+from pipeline.base.plain_text import is_unicode
 from pipeline.datasets import SOURCES
 from pipeline.datasets.copies import Copies, Dropped, Duplicates, Rows, copies, dropped, first_of_each
 from pipeline.datasets.raw import Labels, Pixels, Place, Raw, fit, refuse_beyond_memory, refuse_size
 from pipeline.datasets.record import Dataset
 from pipeline.datasets.split import Amount, Folds, split
-from pipeline.errors import InputError, few
-from pipeline.plain_text import is_unicode
 
 MOST_CLASS_BYTES = 4 << 20  # of the classes' names as JSON: half of the manifest that a cache's reader takes
 

@@ -15,7 +15,7 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 
 MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
 HELD = 3  # times that `prepare` holds a data set's pixels: as read, joined, and in their order

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
-from pipeline.files import canonical_json, needing, read_json, write_json
+from pipeline.base.errors import InputError
+from pipeline.base.files import canonical_json, needing, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
 FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time

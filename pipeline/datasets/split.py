@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError, few
+from pipeline.base.errors import InputError, few
 
 Indices = NDArray[np.int64]
 

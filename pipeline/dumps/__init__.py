@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from pipeline.base.errors import InputError
+from pipeline.base.registry import Registry
 from pipeline.cache.blocks import ArrayForm
-from pipeline.errors import InputError
-from pipeline.registry import Registry
 
 __all__ = [
     "FIELDS",

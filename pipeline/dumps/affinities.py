@@ -10,27 +10,27 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.batch_plan import Last, batch_plan, batches_in
+from pipeline.base.errors import InputError
+from pipeline.base.progress import progress_bar
 from pipeline.cache.block_files import Compute
 from pipeline.cache.blocks import ArrayForm, ArrayPlan, Block
 from pipeline.cache.codecs import Codec
 from pipeline.dumps.field import BatchField, Gather, RowField
-from pipeline.errors import InputError
-from pipeline.progress import progress_bar
-from pipeline.projection import of_all, of_batch
+from pipeline.perplexity.pca import of_all, of_batch
+from pipeline.training.batch_plan import Last, batch_plan, batches_in
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Answer, Answers, Samples
 
 USES = (
-    "pipeline.batch_plan",
-    "pipeline.blas",
+    "pipeline.training.batch_plan",
+    "pipeline.perplexity.blas",
     "pipeline.perplexity",
-    "pipeline.kept",
+    "pipeline.base.user_folders",
     "pipeline.perplexity.batches",
     "pipeline.perplexity.compiled",
     "pipeline.perplexity.kernels",
-    "pipeline.projection",
+    "pipeline.perplexity.pca",
     "pipeline.views.counter",
 )
 
@@ -72,7 +72,7 @@ def affinities(
         perplexity: 2^H of each point's neighbours; below n - 1.
         pca: reduce features to so many dimensions before, as the classic t-SNE code does.
         pca_over: each batch for itself, or all samples together.
-        plans, shuffle, plan_seed, last: see `pipeline.batch_plan`.
+        plans, shuffle, plan_seed, last: see `pipeline.training.batch_plan`.
         precision: of the search.
         dtype: on disk.
         codec: compression.

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError, few
-from pipeline.files import refuse_irregular
+from pipeline.base.errors import InputError, few
+from pipeline.base.files import refuse_irregular
 
 SHOWN = 5  # names that a message lists of each kind
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.base.errors import InputError
+from pipeline.base.files import refuse_irregular, sha256_of
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.agreement import disorder, shares
 from pipeline.dumps.columns import columns_of
 from pipeline.dumps.field import EXTERNAL
 from pipeline.dumps.outputs import Reading, Values, look_alikes, notes, reading_of, refuse, survey
-from pipeline.errors import InputError
-from pipeline.files import refuse_irregular, sha256_of
 from pipeline.teacher import Answer, Samples
 
 

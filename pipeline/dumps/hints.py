@@ -13,11 +13,11 @@ from pydantic import PlainValidator
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.base.errors import InputError
 from pipeline.cache.blocks import ArrayForm, ArrayPlan
 from pipeline.cache.codecs import Codec
 from pipeline.cache.manifest import ARRAY_NAME
 from pipeline.dumps.field import RowField
-from pipeline.errors import InputError
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Answer, Answers, Samples

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
+from pipeline.base.errors import InputError
 from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import numbers, rounded
 from pipeline.dumps.field import RowField
-from pipeline.errors import InputError
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Answers, Samples

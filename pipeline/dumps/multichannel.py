@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.base.errors import InputError
 from pipeline.cache.blocks import ArrayForm, ArrayPlan
 from pipeline.cache.codecs import Codec
 from pipeline.dumps.field import RowField
-from pipeline.errors import InputError
-from pipeline.heads import CHANNELS
+from pipeline.models.heads import CHANNELS
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Answer, Answers, Samples

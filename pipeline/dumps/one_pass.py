@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.files import flush
+from pipeline.base.progress import track
 from pipeline.cache.block_files import BlockFiles, Compute
 from pipeline.cache.blocks import Block
 from pipeline.cache.dtypes import stored
 from pipeline.dumps.field import BatchField, Field, Gather, RowField
-from pipeline.files import flush
-from pipeline.progress import track
 from pipeline.teacher import Answer, Answers, Samples
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 
 Values = Literal["logits", "probabilities", "log-probabilities"]
 KINDS: tuple[Values, ...] = get_args(Values)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.base.errors import InputError
+from pipeline.base.progress import track
 from pipeline.cache import admission
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block, StorePlan, plan_store
@@ -20,8 +22,6 @@ from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, decisive
 from pipeline.dumps.one_pass import gathering, one_pass
-from pipeline.errors import InputError
-from pipeline.progress import track
 from pipeline.teacher import Answers, Samples, refuse_other_images
 from pipeline.views.view import PLAIN, Views
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import __version__
+from pipeline.base.plain_text import in_cell, in_code, in_markdown
 from pipeline.models import MODELS
-from pipeline.plain_text import in_cell, in_code, in_markdown
-from pipeline.trained import RULES
+from pipeline.training.result import RULES
 
 FORMAT, VERSION = "teachercache student", 1
 WEIGHTS, CARD, PAGE, GRAPH = "weights.safetensors", "card.json", "card.md", "student.onnx"

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.base.files import canonical_json, digest_of, locked, remove, sha256_of, write_bytes
+from pipeline.base.registry import AbsentError
 from pipeline.export.card import CARD, FORMAT, GRAPH, PAGE, VERSION, WEIGHTS, is_own_code, markdown
-from pipeline.files import canonical_json, digest_of, locked, remove, sha256_of, write_bytes
 from pipeline.models import MODELS
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network
-from pipeline.registry import AbsentError
 
 MOST_BYTES = 8 << 20  # of a card
 DEEPEST = 16  # nested values in it

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.base.errors import InputError
 from pipeline.datasets.record import Dataset
-from pipeline.errors import InputError
 from pipeline.models.network import Network
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -1,6 +1,6 @@
 """What a cache says, for people who look at it: one file a field, each (cache, labels) -> facts."""
 
-from pipeline.registry import Registry
+from pipeline.base.registry import Registry
 
 __all__ = ["INSPECTIONS"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.base.progress import track
 from pipeline.cache import Cache
-from pipeline.cached_batches import CachedBatches
-from pipeline.progress import track
+from pipeline.fields.batches import CachedBatches
 
 
 def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.progress import track
 from pipeline.cache import Cache
-from pipeline.progress import track
 
 PIECE_BYTES = 32 << 20  # of activations in memory at a time, as float64
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.progress import track
 from pipeline.cache import Cache
-from pipeline.progress import track
 
 PIECE_ROWS = 8192
 

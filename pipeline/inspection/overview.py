@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.datasets.record import load
 from pipeline.dumps import planned_arrays
-from pipeline.errors import InputError
 from pipeline.inspection import INSPECTIONS
 
 

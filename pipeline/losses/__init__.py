@@ -23,7 +23,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.registry import Registry
+from pipeline.base.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

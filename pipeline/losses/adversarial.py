@@ -8,11 +8,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.discriminator import DiscriminatorOptions, train_discriminator
+from pipeline.losses.discriminator import DiscriminatorOptions, train_discriminator
 from pipeline.losses.step import Outputs, Reduction, applied, misfit_of_top_k, reduced
 
 READS = {"teacher": "logits", "initial": "logits"}  # once, before the student's first step
-USES = ("pipeline.discriminator",)
+USES = ("pipeline.losses.discriminator",)
 
 
 def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:

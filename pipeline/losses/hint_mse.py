@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.losses.hinted import hint_of, misfit_of_hint
 from pipeline.losses.step import Outputs, Reduction, applied, reduced, wide
 

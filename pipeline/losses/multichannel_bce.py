@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import InputError
-from pipeline.heads import CHANNELS
+from pipeline.base.errors import InputError
 from pipeline.losses.step import Outputs, Reduction, reduced, wide
+from pipeline.models.heads import CHANNELS
 
 READS = "multichannel"
 

@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.losses.hinted import hint_of, misfit_of_hint
 from pipeline.losses.step import Outputs, misfit_of_top_k, wide
 

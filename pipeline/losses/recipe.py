@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.losses import TARGET, TERMS, learned_of, learns_from_peers, prepared_of, taps_of
 from pipeline.losses.step import Outputs, wide
-from pipeline.schedules import Schedule
+from pipeline.losses.weights.schedules import Schedule
 
 
 @dataclass(frozen=True)

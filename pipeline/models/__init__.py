@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.registry import AbsentError, Registry
+from pipeline.base.registry import AbsentError, Registry
 
 __all__ = ["MODELS", "modules_of"]
 

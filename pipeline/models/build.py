@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import InputError
-from pipeline.heads import HEADS
+from pipeline.base.errors import InputError
+from pipeline.base.registry import AbsentError, imported
 from pipeline.models import MODELS
+from pipeline.models.heads import HEADS
 from pipeline.models.network import Network
-from pipeline.registry import AbsentError, imported
 
 
 def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True) -> Network:
@@ -21,7 +21,7 @@ def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *
 
     Args:
         model: `name`, the input scaling `mean` and `std` (per channel, or None), `head` (`name`
-            and options) and `binary` (options of `pipeline.binary.binarised`) where it has
+            and options) and `binary` (options of `pipeline.models.binary.convert.binarised`) where it has
             them, and the options of that architecture.
         shape: (C, H, W) of the images.
         classes: outputs.
@@ -72,5 +72,5 @@ def _body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], cl
     if binary is None:
         return made
     # By name, like models and heads: networks without binary layers do not depend on that file.
-    body: nn.Module = imported("pipeline.binary:binarised")(made, shape, **binary)
+    body: nn.Module = imported("pipeline.models.binary.convert:binarised")(made, shape, **binary)
     return body

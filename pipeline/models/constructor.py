@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import Field
 from torch import nn
 
-from pipeline.errors import InputError
-from pipeline.registry import UNSET
+from pipeline.base.errors import InputError
+from pipeline.base.registry import UNSET
 
 # torch's own: statistics move by this share towards those of each batch. 0.01 (some MobileNets) never arrives in a
 # short training, and the network then says one class whatever it sees.

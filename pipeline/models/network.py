@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pipeline.errors import InputError
-from pipeline.registry import unknown
+from pipeline.base.errors import InputError
+from pipeline.base.registry import unknown
 
 
 class Layers(nn.Sequential):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import InputError, few
+from pipeline.base.errors import InputError, few
 from pipeline.models.weights import FIX, content_of, differences_of, is_state, load_into, refuse_odd
 
 LOG = logging.getLogger(__name__)

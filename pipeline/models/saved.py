@@ -12,8 +12,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from pipeline.errors import InputError
-from pipeline.files import read_json, sha256_of, write_bytes, write_json
+from pipeline.base.errors import InputError
+from pipeline.base.files import read_json, sha256_of, write_bytes, write_json
 from pipeline.models.build import build
 from pipeline.models.network import Network
 from pipeline.models.weights import load_into, read_weights

@@ -10,7 +10,7 @@ NUMBER = 32  # bits of a real number
 def bits_of(network: nn.Module) -> int:
     """Bits of everything that a deployed network must hold: 32 a number of its state dict, in whatever dtype.
 
-    Binary layers (`pipeline.binary`) hold 1 bit a weight and 32 a filter's scale; their biases and batch norms
+    Binary layers (`pipeline.models.binary`) hold 1 bit a weight and 32 a filter's scale; their biases and batch norms
     (parameters and running statistics) are real numbers. A tensor that several layers share counts once; integers
     (batch norm's `num_batches_tracked`) are for training and count nothing.
     """

@@ -9,9 +9,9 @@ from typing import Annotated, Any, get_type_hints
 import torch
 from torch import nn
 
+from pipeline.base.registry import UNSET, AbsentError, FilePath, unknown
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
 from pipeline.models.ready_weights import load_ready
-from pipeline.registry import UNSET, AbsentError, FilePath, unknown
 
 
 def named(architecture: str) -> Callable[..., nn.Module]:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, get_type_hints
 import torchvision
 from torch import Tensor, nn
 
+from pipeline.base.registry import UNSET, FilePath, unknown
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
 from pipeline.models.ready_weights import load_ready
-from pipeline.registry import UNSET, FilePath, unknown
 
 WITH_AUXILIARY_HEADS = {
     "googlenet": {"aux_logits": False, "init_weights": True},

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.models.initial import Initial, he
 from pipeline.models.network import Layers
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import InputError, few
-from pipeline.files import refuse_irregular
+from pipeline.base.errors import InputError, few
+from pipeline.base.files import refuse_irregular
 
 FIX = "export the state dict again (safetensors, or torch.save(model.state_dict(), FILE))"
 

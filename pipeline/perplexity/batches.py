@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.blas import one_thread
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.perplexity.blas import one_thread
 from pipeline.perplexity.kernels import LARGEST, PRECISE, exponent_of, from_gram, refine, scale_extremes, search_all
 
 Dtype = Literal["float64", "float32"]

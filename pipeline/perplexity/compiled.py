@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from pipeline.kept import can_be_written, kept
+from pipeline.base.user_folders import can_be_written, kept
 
 LOG = logging.getLogger(__name__)
 SETTINGS: Any = numba.config

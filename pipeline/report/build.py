@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.pictures.canvas import Picture
 from pipeline.report.claims import Claim, verdict
 from pipeline.report.claims import section as claims_section
 from pipeline.report.comparing import section
@@ -15,6 +14,7 @@ from pipeline.report.metrics import Metrics, labels_only
 from pipeline.report.notes import notes
 from pipeline.report.numbers import numbers
 from pipeline.report.page import Report, Section
+from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published, beside
 from pipeline.report.published import numbers as published_numbers
 from pipeline.report.published import section as published_section

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
-from pipeline.comparisons import LEVEL, interval
+from pipeline.base.statistics import FEWEST, summary
+from pipeline.report.comparisons import LEVEL, interval
 from pipeline.report.groups import Group, compare
 from pipeline.report.measures import Networks, Race, Side, values_of
 from pipeline.report.page import Section, Table
-from pipeline.statistics import FEWEST, summary
 
 Of = Literal["test", "validation", "epochs"]
 How = Literal["paired", "welch", "one-sample"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.comparisons import Anova, Pair, Paired, interval
+from pipeline.base.statistics import FEWEST, summary
+from pipeline.report.comparisons import Anova, Pair, Paired, interval
 from pipeline.report.groups import UNITS, Compared, Group, Unit
 from pipeline.report.page import Table
-from pipeline.statistics import FEWEST, summary
 
 MOST_PAIRS = 20  # of Tukey's: more are no table that anybody reads
 MOST_NAMES = 8  # in a sentence

@@ -6,22 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from pipeline.comparisons import interval
-from pipeline.figures.accuracy import box_plot
-from pipeline.figures.curves import curves as draw_curves
-from pipeline.figures.pareto import Point, pareto
-from pipeline.figures.terms import Terms
-from pipeline.figures.terms import terms as draw_terms
-from pipeline.figures.weights import weights as draw_weights
-from pipeline.pictures.canvas import Picture
+from pipeline.report.comparisons import interval
+from pipeline.report.figures.accuracy import box_plot
+from pipeline.report.figures.curves import curves as draw_curves
+from pipeline.report.figures.pareto import Point, pareto
+from pipeline.report.figures.terms import Terms
+from pipeline.report.figures.terms import terms as draw_terms
+from pipeline.report.figures.weights import weights as draw_weights
 from pipeline.report.groups import UNITS, Group, families
 from pipeline.report.measures import Curves, Networks
 from pipeline.report.metrics import Metrics
+from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
 from pipeline.report.sweeps import errors_of
 from pipeline.report.sweeps import picture as sweep_picture
 from pipeline.report.weights import scheduled
-from pipeline.report_section import SweepParams
+from pipeline.study.report_section import SweepParams
 
 MOST_NAMES = 3  # of data sets, in a title
 

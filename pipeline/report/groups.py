@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from pipeline.comparisons import Anova, Paired, anova, paired, unpaired
+from pipeline.base.statistics import FEWEST
+from pipeline.report.comparisons import Anova, Paired, anova, paired, unpaired
 from pipeline.report.metrics import Metrics
-from pipeline.statistics import FEWEST
 
 Unit = Literal["run", "student"]
 UNITS: dict[Unit, str] = {"run": "one run (seed)", "student": "one student, the mean over its seeds"}

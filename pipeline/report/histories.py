@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.curves import read_curve
-from pipeline.figures.terms import Terms
-from pipeline.layout import network_folder
+from pipeline.report.figures.terms import Terms
 from pipeline.report.metrics import Metrics
+from pipeline.study.layout import network_folder
+from pipeline.training.curves import read_curve
 
 
 def history(student: Path, metrics: Metrics, quantity: str) -> list[list[float]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.report.groups import Group
 from pipeline.report.metrics import Metrics
 

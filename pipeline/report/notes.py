@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
-from pipeline.doubt import of_runs
-from pipeline.plain_text import in_code
+from pipeline.base.plain_text import in_code
 from pipeline.report.metrics import Metrics
+from pipeline.training.chance import of_runs
 
 
 def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]) -> Iterator[str]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.comparisons import LEVEL, interval
+from pipeline.base.statistics import FEWEST, summary
+from pipeline.report.comparisons import LEVEL, interval
 from pipeline.report.groups import Compared, Group
 from pipeline.report.metrics import Metrics
-from pipeline.statistics import FEWEST, summary
 
 
 def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.plain_text import in_cell, in_markdown, one_line, prose
+from pipeline.base.plain_text import in_cell, in_markdown, one_line, prose
 from pipeline.report.table import COLUMNS, Row
 
 

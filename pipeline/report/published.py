@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipeline.comparisons import interval
+from pipeline.base.statistics import summary
+from pipeline.report.comparisons import interval
 from pipeline.report.measures import PARTS, Networks, Part, values_of
 from pipeline.report.page import Section, Table
-from pipeline.statistics import summary
 
 Kind = Literal["error", "accuracy"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.figures.sweep import Point
-from pipeline.figures.sweep import sweep as draw
-from pipeline.pictures.canvas import Picture
+from pipeline.report.figures.sweep import Point
+from pipeline.report.figures.sweep import sweep as draw
 from pipeline.report.measures import Networks, Part, values_of
 from pipeline.report.metrics import Metrics
+from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
-from pipeline.report_section import SweepParams
+from pipeline.study.report_section import SweepParams
 
 
 def picture(

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.comparisons import interval
+from pipeline.base.statistics import gap_closed
+from pipeline.report.comparisons import interval
 from pipeline.report.metrics import Metrics, Terms, loss_of, phases
-from pipeline.statistics import gap_closed
 
 COLUMNS = (
     "network", "losses", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits", "gap closed",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipeline.losses.weights.schedules import schedule
 from pipeline.report.metrics import Metrics, phases
-from pipeline.schedules import schedule
 
 Weights = Mapping[str, list[float]]  # of one phase: by loss term, one weight an epoch
 

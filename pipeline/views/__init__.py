@@ -7,7 +7,7 @@ round alike everywhere, so that a teacher on a GPU and a student on a CPU see th
 
 from __future__ import annotations
 
-from pipeline.registry import Registry
+from pipeline.base.registry import Registry
 
 __all__ = ["POLICIES"]
 

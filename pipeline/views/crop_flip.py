@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.views.counter import below, chance
 from pipeline.views.mirror import mirrored
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
 from pipeline.views.counter import below, chance
 from pipeline.views.mirror import mirrored
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from pipeline.errors import InputError
-from pipeline.registry import NestedError, Section, unknown
+from pipeline.base.errors import InputError
+from pipeline.base.registry import NestedError, Section, unknown
 from pipeline.views import POLICIES
 from pipeline.views.counter import below, block, words
 

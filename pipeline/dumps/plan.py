@@ -1,0 +1,142 @@
+"""What a dump will cost, and when it pays: predicted from a few measured batches."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from pipeline.base.files import sha256_of, write_bytes
+from pipeline.cache import paths
+from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.codecs import Format, encode, is_padded
+from pipeline.dumps.field import BatchField, Field, RowField
+from pipeline.dumps.one_pass import computing
+from pipeline.dumps.run import store_plan
+from pipeline.teacher import Answers, Samples
+
+T = TypeVar("T")
+
+BATCHES = 3  # measured, after one that warms up
+PROBE_BYTES = 16 << 20  # written and read back, to know the disk
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The cost of one dump.
+
+    Attributes:
+        bytes: of the rows, padding and checksums; exact where nothing is compressed. Metadata are a few KB more.
+        files: of the finished cache, the manifest apart.
+        forward_seconds: of the teacher, once over all rows of one view.
+        dump_seconds: all views, encoding, writing and sealing.
+        live_seconds: what the teacher would cost one student that asks it in every epoch.
+        read_seconds: what the cache costs one student instead.
+    """
+
+    bytes: int
+    files: int
+    forward_seconds: float
+    dump_seconds: float
+    live_seconds: float
+    read_seconds: float
+
+    @property
+    def pays_from(self) -> int | None:
+        """The number of students from which the cache is cheaper; None if it never is."""
+        saved = self.live_seconds - self.read_seconds
+        return math.floor(self.dump_seconds / saved) + 1 if saved > 0 else None
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Seconds a byte: to write, flush and hash; and to read."""
+
+    write: float
+    read: float
+
+
+def predict(teacher: Answers, field: Field, seen: Samples, *, store: Format, epochs: int, disk: Disk) -> Prediction:
+    """Measure a few batches and scale them to the whole dump.
+
+    Args:
+        teacher: of the right architecture; its weights may be any.
+        field: ready to be computed.
+        seen: what the dump is of.
+        store: "zarr" or "hdf5".
+        epochs: of the students that would ask a live teacher.
+        disk: as `measure_disk` found it.
+    """
+    plan = store_plan(field, seen)
+    forward, derived, once_for_all, shares = _measure(teacher, field, seen, store)
+    blocks = len(list(plan.blocks()))
+    stored = sum(
+        math.ceil(shares[name] * _padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
+        for name in plan.arrays
+    )
+    files = len(paths.metadata(store, plan.arrays)) + (blocks * len(plan.arrays) if store == "zarr" else 1)
+    once = forward * seen.rows
+    passes = seen.views.count if isinstance(field, RowField) else 1
+    return Prediction(
+        bytes=stored,
+        files=files,
+        forward_seconds=once,
+        dump_seconds=once * passes + once_for_all + derived * plan.views * plan.rows + stored * disk.write,
+        live_seconds=(once + derived * plan.rows) * epochs,
+        read_seconds=stored * disk.read,
+    )
+
+
+def _padded_rows(plan: StorePlan, store: Format, name: str) -> int:
+    if not is_padded(store, plan.arrays[name].codec):
+        return plan.views * plan.rows
+    return len(list(plan.blocks())) * plan.chunk_rows
+
+
+def _measure(
+    teacher: Answers, field: Field, seen: Samples, store: Format
+) -> tuple[float, float, float, dict[str, float]]:
+    """Seconds a sample of the pass, a batch of what is made from it, and before the first of these; and stored
+    bytes a row of each array.
+    """
+    rows = field if isinstance(field, RowField) else field.of
+    compute = computing(teacher, seen, rows)
+    compute(Block(0, 0, 0, min(seen.batch, seen.rows)))
+    few = Block(0, 0, 0, min(BATCHES * seen.batch, seen.rows))
+    seconds, values = _timed(lambda: compute(few))
+    forward, derived, once, count = seconds / few.stop, 0.0, 0.0, few.stop
+    if isinstance(field, BatchField):
+        (samples,) = values.values()
+        once, batches = _timed(lambda: field.computed(lambda ids: samples[ids % len(samples)]))
+        count = min(BATCHES, field.batches)
+        batches(Block(0, 0, 0, 1))
+        seconds, values = _timed(lambda: batches(Block(0, 0, 0, count)))
+        derived = seconds / count
+    shares = {
+        name: len(encode(values[name], chunk_rows=count, codec=array.codec, store=store)) / count
+        for name, array in field.arrays.items()
+    }
+    return forward, derived, once, shares
+
+
+def measure_disk(folder: Path) -> Disk:
+    """Write, flush and hash a file in a folder, and read it again; nothing stays."""
+    data = np.random.default_rng(0).bytes(PROBE_BYTES)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as place:
+        probe = Path(place) / "probe"
+        write = _timed(lambda: write_bytes(probe, data))[0] + _timed(lambda: sha256_of(probe))[0]
+        read = _timed(probe.read_bytes)[0]
+    return Disk(write / PROBE_BYTES, read / PROBE_BYTES)
+
+
+def _timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and the result."""
+    start = time.perf_counter()
+    made = run()
+    return time.perf_counter() - start, made

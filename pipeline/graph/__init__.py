@@ -1,0 +1,1 @@
+"""A study -> its stages -> the text of dvc.yaml."""

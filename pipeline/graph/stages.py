@@ -1,0 +1,379 @@
+"""Params -> the stage graph, as plain values: which command reads and writes which files."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import InputError
+from pipeline.cache.stores import STORES
+from pipeline.datasets import modules_of as modules_of_source
+from pipeline.dumps import modules_of
+from pipeline.losses import modules_of as modules_of_loss
+from pipeline.losses.weights.schedules import SCHEDULES
+from pipeline.models import MODELS
+from pipeline.models import modules_of as modules_of_model
+from pipeline.models.heads import HEADS
+from pipeline.report.pictures.choice import choice
+from pipeline.study.layout import Layout
+from pipeline.study.parts import DumpParams, ModelParams
+from pipeline.study.references import taught_in_order
+from pipeline.study.sections import StudentParams, Study, TeacherParams
+from pipeline.views import POLICIES
+
+NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "ready_weights", "saved", "weights"))
+BINARY = ("pipeline.models.binary.convert", "pipeline.models.binary.layers")
+HEAD = ("pipeline.models.heads.channels",)
+TRAINING = (
+    *NETWORK,
+    "pipeline.models.size",
+    *(f"pipeline.training.{name}" for name in ("batches", "options", "trainee", "fit", "trainable", "rows", "orders")),
+    *(f"pipeline.training.{name}" for name in ("optimizers", "curves", "chance")),
+    *(f"pipeline.base.{name}" for name in ("seeds", "plain_text")),
+    "stages.run",
+)
+FORMAT = tuple(
+    f"pipeline.cache.{name}" for name in ("blocks", "codecs", "crc", "digests", "dtypes", "manifest", "paths")
+)
+READING = (
+    *FORMAT,
+    *(
+        f"pipeline.cache.{name}"
+        for name in ("checked", "damage", "folder", "links", "reader", "stored_array", "tensors")
+    ),
+    "pipeline.base.user_folders",
+    "pipeline.fields.rows",
+    "pipeline.training.batch_plan",
+    "pipeline.fields.batches",
+    "pipeline.dumps.field",
+)
+WRITING = (
+    *FORMAT,
+    *(f"pipeline.cache.{name}" for name in ("admission", "block_files", "card", "entries", "order", "writer")),
+    *(f"pipeline.cache.{name}" for name in ("damage", "folder", "links")),
+    "pipeline.base.plain_text",
+)
+VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
+RECORD = ("pipeline.datasets.record",)
+REPORT = (
+    *NETWORK,
+    *RECORD,
+    *VIEWS,
+    *(f"pipeline.base.{name}" for name in ("plain_text", "statistics")),
+    *(f"pipeline.training.{name}" for name in ("curves", "chance")),
+    "pipeline.losses.weights.schedules",
+    "pipeline.report.comparisons",
+    *(
+        f"pipeline.report.figures.{name}"
+        for name in ("accuracy", "curves", "pareto", "style", "sweep", "terms", "weights")
+    ),
+    *(f"pipeline.report.{name}" for name in ("build", "claims", "comparing", "drawing", "groups", "histories")),
+    *(f"pipeline.report.{name}" for name in ("measures", "metrics", "notes", "numbers", "page", "published", "sweeps")),
+    *(f"pipeline.report.{name}" for name in ("table", "weights")),
+    *(
+        f"pipeline.report.pictures.{name}"
+        for name in ("affinities", "canvas", "choice", "feature_map", "gather", "hints")
+    ),
+    *(f"pipeline.report.pictures.{name}" for name in ("multichannel", "selection")),
+    "pipeline.losses.step",
+    "pipeline.losses.tsne",
+    "stages.report",
+    "stages.run",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command and exactly what decides its result.
+
+    Attributes:
+        name: the stage's name in dvc.yaml.
+        command: the shell command.
+        modules: our modules that decide the result.
+        deps, outs: paths read and written.
+        params: keys of params.yaml that it uses.
+        metrics: small JSON files that git keeps.
+        kept_in_git: outputs that git keeps too, since people look at them.
+        group: the headline it stands under.
+    """
+
+    name: str
+    command: str
+    group: str
+    modules: tuple[str, ...] = ()
+    deps: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    kept_in_git: tuple[str, ...] = ()
+
+
+def command_line(command: str, file: str = "params.yaml") -> str:
+    """A command of ours as it is typed, or as DVC's shell reads it: with the parameters that are not the default."""
+    option = () if file == "params.yaml" else ("--params", shlex.quote(file))
+    return " ".join(("teachercache", command, *option))
+
+
+def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
+    """The study's stages in the order of the flow.
+
+    Args:
+        study: the validated study.
+        raw: its file as plain values: a stage lists only keys that stand there.
+    """
+    made = list(_Compiler(study, raw, Layout(Path())).stages())
+    refuse_circles(made, study.file)
+    return made
+
+
+def refuse_circles(graph: Sequence[Stage], file: str) -> None:
+    """Raise InputError where a stage reads a folder that the stages write into, or what comes only after it."""
+    made = {
+        Path(os.path.realpath(out)): (place, out)
+        for place, stage in enumerate(graph)
+        for out in (*stage.outs, *stage.metrics, *stage.kept_in_git)
+    }
+    for place, stage in enumerate(graph):
+        for dep in stage.deps:
+            path = Path(os.path.realpath(dep))
+            around = [out for folder, (_, out) in made.items() if path in folder.parents]
+            later = [out for folder, (when, out) in made.items() if when >= place and path.is_relative_to(folder)]
+            if around or later:
+                raise InputError(
+                    f"{file}: stage {stage.name} reads {dep}",
+                    expected="a path apart from what this stage and later ones write",
+                    found=f"{(around + later)[0]} {'inside' if around else 'there'}",
+                    fix="keep images and weights in a folder of their own beside data/, such as photos/, and name that",
+                )
+
+
+@dataclass(frozen=True)
+class _Compiler:
+    study: Study
+    raw: Mapping[str, Any]
+    layout: Layout
+
+    def stages(self) -> Iterator[Stage]:
+        yield Stage(
+            "graph",
+            self.command("graph --check"),
+            f"Is this file the one that {self.study.file} compiles to?",
+            deps=(self.study.file,),
+        )
+        yield from map(self.prepare, self.study.datasets)
+        members_first = sorted(self.run_here, key=lambda name: self.study.teachers[name].members is not None)
+        yield from map(self.teacher, members_first)
+        yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.run_here))
+        for student in taught_in_order(self.study):
+            yield self.student(student)
+            yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of == student))
+        yield self.report()
+
+    @property
+    def run_here(self) -> list[str]:
+        """The teachers that have stages: what an external one knows comes as a finished cache."""
+        return [name for name, params in self.study.teachers.items() if params.external is None]
+
+    def prepare(self, name: str) -> Stage:
+        params = self.study.datasets[name]
+        return Stage(
+            f"prepare-{name}",
+            self.command(f"prepare {name}"),
+            "Data sets",
+            modules=_modules(
+                *modules_of_source(params.source),
+                "pipeline.datasets.copies",
+                "pipeline.datasets.prepare",
+                "pipeline.base.plain_text",
+                "pipeline.datasets.raw",
+                "pipeline.datasets.split",
+                "stages.data",
+                "stages.prepare",
+                "stages.run",
+                *RECORD,
+            ),
+            deps=_files(params.root),
+            params=self.keys(f"datasets.{name}" if "datasets" in self.raw else "dataset"),
+            outs=(self.path(self.layout.prepared(name)),),
+        )
+
+    def teacher(self, name: str) -> Stage:
+        params = self.study.teachers[name]
+        return Stage(
+            f"train-teacher-{name}",
+            self.command(f"train-teacher {name}"),
+            "Teachers",
+            modules=_modules(
+                "pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, *self.views(), *network_modules(params)
+            ),
+            deps=(
+                self.prepared(params),
+                *_files(params.weights, *_paths(params)),
+                *self.teachers(params.members or ()),
+            ),
+            params=self.keys("seed", "views", f"teachers.{name}"),
+            outs=(self.path(self.layout.teacher(name)),),
+            kept_in_git=(self.path(self.layout.metrics("teachers", name)),),
+        )
+
+    def dump(self, name: str) -> Stage:
+        params = self.study.dumps[name]
+        of_teacher = params.of in self.study.teachers
+        source = self.study.teachers[params.of] if of_teacher else self.study.students[params.of]
+        members = (source.members or ()) if isinstance(source, TeacherParams) else ()
+        networks = [source, *(self.study.teachers[member] for member in members)]
+        folder = self.layout.teacher(params.of) if of_teacher else self.layout.student(params.of)
+        return Stage(
+            f"dump-{params.field}-{name}",
+            self.command(f"dump-{params.field} {name}"),
+            "Dumps: what teachers know, computed once",
+            modules=_modules(
+                *modules_of(params.field),
+                "pipeline.dumps.field",
+                "pipeline.dumps.one_pass",
+                "pipeline.dumps.run",
+                "pipeline.teacher",
+                "stages.dumping",
+                *NETWORK,
+                *RECORD,
+                *WRITING,
+                _store(params),
+                *self.views(),
+                *(module for network in networks for module in network_modules(network)),
+            ),
+            deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
+            params=self.keys("cache", "views", f"dumps.{name}"),
+            outs=(self.path(self.layout.cache(name)),),
+        )
+
+    def student(self, name: str) -> Stage:
+        params = self.study.students[name]
+        dumps = params.all_reads()
+        stores = [_store(self.study.dumps[dump]) for dump in dumps]
+        return Stage(
+            f"train-student-{name}",
+            self.command(f"train-student {name}"),
+            "Students: from the cache alone",
+            modules=_modules(
+                "pipeline.student",
+                "pipeline.training.result",
+                "pipeline.base.statistics",
+                "stages.cohort",
+                "stages.train_student",
+                *TRAINING,
+                *RECORD,
+                *network_modules(params),
+                "pipeline.losses.weights.schedules",
+                "pipeline.losses.recipe",
+                "pipeline.losses.step",
+                *_schedules(params),
+                *(module for term in params.terms() for module in modules_of_loss(term.loss)),
+                *self.views(),
+                *(READING if dumps else ()),
+                *stores,
+            ),
+            deps=(
+                self.prepared(params),
+                *_files(*_paths(params)),
+                *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
+                *((self.path(self.layout.student(params.init.student)),) if params.init else ()),
+            ),
+            params=self.keys("seed", "views", f"students.{name}", *self.foreign(dumps)),
+            outs=(self.path(self.layout.student(name)),),
+            kept_in_git=(self.path(self.layout.metrics("students", name)),),
+        )
+
+    def report(self) -> Stage:
+        students, drawn = self.study.students, choice(self.study).dumps
+        dumps = [self.study.dumps[name] for name in drawn]
+        networks = [module for student in students.values() for module in network_modules(student)]
+        schedules = [module for student in students.values() for module in _schedules(student)]
+        return Stage(
+            "report",
+            self.command("report"),
+            "Report",
+            modules=_modules(
+                *REPORT, *schedules, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())
+            ),
+            deps=(
+                *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
+                *(self.path(self.layout.metrics("students", name)) for name in students),
+                *self.teachers(name for name in self.run_here if name in self.study.report.validated),
+                *dict.fromkeys(map(self.prepared, dumps)),
+                *(self.path(self.layout.cache(name)) for name in drawn),
+                *(self.path(self.layout.student(name)) for name in students),
+            ),
+            # The names too: DVC does not run a stage again that merely lost a dependency.
+            params=self.keys("report", "teachers", "students", *(("views", *self.foreign(drawn)) if drawn else ())),
+            kept_in_git=(self.path(self.layout.report()),),
+            metrics=(self.path(self.layout.metrics("report", "summary")),),
+        )
+
+    def foreign(self, dumps: Iterable[str]) -> tuple[str, ...]:
+        """What says which cache of an external teacher is meant: no stage stands for it."""
+        named = {dump: self.study.dumps[dump].of for dump in dumps}
+        outside = {dump: of for dump, of in named.items() if of in self.study.teachers and of not in self.run_here}
+        keys = (key for dump, of in outside.items() for key in (f"teachers.{of}", f"dumps.{dump}"))
+        return ("cache", *dict.fromkeys(keys)) if outside else ()
+
+    def views(self) -> tuple[str, ...]:
+        """The modules that decide how training images are shown."""
+        return (*VIEWS, str(POLICIES.module(self.study.views.policy)))
+
+    def command(self, command: str) -> str:
+        return command_line(command, self.study.file)
+
+    def path(self, path: Path) -> str:
+        return self.layout.relative(path)
+
+    def prepared(self, params: TeacherParams | StudentParams | DumpParams) -> str:
+        return self.path(self.layout.prepared(str(params.dataset)))
+
+    def keys(self, *keys: str) -> tuple[str, ...]:
+        """Those that stand in the file: DVC refuses a stage whose key is missing."""
+        return tuple(key for key in keys if key.partition(".")[0] in self.raw)
+
+    def teachers(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self.path(self.layout.teacher(name)) for name in names)
+
+
+def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
+    """The modules that build a network (its architecture may be the user's own); none for an ensemble."""
+    if params.model is None:
+        return ()
+    prefix = params.model.name.partition(":")[0]
+    elsewhere = ("pipeline.models.constructor", f"pipeline.models.{prefix}_model")
+    outside = elsewhere if prefix in ("torchvision", "timm") else (prefix,)
+    model = modules_of_model(params.model.name) if params.model.name in MODELS.entries else outside
+    head = (*HEAD, str(HEADS.module(params.head.name))) if params.head else ()
+    return (*model, *head, *(BINARY if params.binary else ()))
+
+
+def _schedules(params: StudentParams) -> list[str]:
+    """The modules of the schedules that its losses' weights follow."""
+    return [str(SCHEDULES.module(term.weight["name"])) for term in params.terms() if isinstance(term.weight, dict)]
+
+
+def _store(dump: DumpParams) -> str:
+    assert dump.format is not None  # `references.complete` has filled it in
+    return STORES[dump.format]
+
+
+def _paths(params: TeacherParams | StudentParams) -> tuple[Path, ...]:
+    """The files that a model's options name (`weights`)."""
+    options = params.model.options_beyond(ModelParams).values() if params.model else ()
+    return tuple(value for value in options if isinstance(value, Path))
+
+
+def _files(*paths: Path | str | None) -> tuple[str, ...]:
+    """Those inside the study: a file on another disk is not DVC's to watch."""
+    given = [Path(path) for path in paths if path]
+    return tuple(path.as_posix() for path in given if not path.is_absolute() and not str(path).startswith("~"))
+
+
+def _modules(*names: str | None) -> tuple[str, ...]:
+    return tuple(sorted({name for name in names if name}))

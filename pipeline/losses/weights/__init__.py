@@ -1,0 +1,1 @@
+"""How a loss's weight changes over the epochs."""

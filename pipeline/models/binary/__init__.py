@@ -1,0 +1,1 @@
+"""Networks with binary weights, or with binary weights and inputs."""

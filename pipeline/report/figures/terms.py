@@ -1,0 +1,108 @@
+"""What each loss term is worth while a student trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import SymmetricalLogLocator
+
+from pipeline.report.figures.style import epochs_below, legend_below, png, power_of_ten, short
+
+Curves = Sequence[Sequence[float]]  # one a network, a value an epoch
+COLUMNS = 2
+WIDE = 100.0  # a range of values that a linear axis cannot show: two decades
+SMALL = 10  # percentile of the values' sizes that a logarithmic axis still tells from 0
+MOST_DECADES = 12  # that are labelled one by one, both signs counted
+ERROR = "validation error (right)"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is drawn of one student.
+
+    Attributes:
+        losses: by loss term, its weighted mean over the steps of each epoch.
+        errors: validation error in percent by epoch; empty without validation part.
+    """
+
+    losses: Mapping[str, Curves]
+    errors: Curves = ()
+
+
+def linear_below(values: Sequence[float]) -> float | None:
+    """The power of ten below which an axis is linear, so that it can be logarithmic above; None: linear it is all.
+
+    One tiny value, where a curve happens to cross zero, is no reason for many decades around zero.
+    """
+    sizes = [abs(value) for value in values if value]
+    if not sizes:
+        return None
+    small = float(np.percentile(sizes, SMALL, method="lower"))
+    return 10.0 ** math.floor(math.log10(small)) if max(sizes) > WIDE * small else None
+
+
+def terms(students: Mapping[str, Terms]) -> bytes:
+    """A panel a student: each loss term against the epoch, the mean over its networks with their range shaded.
+
+    Args:
+        students: by name.
+    """
+    columns = min(COLUMNS, len(students))
+    rows = -(-len(students) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, name, its in zip(panels, short(list(students)), students.values(), strict=False):
+        _panel(panel, its)
+        panel.set_title(name, fontsize=10)
+    for panel in panels[len(students) :]:
+        panel.set_visible(False)
+    return png(figure)
+
+
+def _panel(axes: Axes, its: Terms) -> None:
+    """One student: its terms on the left axis, its error on the right one."""
+    lines = zip(short(list(its.losses)), its.losses.values(), strict=True)
+    handles = [_line(axes, runs, f"C{number}", "-", name) for number, (name, runs) in enumerate(lines)]
+    threshold = linear_below([value for runs in its.losses.values() for run in runs for value in run])
+    if threshold is not None:
+        _logarithmic(axes, threshold)
+    axes.set_ylabel("weighted loss" if threshold is None else "weighted loss (symmetric log)", fontsize=9)
+    epochs_below(axes, fontsize=9)
+    axes.tick_params(labelsize=8)
+    if its.errors:
+        right = axes.twinx()
+        handles.append(_line(right, its.errors, "black", ":", ERROR))
+        right.grid(visible=False)
+        right.spines["right"].set_visible(True)
+        right.set_ylim(bottom=0)
+        right.set_ylabel("validation error (%)", fontsize=9)
+        right.tick_params(labelsize=8)
+    legend_below(axes, [str(handle.get_label()) for handle in handles], handles=handles)
+
+
+def _logarithmic(axes: Axes, threshold: float) -> None:
+    """Logarithmic on both sides of a linear part around zero, with labels that do not touch."""
+    axes.set_yscale("symlog", linthresh=threshold)
+    low, high = axes.get_ylim()
+    decades = sum(max(0.0, math.log10(max(abs(end), threshold) / threshold)) for end in (low, high))
+    locator = SymmetricalLogLocator(base=10, linthresh=threshold)
+    locator.set_params(numticks=MOST_DECADES if decades < MOST_DECADES else MOST_DECADES // 2)
+    axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_formatter(power_of_ten)
+
+
+def _line(axes: Axes, runs: Curves, colour: str, dashes: str, label: str) -> Line2D:
+    """A mean over runs, their range shaded."""
+    table = np.array(runs, dtype=np.float64)  # (runs, epochs)
+    epochs = np.arange(1, table.shape[1] + 1)
+    one = "." if table.shape[1] == 1 else ""  # one epoch makes no line
+    (line,) = axes.plot(epochs, table.mean(0), color=colour, linestyle=dashes, linewidth=1.4, marker=one, label=label)
+    if len(table) > 1:
+        axes.fill_between(epochs, table.min(0), table.max(0), color=colour, alpha=0.15, linewidth=0)
+    return line

@@ -1,0 +1,1 @@
+"""params.yaml -> a study: frozen, validated sections, their references, the layout of folders."""

@@ -1,0 +1,108 @@
+"""`params.yaml` -> a validated study. The only reader of that file.
+
+A mistake anywhere is refused before anything runs, in one line that names the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import refuse_irregular
+from pipeline.base.registry import AbsentError, flatten
+from pipeline.models import MODELS
+from pipeline.study.references import complete
+from pipeline.study.sections import Study
+
+IGNORED = "x-"  # keys at the top that begin so hold anchors for the others, as in compose files
+
+
+def read_raw(path: Path) -> dict[str, Any]:
+    """The file as plain values, merge keys resolved.
+
+    Raises:
+        InputError: it is missing or is not a YAML mapping.
+    """
+    refuse_irregular(path, "a file of parameters")
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            str(path),
+            expected="a study's parameters",
+            found="no such file",
+            fix="run from the study's folder or pass --params FILE",
+        ) from None
+    except OSError as error:
+        raise InputError(str(path), expected="a readable file", found=str(error.strerror)) from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(str(path), expected="valid YAML", found=f"{error.problem} (line {line})") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(str(path), expected="valid YAML", found=str(error)) from None
+    if raw is None:
+        raise InputError(str(path), expected="a mapping of sections", found="an empty file")
+    if not isinstance(raw, dict):
+        raise InputError(str(path), expected="a mapping of sections", found=type(raw).__name__)
+    return raw
+
+
+def absent_models(study: Study) -> Iterator[tuple[str, str]]:
+    """The keys of the models whose code is not here, each with the reason."""
+    for section in ("teachers", "students"):
+        for name, params in getattr(study, section).items():
+            if params.model is not None and params.model.unchecked:
+                try:
+                    MODELS.function(params.model.name)
+                except AbsentError as error:
+                    yield f"{section}.{name}.model.name", str(error)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as the tuples that the sections hold."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, str) and "\0" in value:
+        raise InputError("the parameters", expected="text", found=f"a NUL character in {value!r}", fix="take it out")
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def load(path: Path) -> Study:
+    """Read, validate and complete a study.
+
+    Raises:
+        InputError: with the key of the first mistake, what was expected and what was found.
+    """
+    return parse(read_raw(path), path.name)
+
+
+def parse(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
+    """Validate plain values and fill in data sets, formats and dumps that may be left out.
+
+    Raises:
+        InputError: see `load`.
+    """
+    values = {key: _tuples(value) for key, value in raw.items() if not str(key).startswith(IGNORED)}
+    if "dataset" in values:
+        if "datasets" in values:
+            raise InputError(f"{file}: dataset", expected="either dataset or datasets", found="both")
+        values["datasets"] = {"default": values.pop("dataset")}
+    values = {key: {} if value is None and key in Study.model_fields else value for key, value in values.items()}
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        mistakes = list(flatten(error))
+        place, text = mistakes[0]
+        key = ".".join(str(part) for part in place if part != "[key]")
+        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+        raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
+    try:
+        return complete(study).named_by(file)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None

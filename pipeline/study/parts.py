@@ -1,0 +1,333 @@
+"""The named parts of a study (data sets, models, optimisers, losses, dumps, ...) as frozen values.
+
+Each is validated by the function that its name stands for: see `registry`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveInt,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from torch.optim import SGD
+
+from pipeline.base.errors import InputError
+from pipeline.base.registry import UNSET, NestedError, Registry, Section, imported, nested, options_model
+from pipeline.cache.codecs import Format
+from pipeline.datasets import SOURCES
+from pipeline.datasets.copies import Duplicates
+from pipeline.datasets.split import Amount, First, Folds
+from pipeline.dumps import FIELDS, check_options
+from pipeline.losses import TERMS
+from pipeline.losses.weights.schedules import SCHEDULES
+from pipeline.models import MODELS
+from pipeline.models.heads import HEADS
+from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.views import POLICIES
+from pipeline.views.view import Views
+
+S = TypeVar("S", bound=Section)
+
+NAME, MOST_LETTERS = r"^[A-Za-z0-9][A-Za-z0-9_-]*$", 100
+Name = Annotated[str, Field(pattern=NAME, max_length=MOST_LETTERS)]
+
+
+class FirstParams(Section):
+    """`{first: n}`: the first n samples in file order."""
+
+    first: PositiveInt
+
+
+class FoldsParams(Section):
+    """`{count: 6, test: k}`: balanced folds over all images; fold k, from 0, is the test part."""
+
+    count: Annotated[int, Field(ge=2)]
+    test: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _test_is_a_fold(self) -> FoldsParams:
+        if self.test >= self.count:
+            raise ValueError(f"test: expected 0 to {self.count - 1}, found {self.test}")
+        return self
+
+
+def _amount(value: Any) -> Amount | None:
+    if isinstance(value, Mapping):
+        return First(FirstParams.model_validate(value).first)
+    counted = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    shared = isinstance(value, float) and 0 < value < 1
+    if value is not None and not counted and not shared:
+        raise ValueError(f"expected {{first: n}}, a number of images or a share below 1, found {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+AmountParams = Annotated[First | int | float | None, PlainValidator(_amount)]
+
+
+class DatasetParams(Section):
+    """A source of images and how it is split; further keys are the source's own options.
+
+    `train` and `validation`: `{first: n}`, a number of images or a share (both stratified). `duplicates`: what
+    becomes of images with just the pixels of another.
+    """
+
+    source: str
+    root: Annotated[str, Field(min_length=1)] | None = None
+    folder: str | None = None
+    download: bool = False
+    train: AmountParams = None
+    validation: AmountParams = None
+    folds: FoldsParams | None = None
+    grey: bool = False
+    size: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    duplicates: Duplicates = "keep"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the source's function takes beside the keys above."""
+        return self.options_beyond(DatasetParams)
+
+    def split_folds(self) -> Folds | None:
+        """`folds` as the split takes it."""
+        return Folds(self.folds.count, self.folds.test) if self.folds else None
+
+
+class ModelParams(Section):
+    """An architecture; further keys are its own options. `mean` and `std` scale each channel."""
+
+    name: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_scaled_pixels(cls, values: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+        """Refuse what pixels in [0, 1] cannot have (a std is at most 0.5 there; 1 is how people say: not scaled)."""
+        least = "numbers from 0 to 1" if info.field_name == "mean" else "numbers above 0, up to 1"
+        wrong = [value for value in values or () if not 0 <= value <= 1 or (info.field_name == "std" and not value)]
+        if not wrong:
+            return values
+        bytes_ = all(1 < value <= 255 for value in wrong) and max(wrong) > 2
+        fix = f"divide by 255: {wrong[0] / 255:.3g}" if bytes_ else "leave it out for pixels as they are"
+        raise ValueError(
+            f"expected {least}, since pixels are scaled to [0, 1] before, found {list(values or ())}; {fix}"
+        )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All options but those that came later and are not set."""
+        later = {key for key, field in type(self).model_fields.items() if UNSET in field.metadata}
+        return {key: value for key, value in whole(self).items() if value is not None or key not in later}
+
+
+class NamedParams(Section):
+    """A named part whose further keys are its own options."""
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the named function takes."""
+        return self.options_beyond(NamedParams)
+
+
+class HeadParams(Section):
+    """How a network ends: a head's name; further keys are its own options."""
+
+    implied_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the head's function takes."""
+        return self.options_beyond(HeadParams)
+
+
+class DumpParams(Section):
+    """One field of a teacher (or of a student) on a data set; further keys are the field's own."""
+
+    field: str
+    of: Name
+    of_seed: NonNegativeInt = 0
+    dataset: Name | None = None
+    samples: Literal["train", "all"] = "train"
+    format: Format | None = None
+    batch: PositiveInt = 512
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the field's function takes."""
+        return self.options_beyond(DumpParams)
+
+
+class ViewsParams(Section):
+    """Augmented views of the training images; further keys are the policy's own options.
+
+    `order`: epoch e shows view e mod count (`cycle`), or draws a view for each sample (`draw`).
+    """
+
+    policy: str = "none"
+    count: PositiveInt = 1
+    seed: NonNegativeInt = 0
+    order: Literal["cycle", "draw"] = "cycle"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the policy's function takes."""
+        return self.options_beyond(ViewsParams)
+
+    def views(self) -> Views:
+        """The augmentation itself."""
+        return Views(self.policy, self.count, self.seed, self.options, self.order)
+
+
+def _parse(registry: Registry, tag: str, base: type[S], value: Any) -> S:
+    return registry.parse({tag: value} if isinstance(value, str) else value, tag=tag, base=base)
+
+
+def _weight(value: Any) -> float | dict[str, Any]:
+    if isinstance(value, Mapping):
+        made = SCHEDULES.parse(value, tag="name", base=NamedParams)
+        SCHEDULES.function(made.name)(1, **made.options)  # raises what options forbid together
+        return dict(made)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"expected a number from 0, or a schedule {{name: linear, ...}}, found {value!r}")
+    return float(value)
+
+
+def _reads(value: Any) -> str | dict[str, str] | None:
+    if isinstance(value, Mapping) and value and all(isinstance(item, str) for pair in value.items() for item in pair):
+        return dict(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected the name of a dump, or of one for each role, found {value!r}")
+    return value
+
+
+class TermParams(Section):
+    """One term of a recipe: its loss, its weight (a number or a schedule), the dumps it reads, the loss's own options.
+
+    `loss` may be left out where the term is called as its loss. `reads` names a dump, or one for each
+    role of a loss that reads several; in a completed study it is always by role.
+    """
+
+    loss: str
+    weight: Annotated[float | dict[str, Any], PlainValidator(_weight)] = 1.0
+    reads: Annotated[str | dict[str, str] | None, PlainValidator(_reads)] = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the loss's function takes."""
+        return self.options_beyond(TermParams)
+
+    @property
+    def dumps(self) -> tuple[str, ...]:
+        """The dumps that a completed term reads."""
+        return tuple(self.reads.values()) if isinstance(self.reads, dict) else ()
+
+    def chosen(self) -> dict[str, Any]:
+        """Those options that the user has written, as JSON."""
+        return self.model_dump(mode="json", include=self.options.keys() & self.model_fields_set, exclude_unset=True)
+
+
+RESERVED = ("loss", "l1")  # what curves call other things
+
+
+def _terms(value: Any) -> dict[str, TermParams]:
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("expected a mapping of loss terms, such as {ce: {weight: 1.0}}")
+    terms = {}
+    for name, options in value.items():
+        if options is not None and not isinstance(options, Mapping):
+            raise NestedError([((name,), f"expected a mapping of this term's options, found {options!r}")])
+        loss = (options or {}).get("loss", name)
+        if name in TERMS.entries and loss != name:
+            raise NestedError([((name, "loss"), f"a term with the name of a loss is that loss; found {loss!r}")])
+        if not isinstance(name, str) or len(name) > MOST_LETTERS or not re.fullmatch(NAME, name):
+            raise NestedError([((name,), "expected a name of letters, digits, - and _")])
+        if name in RESERVED:
+            raise NestedError([((name,), "this name is taken; give the term another, and say `loss: NAME` in it")])
+        try:
+            terms[name] = TERMS.parse({**(options or {}), "loss": loss}, tag="loss", base=TermParams)
+        except NestedError as error:
+            raise NestedError([((name, *place), text) for place, text in error.errors]) from None
+    return terms
+
+
+def _head(value: Any) -> HeadParams:
+    if isinstance(value, HeadParams):
+        return value
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise ValueError(f"expected a mapping of one head, such as {{multichannel: {{kernel: 3}}}}, found {value!r}")
+    ((name, options),) = value.items()
+    if options is not None and (not isinstance(options, Mapping) or "name" in options):
+        raise NestedError([((name,), f"expected a mapping of this head's options, found {options!r}")])
+    try:
+        return HEADS.parse({**(options or {}), "name": name}, tag="name", base=HeadParams)
+    except NestedError as error:
+        raise NestedError([((name, *place), text) for place, text in error.errors]) from None
+
+
+def optimizer(value: Any) -> NamedParams:
+    """An optimiser by its name, or with options; refused where its options contradict each other."""
+    made = _parse(OPTIMIZERS, "name", NamedParams, value)
+    if made.model_fields_set - {"name", "lr"}:  # making one takes torch seconds of imports, in every command
+        OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
+    return made
+
+
+def lr_schedule(value: Any) -> NamedParams:
+    """A learning-rate schedule by its name, or with options; refused where they contradict each other."""
+    made = _parse(LR_SCHEDULES, "name", NamedParams, value)
+    if made.name == "step" or made.model_fields_set - {"name"}:  # alone of all, step has defaults that are no schedule
+        LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
+    return made
+
+
+def _dump(value: Any) -> DumpParams:
+    made = _parse(FIELDS, "field", DumpParams, value)
+    check_options(made.field, made.options)
+    return made
+
+
+def _views(value: Any) -> ViewsParams:
+    made = _parse(POLICIES, "policy", ViewsParams, value)
+    try:
+        made.views()
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return made
+
+
+def _binary(value: Any) -> Section:
+    # Imported by name: networks without binary layers have no use for that file.
+    model = options_model(imported("pipeline.models.binary.convert:binarised"), Section)
+    made: Section = nested(model, {"form": value} if isinstance(value, str) else value)
+    return made
+
+
+# Each is validated by the function it names, and written out with that function's options.
+Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
+Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_head)]
+Binary = Annotated[SerializeAsAny[Section], PlainValidator(_binary)]
+Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(optimizer)]
+LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(lr_schedule)]
+Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]
+Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(_dump)]
+ViewsSection = Annotated[SerializeAsAny[ViewsParams], PlainValidator(_views)]
+Terms = Annotated[dict[str, SerializeAsAny[TermParams]], PlainValidator(_terms)]

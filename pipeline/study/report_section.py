@@ -1,0 +1,104 @@
+"""The `report` section of `params.yaml`: what is compared, claimed, laid beside the source, and drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from pipeline.base.registry import Section
+from pipeline.study.parts import Name
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PublishedParams(Section):
+    """What the source of a study reports, to lay beside what was measured here.
+
+    Attributes:
+        of: what it is measured on: `test`, or `validation` at the end of training (mean of the last
+            twentieth of the epochs).
+        error: by student, group or teacher, percent.
+        accuracy: likewise; only one of the two.
+    """
+
+    of: Literal["test", "validation"] = "test"
+    error: dict[Name, Percent] = Field(default_factory=dict)
+    accuracy: dict[Name, Percent] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one(self) -> PublishedParams:
+        if bool(self.error) == bool(self.accuracy):
+            raise ValueError("expected exactly one of error and accuracy")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that have a value."""
+        return (*self.error, *self.accuracy)
+
+
+class ClaimParams(Section):
+    """A claim of the source: `ahead` is ahead of `behind`, by more than `by`.
+
+    Attributes:
+        says: the claim in the source's words or numbers.
+        ahead, behind: students, groups or teachers.
+        of: what is compared: accuracy on `test` (the reported epoch), on `validation` (mean over the last
+            twentieth of the epochs), or the `epochs` until the validation accuracy first reaches what `behind`
+            ends with (fewer is ahead).
+        by: points, or epochs.
+    """
+
+    says: Annotated[str, Field(min_length=1)]
+    ahead: Name
+    behind: Name
+    of: Literal["test", "validation", "epochs"] = "test"
+    by: NonNegativeFloat = 0.0
+
+
+class SweepParams(Section):
+    """One option of a recipe over several students, drawn as error against its value.
+
+    Attributes:
+        option: its name, the axis.
+        values: by student or group; `.inf` is drawn beyond the largest.
+    """
+
+    option: Annotated[str, Field(min_length=1)]
+    values: dict[Name, Annotated[float, Field(allow_inf_nan=True, ge=0)]] = Field(min_length=2)
+
+
+class ReportParams(Section):
+    """What the report compares and draws.
+
+    Attributes:
+        baseline: the student that the others are compared with.
+        groups: by name, students that are compared as one (a method on each fold); the others are
+            groups of their own.
+        unit: what one value of the statistics is: a `run` (of one seed), or a `student` (the mean
+            over its seeds: one value a fold).
+        anova: the groups whose variance is analysed; all where it is left out.
+        published: the source's numbers.
+        claims: of the source, by name, each with a verdict in the report.
+        sweeps: by name, options drawn against error.
+        curves: `late` leaves out the first epochs, which would squeeze the rest into a line; `whole` does not.
+        terms: students whose loss terms are drawn over the epochs.
+    """
+
+    baseline: Name | None = None
+    groups: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    unit: Literal["run", "student"] = "run"
+    anova: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
+    published: PublishedParams | None = None
+    claims: dict[Name, ClaimParams] = Field(default_factory=dict)
+    sweeps: dict[Name, SweepParams] = Field(default_factory=dict)
+    curves: Literal["late", "whole"] = "late"
+    terms: tuple[Name, ...] = ()
+
+    @property
+    def validated(self) -> frozenset[str]:
+        """The students, groups and teachers whose validation accuracy is reported or compared."""
+        claims = [claim for claim in self.claims.values() if claim.of != "test"]
+        published = self.published.names if self.published and self.published.of == "validation" else ()
+        return frozenset([*published, *(side for claim in claims for side in (claim.ahead, claim.behind))])

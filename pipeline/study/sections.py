@@ -1,0 +1,277 @@
+"""The sections of `params.yaml`: how networks are trained, teachers, students, and the whole study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveInt,
+    PrivateAttr,
+    SerializeAsAny,
+    model_validator,
+)
+
+from pipeline.base.registry import FilePath, Section, nested
+from pipeline.cache.codecs import Codec, Format
+from pipeline.cache.manifest import Digest
+from pipeline.study.parts import (
+    Binary,
+    Dump,
+    Head,
+    LrSchedule,
+    Model,
+    ModelParams,
+    Name,
+    Optimizer,
+    Source,
+    TermParams,
+    Terms,
+    ViewsParams,
+    ViewsSection,
+    lr_schedule,
+    optimizer,
+)
+from pipeline.study.report_section import ReportParams
+
+
+class RestoreParams(Section):
+    """An epoch that ends in NaN or infinite numbers is taken back, at most so often, and tried again at a
+    learning rate that is divided.
+    """
+
+    divide: Annotated[float, Field(gt=1)] = 100.0
+    at_most: PositiveInt = 10
+
+
+def _on_nan(value: Any) -> RestoreParams | None:
+    if isinstance(value, RestoreParams) or value in (None, "stop"):
+        return None if value == "stop" else value
+    if value != "restore" and not isinstance(value, Mapping):
+        raise ValueError(f"expected stop, restore or {{divide: 100.0, at_most: 10}}, found {value!r}")
+    return nested(RestoreParams, {} if value == "restore" else value)
+
+
+class TrainingParams(Section):
+    """How a network is trained, whatever its loss."""
+
+    optimizer: Optimizer = Field(default_factory=partial(optimizer, "adam"))
+    schedule: LrSchedule = Field(default_factory=partial(lr_schedule, "constant"))
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt = 128
+    drop_last: bool = False
+    l1: NonNegativeFloat = 0.0
+    on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_on_nan)] = None
+
+    def require_length(self) -> None:
+        """Raise ValueError unless exactly one of epochs and steps is given."""
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("expected exactly one of epochs and steps")
+
+
+class NetworkParams(TrainingParams):
+    """A network: its data set, its model, and what changes that model's end (`head`) or inside (`binary`)."""
+
+    dataset: Name | None = None
+    model: Model | None = None
+    head: Head | None = None
+    binary: Binary | None = None
+
+    @model_validator(mode="after")
+    def _belongs_to_a_model(self) -> NetworkParams:
+        """Refuse a head without a model, or with one that calls an option of its own so."""
+        for key in ("head", "binary"):
+            if getattr(self, key) is None:
+                continue
+            if self.model is None:
+                raise ValueError(f"{key}: belongs to a model, and this teacher has none of its own; remove the key")
+            if key in self.model.options_beyond(ModelParams):
+                raise ValueError(f"{key}: model {self.model.name!r} has an option of that name; rename the option")
+        return self
+
+
+class TeacherParams(NetworkParams):
+    """A teacher: trained here, read from a file (`weights`), an ensemble (`members`), or known by its
+    outputs alone (`external`: the SHA-256 of its weights, as `cache create` was told).
+    """
+
+    weights: FilePath | None = None
+    members: tuple[Name, ...] | None = Field(default=None, min_length=2)
+    average: Literal["logits", "probabilities"] = "logits"
+    external: Digest | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TeacherParams:
+        if self.external is not None:
+            if self.model is not None or self.weights is not None or self.members or self.epochs or self.steps:
+                raise ValueError(
+                    "external: this teacher is never run here; remove model, weights, members, epochs, steps"
+                )
+            self._refuse_training_keys()
+            return self
+        if self.members is not None:
+            if self.model is not None or self.weights is not None or self.epochs or self.steps:
+                raise ValueError("members: an ensemble has no model, weights, epochs or steps of its own")
+            self._refuse_training_keys()
+            return self
+        if self.model is None:
+            raise ValueError("model: missing; a teacher needs a model, members or external")
+        if self.weights is None:
+            self.require_length()
+        elif self.epochs or self.steps:
+            raise ValueError("weights: a teacher read from a file is not trained; remove epochs and steps")
+        else:
+            self._refuse_training_keys()
+        return self
+
+    def _refuse_training_keys(self) -> None:
+        trained = {"optimizer", "schedule", "batch_size", "drop_last", "l1", "on_nan"} & self.model_fields_set
+        if trained:
+            raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
+
+
+class TrainsParams(Section):
+    """The part of a network that a phase trains: all below a tap (`up_to`), or `only` the named modules."""
+
+    up_to: str | None = None
+    only: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> TrainsParams:
+        if (self.up_to is None) == (self.only is None):
+            raise ValueError("expected exactly one of up_to and only")
+        return self
+
+
+def _trains(value: Any) -> TrainsParams | None:
+    if value is None or isinstance(value, TrainsParams):
+        return value
+    return nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
+
+
+class PhaseParams(TrainingParams):
+    """A recipe of losses, how it is trained, and which part of the network."""
+
+    losses: Terms
+    trains: Annotated[SerializeAsAny[TrainsParams] | None, PlainValidator(_trains)] = None
+
+    def reads(self) -> list[str]:
+        """The dumps that its losses read, each once."""
+        return list(dict.fromkeys(dump for term in self.losses.values() for dump in term.dumps))
+
+
+class PretrainParams(PhaseParams):
+    """A phase before a student's own; what it leaves out (but its length) is as the student has it."""
+
+    @model_validator(mode="after")
+    def _length(self) -> PretrainParams:
+        self.require_length()
+        return self
+
+    def as_in(self, student: StudentParams) -> PretrainParams:
+        """The phase with what it leaves out."""
+        inherited = TrainingParams.model_fields.keys() - self.model_fields_set - {"epochs", "steps"}
+        return self.model_copy(update={key: getattr(student, key) for key in inherited})
+
+
+class InitParams(Section):
+    """The student, of one seed, whose weights another starts from."""
+
+    student: Name
+    seed: NonNegativeInt = 0
+
+
+def _init(value: Any) -> InitParams | None:
+    if value is None or isinstance(value, InitParams):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"expected a student, or {{student: NAME, seed: 0}}, found {value!r}")  # noqa: TRY004
+    return nested(InitParams, {"student": value} if isinstance(value, str) else value)
+
+
+class StudentParams(NetworkParams, PhaseParams):
+    """A student: a model, a recipe of losses, phases before it, and `seeds` independent runs of all that.
+
+    With `peers`, each run is a cohort of so many students of this model, which learn from each other.
+    """
+
+    model: Model
+    init: Annotated[SerializeAsAny[InitParams] | None, PlainValidator(_init)] = None
+    pretrain: tuple[PretrainParams, ...] = ()
+    peers: PositiveInt = 1
+    seeds: PositiveInt = 1
+    select: Literal["best", "last"] = "best"
+
+    @property
+    def phases(self) -> tuple[PhaseParams, ...]:
+        """All phases in order, the student's own the last."""
+        return (*self.pretrain, self)
+
+    def terms(self) -> list[TermParams]:
+        """The loss terms of all phases."""
+        return [term for phase in self.phases for term in phase.losses.values()]
+
+    def all_reads(self) -> list[str]:
+        """The dumps that the losses of all phases read, each once."""
+        return list(dict.fromkeys(dump for term in self.terms() for dump in term.dumps))
+
+    @model_validator(mode="after")
+    def _length(self) -> StudentParams:
+        self.require_length()
+        return self
+
+
+def model_of(
+    params: TeacherParams | StudentParams, mode: Literal["python", "json"] = "python", without: set[str] | None = None
+) -> dict[str, Any]:
+    """What `models.build` takes of a network with a model: that, and its `head` and `binary` where it has them.
+
+    Args:
+        params: the network's section.
+        mode: "json" for what cards and manifests hold.
+        without: options of the model to leave out.
+    """
+    assert params.model is not None
+    made = params.model.model_dump(mode=mode, exclude=without)
+    changes = {"head": params.head, "binary": params.binary}
+    return made | {key: change.model_dump(mode=mode) for key, change in changes.items() if change is not None}
+
+
+class CacheParams(Section):
+    """What every dump does unless it says otherwise."""
+
+    format: Format = "zarr"
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    codec: Codec | None = None
+
+
+class Study(Section):
+    """A whole `params.yaml`; `params.load` fills in what may be left out."""
+
+    _file: str = PrivateAttr("params.yaml")
+
+    seed: NonNegativeInt = 0
+    cache: CacheParams = CacheParams()
+    views: ViewsSection = ViewsParams()
+    datasets: dict[Name, Source] = Field(min_length=1)
+    teachers: dict[Name, TeacherParams] = Field(default_factory=dict)
+    dumps: dict[Name, Dump] = Field(default_factory=dict)
+    students: dict[Name, StudentParams] = Field(default_factory=dict)
+    report: ReportParams = ReportParams()
+
+    @property
+    def file(self) -> str:
+        """The name of the file that says all this: messages and the stages' commands name it."""
+        return self._file
+
+    def named_by(self, file: str) -> Study:
+        """The same study, from a file of this name."""
+        study = self.model_copy()
+        study._file = file  # noqa: SLF001 - its own
+        return study

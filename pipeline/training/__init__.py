@@ -1,0 +1,1 @@
+"""The engine that teachers and students share: rows, orders, batches, steps."""

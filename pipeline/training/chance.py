@@ -1,0 +1,67 @@
+"""Whether a trained network has learnt anything: not if it says one class whatever it sees, or is at chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.base.plain_text import one_line
+
+FEWEST, OTHERS = 5, 10  # test images of a class that alone is right, and of the others, before that means anything
+ADVICE = "train it longer, or at another learning rate; with batch normalisation, with another norm_momentum"
+FROM_A_FILE = "its mean, std and order of classes must be those that it was trained with"
+FEWEST_AT_CHANCE = 20  # test images beyond the commonest class: fewer cannot tell chance from learning
+BY_CHANCE = 0.05  # the probability that guessing does as well, above which a network may have guessed
+NEAR = 0.1  # of the way from chance to right: a mean accuracy of the classes beyond is no chance
+
+
+def doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
+    """What speaks against a network's having learnt its classes, as a clause without a subject; None: nothing does.
+
+    Guessing gets the share of its favourite class right, so that chance is the commonest class's share, and the mean
+    accuracy of the classes is then 1 / classes. Where the images are too few to tell, there is no doubt.
+
+    Args:
+        right: (n,) bool, the test rows that it classifies rightly.
+        labels: (n,) theirs.
+        classes: names, by label.
+    """
+    hits, its = right.cpu().numpy(), labels.cpu().numpy()
+    counts = np.bincount(its, minlength=len(classes))
+    correct = np.bincount(its[hits], minlength=len(classes))
+    there = counts > 0
+    alone = there & (correct == counts)
+    constant = alone.sum() == 1 and not correct[~alone].any()
+    if constant and counts[alone].sum() >= FEWEST and counts[~alone].sum() >= OTHERS:
+        name = one_line(classes[int(alone.argmax())])
+        return (
+            f"says '{name}' whatever it is shown: right for all {counts[alone].sum()} test images of that class, and "
+            f"for none of the {counts[~alone].sum()} others"
+        )
+    if _at_chance(counts[there], correct[there]):
+        return (
+            f"is no better than chance: right for {correct.sum()} of {counts.sum()} test images, where always saying "
+            f"the commonest class is for {counts.max()}"
+        )
+    return None
+
+
+def of_runs(doubts: Mapping[str, str]) -> str:
+    """The doubts of several runs, by run, in one clause."""
+    return f"{next(iter(doubts.values()))} ({', '.join(doubts)})"
+
+
+def _at_chance(counts: NDArray[np.int64], correct: NDArray[np.int64]) -> bool:
+    """Whether so many right ones of each class are what guessing gives."""
+    from scipy import stats
+
+    n, commonest = int(counts.sum()), int(counts.max(initial=0))
+    if len(counts) < 2 or n - commonest < FEWEST_AT_CHANCE:
+        return False
+    chance = 1 / len(counts)
+    if (correct / counts).mean() > chance + NEAR * (1 - chance):
+        return False
+    return float(stats.binom.sf(correct.sum() - 1, n, commonest / n)) > BY_CHANCE

@@ -1,0 +1,232 @@
+"""The training engine that teachers and students share: tensors in, no DataLoader.
+
+A step gathers rows by index on the device, runs the network, sums the objective's terms and
+steps the optimiser. Nothing is read back from the device inside an epoch. The networks of a
+cohort see the same batches, and are stepped in turn.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import write_bytes
+from pipeline.base.seeds import derive, seeded
+from pipeline.models.network import Network
+from pipeline.models.weights import UNREADABLE
+from pipeline.training.batches import Batch, batches
+from pipeline.training.options import Regime
+from pipeline.training.orders import Order, Shuffled
+from pipeline.training.rows import Rows
+from pipeline.training.trainee import Fitted, History, Member, NotFiniteError, Objective, Trainee
+from pipeline.views.view import PLAIN, Views
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def fit(
+    network: Network,
+    train: Rows,
+    validation: Rows,
+    objective: Objective,
+    *,
+    learned: nn.Module | None = None,
+    on_epoch: Callable[[History], None] = lambda _: None,
+    **how: Any,
+) -> Fitted:
+    """Train a network, keeping the state that was best on validation: a cohort of one.
+
+    Args:
+        network, objective, learned, on_epoch: see `trainee.Member`.
+        train, validation: rows on the network's device; validation may be empty.
+        how: see `fit_cohort`.
+    """
+    member = Member(network, objective, learned or nn.Module(), on_epoch)
+    return fit_cohort([member], train, validation, **how)[0]
+
+
+def fit_cohort(
+    members: Sequence[Member],
+    train: Rows,
+    validation: Rows,
+    *,
+    regime: Regime,
+    seed: int,
+    what: str,
+    mutual: bool = False,
+    views: Views = PLAIN,
+    order: Order | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 10.0,
+) -> list[Fitted]:
+    """Train networks on the same batches, in turn, keeping for each the state that was best on validation.
+
+    Args:
+        members: the networks and their losses.
+        train, validation: rows on the networks' device; validation may be empty.
+        regime: optimiser, schedule and length; each network has an optimiser of its own.
+        seed: of the data order and of dropout.
+        what: names the run in messages ("student 'small'").
+        mutual: each step is shown the others' logits as they are at that moment (`Batch.peers`).
+        views: augments the training images; validation images are shown as they are.
+        order: of the training samples; by default drawn from the seed for each epoch.
+        checkpoint: where unfinished training is kept; a run that finds it goes on from there
+            and ends with the same bytes.
+        checkpoint_seconds: at least this long between two checkpoints.
+
+    Raises:
+        InputError: a loss is NaN or infinite (the step and the term are named) and the regime does not
+            say what to do about it, or the batches do not suit the network.
+    """
+    order = order or Shuffled(len(train), derive(seed, "order"))
+    for member in members:
+        check_batches(member.network, len(order), regime, what)
+    epochs = regime.epochs_for(len(order))
+    cohort = _Cohort([Trainee(member, regime, epochs, what) for member in members], order, regime, mutual)
+    with seeded(derive(seed, "dropout"), train.labels.device):
+        if checkpoint is not None and checkpoint.exists():
+            cohort.load(checkpoint)
+            cohort.tell()
+        saved = time.monotonic()
+        while cohort.epoch < epochs:
+            cohort.train_epoch(train, validation, views)
+            cohort.tell()
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                cohort.save(checkpoint)
+                saved = time.monotonic()
+    if checkpoint is not None:  # so that a run of several seeds that is killed keeps the finished ones
+        cohort.save(checkpoint)
+    return [trainee.fitted(cohort.restores) for trainee in cohort.trainees]
+
+
+def check_batches(network: nn.Module, samples: int, regime: Regime, what: str) -> None:
+    """Refuse batch sizes that leave no step, or one sample to a batch normalisation."""
+    if not regime.steps_per_epoch(samples):
+        raise InputError(
+            f"{what}: batch_size",
+            expected=f"at most the {samples} training images",
+            found=str(regime.batch_size),
+            fix="lower it or leave drop_last out",
+        )
+    alone = regime.batch_size == 1 or (samples % regime.batch_size == 1 and not regime.drop_last)
+    if alone and any(isinstance(module, BATCH_NORMS) for module in network.modules()):
+        raise InputError(
+            f"{what}: batch_size",
+            expected="at least 2 samples in every batch (batch normalisation)",
+            found=f"a batch of one ({samples} images in batches of {regime.batch_size})",
+            fix="choose another batch_size or set drop_last: true",
+        )
+
+
+class _Cohort:
+    """Networks that are trained together, and the epoch that advances them."""
+
+    def __init__(self, trainees: list[Trainee], order: Order, regime: Regime, mutual: bool) -> None:
+        self.trainees, self.order, self.regime, self.mutual = trainees, order, regime, mutual
+        self.restores = 0
+
+    @property
+    def epoch(self) -> int:
+        """Finished ones."""
+        return len(self.trainees[0].history)
+
+    def tell(self) -> None:
+        """Let those who watch see the histories."""
+        for trainee in self.trainees:
+            trainee.on_epoch(trainee.history)
+
+    def train_epoch(self, train: Rows, validation: Rows, views: Views) -> None:
+        """One pass over the data; taken back and tried again where the regime says so."""
+        before = copy.deepcopy(self._state()) if self.regime.on_nan else None
+        first_step = self.epoch * self.regime.steps_per_epoch(len(self.order))
+        while True:
+            self._steps(train, views)
+            try:
+                rows = [trainee.losses(first_step) for trainee in self.trainees]
+            except NotFiniteError as error:
+                if before is None or self.regime.on_nan is None:
+                    raise
+                if self.restores >= self.regime.on_nan.at_most:
+                    raise NotFiniteError(f"{error}; on_nan has gone back {self.restores} times, and gives up") from None
+                before = self._taken_back(before, self.regime.on_nan.divide)
+                continue
+            for trainee, row in zip(self.trainees, rows, strict=True):
+                trainee.finish_epoch(row, validation)
+            return
+
+    def _steps(self, train: Rows, views: Views) -> None:
+        """The epoch's batches: every network steps on each, in turn."""
+        for trainee in self.trainees:
+            trainee.network.train()
+        steps = self.regime.steps_in(self.epoch, len(self.order))
+        for batch in batches(train, self.order, self.regime.batch_size, steps, self.epoch, views=views):
+            if self.mutual:
+                self._mutual_step(batch)
+            else:
+                for trainee in self.trainees:
+                    trainee.step(batch)
+
+    def _mutual_step(self, batch: Batch) -> None:
+        """Each network learns from what the others say now: those before it have stepped on this batch already."""
+        said = [trainee.said(batch) for trainee in self.trainees]
+        for number, trainee in enumerate(self.trainees):
+            others = torch.stack([*said[:number], *said[number + 1 :]])
+            trainee.step(replace(batch, peers=others))
+            if trainee is not self.trainees[-1]:  # nobody asks the last one any more
+                said[number] = trainee.said(batch)
+
+    def _taken_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
+        """Put the state before the epoch back, with a smaller learning rate; that is the new state before it."""
+        self._restore(before)
+        self.restores += 1
+        for trainee in self.trainees:
+            trainee.divide_rate(divide)
+        return copy.deepcopy(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        device = next(self.trainees[0].network.parameters()).device
+        return {
+            "trainees": [trainee.state() for trainee in self.trainees],
+            "order": self.order.state(),
+            "dropout": torch.get_rng_state(),
+            "dropout_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "restores": self.restores,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for trainee, its in zip(self.trainees, state["trainees"], strict=True):
+            trainee.restore(its)
+        self.order.restore(state["order"])
+        self.restores = state["restores"]
+        torch.set_rng_state(state["dropout"])
+        if state["dropout_cuda"] is not None:
+            torch.cuda.set_rng_state(state["dropout_cuda"], next(self.trainees[0].network.parameters()).device)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save(self._state(), buffer)
+        write_bytes(path, buffer.getbuffer())
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        try:
+            # Our own file in .work, and still only tensors and plain values are ever loaded.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise InputError(
+                f"checkpoint {path}",
+                expected="unfinished training",
+                found=f"a damaged file ({type(error).__name__})",
+                fix="delete it; the training then starts from the beginning, with the same result",
+            ) from None
+        self._restore(state)

@@ -1,0 +1,235 @@
+"""One network in training: its steps, what an epoch leaves behind, and the state that must survive a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pipeline.base.errors import InputError
+from pipeline.models.network import Network
+from pipeline.training.batches import Batch
+from pipeline.training.options import Regime
+from pipeline.training.rows import Rows, evaluate
+
+History = list[dict[str, float]]  # one row an epoch: its losses, rate and validation scores
+
+# The weighted terms of one step; their sum is minimised.
+Objective = Callable[[Network, Batch], Mapping[str, Tensor]]
+
+
+TRACKS = "track_running_stats"  # of a normalisation that gathers statistics while it trains
+
+
+class NotFiniteError(InputError):
+    """A loss or a weight is NaN or infinite."""
+
+
+@dataclass
+class Best:
+    """The state to keep: that of the best epoch so far (the earliest of equals)."""
+
+    accuracy: float = -1.0
+    epoch: int = -1
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training of one network.
+
+    Attributes:
+        history: one row an epoch.
+        last: state dict after the last epoch; the network holds it too.
+        best: state dict after the epoch of best validation accuracy; the last where there is
+            no validation part.
+        best_epoch: that epoch's number, from 1.
+        restores: how often an epoch was taken back since it had ended in numbers that are not finite.
+    """
+
+    history: History
+    last: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_epoch: int
+    restores: int = 0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network to train, alone or in a cohort.
+
+    Attributes:
+        network: trained in place, on the device of its parameters.
+        objective: the weighted loss terms of a batch.
+        learned: is trained beside the network, for the objective's sake.
+        on_epoch: sees the history after each epoch, and once when a run resumes.
+    """
+
+    network: Network
+    objective: Objective
+    learned: nn.Module = field(default_factory=nn.Module)
+    on_epoch: Callable[[History], None] = lambda _: None
+
+
+class Trainee:
+    """A member with its optimiser, schedule and history.
+
+    Args:
+        member: the network and its loss.
+        regime: optimiser, schedule and length.
+        epochs: of the whole training.
+        what: names it in messages.
+    """
+
+    def __init__(self, member: Member, regime: Regime, epochs: int, what: str) -> None:
+        self.network, self.objective, self.learned = member.network, member.objective, member.learned
+        self.on_epoch, self.regime, self.what = member.on_epoch, regime, what
+        # What is frozen (parts that a phase leaves alone, a discriminator) is no optimiser's.
+        self.own = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.trained = [*self.own, *(p for p in self.learned.parameters() if p.requires_grad)]
+        buffers = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
+        self.finite = [*self.trained, *buffers]  # must be numbers: running statistics may overflow where no loss does
+        self.norms = [module for module in self.network.modules() if getattr(module, TRACKS, False)]
+        self.optimizer = regime.optimizer(self.trained)
+        self.scheduler = regime.scheduler(self.optimizer, epochs)
+        self.history: History = []
+        self.best = Best()
+        self._losses: list[Tensor] = []
+        self._names: list[str] = []
+
+    def step(self, batch: Batch) -> None:
+        """One step on one batch."""
+        terms = dict(self.objective(self.network, batch))
+        if self.regime.l1:
+            terms["l1"] = self.regime.l1 * torch.stack([parameter.abs().sum() for parameter in self.own]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        values = torch.stack(list(terms.values()))
+        if values.requires_grad:
+            values.sum().backward()  # type: ignore[no-untyped-call]
+        if not self._names:
+            self._refuse_idle(terms)
+        self.optimizer.step()
+        self._names = list(terms)
+        self._losses.append(values.detach())  # read only when the epoch ends: a read stalls the device's queue
+
+    def _refuse_idle(self, terms: Mapping[str, Tensor]) -> None:
+        """Raise InputError where the first step has no gradient for any part of the network that is trained."""
+        if all(parameter.grad is None for parameter in self.own):
+            raise InputError(
+                f"{self.what}: losses {', '.join(terms)}",
+                expected="such as depend on the part of the network that is trained",
+                found="none that does",
+                fix="train another part, or read another tap",
+            )
+
+    @torch.no_grad()
+    def said(self, batch: Batch) -> Tensor:
+        """The network's logits (B, classes) as a teacher of its peers: in training mode, as in its own steps.
+
+        Statistics that a batch normalisation gathers are gathered by the steps alone.
+        """
+        for norm in self.norms:
+            setattr(norm, TRACKS, False)
+        try:
+            logits: Tensor = self.network(batch.images)
+        finally:
+            for norm in self.norms:
+                setattr(norm, TRACKS, True)
+        return logits
+
+    def losses(self, first_step: int) -> dict[str, float]:
+        """The epoch's row so far: the mean of each loss term over its steps.
+
+        Args:
+            first_step: the number, from 0, of the epoch's first step in the whole training.
+
+        Raises:
+            NotFiniteError: a loss, or a weight after the last step, is NaN or infinite.
+        """
+        table = torch.stack(self._losses).double().cpu().numpy()  # (steps, terms)
+        self._losses = []
+        refuse_non_finite(table, self._names, first_step, self.what)
+        if not torch.stack([tensor.isfinite().all() for tensor in self.finite]).all():
+            # The last step's update is in no loss yet.
+            raise NotFiniteError(
+                f"{self.what}: weights after epoch {len(self.history) + 1}",
+                expected="finite numbers",
+                found="NaN or inf",
+                fix="lower the learning rate",
+            )
+        row = {"train/loss": float(table.sum(1).mean()), "lr": float(self.optimizer.param_groups[0]["lr"])}
+        return row | {f"train/{name}": float(mean) for name, mean in zip(self._names, table.mean(0), strict=True)}
+
+    def finish_epoch(self, row: dict[str, float], validation: Rows) -> None:
+        """Measure, keep the best state, step the learning rate, add the row to the history."""
+        epoch = len(self.history)
+        accuracy = float(epoch)  # without validation each epoch counts as better than the one before
+        watched = row["train/loss"]
+        if len(validation):
+            right, watched = evaluate(self.network, validation)
+            accuracy = float(right.double().mean())
+            row |= {"validation/accuracy": accuracy, "validation/loss": watched}
+        if accuracy > self.best.accuracy:
+            self.best = Best(accuracy, epoch, copied(self.network))
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(watched)
+        else:
+            self.scheduler.step()
+        self.history.append(row)
+
+    def divide_rate(self, by: float) -> None:
+        """Divide the learning rate, now and for the schedule to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] /= by
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.base_lrs = [rate / by for rate in self.scheduler.base_lrs]
+
+    def state(self) -> dict[str, Any]:
+        """All that must survive a kill, sharing memory with what is trained."""
+        return {
+            "network": self.network.state_dict(),
+            "learned": self.learned.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "history": self.history,
+            "best": vars(self.best),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.network.load_state_dict(state["network"])
+        self.learned.load_state_dict(state["learned"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.history[:] = state["history"]
+        best, device = state["best"], next(self.network.parameters()).device
+        self.best = Best(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})
+        self._losses = []
+
+    def fitted(self, restores: int) -> Fitted:
+        """The finished training."""
+        return Fitted(self.history, copied(self.network), self.best.state, self.best.epoch + 1, restores)
+
+
+def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: int, what: str) -> None:
+    """Name the first step and term of (steps, terms) losses that is NaN or infinite."""
+    bad = np.argwhere(~np.isfinite(table))
+    if len(bad):
+        step, term = bad[0]
+        raise NotFiniteError(
+            f"{what}: loss term {names[term]!r} at step {first_step + step + 1}",
+            expected="a finite number",
+            found=str(table[step, term]),
+            fix="lower the learning rate or the term's weight",
+        )
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state dict as it is now."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,378 @@
+"""Every flipped bit, every cut and every grown file is found; no reader ever sees another value.
+
+The flips are seeded. They lie in every file, in every kind of byte of a file (metadata, payload,
+padding, checksum, slack) and in every line of the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import cache
+from pipeline.base.errors import InputError
+from pipeline.cache import checked, writer
+from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.codecs import CODECS, Codec, Format
+from pipeline.cache.dtypes import DType, numbers, rounded
+from pipeline.cache.folder import LocalFolder, read_manifest
+from pipeline.cache.manifest import Manifest
+from pipeline.cache.verify import Verified, verify
+from tests.cache.test_cache import DESCRIPTION
+
+Form = tuple[Format, Codec, DType, int]
+FORMS: list[Form] = [  # the last is top-k, or 0 for all logits
+    ("zarr", "none", "float32", 0),
+    ("zarr", "zstd", "float16", 0),
+    ("zarr", "gzip", "bfloat16", 0),
+    ("zarr", "none", "bfloat16", 4),
+    ("zarr", "zstd", "float32", 4),
+    ("hdf5", "none", "float16", 0),
+    ("hdf5", "gzip", "float32", 0),
+    ("hdf5", "none", "float32", 4),
+    ("hdf5", "gzip", "bfloat16", 4),
+]
+NAMES = ["-".join([store, codec, dtype, *(["top"] if top else [])]) for store, codec, dtype, top in FORMS]
+VIEWS, ROWS, CLASSES, CHUNK = 2, 300, 7, 112  # blocks of 112, 112 and 76 rows a view
+FLIPS = 160  # of each form in its files, besides those in each line of its manifest
+PAGE = 4096
+
+Place = tuple[str, int]  # a file below the cache's folder, and a byte of it
+
+
+@dataclass(frozen=True)
+class Made:
+    """A cache, and what was written into it."""
+
+    path: Path
+    manifest: Manifest
+    values: Mapping[str, NDArray[Any]]
+    ids: NDArray[np.int64]
+    views: NDArray[np.int64]
+
+    @property
+    def folder(self) -> LocalFolder:
+        return LocalFolder(self.path)
+
+    def files(self) -> list[str]:
+        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+
+
+def write(folder: Path, form: Form, rows: int, classes: int, chunk_rows: int) -> Made:
+    store, codec, dtype, top = form
+    random = np.random.default_rng(len(str(form)))
+    logits = rounded(random.normal(size=(VIEWS, rows, classes)).astype(np.float32), dtype)
+    kept: dict[str, tuple[NDArray[Any], DType]] = {"logits": (logits, dtype)}
+    if top:
+        index = random.integers(0, classes, (VIEWS, rows, top)).astype(np.int16)
+        tail = random.normal(size=(VIEWS, rows, 1)).astype(np.float32)
+        kept = {
+            "values": (np.ascontiguousarray(logits[:, :, :top]), dtype),
+            "indices": (index, "int16"),
+            "tail": (tail, "float32"),
+        }
+    plan = StorePlan(
+        {name: ArrayPlan(values.shape[2:], kind, codec) for name, (values, kind) in kept.items()},
+        VIEWS,
+        rows,
+        chunk_rows,
+    )
+
+    def compute(block: Block) -> dict[str, NDArray[Any]]:
+        return {name: values[block.view, block.start : block.stop] for name, (values, _) in kept.items()}
+
+    description = {
+        **DESCRIPTION,
+        "views": {"policy": "flip", "count": VIEWS, "seed": 0, "parameters": {}},
+        "dataset": {**DESCRIPTION["dataset"], "samples": rows},
+    }
+    manifest = writer.write_cache(folder, folder.parent / "work", plan, compute, store=store, description=description)
+    values = {name: numbers(values, kind) for name, (values, kind) in kept.items()}
+    return Made(
+        folder, manifest, values, np.array([0, chunk_rows - 1, chunk_rows, rows - 1]), random.integers(0, VIEWS, 4)
+    )
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """A small cache of every form."""
+    folder = tmp_path_factory.mktemp("flips")
+    return {
+        name: write(folder / name / "dump", form, ROWS, CLASSES, CHUNK) for name, form in zip(NAMES, FORMS, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
+    """Caches whose files are some tens of KB, and some hundreds."""
+    folder = tmp_path_factory.mktemp("cuts")
+    forms: list[Form] = [(store, codec, "float32", 0) for store in CODECS for codec in CODECS[store] if codec != "zstd"]
+    return [write(folder / f"{form[0]}-{form[1]}" / "dump", form, 1000, 20, 400) for form in forms]
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every copy passes for one that has been hashed: what is left are the checks of each read."""
+    monkeypatch.setattr(checked, "is_known", lambda *_: True)
+
+
+@contextmanager
+def flipped(path: Path, at: int, bit: int, *, keep_time: bool = False) -> Iterator[None]:
+    """A file with one bit changed in place, and changed back."""
+    before = path.stat()
+    toggle(path, at, bit)
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    try:
+        yield
+    finally:
+        toggle(path, at, bit)
+
+
+def toggle(path: Path, at: int, bit: int) -> None:
+    number = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(number, bytes([os.pread(number, 1, at)[0] ^ 1 << bit]), at)
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def replaced(path: Path, data: bytes) -> Iterator[None]:
+    """A file with other bytes, and put back."""
+    before = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def is_detected(made: Made) -> bool:
+    try:
+        return not verify(made.folder, read_manifest(made.folder, "")).whole
+    except InputError:
+        return True
+
+
+def reads_the_same_or_refuses(made: Made) -> None:
+    """Open, load and gather: each refuses, or gives exactly what was written. Nothing else may be raised."""
+    try:
+        opened = cache.open(made.path)
+    except InputError:
+        return
+    for name, values in made.values.items():
+        for read, expected in (
+            (partial(opened.load, name), values),
+            (partial(opened.rows, made.ids, made.views, name), values[made.views, made.ids]),
+            (partial(opened.rows, made.ids, 1, name), values[1, made.ids]),
+        ):
+            try:
+                found = read()
+            except InputError:
+                continue
+            assert found.dtype == expected.dtype
+            assert found.tobytes() == expected.tobytes()
+
+
+def regions(made: Made, name: str) -> list[range]:
+    """The parts of a file that mean different things: of each at least a few bytes are flipped."""
+    size = (made.path / name).stat().st_size
+    spans = sorted(
+        (info.offset, info.offset + info.bytes)
+        for array in made.manifest.arrays.values()
+        for info in array.blocks
+        if info.file == name
+    )
+    found, at = [], 0
+    for start, stop in spans:
+        found += [range(at, start), range(start, stop)]
+        at = stop
+    found.append(range(at, size))
+    if name.endswith(".h5"):
+        found.append(range(min(48, size)))  # the superblock
+    if len(spans) == 1:  # a Zarr chunk: the last one of a view ends in padding
+        found.append(range(spans[0][1] - min(64, spans[0][1]), spans[0][1]))
+    return [part for part in found if part]
+
+
+def places_in(made: Made, random: Random) -> list[Place]:
+    """Bytes of all files but the manifest, of every region."""
+    parts = [(name, part) for name in made.manifest.files for part in regions(made, name)]
+    each = max(3, FLIPS // len(parts))
+    return [(name, at) for name, part in parts for at in random.sample(part, min(each, len(part)))]
+
+
+def places_in_lines(made: Made, random: Random) -> list[Place]:
+    """Bytes of the manifest: one of every line's value, and of the line itself."""
+    places, start = [], 0
+    for line in (made.path / "manifest.json").read_bytes().splitlines(keepends=True):
+        value = line.find(b": ") + 2 if b": " in line else 0
+        places += [start + random.randrange(value, len(line)), start + random.randrange(len(line))]
+        start += len(line)
+    return [("manifest.json", at) for at in places]
+
+
+def flips(made: Made, seed: int) -> list[tuple[Place, int]]:
+    random = Random(f"{made.path.parent.name} {seed}")
+    return [(place, random.randrange(8)) for place in places_in(made, random) + places_in_lines(made, random)]
+
+
+def test_the_flips_are_many_and_everywhere(caches: dict[str, Made]) -> None:
+    assert sum(len(flips(made, 0)) for made in caches.values()) >= 2000
+    for made in caches.values():
+        places = [place for place, _ in flips(made, 0)]
+        assert {name for name, _ in places} == set(made.files())
+        text = (made.path / "manifest.json").read_bytes()
+        lines = {text.count(b"\n", 0, at) for name, at in places if name == "manifest.json"}
+        assert lines == set(range(text.count(b"\n")))
+        for array in made.manifest.arrays.values():
+            for info in array.blocks:
+                assert any(name == info.file and 0 <= at - info.offset < info.bytes for name, at in places)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flipped_bit_is_found_and_none_is_read(caches: dict[str, Made], name: str, trusted: None) -> None:
+    made = caches[name]
+    missed = []
+    for (file, at), bit in flips(made, 0):
+        with flipped(made.path / file, at, bit):
+            if not is_detected(made):
+                missed.append((file, at, bit))
+            reads_the_same_or_refuses(made)
+    assert not missed
+    assert verify(made.folder, read_manifest(made.folder, "")).whole
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made], name: str) -> None:
+    made = caches[name]
+    missed = []
+    for (file, at), bit in flips(made, 1)[::12]:
+        cache.open(made.path)
+        assert checked.is_known(made.path, checked.signature(made.path, made.manifest))
+        tick(made, file)
+        with flipped(made.path / file, at, bit, keep_time=True):
+            try:
+                cache.open(made.path)
+            except InputError:
+                continue
+        missed.append((file, at, bit))
+    assert not missed
+
+
+def tick(made: Made, file: str) -> None:
+    """Wait until the file system's clock has gone on (in some kernels by steps of 4 ms)."""
+    probe = made.path.parent / "probe"
+    probe.touch()
+    while probe.stat().st_ctime_ns <= (made.path / file).stat().st_ctime_ns:
+        probe.touch()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damage_is_named_by_file_array_view_and_rows(caches: dict[str, Made], name: str) -> None:
+    made = caches[name]
+    random = Random(name)
+    for array, described in made.manifest.arrays.items():
+        for block, info in zip(described.cut(), described.blocks, strict=True):
+            with flipped(made.path / info.file, info.offset + random.randrange(info.bytes), random.randrange(8)):
+                found = verify(made.folder, made.manifest)
+            assert [each.file for each in found.damage] == [info.file]
+            assert found.damage[0].blocks == ((array, block),)
+            assert found.lines()[1] == (
+                f"{info.file}: damaged block: array {array!r}, view {block.view}, rows {block.start} to {block.stop - 1}"
+            )
+
+
+def test_two_damaged_blocks_of_one_file_are_both_named(caches: dict[str, Made]) -> None:
+    made = caches["hdf5-none-float32-top"]
+    first, last = made.manifest.arrays["tail"].blocks[1], made.manifest.arrays["values"].blocks[4]
+    with flipped(made.path / "data.h5", first.offset, 0), flipped(made.path / "data.h5", last.offset, 7):
+        found = verify(made.folder, made.manifest)
+    assert [(name, block.name) for name, block in found.damage[0].blocks] == [("values", "1-1"), ("tail", "0-1")]
+
+
+def test_metadata_and_checksums_damage_no_block(caches: dict[str, Made]) -> None:
+    made = caches["zarr-none-float32"]
+    chunk = made.manifest.arrays["logits"].blocks[3]
+    for file, at in (("card.md", 9), ("data.zarr/logits/zarr.json", 40), (chunk.file, chunk.bytes + 1)):
+        with flipped(made.path / file, at, 3):
+            found = verify(made.folder, made.manifest)
+        assert [(each.file, each.blocks) for each in found.damage] == [(file, ())]
+
+
+def cuts(size: int) -> list[int]:
+    return sorted({0, size - 1, *range(PAGE, size, PAGE)} - {size})
+
+
+def test_every_cut_is_found_and_no_cut_file_is_read(larger: list[Made], trusted: None) -> None:
+    count = 0
+    for made in larger:
+        for name in made.files():
+            data = (made.path / name).read_bytes()
+            for size in cuts(len(data)):
+                with replaced(made.path / name, data[:size]):
+                    assert is_detected(made), (name, size)
+                    assert refused(made), (name, size)
+                count += 1
+        assert verify(made.folder, made.manifest).whole
+    assert count >= 150
+
+
+def refused(made: Made) -> bool:
+    try:
+        cache.open(made.path)
+    except InputError:
+        return True
+    return False
+
+
+def test_every_grown_file_is_found(larger: list[Made], trusted: None) -> None:
+    for made in larger:
+        for name in made.files():
+            data = (made.path / name).read_bytes()
+            for more in (b"\0", b"\n", b" ", data[-4:], bytes(PAGE), data):
+                with replaced(made.path / name, data + more):
+                    assert is_detected(made), (name, more[:8])
+                    assert refused(made), (name, more[:8])
+        assert verify(made.folder, made.manifest).whole
+
+
+def test_a_cut_names_the_blocks_that_are_lost(larger: list[Made]) -> None:
+    made = next(
+        made for made in larger if made.manifest.store == "hdf5" and made.manifest.arrays["logits"].codec == "none"
+    )
+    blocks = list(zip(made.manifest.arrays["logits"].cut(), made.manifest.arrays["logits"].blocks, strict=True))
+    data = (made.path / "data.h5").read_bytes()
+    with replaced(made.path / "data.h5", data[: blocks[4][1].offset + 1]):
+        found = verify(made.folder, made.manifest)
+    assert found.damage[0].found == str(blocks[4][1].offset + 1)
+    assert [block for _, block in found.damage[0].blocks] == [block for block, _ in blocks[4:]]
+
+
+@pytest.mark.parametrize("name", ["zarr-none-float32", "zarr-gzip-bfloat16", "hdf5-none-float16", "hdf5-gzip-float32"])
+def test_what_changes_after_opening_is_refused_when_it_is_read(caches: dict[str, Made], name: str) -> None:
+    made = caches[name]
+    info = made.manifest.arrays["logits"].blocks[0]
+    path = made.path / info.file
+    data = path.read_bytes()
+    for changed in (
+        data[: info.offset + 1],
+        data[: info.offset] + bytes(info.bytes) + data[info.offset + info.bytes :],
+    ):
+        for read in ("load", "rows"):
+            opened = cache.open(made.path)
+            with replaced(path, changed), pytest.raises(InputError, match=f"file {info.file}"):
+                opened.load() if read == "load" else opened.rows(np.array([0]))
+    assert isinstance(verify(made.folder, made.manifest), Verified)
+    assert verify(made.folder, made.manifest).whole

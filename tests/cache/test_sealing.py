@@ -1,0 +1,274 @@
+"""What is sealed can be read, mended and written again: the order of arrays, the reader's own rules."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import cache
+from pipeline.base.errors import InputError
+from pipeline.cache import admission, manifest, rewrite, writer
+from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.codecs import Format
+from pipeline.cache.folder import LocalFolder
+from pipeline.cache.manifest import MOST_BYTES, Manifest
+from pipeline.cache.order import in_order
+from pipeline.cache.verify import verify
+from pipeline.datasets.record import Dataset
+from pipeline.dumps.one_pass import computing
+from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
+from pipeline.views.view import PLAIN
+from tests.cache.test_cache import DESCRIPTION, ROWS, flip
+from tests.cache.test_golden import FOLDER, GOLDEN
+from tests.cache.test_golden import NAMES as GOLDEN_NAMES
+from tests.cache.test_golden import stored as golden_values
+from tests.scenes import BATCH, CNN, digits, teacher_of, tree, wanted
+
+STORES: list[Format] = ["zarr", "hdf5"]
+FIELDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "top-k": ("logits", {"top_k": 3, "temperature": 4.0}, ["values", "indices", "tail"]),
+    "hints": ("hints", {"taps": ("features", "block2", "block1")}, ["features", "block2", "block1"]),
+    "one hint": ("hints", {"taps": ("block2", "features")}, ["block2", "features"]),
+    "affinities": ("affinities", {"batch_size": 50, "perplexity": 5.0, "plans": 2}, ["p", "sample_ids"]),
+}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return digits()
+
+
+def options_of(name: str, store: Format) -> dict[str, Any]:
+    field, options, _ = FIELDS[name]
+    return {**options, "codec": "gzip"} if field == "hints" and store == "hdf5" else options
+
+
+def listed_in(card: Path) -> list[str]:
+    """The arrays in the order in which a card lists them."""
+    return [line.split("`")[1] for line in card.read_text().splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("name", FIELDS)
+def test_arrays_in_any_order_are_repaired_and_converted(
+    tmp_path: Path, dataset: Dataset, name: str, store: Format
+) -> None:
+    teacher = teacher_of(dataset, CNN)
+    field, _, order = FIELDS[name]
+    each = wanted(tmp_path, "dump", field, options_of(name, store), store)
+    (sealed,) = dump(teacher, dataset, [each], batch=BATCH)
+    before = tree(each.target)
+    assert listed_in(each.target / "card.md") == order
+    for array in order:
+        block = sealed.arrays[array].blocks[0]
+        flip(each.target / block.file, block.offset + block.bytes // 2)
+    flip(each.target / "card.md", 5)
+    found = verify(LocalFolder(each.target), sealed)
+    assert len({array for damage in found.damage for array, _ in damage.blocks}) == len(order)
+    seen = seen_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
+    compute = computing(teacher, seen, plan_field(teacher, seen, field, each.options))
+    rewrite.repair(each.target, sealed, found, target=tmp_path / "new", work=tmp_path / "mending", compute=compute)
+    assert tree(tmp_path / "new") == before
+    other: Format = "hdf5" if store == "zarr" else "zarr"
+    for source, target, to in (("new", "there", other), ("there", "back", store)):
+        codec = sealed.arrays[order[0]].codec if to == store else None
+        opened = cache.open(tmp_path / source)
+        rewrite.convert(opened, tmp_path / target, tmp_path / f".{target}", store=to, codec=codec)
+    assert tree(tmp_path / "back") == before
+    assert listed_in(tmp_path / "there/card.md") == order
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN_NAMES if name.startswith("zarr")])
+def test_a_cache_that_was_sealed_long_ago_is_repaired(tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(FOLDER / name, tmp_path / name))
+    made, values = cache.open(folder).manifest, golden_values(name)
+    for file in {array.blocks[3].file for array in made.arrays.values()} | {"card.md"}:
+        flip(folder / file, 5)
+    found = verify(LocalFolder(folder), made)
+
+    def compute(block: Block) -> dict[str, NDArray[Any]]:
+        return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
+
+    rewrite.repair(folder, made, found, target=tmp_path / "new", work=tmp_path / "work", compute=compute)
+    assert cache.open(tmp_path / "new").manifest.root == GOLDEN["digests"][name]["root"]
+    assert tree(tmp_path / "new") == tree(FOLDER / name)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_whoever_writes_the_order_is_one(tmp_path: Path, store: Format) -> None:
+    names = ["b", "values", "a", "tail", "indices"]
+    for number, given in enumerate((names, names[::-1], sorted(names))):
+        plan = StorePlan({name: ArrayPlan((2,), "float32") for name in given}, 1, ROWS, 32)
+        writer.write_cache(
+            tmp_path / f"{number}", tmp_path / "work", plan,
+            lambda block: {name: np.full((block.stop - block.start, 2), len(name), "f4") for name in names},
+            store=store, description=DESCRIPTION,
+        )  # fmt: skip
+        assert tree(tmp_path / f"{number}") == tree(tmp_path / "0")
+    assert listed_in(tmp_path / "0/card.md") == ["values", "indices", "tail", "a", "b"]
+    if store == "hdf5":
+        with h5py.File(tmp_path / "0/data.h5", locking=False) as file:
+            offsets = {name: file[name].id.get_offset() for name in file}
+        assert sorted(offsets, key=lambda name: offsets[name]) == ["values", "indices", "tail", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("taps", "order"),
+    [
+        (["z", "a"], ["z", "a", "tail", "values"]),
+        (("z", "tail"), ["z", "tail", "a", "values"]),
+        (None, ["values", "tail", "a", "z"]),
+        (7, ["values", "tail", "a", "z"]),
+        ([{}, None, 1, "z", []], ["z", "a", "tail", "values"]),
+    ],
+)
+def test_the_order_follows_from_the_field_alone(taps: Any, order: list[str]) -> None:
+    arrays = dict.fromkeys(["a", "tail", "z", "values"], 0)
+    assert list(in_order(arrays, {"name": "x", "parameters": {"taps": taps}})) == order
+
+
+# Sealed, and read back.
+
+
+def json_deep(levels: int) -> Any:
+    return {"a": json_deep(levels - 1)} if levels else 1
+
+
+def plan_of(rows: int, chunk_rows: int = 1, names: tuple[str, ...] = ("logits",), views: int = 1) -> StorePlan:
+    return StorePlan({name: ArrayPlan((1,), "float16") for name in names}, views, rows, chunk_rows)
+
+
+def described(**changes: Any) -> dict[str, Any]:
+    """A description, some of whose entries are changed, by dotted names with `__`."""
+    made: dict[str, Any] = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in DESCRIPTION.items()
+    }
+    made["dataset"]["samples"] = 1 << 30
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            made[section][key] = value
+        else:
+            made[section] = value
+    return made
+
+
+def attempt(folder: Path, plan: StorePlan, store: Format = "zarr", **changes: Any) -> str:
+    """Write a cache that must be refused before its first block is asked for; the message."""
+
+    def compute(block: Block) -> dict[str, NDArray[Any]]:
+        raise AssertionError("nothing is computed for a cache that nobody could read")
+
+    with pytest.raises(InputError) as caught:
+        writer.write_cache(
+            folder / "dump", folder / "work", plan, compute, store=store, description=described(**changes)
+        )
+    assert list(folder.iterdir()) == []
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("names", [("logits",), ("a", "b" * 100)])
+def test_a_manifest_just_over_the_limit_is_refused_at_the_start(
+    tmp_path: Path, store: Format, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MOST_BYTES", limit := 40_000)
+    monkeypatch.setattr("pipeline.cache.folder.MOST_BYTES", limit)
+    taken = [rows for rows in range(1, 200) if _is_taken(plan_of(rows, names=names), store)]
+    assert taken == list(range(1, len(taken) + 1))
+    largest = plan_of(len(taken), names=names)
+    writer.write_cache(
+        tmp_path / "a/dump", tmp_path / "a/work", largest, lambda _: {name: np.ones((1, 1), "f2") for name in names},
+        store=store, description=described(),
+    )  # fmt: skip
+    cache.open(tmp_path / "a/dump")
+    assert limit - 2500 < (tmp_path / "a/dump/manifest.json").stat().st_size <= limit  # none that has room is refused
+    shutil.rmtree(tmp_path / "a")
+    message = attempt(tmp_path, plan_of(largest.rows + 1, names=names), store)
+    blocks = (largest.rows + 1) * len(names)
+    assert f"{blocks} blocks, of 1 views or plans of {len(names)} arrays" in message
+    assert "dump fewer views, plans, taps or samples into one cache; nothing was computed" in message
+
+
+def _is_taken(plan: StorePlan, store: Format) -> bool:
+    try:
+        admission.refuse_unreadable(Path("dump"), plan, store, described())
+    except InputError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("views", "rows"), [(1, 40_000), (40_000, 1), (1 << 31, 1), (3, 1 << 40)])
+def test_far_too_many_blocks_are_refused_without_counting_them(tmp_path: Path, views: int, rows: int) -> None:
+    message = attempt(tmp_path, plan_of(rows, views=views), views={**DESCRIPTION["views"], "count": views})
+    assert f"manifest: expected at most {MOST_BYTES >> 20} MiB, as readers do, found " in message
+    assert f"{views * rows:,} blocks, of {views:,} views" in message
+
+
+BAD = "ch\udce9vre"  # what Python makes of a file name that is no UTF-8
+UNREADABLE: list[tuple[str, dict[str, Any], str]] = [
+    ("a class of no UTF-8", {"dataset__classes": ["a", BAD]}, r"dataset.classes.1: expected text that UTF-8 can hold, found 'ch\udce9vre'; rename it"),
+    ("a data set of no UTF-8", {"dataset__name": BAD}, "dataset.name: expected text that UTF-8 can hold"),
+    ("a teacher of no UTF-8", {"teacher__name": BAD}, "teacher.name: expected text"),
+    ("a tap of no UTF-8", {"field__parameters": {"taps": ["a", BAD]}}, "field.parameters.taps.1: expected text"),
+    ("an option of no UTF-8", {"views__parameters": {BAD: 1}}, "views.parameters: expected text"),
+    ("classes of 9 MB", {"dataset__classes": ["a" * (9 << 20)]}, "manifest: expected at most 8 MiB"),
+    ("options 20 deep", {"teacher__architecture": {"a": json_deep(20)}}, "nested more than 16 deep"),
+    ("NaN", {"teacher__test_accuracy": float("nan")}, "manifest: expected JSON values, found Out of range float"),
+    ("accuracy of 90", {"teacher__test_accuracy": 90.0}, "teacher.test_accuracy: Input should be less than"),
+    ("accuracy without fraction", {"teacher__test_accuracy": 1}, "the bytes that were sealed"),
+    ("a short digest", {"teacher__weights_sha256": "ab"}, "teacher.weights_sha256"),
+    ("an unknown entry", {"mood": "good"}, "mood: unknown entry"),
+    ("other views", {"views__count": 2}, "arrays.logits.shape: expected to begin with [2, 5], found [1, 5, 1]"),
+    ("more rows than samples", {"dataset__samples": 4}, "rows: expected at most the 4 samples, found 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE])
+def test_what_no_reader_takes_is_refused_at_the_start(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in attempt(tmp_path, plan_of(5), **changes)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "b" * 101, "λ"])
+def test_an_array_that_a_reader_refuses_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    message = attempt(tmp_path, plan_of(5, names=(name,)))
+    assert f"arrays.{name}.[key]: String should match pattern" in message
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_what_was_sealed_wrong_is_never_published(
+    tmp_path: Path, store: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(number: float) -> Manifest:
+        values = np.full((5, 1), number, "f2")
+        return writer.write_cache(
+            tmp_path / "dump", tmp_path / "work", plan_of(5, 5), lambda _: {"logits": values},
+            store=store, description=described(),
+        )  # fmt: skip
+
+    write(1)
+    before = tree(tmp_path / "dump")
+
+    def sealed(entries: dict[str, Any]) -> Manifest:
+        return manifest.sealed({**entries, "files": {**entries["files"], "card.md": {"bytes": 1, "sha256": "0" * 64}}})
+
+    monkeypatch.setattr(writer, "sealed", sealed)
+    with pytest.raises(InputError, match=r"file card.md: expected 1 bytes, found \d+; nothing was published"):
+        write(2)
+    assert tree(tmp_path / "dump") == before
+
+
+def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dataset: Dataset) -> None:
+    teacher = teacher_of(dataset, CNN)
+    teacher = replace(teacher, card={**teacher.card, "name": BAD})
+    each = [Wanted(tmp_path / name, tmp_path / f".{name}", "logits", {}, "zarr") for name in ("a", "b")]
+    with pytest.raises(InputError, match=r"a: teacher\.name: expected text"):
+        dump(teacher, dataset, each, batch=BATCH)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.graph import dvc_yaml
+from pipeline.graph import stages as graph
+from pipeline.study.params_file import load, parse, read_raw
+from tests.conftest import ROOT, write_study
+from tests.test_house import imports
+
+STUDIES = [ROOT, *sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))]
+
+
+def compiled(study: dict[str, Any], folder: Path = ROOT) -> dict[str, Any]:
+    parsed: dict[str, Any] = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse(study), study), folder))
+    return parsed
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_every_committed_graph_is_current(folder: Path) -> None:
+    path = folder / "params.yaml"
+    assert (folder / "dvc.yaml").read_text() == dvc_yaml.to_yaml(graph.stages(load(path), read_raw(path)), folder)
+
+
+def dependencies(folder: Path) -> set[str]:
+    """The source files on which a committed graph's stages depend."""
+    stages = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
+    return {dep for stage in stages.values() for dep in stage.get("deps", ()) if dep.endswith(".py")}
+
+
+def test_our_code_decides_the_study_at_the_root_and_no_other() -> None:
+    assert len(dependencies(ROOT)) > 50
+    assert all((ROOT / module).is_file() for module in dependencies(ROOT))
+    assert len(STUDIES) > 5
+    assert not any(dependencies(folder) for folder in STUDIES[1:])
+
+
+def test_modules_are_named_by_real_names(study: dict[str, Any]) -> None:
+    for stage in graph.stages(parse(study), study):
+        for module in stage.modules:
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), (stage.name, module)
+
+
+def test_each_stage_depends_on_exactly_what_it_reads(study: dict[str, Any]) -> None:
+    stages = compiled(study)["stages"]
+    files = {name: {dep for dep in stage.get("deps", ()) if not dep.endswith(".py")} for name, stage in stages.items()}
+    assert files == {
+        "graph": {"params.yaml"},
+        "prepare-digits": set(),
+        "train-teacher-big": {"data/prepared/digits"},
+        "dump-logits-big-logits": {"data/prepared/digits", "data/teachers/big"},
+        "train-student-baseline": {"data/prepared/digits"},
+        "train-student-kd": {"data/prepared/digits", "data/cache/big-logits"},
+        "report": {
+            "data/metrics/teachers/big.json", "data/metrics/students/baseline.json", "data/metrics/students/kd.json",
+            "data/students/baseline", "data/students/kd",
+        },
+    }  # fmt: skip
+    modules = set(stages["train-student-kd"]["deps"])
+    assert "pipeline/losses/soft_targets.py" in modules
+    assert "pipeline/losses/logits_mse.py" not in modules
+    assert "pipeline/teacher.py" not in modules
+    assert "pipeline/cache/hdf5_store.py" not in modules
+
+
+def test_stages_stand_in_flow_order(study: dict[str, Any]) -> None:
+    study["dumps"]["of-student"] = {"field": "logits", "of": "baseline"}
+    study["students"] = {"first": {**study["students"]["kd"]}, **study["students"]}
+    study["students"]["first"]["losses"] = {"logits_mse": {"reads": "of-student"}}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    study["teachers"] = {"both": {"members": ["big", "more"]}, **study["teachers"], "more": study["teachers"]["big"]}
+    made: dict[str, int] = {}
+    for place, stage in enumerate(graph.stages(parse(study), study)):
+        for dep in stage.deps:
+            if dep.startswith("data/"):
+                assert made[dep] < place
+        made |= dict.fromkeys([*stage.outs, *stage.metrics, *stage.kept_in_git], place)
+    assert "data/cache/of-student" in made
+
+
+def test_a_stage_lists_only_keys_that_stand_in_the_file(study: dict[str, Any]) -> None:
+    stages = compiled(study)["stages"]
+    assert stages["train-student-kd"]["params"] == ["seed", "students.kd"]
+    study["views"] = {"policy": "none", "count": 1}
+    assert compiled(study)["stages"]["train-student-kd"]["params"] == ["seed", "views", "students.kd"]
+
+
+def test_files_are_dependencies_where_they_lie_in_the_study(study: dict[str, Any]) -> None:
+    study["datasets"]["digits"] = {"source": "imagefolder", "root": "images"}
+    study["teachers"]["ready"] = {"model": {"name": "mlp", "widths": [2]}, "weights": "ready.safetensors"}
+    study["teachers"]["both"] = {"members": ["big", "ready"]}
+    stages = compiled(study)["stages"]
+    assert "images" in stages["prepare-digits"]["deps"]
+    assert "ready.safetensors" in stages["train-teacher-ready"]["deps"]
+    study["students"]["kd"]["model"] = {"name": "torchvision:resnet18", "weights": "resnet.pt"}
+    assert "resnet.pt" in compiled(study)["stages"]["train-student-kd"]["deps"]
+    assert {"data/teachers/big", "data/teachers/ready"} < set(stages["train-teacher-both"]["deps"])
+    study["datasets"]["digits"]["root"] = "/elsewhere/images"
+    assert "/elsewhere/images" not in compiled(study)["stages"]["prepare-digits"]["deps"]
+
+
+def test_names_that_yaml_would_misread_are_quoted(study: dict[str, Any]) -> None:
+    for root in ("photos #1", "photos: x", "[a]", "two  words"):
+        study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
+        assert root in compiled(study)["stages"]["prepare-digits"]["deps"]
+
+
+def walked(module: str, seen: set[str]) -> set[str]:
+    """The modules of `pipeline` that a module imports at run time, and those that they import."""
+    if module in seen:
+        return seen
+    seen.add(module)
+    stem = ROOT / module.replace(".", "/")
+    for name in imports(stem.with_suffix(".py") if stem.with_suffix(".py").exists() else stem / "__init__.py"):
+        path = ROOT / name.replace(".", "/")
+        if name.startswith("pipeline.") and (path.with_suffix(".py").exists() or path.is_dir()):
+            walked(name, seen)
+    return seen
+
+
+PLUMBING = {
+    "pipeline.base.errors", "pipeline.base.files", "pipeline.study.layout", "pipeline.base.device", "pipeline.base.registry", "pipeline.base.progress",
+    "pipeline.study.params_file", "pipeline.study.parts", "pipeline.study.sections", "pipeline.study.report_section", "pipeline.study.report_references", "pipeline.study.references", "pipeline.graph.stages", "pipeline.graph.dvc_yaml", "pipeline.base.provenance",
+    "pipeline.cache.stores", "pipeline.datasets", "pipeline.models.heads", "pipeline.models", "pipeline.losses", "pipeline.dumps", "pipeline.cache", "pipeline.views",
+}  # fmt: skip
+
+
+def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> None:
+    for stage in graph.stages(parse(study), study):
+        root = "stages." + stage.command.split()[1].replace("-", "_")
+        if root == "stages.graph":
+            continue
+        # What merely reads params.yaml decides nothing by what it imports.
+        needed = (
+            walked(root, {"pipeline.study.parts", "pipeline.study.sections", "pipeline.study.report_section"})
+            - PLUMBING
+            - {root, "stages.cli", "pipeline"}
+        )
+        caches = [dep for dep in (*stage.deps, *stage.outs) if dep.startswith("data/cache/")]
+        if not caches:  # the code that opens caches is loaded, and opens none
+            needed -= {*graph.READING, *graph.WRITING}
+        if not caches and "student" not in root:
+            needed -= {"pipeline.losses.recipe", "pipeline.losses.step", "pipeline.losses.weights.schedules"}
+        helpers = {
+            name
+            for name in imports(ROOT / f"{root.replace('.', '/')}.py")
+            if (ROOT / f"{name.replace('.', '/')}.py").exists()
+        }
+        beside = {name for name in helpers if name.startswith("stages.")} - {
+            "stages.cli",
+            "stages.fit",
+        }  # `fit` refuses
+        unlisted = ({name for name in needed if name.startswith("pipeline")} | beside) - set(stage.modules)
+        assert not unlisted, (stage.name, sorted(unlisted))
+
+
+def test_a_dump_depends_on_every_module_that_its_field_runs(study: dict[str, Any]) -> None:
+    from pipeline.dumps import FIELDS
+
+    study["teachers"]["big"]["head"] = {"multichannel": {"kernel": 4}}
+    study["dumps"] = {field: {"field": field, "of": "big"} for field in FIELDS.entries}
+    stages = {stage.name: stage for stage in graph.stages(parse(study), study)}
+    for field in FIELDS.entries:
+        needed = walked(str(FIELDS.module(field)), {"pipeline.cache"}) - PLUMBING
+        assert len(needed) > 5
+        assert not needed - set(stages[f"dump-{field}-{field}"].modules), field
+
+
+def test_a_policy_of_views_decides_what_is_trained_and_dumped(study: dict[str, Any]) -> None:
+    study["views"] = {"policy": "crop_flip", "count": 4}
+    made = graph.stages(parse(study), study)
+    shown = [stage for stage in made if stage.name.startswith(("train-", "dump-"))]
+    assert len(shown) == 4
+    for stage in shown:
+        assert "views" in stage.params
+        for module in walked("pipeline.views.crop_flip", set()):
+            if module.startswith("pipeline.views."):
+                assert module in stage.modules, (stage.name, module)
+
+
+def test_outside_our_repository_no_module_is_a_dependency(tmp_path: Path, study: dict[str, Any]) -> None:
+    assert not [
+        dep
+        for stage in compiled(study, tmp_path)["stages"].values()
+        for dep in stage.get("deps", ())
+        if dep.endswith(".py")
+    ]
+
+
+def test_a_users_own_model_is_a_dependency(
+    tmp_path: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text("from torch import nn\ndef tiny(shape, classes, *, width: int = 4): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    study["students"]["kd"]["model"] = {"name": "my_nets:tiny", "width": 3}
+    assert "my_nets.py" in compiled(study, tmp_path)["stages"]["train-student-kd"]["deps"]
+
+
+def test_a_stale_graph_is_refused(
+    tmp_path: Path, study: dict[str, Any], run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_study(tmp_path, study)
+    assert run(folder, "graph", "--check") == 2
+    assert (
+        "dvc.yaml: expected the stages that params.yaml compiles to, found no file; run `teachercache graph`"
+        in capsys.readouterr().err
+    )
+    assert run(folder, "graph") == 0
+    assert run(folder, "graph", "--check") == 0
+    study["students"]["more"] = study["students"]["kd"]
+    write_study(tmp_path, study)
+    assert run(folder, "graph", "--check") == 2
+    assert "found an older or edited file" in capsys.readouterr().err
