@@ -8,9 +8,10 @@ from typing import cast
 
 from pipeline.base.device import resolve
 from pipeline.base.errors import InputError
+from pipeline.base.expectations import ANYTHING, differences
 from pipeline.cache import Format
 from pipeline.cache.block_files import Compute
-from pipeline.cache.manifest import ANYTHING, Manifest, differences
+from pipeline.cache.manifest import Manifest
 from pipeline.datasets.record import Dataset, load
 from pipeline.dumps import derived_parameters
 from pipeline.dumps.field import Field, decisive

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import cache
+from pipeline.base.expectations import ANYTHING, AtLeast
 from pipeline.base.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
 from pipeline.base.progress import progress_bar
 from pipeline.base.provenance import code_digest
 from pipeline.cache import Cache
-from pipeline.cache.manifest import ANYTHING, AtLeast
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import derived_parameters, plan_of, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive

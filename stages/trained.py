@@ -37,7 +37,7 @@ def of_study(study: Study, student: str, seed: int, device: torch.device) -> tup
         InputError: it is not there, damaged, or of another architecture than params.yaml says.
     """
     from pipeline.base.errors import InputError
-    from pipeline.cache.manifest import differences
+    from pipeline.base.expectations import differences
     from pipeline.models.saved import load_network
     from pipeline.study.layout import Layout
     from stages.run import architecture

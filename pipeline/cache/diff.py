@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.expectations import differences
 from pipeline.base.progress import track
-from pipeline.cache.manifest import differences
 from pipeline.cache.reader import Cache
 
 PIECE_BYTES = 32 << 20  # of each cache in memory at a time

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.base.errors import InputError, few
+from pipeline.base.expectations import differences
 from pipeline.base.plain_text import one_line
 from pipeline.cache import checked, damage
 from pipeline.cache.blocks import ArrayForm
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.folder import Folder, LocalFolder, folder_of, read_manifest
-from pipeline.cache.manifest import ArrayInfo, Manifest, differences
+from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.stored_array import StoredArray, stored_array
 
 if TYPE_CHECKING:
