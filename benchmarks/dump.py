@@ -33,7 +33,7 @@ from pipeline.dumps.run import Wanted, dump, seen_samples
 from pipeline.perplexity import warm_up
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
 from pipeline.training.optimizers import OPTIMIZERS, constant
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN
 
@@ -61,9 +61,9 @@ def images_of(mnist: str | None, rows: int) -> Dataset:
 
 def teacher_of(dataset: Dataset, device: torch.device) -> Teacher:
     """Trained for a few hundred steps: its activations look like a teacher's."""
-    regime = Regime(lambda p: OPTIMIZERS.function("adam")(p, lr=1e-3), constant, steps=STEPS, batch_size=50)
-    splits = Splits.of(dataset, device)
-    network, _ = train_teacher(splits, model=MODEL, regime=regime, seed=0, what="teacher")
+    options = TrainingOptions(lambda p: OPTIMIZERS.function("adam")(p, lr=1e-3), constant, steps=STEPS, batch_size=50)
+    splits = Splits.from_dataset(dataset, device)
+    network, _ = train_teacher(splits, model=MODEL, options=options, seed=0, what="teacher")
     card = {
         "name": "big", "model": MODEL, "shape": list(dataset.shape), "classes": list(dataset.classes),
         "weights_sha256": "0" * 64, "test_accuracy": None, "test_accuracy_per_class": [None] * 10,

@@ -28,10 +28,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.student import train_student
 from pipeline.training.optimizers import constant
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows, Splits
 
 BATCH, TEMPERATURE = 128, 4.0
@@ -47,11 +47,17 @@ def ours(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: M
     nothing = Rows(rows.images[:1], rows.labels[:1], rows.classes)
     empty = Rows(rows.images[:0], rows.labels[:0], rows.classes)
     recipe = Recipe((Term("soft_targets", steady(1, value=1.0), {"temperature": TEMPERATURE}, "dump"),))
-    regime = Regime(partial(Adam, lr=1e-3), constant, epochs=1, batch_size=BATCH)
+    options = TrainingOptions(partial(Adam, lr=1e-3), constant, epochs=1, batch_size=BATCH)
     start = time.perf_counter()
     splits = Splits(rows, empty, nothing, shape)
     train_student(
-        splits, {"dump": CachedRows({"logits": logits[None]})}, recipe, model=model, regime=regime, seed=0, what="ours"
+        splits,
+        {"dump": CachedRows({"logits": logits[None]})},
+        recipe,
+        model=model,
+        options=options,
+        seed=0,
+        what="ours",
     )
     return time.perf_counter() - start
 
@@ -60,7 +66,7 @@ def loop(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: M
     """Seconds of one epoch of the usual loop."""
     device = rows.labels.device
     start = time.perf_counter()
-    network = build(model, shape, 10).to(device)
+    network = build_network(model, shape, 10).to(device)
     optimizer = Adam(network.parameters(), lr=1e-3)
     data = TensorDataset(rows.images.cpu(), rows.labels.cpu(), logits.cpu())
     network.train()

@@ -17,22 +17,22 @@ from pipeline.base.seeds import derive, seeded
 from pipeline.fields.rows import Target
 from pipeline.losses.recipe import Recipe
 from pipeline.losses.step import Outputs
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
-from pipeline.models.size import bits_of
+from pipeline.models.size import count_bits
 from pipeline.models.weights import load_into
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit_cohort
-from pipeline.training.options import Regime
-from pipeline.training.orders import Planned
-from pipeline.training.result import Select, Trained
+from pipeline.training.options import TrainingOptions
+from pipeline.training.orders import PlannedOrder
+from pipeline.training.result import Select, TrainedStudent
 from pipeline.training.rows import Rows, Splits, evaluate
-from pipeline.training.trainable import Trains
-from pipeline.training.trainee import Fitted, History, Member, Objective
+from pipeline.training.trainable import TrainablePart
+from pipeline.training.trainee import FitResult, History, Member, Objective
 from pipeline.views.view import PLAIN, Views
 
 
-class Field(Protocol):
+class CachedField(Protocol):
     """A cached field, as the steps of a training ask for it."""
 
     @property
@@ -51,40 +51,40 @@ class Phase:
 
     Attributes:
         recipe: its weighted loss terms.
-        regime: its optimiser, schedule and length.
+        options: its optimiser, schedule and length.
         on_epoch: by peer, see `trainee.Member`; a student without peers has one.
-        trains: the part that it trains; None: all.
+        trainable: the part that it trains; None: all.
     """
 
     recipe: Recipe
-    regime: Regime
+    options: TrainingOptions
     on_epoch: Sequence[Callable[[History], None]] = ()
-    trains: Trains | None = None
+    trainable: TrainablePart | None = None
 
 
 def train_student(
     splits: Splits,
-    targets: Mapping[str, Field],
+    targets: Mapping[str, CachedField],
     recipe: Recipe,
     *,
-    regime: Regime,
+    options: TrainingOptions,
     on_epoch: Callable[[History], None] = lambda _: None,
     pretrain: Sequence[Phase] = (),
     **how: Any,
-) -> Trained:
+) -> TrainedStudent:
     """Train one student of one seed, without peers, and measure it on the test part.
 
     Args:
-        recipe, regime, on_epoch: of its own phase.
+        recipe, options, on_epoch: of its own phase.
         pretrain: phases before.
         splits, targets, how: see `train_cohort`.
     """
-    return train_cohort(splits, targets, [*pretrain, Phase(recipe, regime, [on_epoch])], **how)[0]
+    return train_cohort(splits, targets, [*pretrain, Phase(recipe, options, [on_epoch])], **how)[0]
 
 
 def train_cohort(
     splits: Splits,
-    targets: Mapping[str, Field],
+    targets: Mapping[str, CachedField],
     phases: Sequence[Phase],
     *,
     model: Mapping[str, Any],
@@ -95,14 +95,14 @@ def train_cohort(
     views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
-) -> list[Trained]:
+) -> list[TrainedStudent]:
     """Train a student of one seed, with its peers, and measure each on the test part.
 
     Args:
         splits: the prepared data set, on the device where everything happens.
         targets: by dump name, the cached fields that the recipes read.
         phases: one after another, each from the last weights of the one before; the last is the student's own.
-        model: what `models.build` takes.
+        model: what `models.build_network` takes.
         seed: of initial weights, data order and dropout; students that differ in their recipe
             alone start from the same weights and see the same batches.
         peers: students of this model that are trained together, from weights of their own.
@@ -135,7 +135,9 @@ def train_cohort(
         restores += fitted[0].restores
         reports |= said if last else {f"pretrain-{number + 1}/{term}": its for term, its in said.items()}
     return [
-        Trained(its, _measured(network, its, splits), network.parameter_count(), bits_of(network), reports, restores)
+        TrainedStudent(
+            its, _measured(network, its, splits), network.parameter_count(), count_bits(network), reports, restores
+        )
         for network, its in zip(networks, fitted, strict=True)
     ]
 
@@ -144,10 +146,10 @@ def _network(splits: Splits, model: Mapping[str, Any], seed: int, peer: int) -> 
     """A student with fresh weights; the first of several peers has those that a lone student would have."""
     device = splits.train.labels.device
     with seeded(derive(seed, "init", *([peer] if peer else [])), device):
-        return build(model, splits.shape, splits.classes).to(device)
+        return build_network(model, splits.shape, splits.classes).to(device)
 
 
-def _measured(network: Network, fitted: Fitted, splits: Splits) -> dict[Select, Tensor]:
+def _measured(network: Network, fitted: FitResult, splits: Splits) -> dict[Select, Tensor]:
     """Which test rows are classified rightly after the best and the last epoch."""
     right = {}
     states: dict[Select, dict[str, Tensor]] = {"last": fitted.last, "best": fitted.best}
@@ -160,18 +162,20 @@ def _measured(network: Network, fitted: Fitted, splits: Splits) -> dict[Select, 
 def _fit(
     networks: Sequence[Network],
     splits: Splits,
-    targets: Mapping[str, Field],
+    targets: Mapping[str, CachedField],
     phase: Phase,
     *,
     seed: int,
     what: str,
     views: Views,
     **how: Any,
-) -> tuple[list[Fitted], dict[str, dict[str, Any]]]:
+) -> tuple[list[FitResult], dict[str, dict[str, Any]]]:
     """One phase of a training, and what was prepared for it."""
     recipe, device = phase.recipe, splits.train.labels.device
-    plans = order_of(recipe, targets, phase.regime, what)
-    modules, reports = recipe.prepared(partial(_all_rows, targets, splits.train, views), derive(seed, "prepared"), what)
+    plans = planned_order(recipe, targets, phase.options, what)
+    modules, reports = recipe.train_prepared(
+        partial(_all_rows, targets, splits.train, views), derive(seed, "prepared"), what
+    )
     with ExitStack() as stack:
         with seeded(derive(seed, "learned"), device):
             members = [
@@ -182,7 +186,7 @@ def _fit(
             members,
             splits.train,
             splits.validation,
-            regime=phase.regime,
+            options=phase.options,
             seed=seed,
             what=what,
             mutual=recipe.mutual,
@@ -197,15 +201,15 @@ def _member(
     stack: ExitStack,
     network: Network,
     train: Rows,
-    targets: Mapping[str, Field],
+    targets: Mapping[str, CachedField],
     phase: Phase,
     *,
     watch: Callable[[History], None],
     prepared: Mapping[str, nn.Module],
 ) -> Member:
     """A network as a phase trains it, while `stack` is open: the part it trains, the taps that its losses read."""
-    if phase.trains is not None:
-        stack.enter_context(network.training_only(phase.trains.parameters(network, train.images[:2])))
+    if phase.trainable is not None:
+        stack.enter_context(network.training_only(phase.trainable.parameter_names(network, train.images[:2])))
     taps = stack.enter_context(network.tapping(phase.recipe.taps))
     beside = {**_learned(network, train, targets, phase.recipe, taps), **prepared}
     objective = _objective(phase.recipe, targets, taps, beside)
@@ -217,7 +221,7 @@ def _unwatched(history: History) -> None:
 
 
 def _objective(
-    recipe: Recipe, targets: Mapping[str, Field], taps: Mapping[str, Tensor], beside: Mapping[str, nn.Module]
+    recipe: Recipe, targets: Mapping[str, CachedField], taps: Mapping[str, Tensor], beside: Mapping[str, nn.Module]
 ) -> Objective:
     """The recipe's weighted terms of a network's outputs for a batch."""
 
@@ -228,7 +232,7 @@ def _objective(
     return objective
 
 
-def _all_rows(targets: Mapping[str, Field], train: Rows, views: Views, dump: str) -> Tensor:
+def _all_rows(targets: Mapping[str, CachedField], train: Rows, views: Views, dump: str) -> Tensor:
     """All rows (views, samples, ...) of a dump with one array."""
     ids = torch.arange(len(train), device=train.labels.device)
     nothing = train.images[:0], train.labels[:0]
@@ -238,13 +242,15 @@ def _all_rows(targets: Mapping[str, Field], train: Rows, views: Views, dump: str
     return torch.stack(rows)  # type: ignore[arg-type]
 
 
-def samples_of(splits: Splits, targets: Mapping[str, Field], dumps: Iterable[str]) -> int:
+def samples_per_epoch(splits: Splits, targets: Mapping[str, CachedField], dumps: Iterable[str]) -> int:
     """Training samples an epoch, for a recipe that reads these dumps."""
     plans = (targets[dump].plans for dump in dumps)
-    return next((len(Planned(plan)) for plan in plans if plan is not None), len(splits.train))
+    return next((len(PlannedOrder(plan)) for plan in plans if plan is not None), len(splits.train))
 
 
-def order_of(recipe: Recipe, targets: Mapping[str, Field], regime: Regime, what: str) -> Planned | None:
+def planned_order(
+    recipe: Recipe, targets: Mapping[str, CachedField], options: TrainingOptions, what: str
+) -> PlannedOrder | None:
     """The batch plan that the recipe's fields were made for; None where any order will do.
 
     Raises:
@@ -263,22 +269,22 @@ def order_of(recipe: Recipe, targets: Mapping[str, Field], regime: Regime, what:
                 fix="dump them with the same batch_size, plans, shuffle, last and plan_seed",
             )
     size = planned[first].shape[2]
-    if regime.batch_size != size or regime.drop_last:
+    if options.batch_size != size or options.drop_last:
         raise InputError(
             f"{what}: batch_size",
             expected=f"{size} and no drop_last, as in the batch plan of dump {first!r}",
-            found=f"{regime.batch_size}{' with drop_last' if regime.drop_last else ''}",
+            found=f"{options.batch_size}{' with drop_last' if options.drop_last else ''}",
         )
-    return Planned(planned[first])
+    return PlannedOrder(planned[first])
 
 
 @torch.no_grad()
 def _learned(
-    network: Network, train: Rows, targets: Mapping[str, Field], recipe: Recipe, taps: Mapping[str, Tensor]
+    network: Network, train: Rows, targets: Mapping[str, CachedField], recipe: Recipe, taps: Mapping[str, Tensor]
 ) -> dict[str, nn.Module]:
     """What the recipe's terms learn beside the student, for the shapes of two samples."""
     ids = torch.arange(min(2, len(train)), device=train.labels.device)
     batch = Batch(ids, torch.zeros_like(ids), train.images[ids], train.labels[ids], 0, 0)
     network.eval()
     outputs = Outputs(network(batch.images), batch.labels, taps)
-    return recipe.learned(outputs, lambda dump: targets[dump].target(batch))
+    return recipe.build_learned(outputs, lambda dump: targets[dump].target(batch))

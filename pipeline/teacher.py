@@ -17,15 +17,15 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import digest_of, read_json
 from pipeline.base.seeds import derive, seeded
 from pipeline.datasets.record import Dataset, Images
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
-from pipeline.training.trainee import Fitted, History
+from pipeline.training.trainee import FitResult, History
 from pipeline.views.view import PLAIN, Views
 
 Average = Literal["logits", "probabilities"]
@@ -101,7 +101,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TeacherOutputs:
     """What a network says of consecutive samples in one view.
 
     Attributes:
@@ -121,7 +121,7 @@ class Answer:
         return values
 
 
-class Answers(Protocol):
+class TeacherLike(Protocol):
     """What a dump asks of a teacher: a card, and what it says of rows of samples."""
 
     @property
@@ -132,7 +132,9 @@ class Answers(Protocol):
 
     def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]: ...
 
-    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]: ...
+    def answers(
+        self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
+    ) -> Iterator[TeacherOutputs]: ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ class Teacher:
         return {read: tuple(values.shape[1:]) for read, values in self._values(probe, tuple(reads)).items()}
 
     @torch.no_grad()
-    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
+    def answers(
+        self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
+    ) -> Iterator[TeacherOutputs]:
         """What the network says of rows [start, stop) in one view, a batch of the fixed partition at a time.
 
         The network only ever sees batches of exactly `samples.batch` rows that begin at a multiple
@@ -170,7 +174,7 @@ class Teacher:
         wanted = tuple(reads)
         for rows, real in samples.batches(view, start, stop, self.device):
             values = {read: answer[:real] for read, answer in self._values(rows, wanted).items()}
-            yield Answer(view, start, start + real, values)
+            yield TeacherOutputs(view, start, start + real, values)
             start += real
 
     def _values(self, images: Tensor, reads: tuple[str, ...]) -> dict[str, Tensor]:
@@ -187,22 +191,22 @@ def train_teacher(
     splits: Splits,
     *,
     model: Mapping[str, Any],
-    regime: Regime,
+    options: TrainingOptions,
     seed: int,
     what: str,
     views: Views = PLAIN,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_epoch: Callable[[History], None] = lambda _: None,
-) -> tuple[Network, Fitted]:
+) -> tuple[Network, FitResult]:
     """Fit a teacher on the true labels; the network returned is that of the best validation accuracy.
 
-    The loss is the mean cross-entropy H(y, P_T); L1 and L2 penalties are in `regime`.
+    The loss is the mean cross-entropy H(y, P_T); L1 and L2 penalties are in `options`.
     Arguments as for `training.fit`.
     """
     device = splits.train.labels.device
     with seeded(derive(seed, "init"), device):
-        network = build(model, splits.shape, splits.classes).to(device)
+        network = build_network(model, splits.shape, splits.classes).to(device)
 
     def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
         return {"ce": functional.cross_entropy(network(batch.images), batch.labels)}
@@ -212,7 +216,7 @@ def train_teacher(
         splits.train,
         splits.validation,
         objective,
-        regime=regime,
+        options=options,
         seed=seed,
         what=what,
         views=views,
@@ -230,13 +234,13 @@ def teacher_from_file(path: Path, *, model: Mapping[str, Any], shape: tuple[int,
     Raises:
         InputError: the file is missing, damaged, holds NaN, or is of another architecture.
     """
-    network = build(model, shape, classes, files=False)
+    network = build_network(model, shape, classes, files=False)
     # Another file than this tool's names the tensors of the body; the whole network's begin with `body.`.
     load_ready([network.body, network], path)
     return network
 
 
-def join(
+def join_teachers(
     folders: Mapping[str, Path], average: Average, device: torch.device, dataset: Dataset | None = None
 ) -> tuple[Ensemble, dict[str, Any]]:
     """An ensemble of trained teachers, and its card's entries.
@@ -282,7 +286,7 @@ def load_teacher(folder: Path, device: torch.device, fix: str) -> Teacher:
     if "members" not in card:
         network, card = load_network(folder, device, fix)
         return Teacher(Ensemble([network]), card, device)
-    ensemble, now = join({name: folder.parent / name for name in card["members"]}, card["average"], device)
+    ensemble, now = join_teachers({name: folder.parent / name for name in card["members"]}, card["average"], device)
     if now["members"] != card["members"]:
         raise InputError(f"ensemble {folder}", expected="the members that it was joined from", found="others", fix=fix)
     return Teacher(ensemble, card, device)

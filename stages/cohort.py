@@ -13,15 +13,15 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
 from pipeline.base.seeds import derive
 from pipeline.models.saved import load_network, save_network
-from pipeline.student import Field, Phase, samples_of, train_cohort
+from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort
 from pipeline.study.layout import Layout, network_folder
 from pipeline.study.parts import TermParams
 from pipeline.study.sections import PhaseParams, StudentParams, Study, model_of
 from pipeline.training.curves import Curves
-from pipeline.training.result import Select, Trained
+from pipeline.training.result import Select, TrainedStudent
 from pipeline.training.rows import Rows, Splits
 from pipeline.training.trainee import History
-from stages.run import Workshop, progress, recipe, regime, trains_of
+from stages.run import Workshop, progress, recipe, trainable_part, training_options
 
 
 def start_of(params: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
@@ -50,10 +50,10 @@ def trained(
     number: int,
     *,
     splits: Splits,
-    targets: Mapping[str, Field],
+    targets: Mapping[str, CachedField],
     initial: Mapping[str, Tensor] | None,
     work: Workshop,
-) -> list[Trained]:
+) -> list[TrainedStudent]:
     """Train the student of one seed and its peers, and write their curves.
 
     Args:
@@ -85,7 +85,9 @@ def trained(
         )
 
 
-def saved(cohort: Sequence[Trained], about: Mapping[str, Any], select: Select, test: Rows, out: Path) -> list[str]:
+def saved(
+    cohort: Sequence[TrainedStudent], about: Mapping[str, Any], select: Select, test: Rows, out: Path
+) -> list[str]:
     """Write the networks of one seed; the SHA-256 of the weights of each, the student's own first.
 
     Args:
@@ -108,11 +110,11 @@ def saved(cohort: Sequence[Trained], about: Mapping[str, Any], select: Select, t
 
 
 def doubts(
-    cohort: Sequence[Trained], seed: int, spec: StudentParams, test: Rows, classes: Sequence[str]
+    cohort: Sequence[TrainedStudent], seed: int, spec: StudentParams, test: Rows, classes: Sequence[str]
 ) -> dict[str, str]:
     """Those networks of one seed that seem to have learnt nothing, by seed and peer, each with the reason."""
     found = {
-        f"seed {seed}, peer {peer}" if peer else f"seed {seed}": run.doubt(spec.select, test, classes)
+        f"seed {seed}, peer {peer}" if peer else f"seed {seed}": run.find_doubt(spec.select, test, classes)
         for peer, run in enumerate(cohort)
     }
     return {which: reason for which, reason in found.items() if reason}
@@ -127,16 +129,16 @@ def described(spec: StudentParams, epochs: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, Field]) -> list[int]:
+def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, CachedField]) -> list[int]:
     """The length of each phase."""
-    return [regime(each).epochs_for(samples_of(splits, targets, each.reads())) for each in spec.phases]
+    return [training_options(each).epochs_for(samples_per_epoch(splits, targets, each.reads())) for each in spec.phases]
 
 
 def _phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]], *, what: str) -> Phase:
-    trains = None if params.trains is None else trains_of(params.trains)
+    part = None if params.trains is None else trainable_part(params.trains)
     terms = recipe(params, epochs)
     terms.refuse_weightless(epochs, what)
-    return Phase(terms, regime(params), watch, trains)
+    return Phase(terms, training_options(params), watch, part)
 
 
 def _written(losses: Mapping[str, TermParams]) -> dict[str, Any]:

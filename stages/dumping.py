@@ -20,7 +20,7 @@ from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
 from pipeline.study.layout import Layout
 from pipeline.study.parts import DumpParams
 from pipeline.study.sections import Study
-from pipeline.teacher import Answers, Samples, Teacher, load_teacher
+from pipeline.teacher import Samples, Teacher, TeacherLike, load_teacher
 from stages.cli import named, warn
 
 
@@ -70,7 +70,7 @@ def stage_of(study: Study, name: str) -> str:
     return f"dump-{study.dumps[name].field}-{name}"
 
 
-def planned(spec: DumpParams, study: Study, teacher: Answers, dataset: Dataset) -> tuple[Field, Samples]:
+def planned(spec: DumpParams, study: Study, teacher: TeacherLike, dataset: Dataset) -> tuple[Field, Samples]:
     """A configured dump, ready to be computed, and what it is of."""
     seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
     return plan_field(teacher, seen, spec.field, spec.options), seen

@@ -121,11 +121,11 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
     from pipeline.study.sections import model_of
     from pipeline.training.rows import Splits
     from stages import cohort
-    from stages.run import recipe, regime
+    from stages.run import recipe, training_options
 
     spec = study.students[student]
-    dataset, how = load(Layout(Path()).prepared(str(spec.dataset))), regime(spec)
-    splits = Splits.of(dataset, device)
+    dataset, how = load(Layout(Path()).prepared(str(spec.dataset))), training_options(spec)
+    splits = Splits.from_dataset(dataset, device)
     loss = recipe(spec, how.epochs_for(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
     runs = (
@@ -134,7 +134,7 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
             dict.fromkeys(loss.dumps, rows),
             loss,
             model=model_of(spec),
-            regime=how,
+            options=how,
             seed=derive(study.seed, "student", number),
             what=f"student {student!r}, seed {number}",
             views=study.views.views(),

@@ -10,13 +10,13 @@ from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import needs_head, taps_of
-from pipeline.losses import taps_of as taps_of_loss
-from pipeline.models.build import build
+from pipeline.losses import term_taps
+from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.study.sections import Study, model_of
-from pipeline.training.trainable import Trains
-from stages.run import trains_of
+from pipeline.training.trainable import TrainablePart
+from stages.run import trainable_part
 
 
 def built(study: Study, name: str, dataset: Dataset) -> Network:
@@ -25,7 +25,7 @@ def built(study: Study, name: str, dataset: Dataset) -> Network:
         ("students", study.students[name]) if name in study.students else ("teachers", study.teachers[name])
     )
     try:
-        return build(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
+        return build_network(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
     except InputError as error:
         raise InputError(f"{study.file}: {section}.{name}: {error}") from None
 
@@ -33,36 +33,36 @@ def built(study: Study, name: str, dataset: Dataset) -> Network:
 @torch.no_grad()
 def refuse_missing_taps(study: Study, name: str, network: Network, dataset: Dataset) -> None:
     """Raise InputError where a dump, a loss or a phase names a part that a teacher or student does not have."""
-    for key, tap in _asked(study, name):
+    for key, tap in _required_taps(study, name):
         try:
             network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [tap])
         except InputError as error:
             raise InputError(f"{study.file}: {key}: {error}") from None
-    for key, trains in _trained(study, name):
+    for key, part in _trainable_parts(study, name):
         try:
-            trains.parameters(network, torch.zeros((2, *dataset.shape), dtype=torch.uint8))
+            part.parameter_names(network, torch.zeros((2, *dataset.shape), dtype=torch.uint8))
         except InputError as error:
             raise InputError(f"{study.file}: {key}: {error}") from None
 
 
-def _trained(study: Study, name: str) -> Iterator[tuple[str, Trains]]:
+def _trainable_parts(study: Study, name: str) -> Iterator[tuple[str, TrainablePart]]:
     """The parts of a student that its phases train, each with the key that says so."""
     if name in study.students:
         phases, own = study.students[name].phases, f"students.{name}"
         keys = [*(f"{own}.pretrain.{number}" for number in range(len(phases) - 1)), own]
         for key, phase in zip(keys, phases, strict=True):
             if phase.trains is not None:
-                yield f"{key}.trains", trains_of(phase.trains)
+                yield f"{key}.trains", trainable_part(phase.trains)
 
 
-def _asked(study: Study, name: str) -> Iterator[tuple[str, str]]:
+def _required_taps(study: Study, name: str) -> Iterator[tuple[str, str]]:
     """The taps that are asked of a network, each with the key that says so."""
     for dump, spec in study.dumps.items():
         if spec.of == name:
             yield from ((f"dumps.{dump}", tap) for tap in taps_of(spec.field, spec.options))
     if name in study.students:
         for term in study.students[name].terms():
-            yield from ((f"students.{name}: loss {term.loss}", tap) for tap in taps_of_loss(term.loss, term.options))
+            yield from ((f"students.{name}: loss {term.loss}", tap) for tap in term_taps(term.loss, term.options))
 
 
 @torch.no_grad()

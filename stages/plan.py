@@ -73,7 +73,7 @@ def _predict(
     from pipeline.dumps.run import refuse_unreadable
     from stages.data import prepared
     from stages.dumping import planned, wanted
-    from stages.run import regime
+    from stages.run import training_options
 
     if spec.dataset not in datasets:
         datasets[str(spec.dataset)] = prepared(study, str(spec.dataset))
@@ -86,7 +86,7 @@ def _predict(
         cli.warn(f"dump {name!r} would be refused: {error}")
     readers = [s for s in study.students.values() if name in s.all_reads()]
     epochs = [
-        sum(_askings(phase, name, regime(phase).epochs_for(dataset.bounds[0])) for phase in s.phases)
+        sum(_askings(phase, name, training_options(phase).epochs_for(dataset.bounds[0])) for phase in s.phases)
         for s in readers
         for _ in range(s.seeds)
     ]
@@ -97,9 +97,9 @@ def _predict(
 
 def _askings(phase: PhaseParams, dump: str, epochs: int) -> int:
     """How often a live teacher would be asked for a dump's answers: once where they are only read before the phase."""
-    from pipeline.losses import prepared_of
+    from pipeline.losses import prepared_factory
 
-    asked = [1 if prepared_of(term.loss) else epochs for term in phase.losses.values() if dump in term.dumps]
+    asked = [1 if prepared_factory(term.loss) else epochs for term in phase.losses.values() if dump in term.dumps]
     return max(asked, default=0)
 
 
@@ -108,7 +108,7 @@ def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
 
     Its card has the entries, as long as they will be, that a dump's manifest takes from it.
     """
-    from pipeline.models.build import build
+    from pipeline.models.build import build_network
     from pipeline.study.sections import model_of
     from pipeline.teacher import Ensemble, Teacher
     from stages.run import card
@@ -117,7 +117,7 @@ def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
     names = getattr(source, "members", None) or ()
     members = [study.teachers[member] for member in names] if names else [source]
     models = [model_of(member) for member in members if member.model is not None]
-    networks = [build(model, dataset.shape, len(dataset.classes), files=False).to(device) for model in models]
+    networks = [build_network(model, dataset.shape, len(dataset.classes), files=False).to(device) for model in models]
     some = 1 / 3
     measured = {"test_accuracy": some, "test_accuracy_per_class": [some] * len(dataset.classes)}
     entries = {**card(name, source, dataset), **measured, "weights_sha256": "f" * 64}

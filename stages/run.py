@@ -20,7 +20,7 @@ from pipeline.datasets.record import Dataset
 from pipeline.dumps import derived_parameters, plan_of, planned_arrays, planned_rows
 from pipeline.dumps.field import EXTERNAL, decisive
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.losses.weights.schedules import schedule
+from pipeline.losses.weights.schedules import build_schedule
 from pipeline.study.layout import Layout
 from pipeline.study.parts import ModelParams
 from pipeline.study.sections import (
@@ -34,14 +34,14 @@ from pipeline.study.sections import (
 )
 from pipeline.training.curves import Curves
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.training.options import Regime, Restore
-from pipeline.training.trainable import Trains
+from pipeline.training.options import Restore, TrainingOptions
+from pipeline.training.trainable import TrainablePart
 from pipeline.training.trainee import History
 
 
-def regime(params: TrainingParams) -> Regime:
+def training_options(params: TrainingParams) -> TrainingOptions:
     """The optimiser, schedule and length of a teacher or student."""
-    return Regime(
+    return TrainingOptions(
         optimizer=partial(OPTIMIZERS.function(params.optimizer.name), **params.optimizer.options),
         scheduler=partial(LR_SCHEDULES.function(params.schedule.name), **params.schedule.options),
         epochs=params.epochs,
@@ -144,16 +144,16 @@ def progress(title: str, *phases: tuple[int, Sequence[Curves]]) -> Iterator[list
         yield [[watch(before, first), *others] for before, (_, (first, *others)) in zip(done, phases, strict=False)]
 
 
-def trains_of(params: TrainsParams) -> Trains:
+def trainable_part(params: TrainsParams) -> TrainablePart:
     """The part that a phase trains."""
-    return Trains(params.up_to, params.only)
+    return TrainablePart(params.up_to, params.only)
 
 
 def recipe(params: PhaseParams, epochs: int) -> Recipe:
     """A phase's weighted loss terms, their schedules spread over its epochs."""
     return Recipe(
         tuple(
-            Term(term.loss, schedule(term.weight, epochs), term.options, term.reads, label=name)
+            Term(term.loss, build_schedule(term.weight, epochs), term.options, term.reads, label=name)
             for name, term in params.losses.items()
         )
     )

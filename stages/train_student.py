@@ -23,8 +23,8 @@ def train_student(
     from pipeline.datasets.record import load
     from pipeline.fields.batches import on_device
     from pipeline.study.layout import Layout
-    from pipeline.training.chance import ADVICE, of_runs
-    from pipeline.training.result import results
+    from pipeline.training.chance import ADVICE, join_doubts
+    from pipeline.training.result import student_metrics
     from pipeline.training.rows import Splits
     from stages import cohort
     from stages.fit import built, refuse_missing_taps, refuse_other_channels
@@ -34,7 +34,7 @@ def train_student(
     layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
-        splits = Splits.of(dataset, where)
+        splits = Splits.from_dataset(dataset, where)
         network = built(study, student, dataset)
         refuse_missing_taps(study, student, network, dataset)
         caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
@@ -55,7 +55,7 @@ def train_student(
                 doubts |= cohort.doubts(run, number, spec, splits.test, dataset.classes)
                 runs.append(run)
         metrics = {
-            **results(runs, spec.select),
+            **student_metrics(runs, spec.select),
             **cohort.described(spec, cohort.phase_epochs(spec, splits, targets)),
             **origin,
             "taught_by": sorted({cache.manifest.teacher.name for cache in caches.values()}),
@@ -72,7 +72,7 @@ def train_student(
     back = f"; NaN or inf took {sum(metrics['restores'])} epochs back" if any(metrics["restores"]) else ""
     size = f"{metrics['parameters']:,} parameters"
     if doubts:
-        cli.warn(f"student {student!r} {of_runs(doubts)}; {ADVICE}")
+        cli.warn(f"student {student!r} {join_doubts(doubts)}; {ADVICE}")
     typer.echo(f"student {student}: test accuracy {mean:.4f}{spread} (n = {spec.seeds}), {size}{back}")
 
 

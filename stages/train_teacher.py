@@ -29,9 +29,9 @@ def train_teacher(
     from pipeline.base.files import write_json
     from pipeline.datasets.record import load
     from pipeline.models.saved import save_network
-    from pipeline.models.size import bits_of
+    from pipeline.models.size import count_bits
     from pipeline.study.layout import Layout
-    from pipeline.training.chance import ADVICE, FROM_A_FILE, doubt
+    from pipeline.training.chance import ADVICE, FROM_A_FILE, find_doubt
     from pipeline.training.rows import Splits, evaluate, per_class_accuracy
     from stages.fit import built, refuse_missing_taps
     from stages.run import card as common_card
@@ -43,18 +43,18 @@ def train_teacher(
         dataset = load(layout.prepared(str(spec.dataset)))
         if spec.model is not None:
             refuse_missing_taps(study, teacher, built(study, teacher, dataset), dataset)
-        splits = Splits.of(dataset, where)
+        splits = Splits.from_dataset(dataset, where)
         shown = study.views.model_dump(mode="json")
         decides = spec.model_dump(mode="json"), shown, study.seed, dataset.fingerprint, where.type, file_digests(spec)
         with workshop(layout, stage, layout.teacher(teacher), *decides) as work:
             network, entries = _make(teacher, study, dataset=dataset, splits=splits, work=work)
             right = evaluate(network, splits.test)[0]
-            reason = doubt(right, splits.test.labels, dataset.classes)
+            reason = find_doubt(right, splits.test.labels, dataset.classes)
             card = {
                 **common_card(teacher, spec, dataset),
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "bytes": sum(p.nbytes for p in network.state_dict().values()),
-                "bits": bits_of(network),
+                "bits": count_bits(network),
                 **per_class_accuracy(right, splits.test),
                 **({"doubt": reason} if reason else {}),
                 **entries,
@@ -92,25 +92,27 @@ def _make(
     from pipeline.study.layout import Layout
     from pipeline.study.sections import model_of
     from pipeline.training.curves import Curves
-    from stages.run import architecture, progress, regime
+    from stages.run import architecture, progress, training_options
 
     spec, device = study.teachers[teacher], splits.train.labels.device
     if spec.external:
         raise InputError(f"teacher {teacher!r}", expected="one that is trained here", found="an external one")
     if spec.members:
-        return room.join({name: Layout(Path()).teacher(name) for name in spec.members}, spec.average, device, dataset)
+        return room.join_teachers(
+            {name: Layout(Path()).teacher(name) for name in spec.members}, spec.average, device, dataset
+        )
     if spec.weights:
         network = room.teacher_from_file(
             spec.weights, model=architecture(spec), shape=splits.shape, classes=splits.classes
         )
         return network.to(device), {"weights_file": spec.weights.name}
-    how = regime(spec)
+    how = training_options(spec)
     epochs = how.epochs_for(len(splits.train))
     with progress(f"teacher {teacher}", (epochs, [Curves(work.out / "curves")])) as ((on_epoch,),):
         network, fitted = room.train_teacher(
             splits,
             model=model_of(spec),
-            regime=how,
+            options=how,
             seed=derive(study.seed, "teacher", teacher),
             views=study.views.views(),
             what=f"teacher {teacher!r}",

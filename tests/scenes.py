@@ -18,7 +18,7 @@ from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.run import Wanted, dump
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.training import fit as training
 from pipeline.views.view import PLAIN, Views
@@ -35,7 +35,7 @@ def digits() -> Dataset:
 def teacher_of(dataset: Dataset, model: dict[str, Any], seed: int = 0) -> Teacher:
     """An untrained network of these options, its card as a trained one's."""
     torch.manual_seed(seed)
-    network = build(model, dataset.shape, len(dataset.classes))
+    network = build_network(model, dataset.shape, len(dataset.classes))
     card = {
         "name": "big", "model": model, "shape": list(dataset.shape), "classes": list(dataset.classes),
         "weights_sha256": f"{seed}" * 64, "test_accuracy": 0.1, "test_accuracy_per_class": [0.1] * 10,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.datasets import record
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
 from pipeline.study.params_file import parse
@@ -42,7 +42,7 @@ def untrained(
     dataset = save_photos(folder, shape, classes)
     for seed, (name, params) in enumerate(parse(study).students.items()):
         torch.manual_seed(seed)
-        network = build(model_of(params), shape, len(classes))
+        network = build_network(model_of(params), shape, len(classes))
         with torch.no_grad():
             for weights in network.parameters():
                 weights.mul_(2)  # so that even a deep one tells images apart

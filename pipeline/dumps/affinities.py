@@ -17,10 +17,10 @@ from pipeline.cache.blocks import ArrayForm, ArrayPlan, Block
 from pipeline.cache.codecs import Codec
 from pipeline.dumps.field import BatchField, Gather, RowField
 from pipeline.perplexity.pca import of_all, of_batch
-from pipeline.training.batch_plan import Last, batch_plan, batches_in
+from pipeline.training.batch_plan import Last, batch_plan, count_batches
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
-    from pipeline.teacher import Answer, Answers, Samples
+    from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
 
 USES = (
     "pipeline.training.batch_plan",
@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 
 def affinities(
-    teacher: Answers,
+    teacher: TeacherLike,
     samples: Samples,
     *,
     tap: str = "features",
@@ -95,7 +95,7 @@ def affinities(
     batches = batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
     _refuse_short(batches, perplexity)
 
-    def features(answer: Answer) -> dict[str, NDArray[Any]]:
+    def features(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         rows = answer.values[tap].flatten(1).to(torch.float32)
         _refuse_non_finite(rows, f"features at tap {tap!r} of {name!r} for sample", answer.start)
         return {"features": (rows / 255 if tap == "pixels" else rows).cpu().numpy()}
@@ -165,7 +165,7 @@ def taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
 
 def rows(parameters: Mapping[str, Any], samples: int) -> int:
     """Batches of one plan."""
-    return batches_in(samples, parameters["batch_size"], parameters["last"])
+    return count_batches(samples, parameters["batch_size"], parameters["last"])
 
 
 def plan(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.manifest import Axes
 
 if TYPE_CHECKING:  # a student's process reads this module, and must not load a teacher's room
-    from pipeline.teacher import Answer
+    from pipeline.teacher import TeacherOutputs
 
 EXTERNAL = {"name": "external"}  # the architecture of a network that only its owner knows
 
@@ -34,7 +34,7 @@ class RowField:
 
     arrays: Mapping[str, ArrayPlan]
     reads: tuple[str, ...]
-    values: Callable[[Answer], Mapping[str, NDArray[Any]]]
+    values: Callable[[TeacherOutputs], Mapping[str, NDArray[Any]]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 

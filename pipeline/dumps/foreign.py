@@ -20,7 +20,7 @@ from pipeline.dumps.agreement import disorder, shares
 from pipeline.dumps.columns import columns_of
 from pipeline.dumps.field import EXTERNAL
 from pipeline.dumps.outputs import Reading, Values, look_alikes, notes, reading_of, refuse, survey
-from pipeline.teacher import Answer, Samples
+from pipeline.teacher import Samples, TeacherOutputs
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,14 @@ class ForeignTeacher:
                 raise InputError(f"{read!r} of {name!r}", expected="logits, all that its file holds", found=read)
         return dict.fromkeys(reads, self.outputs.shape[1:])
 
-    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
+    def answers(
+        self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
+    ) -> Iterator[TeacherOutputs]:
         """The logits of rows [start, stop) of the file."""
         self.shapes(reads)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused by the dump, with its sample
             rows = torch.from_numpy(self.reading.logits(self.rows(start, stop)).astype(np.float32))
-        yield Answer(view, start, stop, dict.fromkeys(reads, rows))
+        yield TeacherOutputs(view, start, stop, dict.fromkeys(reads, rows))
 
 
 def read_outputs(

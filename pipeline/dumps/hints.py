@@ -20,7 +20,7 @@ from pipeline.cache.manifest import ARRAY_NAME
 from pipeline.dumps.field import RowField
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
-    from pipeline.teacher import Answer, Answers, Samples
+    from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
 
 HintsType = Literal["float16", "float32"]
 
@@ -52,7 +52,7 @@ BEYOND = {"float16": 65520.0, "float32": float("inf")}
 
 
 def hints(
-    teacher: Answers,
+    teacher: TeacherLike,
     samples: Samples,
     *,
     taps: tuple[str, ...] = ("features",),
@@ -82,7 +82,7 @@ def hints(
         raise InputError("pool", expected="a tap with maps (C, H, W)", found=f"none among {', '.join(taps)}")
     shapes = {tap: _shape(tap, shape, pool, channels) for tap, shape in teacher.shapes(taps).items()}
 
-    def values(answer: Answer) -> dict[str, NDArray[Any]]:
+    def values(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         kept = {tap: _chosen(answer.values[tap], pool, channels) for tap in taps}
         for tap, activations in kept.items():
             _refuse_beyond(activations, dtype, f"hint {tap!r} of {name!r} for sample", answer.start)

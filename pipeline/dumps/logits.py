@@ -16,7 +16,7 @@ from pipeline.cache.dtypes import numbers, rounded
 from pipeline.dumps.field import RowField
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
-    from pipeline.teacher import Answers, Samples
+    from pipeline.teacher import Samples, TeacherLike
 
 DERIVED = ("given", "floor")  # of numbers from elsewhere
 
@@ -24,7 +24,7 @@ LogitsType = Literal["float16", "bfloat16", "float32"]
 
 
 def logits(
-    teacher: Answers,
+    teacher: TeacherLike,
     samples: Samples,
     *,
     dtype: LogitsType = "float16",
@@ -72,7 +72,7 @@ def logits(
     )
 
 
-def _came_from(teacher: Answers) -> dict[str, Any]:
+def _came_from(teacher: TeacherLike) -> dict[str, Any]:
     """What the logits were before they were such, where they come from elsewhere."""
     return dict(teacher.card.get("outputs", {}))
 

@@ -17,14 +17,14 @@ from pipeline.dumps.field import RowField
 from pipeline.models.heads import CHANNELS
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
-    from pipeline.teacher import Answer, Answers, Samples
+    from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
 
 DERIVED = ("channels",)
 NEEDS_HEAD = True
 
 
 def multichannel(
-    teacher: Answers,
+    teacher: TeacherLike,
     samples: Samples,
     *,
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5,
@@ -50,7 +50,7 @@ def multichannel(
     channels = _channels(teacher)
     least = np.float32(math.log(threshold) - math.log1p(-threshold))
 
-    def values(answer: Answer) -> dict[str, NDArray[Any]]:
+    def values(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         scores = answer.numpy(CHANNELS).reshape(answer.stop - answer.start, classes * channels)
         _refuse_nan(scores, f"channels of {name!r} for sample", answer.start)
         return {"bits": np.packbits(scores >= least, axis=1)}
@@ -76,7 +76,7 @@ def row_bytes(classes: int, channels: int) -> int:
     return -(-classes * channels // 8)
 
 
-def _channels(teacher: Answers) -> int:
+def _channels(teacher: TeacherLike) -> int:
     """The network's channels a class."""
     name, classes = teacher.card["name"], len(teacher.card["classes"])
     try:

@@ -15,7 +15,7 @@ from pipeline.cache.block_files import BlockFiles, Compute
 from pipeline.cache.blocks import Block
 from pipeline.cache.dtypes import stored
 from pipeline.dumps.field import BatchField, Field, Gather, RowField
-from pipeline.teacher import Answer, Answers, Samples
+from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
 
 
 class Sink:
@@ -36,7 +36,7 @@ class Sink:
         """The unfinished block that a row belongs to."""
         return self.pending.get((view, start // self.blocks.plan.chunk_rows))
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: TeacherOutputs) -> None:
         """Keep an answer's rows, and write the block that they complete."""
         block = self.block_of(answer.view, answer.start)
         if block is None:
@@ -62,7 +62,7 @@ def _write(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]) -> N
         flush(blocks.path(name, block))
 
 
-def one_pass(teacher: Answers, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str) -> None:
+def one_pass(teacher: TeacherLike, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str) -> None:
     """Compute every block of these fields that is not there yet, asking the network once for each batch.
 
     Args:
@@ -91,15 +91,15 @@ def one_pass(teacher: Answers, samples: Samples, wanted: Sequence[tuple[RowField
 
 
 def _answers(
-    teacher: Answers, samples: Samples, sinks: Sequence[Sink], title: str
-) -> tuple[Iterable[Answer], str, int]:
+    teacher: TeacherLike, samples: Samples, sinks: Sequence[Sink], title: str
+) -> tuple[Iterable[TeacherOutputs], str, int]:
     """The answers that some sink waits for, with a title and their number."""
     starts = range(0, samples.rows, samples.batch)
     places = [(view, start) for view in range(samples.views.count) for start in starts]
     waiting = {place: [sink for sink in sinks if sink.block_of(*place)] for place in places}
     needed = [place for place in places if waiting[place]]
 
-    def asked() -> Iterable[Answer]:
+    def asked() -> Iterable[TeacherOutputs]:
         for view, start in needed:
             reads = dict.fromkeys(read for sink in waiting[view, start] for read in sink.field.reads)
             stop = min(start + samples.batch, samples.rows)
@@ -108,7 +108,7 @@ def _answers(
     return asked(), title, len(needed)
 
 
-def computing(teacher: Answers, samples: Samples, field: Field) -> Compute:
+def computing(teacher: TeacherLike, samples: Samples, field: Field) -> Compute:
     """A function that computes any single block of a field, asking the network for just that."""
     if isinstance(field, BatchField):
         return _computing_batches(teacher, samples, field)
@@ -121,7 +121,7 @@ def computing(teacher: Answers, samples: Samples, field: Field) -> Compute:
     return compute
 
 
-def _computing_batches(teacher: Answers, samples: Samples, field: BatchField) -> Compute:
+def _computing_batches(teacher: TeacherLike, samples: Samples, field: BatchField) -> Compute:
     known: list[Compute] = []
 
     def compute(block: Block) -> Any:

@@ -19,7 +19,7 @@ from pipeline.cache.codecs import Format, encode, is_padded
 from pipeline.dumps.field import BatchField, Field, RowField
 from pipeline.dumps.one_pass import computing
 from pipeline.dumps.run import store_plan
-from pipeline.teacher import Answers, Samples
+from pipeline.teacher import Samples, TeacherLike
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Disk:
     read: float
 
 
-def predict(teacher: Answers, field: Field, seen: Samples, *, store: Format, epochs: int, disk: Disk) -> Prediction:
+def predict(teacher: TeacherLike, field: Field, seen: Samples, *, store: Format, epochs: int, disk: Disk) -> Prediction:
     """Measure a few batches and scale them to the whole dump.
 
     Args:
@@ -100,7 +100,7 @@ def _padded_rows(plan: StorePlan, store: Format, name: str) -> int:
 
 
 def _measure(
-    teacher: Answers, field: Field, seen: Samples, store: Format
+    teacher: TeacherLike, field: Field, seen: Samples, store: Format
 ) -> tuple[float, float, float, dict[str, float]]:
     """Seconds a sample of the pass, a batch of what is made from it, and before the first of these; and stored
     bytes a row of each array.

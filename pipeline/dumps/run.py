@@ -22,7 +22,7 @@ from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, decisive
 from pipeline.dumps.one_pass import gathering, one_pass
-from pipeline.teacher import Answers, Samples, refuse_other_images
+from pipeline.teacher import Samples, TeacherLike, refuse_other_images
 from pipeline.views.view import PLAIN, Views
 
 
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def dump(
-    teacher: Answers,
+    teacher: TeacherLike,
     dataset: Dataset,
     wanted: Sequence[Wanted],
     *,
@@ -93,7 +93,7 @@ def refuse_unreadable(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted,
     admission.refuse_unreadable(wanted.target, store_plan(field, seen), wanted.store, described)
 
 
-def _planned(teacher: Answers, seen: Samples, wanted: Wanted) -> Field:
+def _planned(teacher: TeacherLike, seen: Samples, wanted: Wanted) -> Field:
     """A field, refused in the name of the dump that asks for it."""
     try:
         return plan_field(teacher, seen, wanted.field, wanted.options)
@@ -108,7 +108,7 @@ def _refuse_codecs(wanted: Wanted, field: Field) -> None:
         raise InputError(f"dump {wanted.target.name!r}: codec", expected=f"one of {known}", found=min(unknown))
 
 
-def _compute(teacher: Answers, seen: Samples, wanted: Sequence[tuple[Field, Unfinished]]) -> None:
+def _compute(teacher: TeacherLike, seen: Samples, wanted: Sequence[tuple[Field, Unfinished]]) -> None:
     """Every block that is not there yet: rows in one pass, then the batches that are made from them."""
     rows: list[tuple[RowField, BlockFiles]] = []
     batches: list[tuple[BatchField, Unfinished, list[Block], BlockFiles]] = []
@@ -131,7 +131,7 @@ def seen_samples(dataset: Dataset, *, batch: int, samples: Literal["train", "all
     return Samples(dataset.images, dataset.bounds[0] if samples == "train" else len(dataset), batch, views)
 
 
-def plan_field(teacher: Answers, seen: Samples, field: str, options: Mapping[str, Any]) -> Field:
+def plan_field(teacher: TeacherLike, seen: Samples, field: str, options: Mapping[str, Any]) -> Field:
     """A field that is ready to be computed."""
     made: Field = FIELDS.function(field)(teacher, seen, **options)
     return made

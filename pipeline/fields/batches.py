@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.fields.rows import CachedRows
-from pipeline.training.batch_plan import Last, batch_plan, batches_in
+from pipeline.training.batch_plan import Last, batch_plan, count_batches
 
 if TYPE_CHECKING:
     from pipeline.training.batches import Batch
@@ -40,7 +40,7 @@ class Plan(BaseModel):
 
     def shape(self, samples: int) -> tuple[int, int, int]:
         """Of its sample ids: (plans, batches, n)."""
-        return self.plans, batches_in(samples, self.batch_size, self.last), self.batch_size
+        return self.plans, count_batches(samples, self.batch_size, self.last), self.batch_size
 
     def sample_ids(self, samples: int) -> Tensor:
         """(plans, batches, n) int64; see `pipeline.training.batch_plan`."""

@@ -92,7 +92,7 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
         for name, cache in caches.items():
             _refuse_other_samples(name, cache, dataset)
             if views is None:
-                views = Views.of(cache)
+                views = Views.from_cache(cache)
             found = cache.manifest.views.model_dump()
             if found != views.parameters:
                 others = name != first and caches[str(first)].manifest.views.model_dump() == views.parameters
@@ -102,7 +102,7 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
                     found=str(found),
                     fix="read caches of other views in a CachedSamples of their own"
                     if others
-                    else "leave `views` out, or give `Views.of(cache)`",
+                    else "leave `views` out, or give `Views.from_cache(cache)`",
                 )
         views = views or PLAIN
         self.dataset, self.caches, self.views = dataset, dict(caches), views

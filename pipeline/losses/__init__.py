@@ -5,10 +5,10 @@ the cached field that `target` is a batch of, or is None, or (of a term that rea
 another one by its options) is a mapping from a role to a field, or a function of the options.
 The module may have
 
-- `misfit(options, dump_options)`: why a dump of that field does not serve, or None;
+- `find_mismatch(options, dump_options)`: why a dump of that field does not serve, or None;
 - `taps(options)`: the student's activations that it asks for;
-- `learned(outputs, target, options)`: a module that is trained beside the student, or None;
-- `prepared(rows, options, seed, what)`: a module that is trained before the student, on all
+- `build_learned(outputs, target, options)`: a module that is trained beside the student, or None;
+- `train_prepared(rows, options, seed, what)`: a module that is trained before the student, on all
   rows of what it reads (by role), and stays as it is; with numbers for the student's metrics.
   Such a term's target is None: it reads nothing while the student trains;
 - `PEERS = True`: it learns from the other students of its cohort (`outputs.peers`);
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "TARGET",
     "TERMS",
-    "fields_of",
-    "learned_of",
+    "find_mismatch",
+    "learned_factory",
     "learns_from_peers",
-    "misfit_of",
     "modules_of",
-    "prepared_of",
-    "taps_of",
+    "prepared_factory",
+    "term_fields",
+    "term_taps",
 ]
 
 TARGET = "target"  # the role of the one dump that an ordinary term reads
@@ -63,7 +63,7 @@ TERMS = Registry(
 )
 
 
-def fields_of(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+def term_fields(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """The cached fields that a term reads, by role."""
     reads = _module(name).READS
     if callable(reads):
@@ -73,26 +73,26 @@ def fields_of(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     return {} if reads is None else {TARGET: reads}
 
 
-def misfit_of(name: str, options: Mapping[str, Any], dump_options: Mapping[str, Any]) -> str | None:
+def find_mismatch(name: str, options: Mapping[str, Any], dump_options: Mapping[str, Any]) -> str | None:
     """Why a term cannot read a dump of its field, both with these options; None where it can."""
-    reason: str | None = _asked(name, "misfit", None, options, dump_options)
+    reason: str | None = _call_hook(name, "find_mismatch", None, options, dump_options)
     return reason
 
 
-def taps_of(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+def term_taps(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The student's activations that a term asks for."""
-    names: tuple[str, ...] = _asked(name, "taps", (), options)
+    names: tuple[str, ...] = _call_hook(name, "taps", (), options)
     return names
 
 
-def learned_of(name: str) -> Learned | None:
+def learned_factory(name: str) -> Learned | None:
     """What makes the module that a term learns beside the student; None for a term that never does."""
-    return getattr(_module(name), "learned", None)
+    return getattr(_module(name), "build_learned", None)
 
 
-def prepared_of(name: str) -> Prepared | None:
+def prepared_factory(name: str) -> Prepared | None:
     """What makes the module that a term needs before the student's first step; None for a term that needs none."""
-    return getattr(_module(name), "prepared", None)
+    return getattr(_module(name), "train_prepared", None)
 
 
 def learns_from_peers(name: str) -> bool:
@@ -105,7 +105,7 @@ def modules_of(name: str) -> tuple[str, ...]:
     return (_module(name).__name__, *getattr(_module(name), "USES", ()))
 
 
-def _asked(name: str, function: str, default: Any, *arguments: Any) -> Any:
+def _call_hook(name: str, function: str, default: Any, *arguments: Any) -> Any:
     """What a function of a term's module says, where it has one."""
     found = getattr(_module(name), function, None)
     return found(*arguments) if found else default

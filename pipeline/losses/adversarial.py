@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.losses.discriminator import DiscriminatorOptions, train_discriminator
-from pipeline.losses.step import Outputs, Reduction, applied, misfit_of_top_k, reduced
+from pipeline.losses.step import Outputs, Reduction, apply_module, find_top_k_mismatch, reduce_samples
 
 READS = {"teacher": "logits", "initial": "logits"}  # once, before the student's first step
 USES = ("pipeline.losses.discriminator",)
 
 
-def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """The discriminator sees every class's logit."""
-    return misfit_of_top_k(dump)
+    return find_top_k_mismatch(dump)
 
 
-def prepared(
+def train_prepared(
     rows: Mapping[str, Tensor], options: Mapping[str, Any], seed: int, what: str
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The discriminator of the teacher's logits and the initial student's."""
@@ -49,6 +49,6 @@ def adversarial(
         reduction: over the samples.
     """
     assert outputs.beside is not None, "prepared before the first step"
-    score = applied(outputs.beside, outputs.logits)  # (B,): log D / (1 - D)
+    score = apply_module(outputs.beside, outputs.logits)  # (B,): log D / (1 - D)
     # logsigmoid, since softplus is cut to a straight line above 20.
-    return reduced(-functional.logsigmoid(-score) if form == "fool" else functional.logsigmoid(score), reduction)
+    return reduce_samples(-functional.logsigmoid(-score) if form == "fool" else functional.logsigmoid(score), reduction)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses.hinted import hint_of, misfit_of_hint
-from pipeline.losses.step import Outputs, Reduction, applied, reduced, wide
+from pipeline.losses.hinted import find_hint_mismatch, select_hint
+from pipeline.losses.step import Outputs, Reduction, apply_module, reduce_samples, widen
 
 READS = "hints"
 USES = ("pipeline.losses.hinted",)
@@ -20,12 +20,14 @@ def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
     return (options["tap"],)
 
 
-def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """Why a dump does not have the hint."""
-    return misfit_of_hint(options["hint"], dump)
+    return find_hint_mismatch(options["hint"], dump)
 
 
-def learned(outputs: Outputs, target: Tensor | Mapping[str, Tensor], options: Mapping[str, Any]) -> nn.Module | None:
+def build_learned(
+    outputs: Outputs, target: Tensor | Mapping[str, Tensor], options: Mapping[str, Any]
+) -> nn.Module | None:
     """The regressor from the guided layer's shape to the hint's; None where they are the same.
 
     Of maps of one size a 1x1 convolution, of vectors a linear layer.
@@ -33,7 +35,7 @@ def learned(outputs: Outputs, target: Tensor | Mapping[str, Tensor], options: Ma
     Raises:
         InputError: shapes that no such regressor joins.
     """
-    guided, hint = outputs.taps[options["tap"]].shape[1:], hint_of(target, options["hint"]).shape[1:]
+    guided, hint = outputs.taps[options["tap"]].shape[1:], select_hint(target, options["hint"]).shape[1:]
     if guided == hint:
         return None
     if len(guided) == len(hint) == 1:
@@ -71,6 +73,6 @@ def hint_mse(
         reduction: over the samples.
     """
     guided = outputs.taps[tap]
-    guided = wide(guided) if outputs.beside is None else applied(outputs.beside, guided)
-    squares = (guided - hint_of(target, hint)).square().flatten(1)
-    return reduced(squares.mean(1) if over_units == "mean" else squares.sum(1), reduction)
+    guided = widen(guided) if outputs.beside is None else apply_module(outputs.beside, guided)
+    squares = (guided - select_hint(target, hint)).square().flatten(1)
+    return reduce_samples(squares.mean(1) if over_units == "mean" else squares.sum(1), reduction)

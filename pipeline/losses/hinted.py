@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-def misfit_of_hint(hint: str | None, dump: Mapping[str, Any]) -> str | None:
+def find_hint_mismatch(hint: str | None, dump: Mapping[str, Any]) -> str | None:
     """A dump of several taps needs a name, and it must hold that one."""
     held = dump["taps"]
     if hint is None and len(held) > 1:
@@ -16,7 +16,7 @@ def misfit_of_hint(hint: str | None, dump: Mapping[str, Any]) -> str | None:
     return None if hint in (None, *held) else f"hint: expected one of {', '.join(held)}, found {hint!r}"
 
 
-def hint_of(target: Tensor | Mapping[str, Tensor], hint: str | None) -> Tensor:
+def select_hint(target: Tensor | Mapping[str, Tensor], hint: str | None) -> Tensor:
     """The activations (B, ...) of a tap, or of the only one."""
     if isinstance(target, Tensor):
         return target

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pipeline.losses.step import Outputs, Reduction, misfit_of_top_k, reduced, wide
+from pipeline.losses.step import Outputs, Reduction, find_top_k_mismatch, reduce_samples, widen
 
 READS = "logits"
 
 
-def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """Squares need every class's logit."""
-    return misfit_of_top_k(dump)
+    return find_top_k_mismatch(dump)
 
 
 def logits_mse(
@@ -28,5 +28,5 @@ def logits_mse(
         over_classes: how the C squares of a sample are put together.
         reduction: over the samples.
     """
-    squares = (wide(outputs.logits) - target).square()
-    return reduced(squares.mean(1) if over_classes == "mean" else squares.sum(1), reduction)
+    squares = (widen(outputs.logits) - target).square()
+    return reduce_samples(squares.mean(1) if over_classes == "mean" else squares.sum(1), reduction)

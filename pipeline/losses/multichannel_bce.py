@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.base.errors import InputError
-from pipeline.losses.step import Outputs, Reduction, reduced, wide
+from pipeline.losses.step import Outputs, Reduction, reduce_samples, widen
 from pipeline.models.heads import CHANNELS
 
 READS = "multichannel"
@@ -37,12 +37,12 @@ def multichannel_bce(
         InputError: a student without channels, or with another number of them than the teacher.
     """
     scores = _scores(outputs).flatten(1)  # (B, C * K)
-    bits = unpacked(target, scores.shape[1]).to(scores.dtype)
+    bits = unpack_bits(target, scores.shape[1]).to(scores.dtype)
     losses = functional.binary_cross_entropy_with_logits(scores, bits, reduction="none")
-    return reduced(losses.mean(1) if over_channels == "mean" else losses.sum(1), reduction)
+    return reduce_samples(losses.mean(1) if over_channels == "mean" else losses.sum(1), reduction)
 
 
-def unpacked(packed: Tensor, count: int) -> Tensor:
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
     """The first `count` bits (B, count) of rows (B, bytes) uint8, highest bit first, as zeros and ones in uint8.
 
     Raises:
@@ -74,4 +74,4 @@ def _scores(outputs: Outputs) -> Tensor:
             found="none",
             fix="give it `head: {channel_outputs: {channels: K}}`",
         )
-    return wide(outputs.taps[CHANNELS])
+    return widen(outputs.taps[CHANNELS])

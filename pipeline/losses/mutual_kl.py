@@ -8,7 +8,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.step import Outputs, Reduction, reduced, wide
+from pipeline.losses.step import Outputs, Reduction, reduce_samples, widen
 
 READS = None  # its teachers are trained beside it
 PEERS = True
@@ -33,6 +33,6 @@ def mutual_kl(
     """
     assert outputs.peers is not None, "the engine hands them to every step of a cohort"
     student = outputs.log_softmax(temperature)  # (B, C)
-    peers = functional.log_softmax(wide(outputs.peers.detach()) / temperature, dim=2)  # (K - 1, B, C)
+    peers = functional.log_softmax(widen(outputs.peers.detach()) / temperature, dim=2)  # (K - 1, B, C)
     divergences = (peers.exp() * (peers - student)).sum(2)  # (K - 1, B)
-    return reduced(divergences.mean(0) if over_peers == "mean" else divergences.sum(0), reduction)
+    return reduce_samples(divergences.mean(0) if over_peers == "mean" else divergences.sum(0), reduction)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.base.errors import InputError
-from pipeline.losses.hinted import hint_of, misfit_of_hint
-from pipeline.losses.step import Outputs, misfit_of_top_k, wide
+from pipeline.losses.hinted import find_hint_mismatch, select_hint
+from pipeline.losses.step import Outputs, find_top_k_mismatch, widen
 
 USES = ("pipeline.losses.hinted",)
 
@@ -29,11 +29,11 @@ def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
     return (options["tap"],) if options["between"] == "activations" else ()
 
 
-def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """The dump must hold the mentor's layer, or all of its logits."""
     if options["between"] == "activations":
-        return misfit_of_hint(options["hint"], dump)
-    return misfit_of_top_k(dump)
+        return find_hint_mismatch(options["hint"], dump)
+    return find_top_k_mismatch(dump)
 
 
 def probe_rmse(
@@ -67,9 +67,9 @@ def probe_rmse(
     if between == "softmax":
         mentee = outputs.log_softmax(temperature).exp()
         # By the very operations that made the mentee's: equal logits are then equal to the last bit, and have no slope.
-        mentor = functional.log_softmax(hint_of(target, None) / temperature, dim=1).exp()
+        mentor = functional.log_softmax(select_hint(target, None) / temperature, dim=1).exp()
     else:
-        mentee, mentor = _shared(wide(outputs.taps[tap]), hint_of(target, hint), tap)
+        mentee, mentor = _shared(widen(outputs.taps[tap]), select_hint(target, hint), tap)
     squares = (mentee - mentor).square().flatten(1).mean(1)  # (B,)
     return _root(squares).mean() if over_batch == "mean" else _root(squares.mean())
 

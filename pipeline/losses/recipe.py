@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses import TARGET, TERMS, learned_of, learns_from_peers, prepared_of, taps_of
-from pipeline.losses.step import Outputs, wide
+from pipeline.losses import TARGET, TERMS, learned_factory, learns_from_peers, prepared_factory, term_taps
+from pipeline.losses.step import Outputs, widen
 from pipeline.losses.weights.schedules import Schedule
 
 
@@ -47,7 +47,7 @@ class Term:
     @property
     def steps_read(self) -> Mapping[str, str]:
         """Those that it reads in each step; none for a term that was prepared from them before."""
-        return {} if prepared_of(self.loss) else self.reads
+        return {} if prepared_factory(self.loss) else self.reads
 
     def target(self, targets: Mapping[str, Any] | Callable[[str], Any]) -> Any:
         """What the term's function takes: the rows of its one dump, or of several by role; None without one."""
@@ -78,7 +78,7 @@ class Recipe:
         for term in self.terms:
             weight = term.weight(epoch)
             if not weight:
-                weighted[term.name] = wide(outputs.logits[:0]).sum()  # of nothing: a zero that has a gradient
+                weighted[term.name] = widen(outputs.logits[:0]).sum()  # of nothing: a zero that has a gradient
                 continue
             own = replace(outputs, beside=outputs.of_terms.get(term.name))
             weighted[term.name] = weight * TERMS.function(term.loss)(own, term.target(targets), **term.options)
@@ -97,23 +97,23 @@ class Recipe:
     @property
     def taps(self) -> tuple[str, ...]:
         """The student's activations that the terms ask for, each once."""
-        return _once(tap for term in self.terms for tap in taps_of(term.loss, term.options))
+        return _once(tap for term in self.terms for tap in term_taps(term.loss, term.options))
 
     @property
     def mutual(self) -> bool:
         """Whether a term learns from the other students of a cohort."""
         return any(learns_from_peers(term.loss) for term in self.terms)
 
-    def learned(self, outputs: Outputs, target: Callable[[str], Any]) -> dict[str, nn.Module]:
+    def build_learned(self, outputs: Outputs, target: Callable[[str], Any]) -> dict[str, nn.Module]:
         """By term, what it learns beside the student, made for the shapes of these outputs and targets."""
         made = {
             term.name: maker(outputs, term.target(target), term.options)
             for term in self.terms
-            if (maker := learned_of(term.loss)) is not None
+            if (maker := learned_factory(term.loss)) is not None
         }
         return {name: module for name, module in made.items() if module is not None}
 
-    def prepared(
+    def train_prepared(
         self, rows: Callable[[str], Tensor], seed: int, what: str
     ) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
         """By term, the module that it needs before the first step, frozen; and what there is to report of it.
@@ -126,7 +126,7 @@ class Recipe:
         modules: dict[str, nn.Module] = {}
         reports: dict[str, dict[str, Any]] = {}
         for term in self.terms:
-            maker = prepared_of(term.loss)
+            maker = prepared_factory(term.loss)
             if maker is None:
                 continue
             by_role = {role: rows(dump) for role, dump in term.reads.items()}

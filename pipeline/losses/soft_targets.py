@@ -10,12 +10,12 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.step import Outputs, Reduction, reduced
+from pipeline.losses.step import Outputs, Reduction, reduce_samples
 
 READS = "logits"
 
 
-def misfit(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
+def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
     """A tail's mass is that of one temperature."""
     if dump.get("top_k") is not None and dump["temperature"] != options["temperature"]:
         return f"temperature: expected {dump['temperature']}, that of the dump's tail, found {options['temperature']}"
@@ -57,4 +57,4 @@ def soft_targets(
     divergence = -(probabilities * student).sum(1)
     if form == "kl":
         divergence = divergence + (probabilities * teacher).sum(1)
-    return reduced(divergence, reduction) * (temperature**2 if scaled else 1.0)
+    return reduce_samples(divergence, reduction) * (temperature**2 if scaled else 1.0)

@@ -38,27 +38,27 @@ class Outputs:
     def log_softmax(self, temperature: float = 1.0) -> Tensor:
         """Log softmax(logits / temperature), (B, C); terms of one temperature share it."""
         if temperature not in self._log_softmax:
-            self._log_softmax[temperature] = functional.log_softmax(wide(self.logits) / temperature, dim=1)
+            self._log_softmax[temperature] = functional.log_softmax(widen(self.logits) / temperature, dim=1)
         return self._log_softmax[temperature]
 
 
-def wide(values: Tensor) -> Tensor:
+def widen(values: Tensor) -> Tensor:
     """In float32 or wider: squares and sums of half precision would overflow."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def applied(module: nn.Module, values: Tensor) -> Tensor:
+def apply_module(module: nn.Module, values: Tensor) -> Tensor:
     """What a module beside the student says, computed in float32 or wider, under autocast too."""
     with torch.autocast(values.device.type, enabled=False):
-        made: Tensor = module(wide(values))
+        made: Tensor = module(widen(values))
         return made
 
 
-def misfit_of_top_k(dump: Mapping[str, Any]) -> str | None:
+def find_top_k_mismatch(dump: Mapping[str, Any]) -> str | None:
     """Why a dump of logits does not serve a term that needs every class's."""
     return "needs all logits, found a dump with top_k" if dump.get("top_k") is not None else None
 
 
-def reduced(per_sample: Tensor, reduction: Reduction) -> Tensor:
+def reduce_samples(per_sample: Tensor, reduction: Reduction) -> Tensor:
     """Per-sample losses (B,) as one number."""
     return per_sample.mean() if reduction == "mean" else per_sample.sum()

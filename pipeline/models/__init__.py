@@ -19,7 +19,9 @@ def _elsewhere(name: str) -> Callable[..., Any] | None:
     if not colon:
         return None
     if module in ("torchvision", "timm"):
-        named: Callable[[str], Callable[..., Any]] = importlib.import_module(f"pipeline.models.{module}_model").named
+        named: Callable[[str], Callable[..., Any]] = importlib.import_module(
+            f"pipeline.models.{module}_model"
+        ).find_builder
         return named(attribute)
     try:
         found = importlib.import_module(module)

@@ -16,12 +16,14 @@ from pipeline.models.heads import HEADS
 from pipeline.models.network import Network
 
 
-def build(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True) -> Network:
+def build_network(
+    model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True
+) -> Network:
     """A network with fresh weights, drawn from torch's global generator (seed it first).
 
     Args:
         model: `name`, the input scaling `mean` and `std` (per channel, or None), `head` (`name`
-            and options) and `binary` (options of `pipeline.models.binary.convert.binarised`) where it has
+            and options) and `binary` (options of `pipeline.models.binary.convert.binarise_network`) where it has
             them, and the options of that architecture.
         shape: (C, H, W) of the images.
         classes: outputs.
@@ -72,5 +74,5 @@ def _body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], cl
     if binary is None:
         return made
     # By name, like models and heads: networks without binary layers do not depend on that file.
-    body: nn.Module = imported("pipeline.models.binary.convert:binarised")(made, shape, **binary)
+    body: nn.Module = imported("pipeline.models.binary.convert:binarise_network")(made, shape, **binary)
     return body

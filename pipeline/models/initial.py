@@ -9,7 +9,7 @@ from torch import nn
 Initial = Literal["torch", "he"]
 
 
-def he(network: nn.Module) -> nn.Module:
+def apply_he_init(network: nn.Module) -> nn.Module:
     """The network with He's weights (normal, variance 2 / inputs) and biases 0, in every convolution and linear layer.
 
     They keep the signal's size through relus. PyTorch's own shrink it: ten such layers without

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from pipeline.models.initial import Initial, he
+from pipeline.models.initial import Initial, apply_he_init
 from pipeline.models.network import Layers
 
 USES = ("pipeline.models.initial",)
@@ -53,4 +53,4 @@ def nin(
     layers["average"] = nn.AdaptiveAvgPool2d(1)
     layers["logits"] = nn.Flatten()
     net = Layers(layers, {"block1": "block1", "block2": "block2", "block3": "block3", "features": "block3"})
-    return he(net) if initial == "he" else net
+    return apply_he_init(net) if initial == "he" else net

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError, few
-from pipeline.models.weights import FIX, content_of, differences_of, is_state, load_into, refuse_odd
+from pipeline.models.weights import FIX, compare_states, is_state_dict, load_into, read_content, refuse_non_dense
 
 LOG = logging.getLogger(__name__)
 
@@ -69,14 +69,14 @@ def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = Fal
         InputError: see `read_weights` and `load_into`; no reading fits, or several that differ do.
     """
     what = f"weights file {path}"
-    content = content_of(path)
+    content = read_content(path)
     tried = [(reading, module) for reading in _readings(content) for module in modules]
     if not tried:
         raise InputError(what, expected="a dict of tensors", found=_told(content), fix=FIX)
     # Where nothing fits, the nearest reading is refused with what it lacks.
     fitting = [each for each in tried if _fits(*each, new_head=new_head)] or [min(tried, key=_differing)]
     for reading, _ in fitting:
-        refuse_odd(reading.state, what)
+        refuse_non_dense(reading.state, what)
     _refuse_several([reading for reading, _ in fitting], what)
     reading, module = fitting[0]
     place = f"{what}: {reading.taken}" if reading.taken else what
@@ -98,7 +98,7 @@ def _readings(content: Any, entries: tuple[str, ...] = ()) -> Iterator[Reading]:
     """Every state dict that a file's content may be read as, with and without the prefixes of its names."""
     if not isinstance(content, Mapping) or not content or len(entries) > DEEPEST:
         return
-    if is_state(content):
+    if is_state_dict(content):
         yield from _stripped(Reading(content, entries))
         if COUNTER in content:
             yield from _stripped(Reading({k: v for k, v in content.items() if k != COUNTER}, entries, counted=True))
@@ -120,7 +120,7 @@ def _stripped(reading: Reading) -> Iterator[Reading]:
 
 
 def _fits(reading: Reading, module: nn.Module, *, new_head: bool) -> bool:
-    differing, reshaped = differences_of(module.state_dict(), reading.state, new_head=new_head)
+    differing, reshaped = compare_states(module.state_dict(), reading.state, new_head=new_head)
     return not differing and not reshaped
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json, sha256_of, write_bytes, write_json
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.weights import load_into, read_weights
 
@@ -25,7 +25,7 @@ def save_network(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, A
     Args:
         folder: receives both files.
         state: the network's state dict.
-        card: JSON values; `model`, `shape` and `classes` must be those given to `models.build`.
+        card: JSON values; `model`, `shape` and `classes` must be those given to `models.build_network`.
 
     Returns:
         The SHA-256 of the weights file, which the card holds as `weights_sha256`.
@@ -50,8 +50,8 @@ def load_network(folder: Path, device: torch.device, fix: str) -> tuple[Network,
     state = read_weights(weights)
     if sha256_of(weights) != card["weights_sha256"]:
         raise InputError(str(weights), expected=f"SHA-256 {card['weights_sha256'][:12]}...", found="another", fix=fix)
-    with at_most(2 * sum(tensor.numel() for tensor in state.values()) + ROOM, str(folder / "card.json")):
-        network = build(card["model"], tuple(card["shape"]), len(card["classes"]), files=False)
+    with limit_parameters(2 * sum(tensor.numel() for tensor in state.values()) + ROOM, str(folder / "card.json")):
+        network = build_network(card["model"], tuple(card["shape"]), len(card["classes"]), files=False)
     load_into(network, state, str(weights))
     return network.to(device).eval(), card
 
@@ -60,7 +60,7 @@ ROOM = 1 << 24  # numbers; some architectures make a last layer of many classes 
 
 
 @contextmanager
-def at_most(numbers: int, what: str) -> Iterator[None]:
+def limit_parameters(numbers: int, what: str) -> Iterator[None]:
     """While it is open, a module whose parameters bring the sum beyond so many numbers is refused.
 
     A stranger's card may name any width. Parameters are registered before they are filled, so that

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 NUMBER = 32  # bits of a real number
 
 
-def bits_of(network: nn.Module) -> int:
+def count_bits(network: nn.Module) -> int:
     """Bits of everything that a deployed network must hold: 32 a number of its state dict, in whatever dtype.
 
     Binary layers (`pipeline.models.binary`) hold 1 bit a weight and 32 a filter's scale; their biases and batch norms

@@ -14,7 +14,7 @@ from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum
 from pipeline.models.ready_weights import load_ready
 
 
-def named(architecture: str) -> Callable[..., nn.Module]:
+def find_builder(architecture: str) -> Callable[..., nn.Module]:
     """The builder of `timm:<architecture>`.
 
     Raises:

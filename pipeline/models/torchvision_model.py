@@ -20,7 +20,7 @@ WITH_AUXILIARY_HEADS = {
 
 
 @cache
-def named(architecture: str) -> Callable[..., nn.Module]:
+def find_builder(architecture: str) -> Callable[..., nn.Module]:
     """The builder of `torchvision:<architecture>`.
 
     Raises:

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from pipeline.base.errors import InputError
-from pipeline.models.initial import Initial, he
+from pipeline.models.initial import Initial, apply_he_init
 from pipeline.models.network import Layers
 
 USES = ("pipeline.models.initial",)
@@ -63,4 +63,4 @@ def vgg_guided(
         inputs = outputs
     parts["logits"] = nn.Linear(inputs, classes)
     net = Layers(parts, taps)
-    return he(net) if initial == "he" else net
+    return apply_he_init(net) if initial == "he" else net

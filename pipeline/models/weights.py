@@ -45,14 +45,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: no regular file, damaged, or holding anything but dense tensors.
     """
-    state = content_of(path)
-    if not is_state(state):
+    state = read_content(path)
+    if not is_state_dict(state):
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=type(state).__name__, fix=FIX)
-    refuse_odd(state, f"weights file {path}")
+    refuse_non_dense(state, f"weights file {path}")
     return dict(state)
 
 
-def content_of(path: Path) -> Any:
+def read_content(path: Path) -> Any:
     """What is in a file: tensors, and in PyTorch's perhaps plain values.
 
     Raises:
@@ -106,13 +106,13 @@ def _kind_of(start: bytes, error: Exception) -> str:
     return "no file that torch or safetensors reads" + (f" ({reason})" if reason else "")
 
 
-def is_state(value: Any) -> bool:
+def is_state_dict(value: Any) -> bool:
     """Whether it is a mapping of tensors."""
     items = value.items() if isinstance(value, Mapping) else [(None, None)]
     return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in items)
 
 
-def refuse_odd(state: Mapping[str, Tensor], what: str) -> None:
+def refuse_non_dense(state: Mapping[str, Tensor], what: str) -> None:
     """Raise InputError for a tensor that is not simply its numbers, one after another."""
     for name, tensor in state.items():
         odd = _oddity(tensor)
@@ -138,7 +138,7 @@ def _name(value: torch.dtype | torch.layout) -> str:
     return str(value).removeprefix("torch.")
 
 
-def differences_of(
+def compare_states(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, new_head: bool
 ) -> tuple[list[str], list[str]]:
     """The names that only one side has, and those of other shapes but for a last layer that starts afresh."""
@@ -168,7 +168,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, *, new_
         InputError: a name, a shape or the kind of numbers differs, or numbers are not finite as the module holds them.
     """
     own = module.state_dict()
-    differing, reshaped = differences_of(own, state, new_head=new_head)
+    differing, reshaped = compare_states(own, state, new_head=new_head)
     if differing:
         raise InputError(
             what,

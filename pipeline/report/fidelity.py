@@ -15,7 +15,7 @@ from pipeline.base.statistics import FEWEST, Difference, paired_difference, summ
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.tensors import as_tensor
 from pipeline.dumps.logits import LogitsType, kept, largest, largest_arrays
-from pipeline.training.chance import of_runs
+from pipeline.training.chance import join_doubts
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Reached:
 
     Attributes:
         accuracies: on the test part, one a seed.
-        doubts: by seed, what speaks against its having learnt anything (see `doubt.doubt`).
+        doubts: by seed, what speaks against its having learnt anything (see `chance.find_doubt`).
     """
 
     accuracies: list[float]
@@ -157,7 +157,7 @@ def doubt_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
     doubtful = [row for row in rows if "doubts" in row]
     if not doubtful:
         return None
-    return f"{of_runs(doubtful[0]['doubts'])} from {'; '.join(row['encoding'] for row in doubtful)}"
+    return f"{join_doubts(doubtful[0]['doubts'])} from {'; '.join(row['encoding'] for row in doubtful)}"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from pipeline.base.plain_text import in_code
 from pipeline.report.metrics import Metrics
-from pipeline.training.chance import of_runs
+from pipeline.training.chance import join_doubts
 
 
 def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]) -> Iterator[str]:
@@ -46,7 +46,7 @@ def doubts(students: Mapping[str, Metrics], teachers: Mapping[str, Metrics]) -> 
             yield f"teacher {name} {metrics['doubt']}"
     for name, metrics in students.items():
         if "doubts" in metrics:
-            yield f"{name} {of_runs(metrics['doubts'])}"
+            yield f"{name} {join_doubts(metrics['doubts'])}"
 
 
 def _rules(students: Mapping[str, Metrics]) -> Iterator[str]:

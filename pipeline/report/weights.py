@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.losses.weights.schedules import schedule
+from pipeline.losses.weights.schedules import build_schedule
 from pipeline.report.metrics import Metrics, phases
 
 Weights = Mapping[str, list[float]]  # of one phase: by loss term, one weight an epoch
@@ -26,7 +26,7 @@ def scheduled(students: Mapping[str, Metrics]) -> dict[str, list[Weights]]:
 def weights(student: Metrics) -> list[Weights]:
     """The weights of every phase, the student's own last."""
     return [
-        {name: list(map(schedule(term["weight"], epochs), range(epochs))) for name, term in phase.items()}
+        {name: list(map(build_schedule(term["weight"], epochs), range(epochs))) for name, term in phase.items()}
         for phase, epochs in zip(phases(student), student["phase_epochs"], strict=True)
     ]
 

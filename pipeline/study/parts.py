@@ -316,7 +316,7 @@ def _views(value: Any) -> ViewsParams:
 
 def _binary(value: Any) -> Section:
     # Imported by name: networks without binary layers have no use for that file.
-    model = options_model(imported("pipeline.models.binary.convert:binarised"), Section)
+    model = options_model(imported("pipeline.models.binary.convert:binarise_network"), Section)
     made: Section = nested(model, {"form": value} if isinstance(value, str) else value)
     return made
 

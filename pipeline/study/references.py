@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pipeline.base.registry import flatten, unknown
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.dumps import needs_head, plan_of
-from pipeline.losses import fields_of, learns_from_peers, misfit_of
+from pipeline.losses import find_mismatch, learns_from_peers, term_fields
 from pipeline.study.parts import DumpParams, TermParams
 from pipeline.study.report_references import refuse as refuse_report
 from pipeline.study.sections import PhaseParams, StudentParams, Study, TeacherParams
@@ -168,7 +168,7 @@ def _losses(study: Study, student: str, key: str, phase: PhaseParams) -> dict[st
 def _refuse_headless(student: StudentParams, key: str, phase: PhaseParams) -> None:
     """Labels of channels are for students that have such."""
     for name, term in phase.losses.items():
-        if student.head is None and any(map(needs_head, fields_of(term.loss, term.options).values())):
+        if student.head is None and any(map(needs_head, term_fields(term.loss, term.options).values())):
             raise ValueError(
                 f"{key}.losses.{name}: expected a student with channels; "
                 "give it `head: {channel_outputs: {channels: K}}`, with K as many as its teacher has"
@@ -204,7 +204,7 @@ def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[s
 
 def _reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, str]:
     """The dumps that a term reads, by role: those it names, or for each role the only one that fits."""
-    fields = fields_of(term.loss, term.options)
+    fields = term_fields(term.loss, term.options)
     if not fields:
         if term.reads is not None:
             raise ValueError(f"{key}.reads: this loss reads no dump; remove the key")
@@ -216,7 +216,7 @@ def _reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, 
         dump = named.get(role) or _only(study, student, place, role, field)
         _refuse_other_dump(study, study.students[student].dataset, place, dump, field)
         _refuse_other_role(study, student, place, role, dump)
-        reason = misfit_of(term.loss, term.options, study.dumps[dump].options)
+        reason = find_mismatch(term.loss, term.options, study.dumps[dump].options)
         if reason:
             raise ValueError(f"{key}: cannot read dump {dump!r}: {reason}")
         found[role] = dump

@@ -230,7 +230,7 @@ class StudentParams(NetworkParams, PhaseParams):
 def model_of(
     params: TeacherParams | StudentParams, mode: Literal["python", "json"] = "python", without: set[str] | None = None
 ) -> dict[str, Any]:
-    """What `models.build` takes of a network with a model: that, and its `head` and `binary` where it has them.
+    """What `models.build_network` takes of a network with a model: that, and its `head` and `binary` where it has them.
 
     Args:
         params: the network's section.

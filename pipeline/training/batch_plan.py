@@ -12,11 +12,11 @@ from pipeline.base.errors import InputError
 from pipeline.views.counter import block
 
 Last = Literal["drop", "keep", "wrap"]
-NOBODY = -1  # fills up a short batch
+PADDING = -1  # fills up a short batch
 STREAM = 0xFFFFFFFE  # of the random words that shuffle: far beyond those of the views' policies
 
 
-def batches_in(samples: int, batch_size: int, last: Last) -> int:
+def count_batches(samples: int, batch_size: int, last: Last) -> int:
     """Batches of one plan."""
     return samples // batch_size if last == "drop" else -(-samples // batch_size)
 
@@ -41,8 +41,8 @@ def batch_plan(
     if samples < batch_size and last != "keep":
         expected = f"at most the {samples} samples"
         raise InputError("batch_size", expected=expected, found=str(batch_size), fix="lower it or set last: keep")
-    batches = batches_in(samples, batch_size, last)
-    made: NDArray[np.int64] = np.full((plans, batches * batch_size), NOBODY, np.int64)
+    batches = count_batches(samples, batch_size, last)
+    made: NDArray[np.int64] = np.full((plans, batches * batch_size), PADDING, np.int64)
     for number in range(plans):
         order = _shuffled(samples, number, seed) if shuffle else np.arange(samples)
         filled = np.concatenate([order, order[: batches * batch_size - samples]]) if last == "wrap" else order

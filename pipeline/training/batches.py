@@ -33,7 +33,7 @@ class Batch:
     peers: Tensor | None = None
 
 
-def batches(
+def iterate_batches(
     train: Rows, order: Order, batch_size: int, steps: int, epoch: int, *, views: Views = PLAIN
 ) -> Iterator[Batch]:
     """The first `steps` batches of an epoch, in the given order."""

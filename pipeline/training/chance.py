@@ -18,7 +18,7 @@ BY_CHANCE = 0.05  # the probability that guessing does as well, above which a ne
 NEAR = 0.1  # of the way from chance to right: a mean accuracy of the classes beyond is no chance
 
 
-def doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
+def find_doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
     """What speaks against a network's having learnt its classes, as a clause without a subject; None: nothing does.
 
     Guessing gets the share of its favourite class right, so that chance is the commonest class's share, and the mean
@@ -49,7 +49,7 @@ def doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
     return None
 
 
-def of_runs(doubts: Mapping[str, str]) -> str:
+def join_doubts(doubts: Mapping[str, str]) -> str:
     """The doubts of several runs, by run, in one clause."""
     return f"{next(iter(doubts.values()))} ({', '.join(doubts)})"
 

@@ -23,11 +23,11 @@ from pipeline.base.files import write_bytes
 from pipeline.base.seeds import derive, seeded
 from pipeline.models.network import Network
 from pipeline.models.weights import UNREADABLE
-from pipeline.training.batches import Batch, batches
-from pipeline.training.options import Regime
-from pipeline.training.orders import Order, Shuffled
+from pipeline.training.batches import Batch, iterate_batches
+from pipeline.training.options import TrainingOptions
+from pipeline.training.orders import Order, RandomOrder
 from pipeline.training.rows import Rows
-from pipeline.training.trainee import Fitted, History, Member, NotFiniteError, Objective, Trainee
+from pipeline.training.trainee import FitResult, History, Member, NotFiniteError, Objective, Trainee
 from pipeline.views.view import PLAIN, Views
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -42,7 +42,7 @@ def fit(
     learned: nn.Module | None = None,
     on_epoch: Callable[[History], None] = lambda _: None,
     **how: Any,
-) -> Fitted:
+) -> FitResult:
     """Train a network, keeping the state that was best on validation: a cohort of one.
 
     Args:
@@ -59,7 +59,7 @@ def fit_cohort(
     train: Rows,
     validation: Rows,
     *,
-    regime: Regime,
+    options: TrainingOptions,
     seed: int,
     what: str,
     mutual: bool = False,
@@ -67,13 +67,13 @@ def fit_cohort(
     order: Order | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
-) -> list[Fitted]:
+) -> list[FitResult]:
     """Train networks on the same batches, in turn, keeping for each the state that was best on validation.
 
     Args:
         members: the networks and their losses.
         train, validation: rows on the networks' device; validation may be empty.
-        regime: optimiser, schedule and length; each network has an optimiser of its own.
+        options: optimiser, schedule and length; each network has an optimiser of its own.
         seed: of the data order and of dropout.
         what: names the run in messages ("student 'small'").
         mutual: each step is shown the others' logits as they are at that moment (`Batch.peers`).
@@ -84,14 +84,14 @@ def fit_cohort(
         checkpoint_seconds: at least this long between two checkpoints.
 
     Raises:
-        InputError: a loss is NaN or infinite (the step and the term are named) and the regime does not
+        InputError: a loss is NaN or infinite (the step and the term are named) and the options do not
             say what to do about it, or the batches do not suit the network.
     """
-    order = order or Shuffled(len(train), derive(seed, "order"))
+    order = order or RandomOrder(len(train), derive(seed, "order"))
     for member in members:
-        check_batches(member.network, len(order), regime, what)
-    epochs = regime.epochs_for(len(order))
-    cohort = _Cohort([Trainee(member, regime, epochs, what) for member in members], order, regime, mutual)
+        check_batches(member.network, len(order), options, what)
+    epochs = options.epochs_for(len(order))
+    cohort = _Cohort([Trainee(member, options, epochs, what) for member in members], order, options, mutual)
     with seeded(derive(seed, "dropout"), train.labels.device):
         if checkpoint is not None and checkpoint.exists():
             cohort.load(checkpoint)
@@ -105,24 +105,24 @@ def fit_cohort(
                 saved = time.monotonic()
     if checkpoint is not None:  # so that a run of several seeds that is killed keeps the finished ones
         cohort.save(checkpoint)
-    return [trainee.fitted(cohort.restores) for trainee in cohort.trainees]
+    return [trainee.result(cohort.restores) for trainee in cohort.trainees]
 
 
-def check_batches(network: nn.Module, samples: int, regime: Regime, what: str) -> None:
+def check_batches(network: nn.Module, samples: int, options: TrainingOptions, what: str) -> None:
     """Refuse batch sizes that leave no step, or one sample to a batch normalisation."""
-    if not regime.steps_per_epoch(samples):
+    if not options.steps_per_epoch(samples):
         raise InputError(
             f"{what}: batch_size",
             expected=f"at most the {samples} training images",
-            found=str(regime.batch_size),
+            found=str(options.batch_size),
             fix="lower it or leave drop_last out",
         )
-    alone = regime.batch_size == 1 or (samples % regime.batch_size == 1 and not regime.drop_last)
+    alone = options.batch_size == 1 or (samples % options.batch_size == 1 and not options.drop_last)
     if alone and any(isinstance(module, BATCH_NORMS) for module in network.modules()):
         raise InputError(
             f"{what}: batch_size",
             expected="at least 2 samples in every batch (batch normalisation)",
-            found=f"a batch of one ({samples} images in batches of {regime.batch_size})",
+            found=f"a batch of one ({samples} images in batches of {options.batch_size})",
             fix="choose another batch_size or set drop_last: true",
         )
 
@@ -130,8 +130,8 @@ def check_batches(network: nn.Module, samples: int, regime: Regime, what: str) -
 class _Cohort:
     """Networks that are trained together, and the epoch that advances them."""
 
-    def __init__(self, trainees: list[Trainee], order: Order, regime: Regime, mutual: bool) -> None:
-        self.trainees, self.order, self.regime, self.mutual = trainees, order, regime, mutual
+    def __init__(self, trainees: list[Trainee], order: Order, options: TrainingOptions, mutual: bool) -> None:
+        self.trainees, self.order, self.options, self.mutual = trainees, order, options, mutual
         self.restores = 0
 
     @property
@@ -145,19 +145,19 @@ class _Cohort:
             trainee.on_epoch(trainee.history)
 
     def train_epoch(self, train: Rows, validation: Rows, views: Views) -> None:
-        """One pass over the data; taken back and tried again where the regime says so."""
-        before = copy.deepcopy(self._state()) if self.regime.on_nan else None
-        first_step = self.epoch * self.regime.steps_per_epoch(len(self.order))
+        """One pass over the data; taken back and tried again where the options say so."""
+        before = copy.deepcopy(self._state()) if self.options.on_nan else None
+        first_step = self.epoch * self.options.steps_per_epoch(len(self.order))
         while True:
             self._steps(train, views)
             try:
                 rows = [trainee.losses(first_step) for trainee in self.trainees]
             except NotFiniteError as error:
-                if before is None or self.regime.on_nan is None:
+                if before is None or self.options.on_nan is None:
                     raise
-                if self.restores >= self.regime.on_nan.at_most:
+                if self.restores >= self.options.on_nan.at_most:
                     raise NotFiniteError(f"{error}; on_nan has gone back {self.restores} times, and gives up") from None
-                before = self._taken_back(before, self.regime.on_nan.divide)
+                before = self._taken_back(before, self.options.on_nan.divide)
                 continue
             for trainee, row in zip(self.trainees, rows, strict=True):
                 trainee.finish_epoch(row, validation)
@@ -167,8 +167,8 @@ class _Cohort:
         """The epoch's batches: every network steps on each, in turn."""
         for trainee in self.trainees:
             trainee.network.train()
-        steps = self.regime.steps_in(self.epoch, len(self.order))
-        for batch in batches(train, self.order, self.regime.batch_size, steps, self.epoch, views=views):
+        steps = self.options.steps_in(self.epoch, len(self.order))
+        for batch in iterate_batches(train, self.order, self.options.batch_size, steps, self.epoch, views=views):
             if self.mutual:
                 self._mutual_step(batch)
             else:
@@ -177,12 +177,12 @@ class _Cohort:
 
     def _mutual_step(self, batch: Batch) -> None:
         """Each network learns from what the others say now: those before it have stepped on this batch already."""
-        said = [trainee.said(batch) for trainee in self.trainees]
+        said = [trainee.peer_logits(batch) for trainee in self.trainees]
         for number, trainee in enumerate(self.trainees):
             others = torch.stack([*said[:number], *said[number + 1 :]])
             trainee.step(replace(batch, peers=others))
             if trainee is not self.trainees[-1]:  # nobody asks the last one any more
-                said[number] = trainee.said(batch)
+                said[number] = trainee.peer_logits(batch)
 
     def _taken_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
         """Put the state before the epoch back, with a smaller learning rate; that is the new state before it."""

@@ -25,7 +25,7 @@ class Restore:
 
 
 @dataclass(frozen=True)
-class Regime:
+class TrainingOptions:
     """How a network is trained, whatever its loss.
 
     Attributes:

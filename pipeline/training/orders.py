@@ -27,7 +27,7 @@ class Order(Protocol):
     def restore(self, state: Any) -> None: ...
 
 
-class Shuffled:
+class RandomOrder:
     """All samples, in an order drawn for each epoch.
 
     Args:
@@ -51,7 +51,7 @@ class Shuffled:
         self.generator.set_state(state)
 
 
-class Planned:
+class PlannedOrder:
     """The batches of a plan: epoch e sees plan e mod plans.
 
     Args:

@@ -10,15 +10,15 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pipeline.base.statistics import summary
-from pipeline.training.chance import doubt
+from pipeline.training.chance import find_doubt
 from pipeline.training.rows import Rows, per_class_accuracy
-from pipeline.training.trainee import Fitted
+from pipeline.training.trainee import FitResult
 
 Select = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedStudent:
     """One student of one seed.
 
     Attributes:
@@ -30,7 +30,7 @@ class Trained:
         restores: how often, over all phases, an epoch was taken back.
     """
 
-    fitted: Fitted
+    fitted: FitResult
     right: Mapping[Select, Tensor]
     parameters: int
     bits: int
@@ -49,13 +49,13 @@ class Trained:
         """The number, from 1, of the best or the last epoch."""
         return self.fitted.best_epoch if select == "best" else len(self.fitted.history)
 
-    def doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
-        """What speaks against its having learnt these classes; see `doubt.doubt`."""
-        return doubt(self.right[select], test.labels, classes)
+    def find_doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
+        """What speaks against its having learnt these classes; see `chance.find_doubt`."""
+        return find_doubt(self.right[select], test.labels, classes)
 
     def scores(self, select: Select, test: Rows, classes: Sequence[str]) -> dict[str, Any]:
         """What a network's card says of its test accuracy."""
-        reason = self.doubt(select, test, classes)
+        reason = self.find_doubt(select, test, classes)
         scores = {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.right[select], test)}
         return {**scores, **({"doubt": reason} if reason else {})}
 
@@ -66,7 +66,7 @@ RULES: dict[Select, str] = {
 }
 
 
-def results(runs: Sequence[Sequence[Trained]], select: Select) -> dict[str, Any]:
+def student_metrics(runs: Sequence[Sequence[TrainedStudent]], select: Select) -> dict[str, Any]:
     """The metrics of one student over its seeds, as JSON.
 
     Args:

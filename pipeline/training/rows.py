@@ -31,7 +31,7 @@ class Rows:
         return len(self.labels)
 
     @classmethod
-    def of(cls, dataset: Dataset, split: Split, device: torch.device) -> Rows:
+    def from_dataset(cls, dataset: Dataset, split: Split, device: torch.device) -> Rows:
         """A split of a data set, moved to the device as it is."""
         rows = dataset.rows(split)
         images, labels = (torch.from_numpy(array[rows]).to(device) for array in (dataset.images, dataset.labels))
@@ -58,9 +58,9 @@ class Splits:
         return self.train.classes
 
     @classmethod
-    def of(cls, dataset: Dataset, device: torch.device) -> Splits:
+    def from_dataset(cls, dataset: Dataset, device: torch.device) -> Splits:
         """The data set, moved to the device as it is."""
-        train, validation, test = (Rows.of(dataset, split, device) for split in SPLITS)
+        train, validation, test = (Rows.from_dataset(dataset, split, device) for split in SPLITS)
         return cls(train, validation, test, dataset.shape)
 
 

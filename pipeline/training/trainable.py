@@ -11,7 +11,7 @@ from pipeline.models.network import Network
 
 
 @dataclass(frozen=True)
-class Trains:
+class TrainablePart:
     """The part of a network that a phase trains.
 
     Attributes:
@@ -22,7 +22,7 @@ class Trains:
     up_to: str | None = None
     only: tuple[str, ...] | None = None
 
-    def parameters(self, network: Network, images: Tensor) -> list[str]:
+    def parameter_names(self, network: Network, images: Tensor) -> list[str]:
         """Their names; `images` (B, C, H, W) show what depends on what."""
         names = network.within(self.only or ()) if self.up_to is None else network.up_to(self.up_to, images)
         if not names:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pipeline.base.errors import InputError
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows, evaluate
 
 History = list[dict[str, float]]  # one row an epoch: its losses, rate and validation scores
@@ -41,7 +41,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A finished training of one network.
 
     Attributes:
@@ -82,22 +82,22 @@ class Trainee:
 
     Args:
         member: the network and its loss.
-        regime: optimiser, schedule and length.
+        options: optimiser, schedule and length.
         epochs: of the whole training.
         what: names it in messages.
     """
 
-    def __init__(self, member: Member, regime: Regime, epochs: int, what: str) -> None:
+    def __init__(self, member: Member, options: TrainingOptions, epochs: int, what: str) -> None:
         self.network, self.objective, self.learned = member.network, member.objective, member.learned
-        self.on_epoch, self.regime, self.what = member.on_epoch, regime, what
+        self.on_epoch, self.options, self.what = member.on_epoch, options, what
         # What is frozen (parts that a phase leaves alone, a discriminator) is no optimiser's.
         self.own = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.trained = [*self.own, *(p for p in self.learned.parameters() if p.requires_grad)]
         buffers = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
         self.finite = [*self.trained, *buffers]  # must be numbers: running statistics may overflow where no loss does
         self.norms = [module for module in self.network.modules() if getattr(module, TRACKS, False)]
-        self.optimizer = regime.optimizer(self.trained)
-        self.scheduler = regime.scheduler(self.optimizer, epochs)
+        self.optimizer = options.optimizer(self.trained)
+        self.scheduler = options.scheduler(self.optimizer, epochs)
         self.history: History = []
         self.best = Best()
         self._losses: list[Tensor] = []
@@ -106,8 +106,8 @@ class Trainee:
     def step(self, batch: Batch) -> None:
         """One step on one batch."""
         terms = dict(self.objective(self.network, batch))
-        if self.regime.l1:
-            terms["l1"] = self.regime.l1 * torch.stack([parameter.abs().sum() for parameter in self.own]).sum()
+        if self.options.l1:
+            terms["l1"] = self.options.l1 * torch.stack([parameter.abs().sum() for parameter in self.own]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         values = torch.stack(list(terms.values()))
         if values.requires_grad:
@@ -129,7 +129,7 @@ class Trainee:
             )
 
     @torch.no_grad()
-    def said(self, batch: Batch) -> Tensor:
+    def peer_logits(self, batch: Batch) -> Tensor:
         """The network's logits (B, classes) as a teacher of its peers: in training mode, as in its own steps.
 
         Statistics that a batch normalisation gathers are gathered by the steps alone.
@@ -176,7 +176,7 @@ class Trainee:
             accuracy = float(right.double().mean())
             row |= {"validation/accuracy": accuracy, "validation/loss": watched}
         if accuracy > self.best.accuracy:
-            self.best = Best(accuracy, epoch, copied(self.network))
+            self.best = Best(accuracy, epoch, copy_state(self.network))
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(watched)
         else:
@@ -212,9 +212,9 @@ class Trainee:
         self.best = Best(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})
         self._losses = []
 
-    def fitted(self, restores: int) -> Fitted:
+    def result(self, restores: int) -> FitResult:
         """The finished training."""
-        return Fitted(self.history, copied(self.network), self.best.state, self.best.epoch + 1, restores)
+        return FitResult(self.history, copy_state(self.network), self.best.state, self.best.epoch + 1, restores)
 
 
 def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: int, what: str) -> None:
@@ -230,6 +230,6 @@ def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: 
         )
 
 
-def copied(network: nn.Module) -> dict[str, Tensor]:
+def copy_state(network: nn.Module) -> dict[str, Tensor]:
     """The network's state dict as it is now."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

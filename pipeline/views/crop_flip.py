@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.views.counter import below, chance
-from pipeline.views.mirror import mirrored
+from pipeline.views.mirror import mirror
 
 
 def crop_flip(
@@ -47,7 +47,7 @@ def crop_flip(
     rows = _window(words[:, 1], height, padding)  # (B, H)
     columns = _window(words[:, 2], width, padding)  # (B, W)
     if flip:
-        columns = mirrored(columns, chance(words[:, 0], 0.5))
+        columns = mirror(columns, chance(words[:, 0], 0.5))
     from_rows, from_columns = (
         _reflected(places, size) if fill == "reflect" else places.clamp(0, size - 1)
         for places, size in ((rows, height), (columns, width))

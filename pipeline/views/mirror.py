@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def mirrored(images: Tensor, chosen: Tensor) -> Tensor:
+def mirror(images: Tensor, chosen: Tensor) -> Tensor:
     """The images, those chosen mirrored left-right.
 
     Args:

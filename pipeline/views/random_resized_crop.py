@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.views.counter import below, chance
-from pipeline.views.mirror import mirrored
+from pipeline.views.mirror import mirror
 
 BITS = 16  # of the table of ratios
 UNIT = 11  # bits of a neighbour's weight: two weights and a pixel fill 30 bits of an int32
@@ -56,7 +56,7 @@ def random_resized_crop(
     """
     height, width = images.shape[2:]
     patches = resized(images, boxes(words, height, width, scale, ratio))
-    return mirrored(patches, chance(words[:, 0], 0.5)) if flip else patches
+    return mirror(patches, chance(words[:, 0], 0.5)) if flip else patches
 
 
 def boxes(words: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:

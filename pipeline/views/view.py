@@ -58,7 +58,7 @@ class Views:
             raise InputError("views: seed", expected="0 <= seed < 2^64", found=str(self.seed))
 
     @classmethod
-    def of(cls, cache: Cache, order: Literal["cycle", "draw"] = "cycle") -> Views:
+    def from_cache(cls, cache: Cache, order: Literal["cycle", "draw"] = "cycle") -> Views:
         """The views that a cache was made with.
 
         Args:

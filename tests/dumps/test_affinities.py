@@ -29,8 +29,8 @@ from pipeline.training import trainee
 from pipeline.training.batch_plan import batch_plan
 from pipeline.training.batches import Batch
 from pipeline.training.optimizers import constant
-from pipeline.training.options import Regime
-from pipeline.training.result import Trained
+from pipeline.training.options import TrainingOptions
+from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN, Views
 from tests import reference
@@ -159,15 +159,17 @@ class LivePlan:
         return torch.from_numpy((p * (N * (N - 1))).astype(np.float32)) / (N * (N - 1))
 
 
-def trained(dataset: Dataset, target: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], Trained]:
+def trained(
+    dataset: Dataset, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[NDArray[np.float64], TrainedStudent]:
     tables: list[NDArray[np.float64]] = []
     monkeypatch.setattr(trainee, "refuse_non_finite", lambda table, *_: tables.append(table))
     options = {"tap": "features", "dof": "infinity", "floor": 1e-12}
     terms = (Term("ce", steady(1, value=1.0), {}), Term("tsne", steady(1, value=0.1), options, "p"))
-    regime = Regime(partial(Adam, lr=0.01), constant, epochs=3, batch_size=N)
+    training = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=3, batch_size=N)
     model = {"name": "mlp", "widths": [12]}
     run = train_student(
-        Splits.of(dataset, CPU), {"p": target}, Recipe(terms), model=model, regime=regime, seed=1, what="s"
+        Splits.from_dataset(dataset, CPU), {"p": target}, Recipe(terms), model=model, options=training, seed=1, what="s"
     )
     return np.concatenate(tables), run
 
@@ -197,15 +199,15 @@ def test_two_plans_or_another_batch_size_are_refused_by_the_engine(dataset: Data
     fields = {str(seed): Fixed(batch_plan(300, N, seed=seed)) for seed in (1, 2)}
     options = {"tap": "features", "dof": "infinity", "floor": 0.0}
     both = Recipe(tuple(Term("tsne", steady(1, value=1.0), options, dump, label=f"t-{dump}") for dump in fields))
-    regime = Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N)
+    training = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N)
     how = {"model": {"name": "mlp", "widths": [4]}, "seed": 0, "what": "student 's'"}
-    splits = Splits.of(dataset, CPU)
+    splits = Splits.from_dataset(dataset, CPU)
     with pytest.raises(InputError, match="dumps '1' and '2': expected one batch plan, found two"):
-        train_student(splits, fields, both, regime=regime, **how)  # type: ignore[arg-type]
+        train_student(splits, fields, both, options=training, **how)  # type: ignore[arg-type]
     one = Recipe(both.terms[:1])
-    other = Regime(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N + 1)
+    other = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N + 1)
     with pytest.raises(InputError, match=f"batch_size: expected {N} .*, found {N + 1}"):
-        train_student(splits, fields, one, regime=other, **how)  # type: ignore[arg-type]
+        train_student(splits, fields, one, options=other, **how)  # type: ignore[arg-type]
 
 
 def damaged_plan(plan: NDArray[np.int64], kind: str) -> NDArray[np.int64]:

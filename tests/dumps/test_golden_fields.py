@@ -20,7 +20,7 @@ from pipeline.cache.writer import write_cache
 from pipeline.dumps import planned_arrays
 from pipeline.fields.batches import CachedBatches, on_device
 from pipeline.fields.rows import CachedRows
-from pipeline.losses.multichannel_bce import unpacked
+from pipeline.losses.multichannel_bce import unpack_bits
 from pipeline.training.batches import Batch
 from tests.conftest import ROOT
 
@@ -89,4 +89,4 @@ def test_what_a_student_makes_of_them(tmp_path: Path) -> None:
     assert p.tolist() == GOLDEN["last_p"]
     bits = labels.rows(torch.tensor([0, 4]), zeros)
     assert isinstance(bits, torch.Tensor)
-    assert unpacked(bits, 3 * 5).tolist() == GOLDEN["bits_of_0_and_4"]
+    assert unpack_bits(bits, 3 * 5).tolist() == GOLDEN["bits_of_0_and_4"]

@@ -24,8 +24,8 @@ from pipeline.base.provenance import code_digest
 from pipeline.cache import blocks
 from pipeline.datasets.record import Dataset, ImagesFile
 from pipeline.dumps.run import Wanted, dump
-from pipeline.models.build import build
-from pipeline.teacher import Answer, Answers, Ensemble, Samples, Teacher
+from pipeline.models.build import build_network
+from pipeline.teacher import Ensemble, Samples, Teacher, TeacherLike, TeacherOutputs
 from pipeline.views.view import Views
 from tests.conftest import ROOT, STUDY, Run, copied, write_study
 
@@ -54,7 +54,7 @@ def random_dataset(rows: int, shape: tuple[int, int, int] = (1, 8, 8)) -> Datase
 
 def small_teacher(dataset: Dataset) -> Teacher:
     torch.manual_seed(3)
-    network = build({"name": "mlp", "widths": [32]}, dataset.shape, 10)
+    network = build_network({"name": "mlp", "widths": [32]}, dataset.shape, 10)
     return Teacher(Ensemble([network]), card_for(dataset), torch.device("cpu"))
 
 
@@ -233,10 +233,12 @@ class CheapTeacher:
     def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(reads, (CLASSES,))
 
-    def answers(self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int) -> Iterator[Answer]:
+    def answers(
+        self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
+    ) -> Iterator[TeacherOutputs]:
         pixels = samples.images[start:stop].reshape(stop - start, -1)
         logits = np.add.outer(pixels[:, 0].astype(np.float32), np.arange(CLASSES, dtype=np.float32))
-        yield Answer(view, start, stop, dict.fromkeys(reads, torch.from_numpy(logits)))
+        yield TeacherOutputs(view, start, stop, dict.fromkeys(reads, torch.from_numpy(logits)))
 
 
 def peak() -> int:
@@ -259,7 +261,7 @@ def memory(folder: Path, store: Store) -> dict[str, int]:
     images = ImagesFile(folder / "images.npy")
     order = np.arange(rows)
     dataset = Dataset(images, order % CLASSES, (rows, rows), tuple(map(str, range(CLASSES))), order, "large")
-    teacher: Answers = CheapTeacher(card_for(dataset), torch.device("cpu"))
+    teacher: TeacherLike = CheapTeacher(card_for(dataset), torch.device("cpu"))
     dump(teacher, dataset, [Wanted(folder / "dump", folder / "work", "logits", {"dtype": "float16"}, store)])
     grown = peak() - base
     written = sum(path.stat().st_size for path in (folder / "dump").rglob("*") if path.is_file())

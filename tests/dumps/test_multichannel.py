@@ -24,12 +24,12 @@ from pipeline.dumps.foreign import ForeignTeacher
 from pipeline.dumps.run import Wanted, dump
 from pipeline.fields.rows import CachedRows
 from pipeline.inspection.overview import overview
-from pipeline.losses import fields_of, taps_of
-from pipeline.losses.multichannel_bce import multichannel_bce, unpacked
+from pipeline.losses import term_fields, term_taps
+from pipeline.losses.multichannel_bce import multichannel_bce, unpack_bits
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.step import Outputs
 from pipeline.losses.weights.schedules import constant as steady
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.student import train_student
@@ -37,8 +37,8 @@ from pipeline.study.params_file import parse
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
 from pipeline.training.batches import Batch
 from pipeline.training.optimizers import constant
-from pipeline.training.options import Regime
-from pipeline.training.result import Trained
+from pipeline.training.options import TrainingOptions
+from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Splits, evaluate
 from pipeline.views.view import PLAIN, Views
 from tests import reference
@@ -59,16 +59,16 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def splits(dataset: Dataset) -> Splits:
-    return Splits.of(dataset, CPU)
+    return Splits.from_dataset(dataset, CPU)
 
 
-def regime(epochs: int, lr: float = 0.005) -> Regime:
-    return Regime(partial(Adam, lr=lr), constant, epochs=epochs, batch_size=64)
+def training_options(epochs: int, lr: float = 0.005) -> TrainingOptions:
+    return TrainingOptions(partial(Adam, lr=lr), constant, epochs=epochs, batch_size=64)
 
 
 @pytest.fixture(scope="module")
 def network(splits: Splits) -> Network:
-    return train_teacher(splits, model=HEADED, regime=regime(10), seed=0, what="teacher")[0]
+    return train_teacher(splits, model=HEADED, options=training_options(10), seed=0, what="teacher")[0]
 
 
 def answering(network: nn.Module, dataset: Dataset) -> Teacher:
@@ -142,10 +142,10 @@ class Scripted:
         return {read: tuple(self.scores.shape[1:]) for read in reads}
 
     def answers(self, samples: Samples, reads: Any, view: int, start: int, stop: int) -> Any:
-        from pipeline.teacher import Answer
+        from pipeline.teacher import TeacherOutputs
 
         assert tuple(reads) == (CHANNELS,)
-        yield Answer(view, start, stop, {CHANNELS: self.scores[start:stop]})
+        yield TeacherOutputs(view, start, stop, {CHANNELS: self.scores[start:stop]})
 
 
 def test_bits_stand_class_by_class_and_equality_is_a_one(tmp_path: Path, dataset: Dataset) -> None:
@@ -186,7 +186,7 @@ def test_a_manifest_without_a_number_of_channels_is_refused(channels: Any) -> No
 
 def test_networks_without_channels_are_refused(tmp_path: Path, dataset: Dataset, network: Network) -> None:
     advice = "train it with `head: {multichannel: {}}`"
-    plain = build({"name": "mlp", "widths": [8]}, dataset.shape, CLASSES)
+    plain = build_network({"name": "mlp", "widths": [8]}, dataset.shape, CLASSES)
     with refused("channels of 'big': expected a single network with a tap `channels`", "unknown tap", advice):
         made(answering(plain, dataset), dataset, tmp_path)
     with refused("found tap 'channels': expected one network, found an ensemble of 2", advice):
@@ -200,7 +200,7 @@ def test_networks_without_channels_are_refused(tmp_path: Path, dataset: Dataset,
 def test_a_student_s_channels_are_dumped_as_well(tmp_path: Path, dataset: Dataset) -> None:
     torch.manual_seed(0)
     head = {"name": "channel_outputs", "channels": 3}
-    student = answering(build({"name": "mlp", "widths": [8], "head": head}, dataset.shape, CLASSES), dataset)
+    student = answering(build_network({"name": "mlp", "widths": [8], "head": head}, dataset.shape, CLASSES), dataset)
     opened = made(student, dataset, tmp_path)
     live = scores_of(student, Samples(dataset.images, dataset.bounds[0], BATCH)) >= 0
     assert opened.manifest.field.parameters["channels"] == 3
@@ -240,7 +240,7 @@ def test_multichannel_bce_follows_the_reference(rows: int, channels: int, over_c
 
 def test_every_byte_is_unpacked_as_numpy_does_it() -> None:
     every = np.arange(256, dtype=np.uint8).reshape(-1, 2)
-    found = unpacked(torch.from_numpy(every), 13)
+    found = unpack_bits(torch.from_numpy(every), 13)
     assert np.array_equal(found.numpy(), np.unpackbits(every, axis=1, count=13))
 
 
@@ -267,8 +267,8 @@ def test_students_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_loss_says_what_it_reads() -> None:
-    assert fields_of("multichannel_bce", {}) == {"target": "multichannel"}
-    assert taps_of("multichannel_bce", {}) == ("channels",)
+    assert term_fields("multichannel_bce", {}) == {"target": "multichannel"}
+    assert term_taps("multichannel_bce", {}) == ("channels",)
 
 
 # ------------------------------------------------------------------ from teacher to student
@@ -289,10 +289,12 @@ class LiveBits:
         return torch.from_numpy(np.packbits(self.answer()[batch.ids.numpy()] >= 0, axis=1))
 
 
-def taught(splits: Splits, target: Any, epochs: int) -> Trained:
+def taught(splits: Splits, target: Any, epochs: int) -> TrainedStudent:
     model = {"name": "mlp", "widths": [48], "head": {"name": "channel_outputs", "channels": CHANNELS_A_CLASS}}
     recipe = Recipe((Term("multichannel_bce", steady(1, value=1.0), {}, "dump"),))
-    return train_student(splits, {"dump": target}, recipe, model=model, regime=regime(epochs), seed=5, what="student")
+    return train_student(
+        splits, {"dump": target}, recipe, model=model, options=training_options(epochs), seed=5, what="student"
+    )
 
 
 def test_training_from_cached_bits_is_training_with_the_live_teacher(

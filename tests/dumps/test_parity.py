@@ -24,15 +24,15 @@ from pipeline.dumps.run import Wanted, dump
 from pipeline.fields.rows import CachedRows, CachedSamples
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
-from pipeline.models.build import build
-from pipeline.student import Field, train_student
+from pipeline.models.build import build_network
+from pipeline.student import CachedField, train_student
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.training import trainee
-from pipeline.training.batches import Batch, batches
+from pipeline.training.batches import Batch, iterate_batches
 from pipeline.training.optimizers import constant
-from pipeline.training.options import Regime
-from pipeline.training.orders import Shuffled
-from pipeline.training.result import Trained
+from pipeline.training.options import TrainingOptions
+from pipeline.training.orders import RandomOrder
+from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN, Views
 
@@ -72,7 +72,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def teacher(dataset: Dataset) -> Teacher:
     torch.manual_seed(3)
-    network = build({"name": "mlp", "widths": [64, 64]}, dataset.shape, 10)
+    network = build_network({"name": "mlp", "widths": [64, 64]}, dataset.shape, 10)
     card = {
         "name": "big", "model": {"name": "mlp"}, "shape": list(dataset.shape), "classes": list(dataset.classes),
         "weights_sha256": "0" * 64, "test_accuracy": 0.1, "test_accuracy_per_class": [0.1] * 10,
@@ -89,8 +89,8 @@ def made(
 
 
 def losses(
-    dataset: Dataset, target: Field, monkeypatch: pytest.MonkeyPatch, views: Views = PLAIN, epochs: int = 1
-) -> tuple[NDArray[np.float64], Trained]:
+    dataset: Dataset, target: CachedField, monkeypatch: pytest.MonkeyPatch, views: Views = PLAIN, epochs: int = 1
+) -> tuple[NDArray[np.float64], TrainedStudent]:
     """The (steps, terms) losses of all epochs, and the student."""
     tables: list[NDArray[np.float64]] = []
     monkeypatch.setattr(trainee, "refuse_non_finite", lambda table, *_: tables.append(table))
@@ -101,10 +101,10 @@ def losses(
             Term("logits_mse", steady(1, value=0.1), {}, "dump"),
         )
     )
-    regime = Regime(partial(Adam, lr=0.01), constant, epochs=epochs, batch_size=64)
+    options = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=epochs, batch_size=64)
     trained = train_student(
-        Splits.of(dataset, CPU), {"dump": target}, recipe,
-        model={"name": "mlp", "widths": [12]}, regime=regime, seed=5, what="s", views=views,
+        Splits.from_dataset(dataset, CPU), {"dump": target}, recipe,
+        model={"name": "mlp", "widths": [12]}, options=options, seed=5, what="s", views=views,
     )  # fmt: skip
     return np.concatenate(tables), trained
 
@@ -149,11 +149,11 @@ def test_augmented_training_from_a_cache_is_training_with_the_live_teacher(
 
 def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Dataset) -> None:
     views = Views("crop_flip", 4, 3, {"padding": 2})
-    rows = Splits.of(dataset, CPU).train
+    rows = Splits.from_dataset(dataset, CPU).train
     images = dataset.images[dataset.rows("train")]
     for epoch in (0, 3, 4, 9):
         shown = torch.empty_like(rows.images)
-        for batch in batches(rows, Shuffled(len(rows), epoch), 64, 99, epoch, views=views):
+        for batch in iterate_batches(rows, RandomOrder(len(rows), epoch), 64, 99, epoch, views=views):
             assert (batch.views == epoch % 4).all()
             shown[batch.ids] = batch.images
         parts = Samples(images, len(images), BATCH, views).batches(epoch % 4, 0, len(images), CPU)
@@ -185,7 +185,9 @@ def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset
     assert not torch.equal(shown[0], shown[1])
     with pytest.raises(IndexError):
         samples[len(samples)]
-    with pytest.raises(InputError, match=r"views: expected .*'none'.*; leave `views` out, or give `Views.of\(cache\)`"):
+    with pytest.raises(
+        InputError, match=r"views: expected .*'none'.*; leave `views` out, or give `Views.from_cache\(cache\)`"
+    ):
         CachedSamples(dataset, {"big": opened}, PLAIN)
     plain = made(teacher, dataset, tmp_path / "plain", "float32", "zarr", PLAIN)
     with pytest.raises(
@@ -193,7 +195,7 @@ def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset
     ):
         CachedSamples(dataset, {"big": opened, "plain": plain})
     assert CachedSamples(dataset, {"plain": plain}).views == CachedSamples(dataset, {}).views == PLAIN
-    drawn = CachedSamples(dataset, {"big": opened}, Views.of(opened, "draw"))
+    drawn = CachedSamples(dataset, {"big": opened}, Views.from_cache(opened, "draw"))
     assert drawn.views == replace(views, order="draw")
     other = prepare("digits", "digits", Place("digits"), validation=0.3)
     with pytest.raises(InputError, match="data set: expected digits"):
@@ -231,7 +233,7 @@ def test_the_partition_is_fixed_whatever_is_asked_for(dataset: Dataset, teacher:
 
 def test_an_ensemble_averages_logits_or_probabilities(dataset: Dataset) -> None:
     torch.manual_seed(0)
-    members = [build({"name": "mlp", "widths": [8]}, dataset.shape, 10).eval() for _ in range(3)]
+    members = [build_network({"name": "mlp", "widths": [8]}, dataset.shape, 10).eval() for _ in range(3)]
     images = torch.from_numpy(dataset.images[:20])
     answers: Any = torch.stack([member(images) for member in members])
     assert torch.allclose(Ensemble(members, "logits")(images), answers.mean(0))

@@ -24,7 +24,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import canonical_json, digest_of, write_bytes
 from pipeline.export import folder as room
 from pipeline.export import onnx_graph
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from tests.conftest import ROOT, Capture, Run, refused, write_study
 from tests.students import CLASSES, network_of, pixels, save_photos, study_of, untrained
 
@@ -445,7 +445,7 @@ def of_kind(name: str, end: dict[str, Any], inside: dict[str, Any]) -> torch.nn.
     """A network of random weights whose batch norms have seen something, in evaluation mode."""
     torch.manual_seed(0)
     changes = {key: its for key, its in {"head": end, "binary": inside}.items() if its}
-    made = build({"name": name, **TINY[name], **changes}, ODD, 4)
+    made = build_network({"name": name, **TINY[name], **changes}, ODD, 4)
     with torch.no_grad():
         made(torch.randint(0, 256, (20, *ODD), dtype=torch.uint8))
     return made.eval()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.losses import TERMS, prepared_of
+from pipeline.losses import TERMS, prepared_factory
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
 from pipeline.losses.step import Outputs
 from pipeline.models.heads import CHANNELS
@@ -217,7 +217,7 @@ def test_a_discriminator_in_params_is_the_one_that_is_trained(study: dict[str, A
     (effect,) = [effect for effect in EFFECTS if effect.option == "discriminator"]
     (term,) = recipe(parse(wanting(study, effect)).students["pupil"], epochs=3).terms
     assert term.reads == {"teacher": "big-logits", "initial": "of-initial"}
-    maker = prepared_of("adversarial")
+    maker = prepared_factory("adversarial")
     assert maker is not None
     rows = {"teacher": normal(1, 40, CLASSES, seed=1).float() + 3, "initial": normal(1, 40, CLASSES, seed=2).float()}
     asked = term.options["discriminator"].model_copy(update={"least_accuracy": 0.0})

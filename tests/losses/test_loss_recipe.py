@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
-from pipeline.losses import fields_of, learns_from_peers, taps_of
+from pipeline.losses import learns_from_peers, term_fields, term_taps
 from pipeline.losses.adversarial import adversarial
 from pipeline.losses.ce import ce
 from pipeline.losses.discriminator import DiscriminatorOptions
@@ -24,7 +24,7 @@ from pipeline.losses.weights.schedules import constant, linear
 from pipeline.student import train_student
 from pipeline.training.batches import Batch
 from pipeline.training.optimizers import constant as steady
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
 from tests.losses.test_loss_cases import labels_of, normal
 from tests.scenes import CPU, digits
@@ -133,7 +133,7 @@ def test_terms_of_one_loss_have_their_own_names_and_regressors(outputs: Outputs,
         )
     )
     targets = {"h": teacher, "same": normal(6, 4, seed=8)}
-    modules = recipe.learned(outputs, targets.__getitem__)
+    modules = recipe.build_learned(outputs, targets.__getitem__)
     assert {name: tuple(next(module.parameters()).shape) for name, module in modules.items()} == {
         "high": (5, 4),
         "low": (5, 3),
@@ -165,7 +165,7 @@ def adversaries(rows: list[str]) -> tuple[Recipe, dict[str, nn.Module], dict[str
             Term("adversarial", ONE, strong, {"teacher": "t", "initial": "i"}),
         )
     )
-    return recipe, *recipe.prepared(of, 1, "student 's'")
+    return recipe, *recipe.train_prepared(of, 1, "student 's'")
 
 
 def test_each_adversarial_term_has_its_own_frozen_discriminator(outputs: Outputs) -> None:
@@ -185,14 +185,14 @@ def test_each_adversarial_term_has_its_own_frozen_discriminator(outputs: Outputs
 
 
 def test_each_loss_says_what_it_reads() -> None:
-    assert fields_of("ce", {}) == fields_of("mutual_kl", {}) == {}
-    assert fields_of("soft_targets", {}) == fields_of("logits_mse", {}) == {"target": "logits"}
-    assert fields_of("adversarial", {}) == {"teacher": "logits", "initial": "logits"}
-    assert fields_of("probe_rmse", {"between": "activations"}) == {"target": "hints"}
-    assert fields_of("probe_rmse", {"between": "softmax"}) == {"target": "logits"}
-    assert fields_of("hint_mse", {}) == {"target": "hints"}
-    assert taps_of("probe_rmse", {"between": "softmax", "tap": "features"}) == ()
-    assert taps_of("probe_rmse", {"between": "activations", "tap": "features"}) == ("features",)
+    assert term_fields("ce", {}) == term_fields("mutual_kl", {}) == {}
+    assert term_fields("soft_targets", {}) == term_fields("logits_mse", {}) == {"target": "logits"}
+    assert term_fields("adversarial", {}) == {"teacher": "logits", "initial": "logits"}
+    assert term_fields("probe_rmse", {"between": "activations"}) == {"target": "hints"}
+    assert term_fields("probe_rmse", {"between": "softmax"}) == {"target": "logits"}
+    assert term_fields("hint_mse", {}) == {"target": "hints"}
+    assert term_taps("probe_rmse", {"between": "softmax", "tap": "features"}) == ()
+    assert term_taps("probe_rmse", {"between": "activations", "tap": "features"}) == ("features",)
     assert learns_from_peers("mutual_kl")
     assert not learns_from_peers("ce")
     assert Recipe((Term("ce", ONE, {}), Term("mutual_kl", ONE, {}))).mutual
@@ -212,7 +212,7 @@ class Fixed:
 
 
 def test_a_training_learns_what_its_terms_learn_and_freezes_what_they_were_given() -> None:
-    splits = Splits.of(digits(), CPU)
+    splits = Splits.from_dataset(digits(), CPU)
     weak = {"discriminator": DiscriminatorOptions(epochs=2, least_accuracy=0.0)}
     recipe = Recipe(
         (
@@ -233,7 +233,7 @@ def test_a_training_learns_what_its_terms_learn_and_freezes_what_they_were_given
         patch.setattr(Recipe, "__call__", watching)
         trained = train_student(
             splits, {"h": Fixed(7, 1), "t": Fixed(10, 2), "i": Fixed(10, 3)}, recipe, seed=0, what="s",
-            model={"name": "mlp", "widths": [6, 5]}, regime=Regime(partial(SGD, lr=0.1), steady, epochs=2, batch_size=128),
+            model={"name": "mlp", "widths": [6, 5]}, options=TrainingOptions(partial(SGD, lr=0.1), steady, epochs=2, batch_size=128),
         )  # fmt: skip
     assert {f"train/{name}" for name in ("wide", "narrow", "adversarial")} < trained.fitted.history[0].keys()
     moved = {name: not torch.equal(seen[0], seen[-1]) for name, seen in given.items()}

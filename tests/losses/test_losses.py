@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.dumps.logits import largest
-from pipeline.losses import misfit_of
+from pipeline.losses import find_mismatch
 from pipeline.losses.logits_mse import logits_mse
 from pipeline.losses.mutual_kl import mutual_kl
 from pipeline.losses.soft_targets import soft_targets
@@ -50,17 +50,17 @@ def test_what_a_dump_keeps_of_the_largest_logits() -> None:
 
 def test_dumps_that_a_loss_cannot_read_say_why() -> None:
     top = {"top_k": 3, "temperature": 4.0}
-    assert misfit_of("soft_targets", {"temperature": 4.0}, top) is None
+    assert find_mismatch("soft_targets", {"temperature": 4.0}, top) is None
     assert "expected 4.0, that of the dump's tail, found 2.0" in str(
-        misfit_of("soft_targets", {"temperature": 2.0}, top)
+        find_mismatch("soft_targets", {"temperature": 2.0}, top)
     )
-    assert misfit_of("soft_targets", {"temperature": 2.0}, {"top_k": None, "temperature": None}) is None
-    assert "needs all logits" in str(misfit_of("logits_mse", {}, top))
-    assert misfit_of("logits_mse", {}, {"top_k": None}) is None
-    assert "needs all logits" in str(misfit_of("adversarial", {}, top))
-    assert "needs all logits" in str(misfit_of("probe_rmse", {"between": "softmax"}, top))
-    assert misfit_of("probe_rmse", {"between": "softmax"}, {"top_k": None}) is None
-    assert misfit_of("ce", {}, top) is None
+    assert find_mismatch("soft_targets", {"temperature": 2.0}, {"top_k": None, "temperature": None}) is None
+    assert "needs all logits" in str(find_mismatch("logits_mse", {}, top))
+    assert find_mismatch("logits_mse", {}, {"top_k": None}) is None
+    assert "needs all logits" in str(find_mismatch("adversarial", {}, top))
+    assert "needs all logits" in str(find_mismatch("probe_rmse", {"between": "softmax"}, top))
+    assert find_mismatch("probe_rmse", {"between": "softmax"}, {"top_k": None}) is None
+    assert find_mismatch("ce", {}, top) is None
 
 
 @pytest.mark.parametrize("temperature", [30.0, 300.0, 3000.0])

@@ -14,12 +14,12 @@ from torch.optim import SGD, Optimizer
 from pipeline.base.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.mentoring import adamant, gullible, obedient
-from pipeline.losses.weights.schedules import SCHEDULES, exponential, piecewise, schedule
+from pipeline.losses.weights.schedules import SCHEDULES, build_schedule, exponential, piecewise
 from pipeline.student import train_student
 from pipeline.study.params_file import parse
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS, plateau
 from pipeline.training.optimizers import constant as steady
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
 from stages.run import recipe
 from tests.scenes import CPU, digits
@@ -69,19 +69,19 @@ def test_every_schedule_and_each_of_its_options_is_tried() -> None:
 
 @pytest.mark.parametrize(("stated", "expected"), BY_HAND, ids=title)
 def test_a_schedule_is_as_it_is_by_hand(stated: dict[str, Any], expected: list[float]) -> None:
-    weight = schedule(stated, 5)
+    weight = build_schedule(stated, 5)
     assert [weight(epoch) for epoch in range(5)] == [pytest.approx(each, abs=1e-12) for each in expected]
 
 
 @pytest.mark.parametrize(("stated", "expected"), BY_HAND, ids=title)
 def test_a_phase_of_one_epoch_begins_as_any_other(stated: dict[str, Any], expected: list[float]) -> None:
-    assert schedule(stated, 1)(0) == expected[0]
+    assert build_schedule(stated, 1)(0) == expected[0]
 
 
 @pytest.mark.parametrize("epochs", [2, 7, 200])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_both_ends_are_reached_in_any_number_of_epochs(name: str, epochs: int) -> None:
-    weight = schedule({"name": name, "start": 0.7, "end": 0.1}, epochs)
+    weight = build_schedule({"name": name, "start": 0.7, "end": 0.1}, epochs)
     assert [weight(0), weight(epochs - 1)] == pytest.approx([0.7, 0.1])
     falling = [weight(epoch) for epoch in range(epochs)]
     assert falling == sorted(falling, reverse=True)
@@ -101,7 +101,7 @@ def test_exponential_stops_at_its_floor() -> None:
 
 
 def test_a_number_is_a_constant_schedule() -> None:
-    assert [schedule(0.25, 3)(epoch) for epoch in (0, 2)] == [0.25, 0.25]
+    assert [build_schedule(0.25, 3)(epoch) for epoch in (0, 2)] == [0.25, 0.25]
 
 
 # ------------------------------------------------------------------ the three ways of mentoring
@@ -150,11 +150,13 @@ def test_the_gullible_never_see_a_label() -> None:
 
 def test_each_schedule_weights_its_term_in_the_right_epoch_of_a_training() -> None:
     """One training with a term for each: a column is the weight of its epoch times the plain term's."""
-    terms = [Term("ce", schedule(1.0, 5), {}, label="plain")]
-    terms += [Term("ce", schedule(stated, 5), {}, label=str(number)) for number, (stated, _) in enumerate(BY_HAND)]
-    regime = Regime(partial(SGD, lr=1e-12), steady, epochs=5, batch_size=128)
-    splits, model = Splits.of(digits(), CPU), {"name": "mlp", "widths": [4]}
-    trained = train_student(splits, {}, Recipe(tuple(terms)), model=model, regime=regime, seed=0, what="s")
+    terms = [Term("ce", build_schedule(1.0, 5), {}, label="plain")]
+    terms += [
+        Term("ce", build_schedule(stated, 5), {}, label=str(number)) for number, (stated, _) in enumerate(BY_HAND)
+    ]
+    options = TrainingOptions(partial(SGD, lr=1e-12), steady, epochs=5, batch_size=128)
+    splits, model = Splits.from_dataset(digits(), CPU), {"name": "mlp", "widths": [4]}
+    trained = train_student(splits, {}, Recipe(tuple(terms)), model=model, options=options, seed=0, what="s")
     for epoch, row in enumerate(trained.fitted.history):
         found = [row[f"train/{number}"] / row["train/plain"] for number in range(len(BY_HAND))]
         assert found == [pytest.approx(expected[epoch], rel=1e-5, abs=1e-12) for _, expected in BY_HAND]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses import learned_of, misfit_of, taps_of
+from pipeline.losses import find_mismatch, learned_factory, term_taps
 from pipeline.losses.hint_mse import hint_mse
 from pipeline.losses.probe_rmse import probe_rmse
 from pipeline.losses.recipe import Recipe, Term
@@ -109,7 +109,7 @@ def test_a_probe_between_other_shapes_is_refused(ours: tuple[int, ...], theirs: 
 
 
 def test_a_regressor_joins_other_shapes_and_is_used() -> None:
-    make = learned_of("hint_mse")
+    make = learned_factory("hint_mse")
     assert make is not None
     assert make(outputs(normal(2, 5)), normal(2, 5), OPTIONS) is None
     linear = make(outputs(normal(2, 5)), normal(2, 7), OPTIONS)
@@ -130,10 +130,10 @@ def test_a_regressor_joins_other_shapes_and_is_used() -> None:
 def test_a_dump_of_several_taps_needs_a_name() -> None:
     two, one = {"taps": ("block1", "features")}, {"taps": ("block1",)}
     for loss, its in (("hint_mse", {}), ("probe_rmse", {"between": "activations"})):
-        assert misfit_of(loss, {**its, "hint": "block1"}, two) is None
-        assert misfit_of(loss, {**its, "hint": None}, one) is None
-        assert "hint: missing; expected one of block1, features" in str(misfit_of(loss, {**its, "hint": None}, two))
-        assert "found 'other'" in str(misfit_of(loss, {**its, "hint": "other"}, two))
+        assert find_mismatch(loss, {**its, "hint": "block1"}, two) is None
+        assert find_mismatch(loss, {**its, "hint": None}, one) is None
+        assert "hint: missing; expected one of block1, features" in str(find_mismatch(loss, {**its, "hint": None}, two))
+        assert "found 'other'" in str(find_mismatch(loss, {**its, "hint": "other"}, two))
     v, u, w = normal(2, 3), normal(2, 3, seed=1), normal(2, 3, seed=2)
     both = {"block1": u, "features": w}
     assert hint_mse(outputs(v), both, hint="block1").item() == hint_mse(outputs(v), u).item()
@@ -148,4 +148,4 @@ def test_the_tap_is_the_one_that_is_named() -> None:
     options: dict[str, dict[str, Literal["a", "b"]]] = {"hint_mse": {"tap": "a"}, "tsne": {"tap": "b"}}
     recipe = Recipe(tuple(Term(name, constant(1, value=1.0), its) for name, its in options.items()))
     assert recipe.taps == ("a", "b")
-    assert taps_of("ce", {}) == ()
+    assert term_taps("ce", {}) == ()

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from pipeline.models.binary.convert import binarised
-from pipeline.models.binary.layers import BinaryConv2d, BinaryLinear, become_binary, binary_weights, sign
-from pipeline.models.build import build
+from pipeline.models.binary.convert import binarise_network
+from pipeline.models.binary.layers import BinaryConv2d, BinaryLinear, binarise_layer, binary_weights, sign
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
-from pipeline.models.size import bits_of
+from pipeline.models.size import count_bits
 from tests.data_files import refused
 
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def images(shape: Shape, count: int = 3, seed: int = 0) -> Tensor:
 
 def network(model: dict[str, Any], shape: Shape = DIGIT, **binary: Any) -> Network:
     torch.manual_seed(0)
-    return build({**model, "binary": binary} if binary else model, shape, 10)
+    return build_network({**model, "binary": binary} if binary else model, shape, 10)
 
 
 def binary_layers(made: nn.Module) -> dict[str, BinaryConv2d | BinaryLinear]:
@@ -63,7 +63,7 @@ def become(
     gradient: Literal["paper", "exact"] = "paper",
 ) -> Any:
     """A binary layer in evaluation mode, in float64, with a batch norm that has seen something."""
-    become_binary(layer, form=form, scale_map=scale_map, gradient=gradient)
+    binarise_layer(layer, form=form, scale_map=scale_map, gradient=gradient)
     assert isinstance(layer, BinaryConv2d | BinaryLinear)
     norm = layer.norm
     if norm is not None:
@@ -379,7 +379,7 @@ class Contrary(nn.Module):
 
 def test_the_order_of_use_decides_and_a_layer_stays_one() -> None:
     body = Contrary()
-    assert binarised(body, DIGIT, form="weights") is body
+    assert binarise_network(body, DIGIT, form="weights") is body
     assert list(binary_layers(body)) == ["twice"]
     assert body.also[0] is body.twice
     assert body.hidden_from_torch[0] is body.twice
@@ -391,7 +391,7 @@ def test_looking_for_the_layers_leaves_no_trace() -> None:
         body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 5), nn.Linear(5, 10))
         body.train(training)
         before = {name: value.clone() for name, value in body.state_dict().items()}
-        binarised(body, DIGIT, form="xnor")
+        binarise_network(body, DIGIT, form="xnor")
         assert all(module.training is training for module in body.modules())
         assert not [module for module in body.modules() if module._forward_pre_hooks or module._forward_hooks]
         after = body.state_dict()
@@ -405,7 +405,7 @@ def test_binary_layers_start_from_the_weights_of_the_real_ones(head: dict[str, A
     states, following = [], []
     for binary in (None, *FORMS):
         torch.manual_seed(7)
-        made = build({**MLP, "widths": (12, 32), "head": head, "binary": binary}, DIGIT, 10)
+        made = build_network({**MLP, "widths": (12, 32), "head": head, "binary": binary}, DIGIT, 10)
         states.append(made.state_dict())
         following.append(torch.rand(3))
     assert len(binary_layers(made)) == 1
@@ -456,7 +456,7 @@ def no_layers() -> nn.Module:
         ),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), ["found 1 (Linear)"]),
         (no_layers, ["found no layer that could be binary"]),
-        (lambda: binarised(network(MLP).body, DIGIT, form="xnor"), ["layer fc2: ", "found BinaryLinear"]),
+        (lambda: binarise_network(network(MLP).body, DIGIT, form="xnor"), ["layer fc2: ", "found BinaryLinear"]),
         (
             lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(64, 5), OwnLinear(5, 5), nn.Linear(5, 10)),
             ["binary: layer 3: expected a plain Conv2d or Linear, found OwnLinear"],
@@ -468,7 +468,7 @@ def test_networks_that_cannot_be_binary_are_refused(body: Callable[[], nn.Module
     made = body()
     before = set(binary_layers(made))
     with refused(*parts):
-        binarised(made, DIGIT, form="weights")
+        binarise_network(made, DIGIT, form="weights")
     assert set(binary_layers(made)) == before
     assert not [module for module in made.modules() if module._forward_pre_hooks]
 
@@ -488,7 +488,7 @@ def test_an_option_of_one_s_own_architecture_may_be_called_binary(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "binary_nets", raising=False)
-    made = build({"name": "binary_nets:net", "binary": 5}, DIGIT, 10)
+    made = build_network({"name": "binary_nets:net", "binary": 5}, DIGIT, 10)
     assert binary_layers(made) == {}
     assert made.body.get_submodule("1").weight.shape == (5, 64)
 
@@ -500,19 +500,19 @@ def test_an_option_of_one_s_own_architecture_may_be_called_binary(
 def test_bits_of_small_networks_by_hand(binary: dict[str, Any], norms: int) -> None:
     # fc2 has 12 x 7 weights of a bit, 7 scales, 7 biases; its batch norm four numbers for each of 12 inputs.
     mlp = 32 * (64 * 12 + 12) + (12 * 7 + 32 * 7 + 32 * 7) + norms * 32 * 4 * 12 + 32 * (7 * 10 + 10)
-    assert bits_of(network(MLP, **binary)) == mlp
+    assert count_bits(network(MLP, **binary)) == mlp
     conv2, fc = 6 * 4 * 25 + 32 * 6 + 32 * 6, 24 * 9 + 32 * 9 + 32 * 9
     cnn = 32 * (4 * 25 + 4) + conv2 + fc + norms * 32 * 4 * (4 + 24) + 32 * (9 * 10 + 10)
-    assert bits_of(network(CNN, **binary)) == cnn
+    assert count_bits(network(CNN, **binary)) == cnn
 
 
 def test_bits_of_ordinary_networks() -> None:
-    assert bits_of(network(MLP)) == 32 * (65 * 12 + 13 * 7 + 8 * 10)
+    assert count_bits(network(MLP)) == 32 * (65 * 12 + 13 * 7 + 8 * 10)
     resnet = network({"name": "torchvision:resnet18"}, COLOUR)
     numbers = sum(value.numel() for name, value in resnet.state_dict().items() if "num_batches" not in name)
     assert numbers > resnet.parameter_count()
-    assert bits_of(resnet) == bits_of(resnet.half()) == 32 * numbers
-    assert bits_of(Contrary()) == 32 * (70 + 2 * 42 + 65 * 6)
+    assert count_bits(resnet) == count_bits(resnet.half()) == 32 * numbers
+    assert count_bits(Contrary()) == 32 * (70 + 2 * 42 + 65 * 6)
 
 
 # ------------------------------------------------------------------ in use
@@ -532,7 +532,7 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(
     assert read["model"]["binary"] == binary
     assert len(binary_layers(again)) == len(binary_layers(made)) > 0
     assert torch.equal(again(images(DIGIT, 5)), made(images(DIGIT, 5)))
-    assert bits_of(again) == bits_of(made)
+    assert count_bits(again) == count_bits(made)
 
 
 @pytest.fixture(scope="module")

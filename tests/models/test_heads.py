@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.graph import stages as graph
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS, HEADS
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
@@ -44,7 +44,7 @@ def images(shape: Shape, count: int = 3) -> Tensor:
 
 def network(model: dict[str, Any], shape: Shape, classes: int = 10, **head: Any) -> Network:
     torch.manual_seed(0)
-    return build({**model, "head": head} if head else model, shape, classes).eval()
+    return build_network({**model, "head": head} if head else model, shape, classes).eval()
 
 
 def channels(made: Network, shape: Shape) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ def test_the_body_and_its_taps_are_those_of_the_network_without_a_head(
 def test_a_network_rebuilds_from_its_card(tmp_path: Path) -> None:
     model = {"name": "mlp", "widths": [32], "head": {"name": "multichannel", "kernel": 4, "stride": 2}}
     torch.manual_seed(1)
-    made = build(model, DIGIT, 3).eval()
+    made = build_network(model, DIGIT, 3).eval()
     save_network(tmp_path, made.state_dict(), {"model": model, "shape": DIGIT, "classes": ["a", "b", "c"]})
     again, card = load_network(tmp_path, CPU, "train it again")
     assert card["model"]["head"] == model["head"]
@@ -248,7 +248,7 @@ def test_what_no_head_can_end_is_refused(own_models: None) -> None:
 
 
 def test_an_option_named_head_is_the_model_s_own(own_models: None) -> None:
-    made = build({"name": "headed_models:headed", "head": 9}, DIGIT, 4)
+    made = build_network({"name": "headed_models:headed", "head": 9}, DIGIT, 4)
     assert made.parameter_count() == 65 * 9 + 10 * 4
     study = of({**BIG, "model": {"name": "headed_models:headed"}, "head": {"multichannel": {}}})
     with refused("teachers.big: head: model 'headed_models:headed' has an option of that name"):
@@ -310,7 +310,7 @@ def test_a_teacher_from_a_file_may_have_a_head(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = {"name": "mlp", "widths": [32]}
     headed = parse(of({"model": model, "weights": "w.pt", "head": {"multichannel": {"kernel": 16}}})).teachers["big"]
-    made = build(model_of(headed), DIGIT, 4).eval()
+    made = build_network(model_of(headed), DIGIT, 4).eval()
     torch.save(made.body.state_dict(), tmp_path / "w.pt")
     read = teacher_from_file(tmp_path / "w.pt", model=model_of(headed), shape=DIGIT, classes=4).eval()
     assert torch.equal(read(images(DIGIT)), made(images(DIGIT)))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.base.registry import unknown
 from pipeline.graph.stages import stages
 from pipeline.models import MODELS
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.constructor import plain_options
 from pipeline.models.network import Network
 from pipeline.models.ready_weights import load_ready
@@ -70,7 +70,7 @@ def images(shape: Shape, count: int = 3, seed: int = 0) -> Tensor:
 
 def network(name: str, shape: Shape = COLOUR, classes: int = 10, **options: Any) -> Network:
     torch.manual_seed(0)
-    return build({"name": name, **options}, shape, classes)
+    return build_network({"name": name, **options}, shape, classes)
 
 
 def from_params(model: dict[str, Any], shape: Shape, classes: int = 10) -> Network:
@@ -78,7 +78,7 @@ def from_params(model: dict[str, Any], shape: Shape, classes: int = 10) -> Netwo
     teacher = {"model": model, "epochs": 1}
     section = parse({"dataset": {"source": "digits"}, "teachers": {"big": teacher}}).teachers["big"].model
     assert section is not None
-    return build(dict(section), shape, classes)
+    return build_network(dict(section), shape, classes)
 
 
 def on_paper(name: str, shape: Shape = COLOUR, **options: Any) -> Network:
@@ -161,7 +161,7 @@ def test_he_s_weights_keep_the_signal_where_pytorch_s_lose_it(name: str) -> None
     spread = {}
     for initial in ("torch", "he"):
         torch.manual_seed(0)
-        made = build({"name": name, **options, "initial": initial}, COLOUR, 10).eval()
+        made = build_network({"name": name, **options, "initial": initial}, COLOUR, 10).eval()
         with torch.no_grad():
             spread[initial] = float(made(pixels).std(0).mean())  # over images: what there is to learn from
     assert spread["he"] > 30 * spread["torch"]
@@ -430,7 +430,7 @@ def test_torchvision_repeats_grey_images(resnet_file: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_torchvision_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
     torch.manual_seed(1)
-    saved = build({"name": "torchvision:resnet18"}, COLOUR, 5).eval()
+    saved = build_network({"name": "torchvision:resnet18"}, COLOUR, 5).eval()
     path = tmp_path / f"mine{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(saved.body.state_dict(), path)
     pixels = images(COLOUR)
@@ -441,9 +441,9 @@ def test_torchvision_weights_from_a_local_file(tmp_path: Path, suffix: str) -> N
 
 def test_a_new_head_keeps_the_rest_of_the_weights(resnet_file: Path) -> None:
     torch.manual_seed(7)
-    made = build({"name": "torchvision:resnet18", "weights": resnet_file, "new_head": True}, COLOUR, 4).body
+    made = build_network({"name": "torchvision:resnet18", "weights": resnet_file, "new_head": True}, COLOUR, 4).body
     torch.manual_seed(7)
-    fresh = build({"name": "torchvision:resnet18"}, COLOUR, 4).body.state_dict()
+    fresh = build_network({"name": "torchvision:resnet18"}, COLOUR, 4).body.state_dict()
     saved = read_weights(resnet_file)
     for name, value in made.state_dict().items():
         assert torch.equal(value, (fresh if name.startswith("fc.") else saved)[name]), name
@@ -458,9 +458,9 @@ def test_torchvision_with_auxiliary_heads_gives_logits() -> None:
 
 def test_weights_are_not_read_for_a_network_that_gets_its_own(tmp_path: Path) -> None:
     model = {"name": "torchvision:resnet18", "weights": tmp_path / "gone.pt", "new_head": True}
-    assert build(model, COLOUR, 5, files=False).parameter_count() > 0
+    assert build_network(model, COLOUR, 5, files=False).parameter_count() > 0
     with refused(f"weights file {tmp_path / 'gone.pt'}: expected a file, found nothing"):
-        build(model, COLOUR, 5)
+        build_network(model, COLOUR, 5)
 
 
 def test_timm_models(tmp_path: Path) -> None:
@@ -663,7 +663,7 @@ def test_a_model_whose_module_is_not_here_is_refused_by_who_builds_it(
     with refused(
         f"cannot import model '{name}': ", "expected package.module:function, and the module beside params.yaml"
     ):
-        build(model_of(section), DIGIT, 4)
+        build_network(model_of(section), DIGIT, 4)
     with refused("teachers.big.model.mean"):
         from_params({**model, "mean": "a"}, DIGIT)
 
@@ -837,7 +837,7 @@ def test_a_prefixed_head_may_be_new(tmp_path: Path, resnet_file: Path) -> None:
 @pytest.mark.parametrize("whole", [False, True], ids=["the body's names", "the network's names"])
 def test_a_teacher_s_file_is_read_so_too(tmp_path: Path, whole: bool, caplog: pytest.LogCaptureFixture) -> None:
     model = {"name": "mlp", "widths": (4,)}
-    made = build(model, DIGIT, 3).eval()
+    made = build_network(model, DIGIT, 3).eval()
     state = (made if whole else made.body).state_dict()
     save_file(prefixed(state, "module."), tmp_path / "w.safetensors")
     read = teacher_from_file(tmp_path / "w.safetensors", model=model, shape=DIGIT, classes=3).eval()
@@ -848,7 +848,7 @@ def test_a_teacher_s_file_is_read_so_too(tmp_path: Path, whole: bool, caplog: py
 def test_commands_print_what_was_stripped_once(
     run: Run, tmp_path: Path, capsys: Capture, study: dict[str, Any]
 ) -> None:
-    names = build({"name": "torchvision:squeezenet1_1"}, COLOUR, 10).body.state_dict()
+    names = build_network({"name": "torchvision:squeezenet1_1"}, COLOUR, 10).body.state_dict()
     torch.save({"model": prefixed(names, "module.")}, tmp_path / "w.pt")
     model = {"name": "torchvision:squeezenet1_1", "weights": "w.pt"}
     small = {"model": model, "epochs": 1, "seeds": 2, "batch_size": 8, "losses": {"ce": {}}}
@@ -1115,7 +1115,7 @@ def test_a_home_is_written_out(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     model = {"name": "mlp", "widths": [4]}
-    torch.save(build(model, DIGIT, 10).body.half().state_dict(), tmp_path / "home/w.pt")
+    torch.save(build_network(model, DIGIT, 10).body.half().state_dict(), tmp_path / "home/w.pt")
     study["teachers"]["big"] = {"model": model, "weights": "~/w.pt"}
     study["students"]["own"] = {
         **study["students"]["baseline"], "model": {"name": "torchvision:resnet18", "weights": "~/r.pt"}
@@ -1179,7 +1179,7 @@ FIX = "run `teachercache train-teacher big`"
 
 def saved(folder: Path) -> Network:
     torch.manual_seed(3)
-    made = build(MODEL, GREY, 7)
+    made = build_network(MODEL, GREY, 7)
     save_network(folder, made.state_dict(), CARD)
     return made.eval()
 

@@ -17,15 +17,15 @@ from pipeline.base.files import read_json
 from pipeline.base.seeds import derive, seeded
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.student import Phase, train_cohort, train_student
 from pipeline.training import fit as training
 from pipeline.training.curves import read_curve
 from pipeline.training.optimizers import constant
-from pipeline.training.options import Regime, Restore
-from pipeline.training.orders import Shuffled
-from pipeline.training.result import Trained, results
+from pipeline.training.options import Restore, TrainingOptions
+from pipeline.training.orders import RandomOrder
+from pipeline.training.result import TrainedStudent, student_metrics
 from pipeline.training.rows import Splits
 from tests.conftest import Run, write_study
 from tests.scenes import CPU, digits, stopped_at_save
@@ -36,7 +36,7 @@ LR = 0.05
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    return Splits.of(digits(), CPU)
+    return Splits.from_dataset(digits(), CPU)
 
 
 def recipe(weight: float = 1.0, **options: Any) -> Recipe:
@@ -48,9 +48,9 @@ def recipe(weight: float = 1.0, **options: Any) -> Recipe:
 
 def cohort(
     splits: Splits, peers: int, made: Recipe, *, model: Any = MODEL, epochs: int = 2, **how: Any
-) -> list[Trained]:
-    regime = how.pop("regime", Regime(partial(SGD, lr=LR), constant, epochs=epochs, batch_size=64))
-    return train_cohort(splits, {}, [Phase(made, regime)], model=model, seed=3, what="s", peers=peers, **how)
+) -> list[TrainedStudent]:
+    options = how.pop("options", TrainingOptions(partial(SGD, lr=LR), constant, epochs=epochs, batch_size=64))
+    return train_cohort(splits, {}, [Phase(made, options)], model=model, seed=3, what="s", peers=peers, **how)
 
 
 def by_hand(splits: Splits, peers: int, epochs: int, *, over_peers: str, temperature: float) -> list[dict[str, Tensor]]:
@@ -58,9 +58,9 @@ def by_hand(splits: Splits, peers: int, epochs: int, *, over_peers: str, tempera
     networks = []
     for peer in range(peers):
         with seeded(derive(3, "init", *([peer] if peer else [])), CPU):
-            networks.append(build(MODEL, splits.shape, splits.classes))
+            networks.append(build_network(MODEL, splits.shape, splits.classes))
     optimizers = [SGD(network.parameters(), lr=LR) for network in networks]
-    order = Shuffled(len(splits.train), derive(3, "order"))
+    order = RandomOrder(len(splits.train), derive(3, "order"))
     for epoch in range(epochs):
         for ids in torch.split(order.ids(epoch), 64):
             images, labels = splits.train.images[ids], splits.train.labels[ids]
@@ -95,7 +95,7 @@ def test_turns_matter(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     in_turn = cohort(splits, 2, recipe())
 
     def at_once(self: Any, batch: Any) -> None:
-        said = [trainee.said(batch) for trainee in self.trainees]
+        said = [trainee.peer_logits(batch) for trainee in self.trainees]
         for number, trainee in enumerate(self.trainees):
             others = torch.stack([*said[:number], *said[number + 1 :]])
             trainee.step(replace(batch, peers=others))
@@ -107,10 +107,10 @@ def test_turns_matter(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_peers_start_apart_and_the_first_is_the_lone_student(splits: Splits) -> None:
-    still = Regime(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
-    first, second = (run.state("last") for run in cohort(splits, 2, recipe(), regime=still))
+    still = TrainingOptions(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
+    first, second = (run.state("last") for run in cohort(splits, 2, recipe(), options=still))
     ce = Recipe((Term("ce", steady(1, value=1.0), {}),))
-    lone = train_student(splits, {}, ce, model=MODEL, regime=still, seed=3, what="s").state("last")
+    lone = train_student(splits, {}, ce, model=MODEL, options=still, seed=3, what="s").state("last")
     assert all(torch.equal(first[name], lone[name]) for name in lone)
     assert not torch.equal(first["body.fc1.weight"], second["body.fc1.weight"])
 
@@ -119,7 +119,7 @@ def test_what_is_learned_pulls_them_together(splits: Splits) -> None:
     def apart(weight: float) -> float:
         networks = []
         for run in cohort(splits, 2, recipe(weight), epochs=6):
-            network = build(MODEL, splits.shape, splits.classes).eval()
+            network = build_network(MODEL, splits.shape, splits.classes).eval()
             network.load_state_dict(run.state("last"))
             networks.append(network)
         said = [functional.log_softmax(network(splits.test.images), dim=1) for network in networks]
@@ -137,12 +137,12 @@ def test_statistics_are_gathered_by_its_own_steps_alone(splits: Splits) -> None:
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_kill_changes_nothing(tmp_path: Path, splits: Splits, stop: int) -> None:
     model = {**MODEL, "dropout": 0.4}
-    regime = Regime(partial(Adam, lr=0.01), constant, epochs=4, batch_size=64)
-    whole = cohort(splits, 2, recipe(), model=model, regime=regime)
+    options = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=4, batch_size=64)
+    whole = cohort(splits, 2, recipe(), model=model, options=options)
     how: dict[str, Any] = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
     with stopped_at_save(stop):
-        cohort(splits, 2, recipe(), model=model, regime=regime, **how)
-    again = cohort(splits, 2, recipe(), model=model, regime=regime, **how)
+        cohort(splits, 2, recipe(), model=model, options=options, **how)
+    again = cohort(splits, 2, recipe(), model=model, options=options, **how)
     for before, after in zip(whole, again, strict=True):
         assert before.fitted.history == after.fitted.history
         assert all(torch.equal(before.state("best")[name], after.state("best")[name]) for name in before.state("best"))
@@ -157,15 +157,15 @@ def test_a_nan_of_one_takes_all_back(splits: Splits, monkeypatch: pytest.MonkeyP
         return real(self, images) * (float("nan") if calls == 6 else 1)
 
     monkeypatch.setattr(Network, "forward", broken)
-    regime = Regime(partial(SGD, lr=LR), constant, epochs=2, batch_size=64, on_nan=Restore(10.0))
-    runs = cohort(splits, 2, recipe(), regime=regime)
+    options = TrainingOptions(partial(SGD, lr=LR), constant, epochs=2, batch_size=64, on_nan=Restore(10.0))
+    runs = cohort(splits, 2, recipe(), options=options)
     assert [run.restores for run in runs] == [1, 1]
     assert [row["lr"] for run in runs for row in run.fitted.history] == pytest.approx([LR / 10] * 4)
 
 
 def test_the_mean_over_peers_is_one_value(splits: Splits) -> None:
     runs = [cohort(splits, 2, recipe()), cohort(splits, 2, recipe(), epochs=3)]
-    made = results(runs, "last")
+    made = student_metrics(runs, "last")
     per_peer = [[run.accuracy("last") for run in peers] for peers in runs]
     assert made["test_accuracy_per_peer"] == per_peer
     assert made["test_accuracy_per_seed"] == pytest.approx([sum(peers) / 2 for peers in per_peer])

@@ -18,15 +18,15 @@ from pipeline.datasets.record import Dataset
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.student import Phase, train_student
 from pipeline.training.curves import read_curve
 from pipeline.training.optimizers import constant
-from pipeline.training.options import Regime
-from pipeline.training.result import Trained
+from pipeline.training.options import TrainingOptions
+from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Rows, Splits
-from pipeline.training.trainable import Trains
+from pipeline.training.trainable import TrainablePart
 from pipeline.views.view import PLAIN
 from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import CNN, CPU, digits, made, stopped_at_save, teacher_of, wanted
@@ -46,8 +46,8 @@ def hints(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CachedR
     return CachedRows.of(opened, CPU)
 
 
-def regime(epochs: int, lr: float = 0.01) -> Regime:
-    return Regime(partial(Adam, lr=lr), constant, epochs=epochs, batch_size=64)
+def training_options(epochs: int, lr: float = 0.01) -> TrainingOptions:
+    return TrainingOptions(partial(Adam, lr=lr), constant, epochs=epochs, batch_size=64)
 
 
 CE = Recipe((Term("ce", steady(1, value=1.0), {}),))
@@ -59,22 +59,29 @@ def hint(tap: str) -> Recipe:
 
 def run(
     dataset: Dataset, hints: CachedRows, *phases: Phase, checkpoint: Path | None = None, epochs: int = 2
-) -> Trained:
+) -> TrainedStudent:
     return train_student(
-        Splits.of(dataset, CPU), {"h": hints}, CE, model=MODEL, regime=regime(epochs), seed=3, what="s",
+        Splits.from_dataset(dataset, CPU), {"h": hints}, CE, model=MODEL, options=training_options(epochs), seed=3, what="s",
         pretrain=phases, checkpoint=checkpoint, checkpoint_seconds=0.0,
     )  # fmt: skip
 
 
 def test_hints_train_the_part_up_to_the_guided_layer_alone(dataset: Dataset, hints: CachedRows) -> None:
     with seeded(derive(3, "init"), CPU):
-        initial = build(MODEL, dataset.shape, 10).state_dict()
+        initial = build_network(MODEL, dataset.shape, 10).state_dict()
     seen: list[list[dict[str, float]]] = []
-    phase = Phase(hint("hidden1"), regime(4), [lambda history: seen.append([dict(row) for row in history])])
+    phase = Phase(hint("hidden1"), training_options(4), [lambda history: seen.append([dict(row) for row in history])])
     # A main phase that changes nothing shows the weights that it was handed.
-    still = Regime(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
+    still = TrainingOptions(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
     trained = train_student(
-        Splits.of(dataset, CPU), {"h": hints}, CE, model=MODEL, regime=still, seed=3, what="s", pretrain=[phase]
+        Splits.from_dataset(dataset, CPU),
+        {"h": hints},
+        CE,
+        model=MODEL,
+        options=still,
+        seed=3,
+        what="s",
+        pretrain=[phase],
     )
     state = trained.state("last")
     changed = {name for name in state if not torch.equal(state[name], initial[name])}
@@ -100,54 +107,56 @@ def changed(network: Network, phase: Phase, splits: Splits) -> set[str]:
 @pytest.mark.parametrize("l1", [0.0, 0.01])
 def test_a_phase_trains_just_its_part(dataset: Dataset, l1: float) -> None:
     """Weights and running statistics outside are left alone, whatever loss, penalty or decay there is."""
-    splits = Splits.of(dataset, CPU)
+    splits = Splits.from_dataset(dataset, CPU)
     with seeded(1, CPU):
-        network = build(NORMED, (1, 32, 32), 10)
+        network = build_network(NORMED, (1, 32, 32), 10)
     state = set(network.state_dict())
-    how = Regime(partial(SGD, lr=0.1, weight_decay=0.1), constant, epochs=1, batch_size=16, l1=l1)
+    how = TrainingOptions(partial(SGD, lr=0.1, weight_decay=0.1), constant, epochs=1, batch_size=16, l1=l1)
     below = {name for name in state if name.startswith(("body.conv1", "body.bn1", "body.layer1"))}
-    assert changed(network, Phase(CE, how, trains=Trains(up_to="layer1")), splits) == below
+    assert changed(network, Phase(CE, how, trainable=TrainablePart(up_to="layer1")), splits) == below
     only = {name for name in state if name.startswith(("body.fc", "body.layer3.1"))}
-    assert changed(network, Phase(CE, how, trains=Trains(only=("fc", "layer3.1"))), splits) == only
+    assert changed(network, Phase(CE, how, trainable=TrainablePart(only=("fc", "layer3.1"))), splits) == only
     assert changed(network, Phase(CE, how), splits) == state  # and nothing is left frozen
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
-    splits = Splits.of(dataset, CPU)
+    splits = Splits.from_dataset(dataset, CPU)
     with seeded(1, CPU):
-        network = build(MODEL, dataset.shape, 10)
+        network = build_network(MODEL, dataset.shape, 10)
 
-    def refused_with(trains: Trains, message: str, recipe: Recipe = CE) -> None:
+    def refused_with(part: TrainablePart, message: str, recipe: Recipe = CE) -> None:
         with pytest.raises(InputError, match=message):
-            student._fit([network], splits, {}, Phase(recipe, regime(1), trains=trains), seed=1, what="s", views=PLAIN)
+            student._fit(
+                [network], splits, {}, Phase(recipe, training_options(1), trainable=part), seed=1, what="s", views=PLAIN
+            )
 
-    refused_with(Trains(only=("fc9",)), "unknown module with weights 'fc9'.*fc1, fc2, logits")
-    refused_with(Trains(up_to="block1"), "unknown tap 'block1'")
-    refused_with(Trains(up_to="flatten"), "up_to 'flatten': expected a tap with weights below it")
+    refused_with(TrainablePart(only=("fc9",)), "unknown module with weights 'fc9'.*fc1, fc2, logits")
+    refused_with(TrainablePart(up_to="block1"), "unknown tap 'block1'")
+    refused_with(TrainablePart(up_to="flatten"), "up_to 'flatten': expected a tap with weights below it")
 
 
 def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, hints: CachedRows) -> None:
-    phase = Phase(hint("hidden1"), regime(1), trains=Trains(only=("logits",)))
+    phase = Phase(hint("hidden1"), training_options(1), trainable=TrainablePart(only=("logits",)))
     wide = {"name": "mlp", "widths": [16, 9]}  # as wide as the hint: no regressor that could be trained
     with seeded(1, CPU):
-        network = build(wide, dataset.shape, 10)
+        network = build_network(wide, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
-        student._fit([network], Splits.of(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
+        student._fit([network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
 
 
 def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset, hints: CachedRows) -> None:
     """A regressor beside the student could learn, and the student would not."""
-    phase = Phase(hint("hidden1"), regime(1), trains=Trains(only=("logits",)))
+    phase = Phase(hint("hidden1"), training_options(1), trainable=TrainablePart(only=("logits",)))
     with seeded(1, CPU):
-        network = build(MODEL, dataset.shape, 10)
+        network = build_network(MODEL, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
-        student._fit([network], Splits.of(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
+        student._fit([network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
 
 
 def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> None:
     with seeded(1, CPU):
-        network = build(MODEL, dataset.shape, 10)
+        network = build_network(MODEL, dataset.shape, 10)
     network.get_parameter("body.fc1.bias").requires_grad_(False)
     assert network.up_to("hidden1", torch.zeros((2, *dataset.shape), dtype=torch.uint8)) == ["body.fc1.weight"]
 
@@ -167,17 +176,17 @@ def test_a_part_that_is_not_there_is_named_before_anything_is_trained(
 
 
 def test_the_main_phase_goes_on_from_the_last_weights(dataset: Dataset, hints: CachedRows) -> None:
-    alone, hinted = run(dataset, hints), run(dataset, hints, Phase(hint("hidden2"), regime(2)))
+    alone, hinted = run(dataset, hints), run(dataset, hints, Phase(hint("hidden2"), training_options(2)))
     assert len(hinted.fitted.history) == 2
     assert "train/ce" in hinted.fitted.history[0]
     assert hinted.fitted.history[0]["train/ce"] != alone.fitted.history[0]["train/ce"]
-    two = run(dataset, hints, Phase(hint("hidden2"), regime(2)), Phase(hint("hidden1"), regime(1)))
+    two = run(dataset, hints, Phase(hint("hidden2"), training_options(2)), Phase(hint("hidden1"), training_options(1)))
     assert two.fitted.history[0]["train/ce"] not in {run_.fitted.history[0]["train/ce"] for run_ in (alone, hinted)}
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5, 6, 7, 8, 9])
 def test_a_kill_in_any_phase_changes_nothing(tmp_path: Path, dataset: Dataset, hints: CachedRows, stop: int) -> None:
-    phases = [Phase(hint("hidden2"), regime(2)), Phase(hint("hidden1"), regime(2))]
+    phases = [Phase(hint("hidden2"), training_options(2)), Phase(hint("hidden1"), training_options(2))]
     whole = run(dataset, hints, *phases)
     with stopped_at_save(stop):
         run(dataset, hints, *phases, checkpoint=tmp_path / "checkpoint-0.pt")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InputError
-from pipeline.training.batch_plan import Last, batch_plan, batches_in
+from pipeline.training.batch_plan import Last, batch_plan, count_batches
 
 
 @given(
@@ -24,7 +24,7 @@ def test_a_plan_is_made_of_whole_batches_of_different_samples(
         return
     plan = batch_plan(samples, batch_size, plans=plans, shuffle=shuffle, seed=seed, last=last)
     assert plan.dtype == np.int64
-    assert plan.shape == (plans, batches_in(samples, batch_size, last), batch_size)
+    assert plan.shape == (plans, count_batches(samples, batch_size, last), batch_size)
     for each in plan:
         assert all(len(set(batch[batch >= 0])) == (batch >= 0).sum() for batch in each)
         counts = np.bincount(each[each >= 0], minlength=samples)

@@ -13,10 +13,10 @@ from markdown_it import MarkdownIt
 from torch import Tensor
 
 from pipeline.base.plain_text import in_code
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.report.notes import notes
 from pipeline.report.page import Report
-from pipeline.training.chance import doubt, of_runs
+from pipeline.training.chance import find_doubt, join_doubts
 from tests.conftest import Capture, Run, write_study
 
 NAMES = tuple("abcdefghij")
@@ -28,7 +28,7 @@ def rows(*counts: int) -> Tensor:
 
 
 def said(labels: Tensor, answers: Tensor | int) -> str | None:
-    return doubt(labels == answers, labels, NAMES[: int(labels.max()) + 1])
+    return find_doubt(labels == answers, labels, NAMES[: int(labels.max()) + 1])
 
 
 def mixed(labels: Tensor, share: float, classes: int, seed: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ def test_one_that_finds_the_rare_class_knows_something() -> None:
     ],
 )
 def test_few_rows_prove_nothing(labels: Tensor, answers: Any) -> None:
-    assert doubt(labels == answers, labels, NAMES) is None
+    assert find_doubt(labels == answers, labels, NAMES) is None
 
 
 def test_one_that_is_never_right_is_at_chance_too() -> None:
@@ -96,14 +96,14 @@ def test_one_that_is_never_right_is_at_chance_too() -> None:
 def test_names_are_shown_on_one_line() -> None:
     labels = rows(10, 10)
     for name, shown in (("`b`\n\x1b", r"`b`\n\x1b"), ("a\\b", r"a\b"), ("it's", "it's"), ("_x_", "_x_"), ("猫", "猫")):
-        text = str(doubt(labels == 1, labels, ("a", name)))
+        text = str(find_doubt(labels == 1, labels, ("a", name)))
         assert text.startswith(f"says '{shown}' whatever it is shown: right for all 10 test images")
 
 
 @pytest.mark.parametrize("name", ["a\\b", "it's", "_x_", "*", "<b>", "猫", "$1", "a\nb", "`b`", "``", "`<i>` or _`_"])
 def test_the_report_shows_the_name(name: str) -> None:
     labels = rows(10, 10)
-    text = str(doubt(labels == 1, labels, ("a", name)))
+    text = str(find_doubt(labels == 1, labels, ("a", name)))
     student: dict[str, Any] = {
         "rule": "the last", "doubts": {"seed 0": text}, "test_accuracy_per_peer": None, "prepared": {}, "restores": [0],
     }  # fmt: skip
@@ -119,7 +119,7 @@ def test_the_report_shows_the_name(name: str) -> None:
 
 
 def test_runs_are_told_together() -> None:
-    assert of_runs({"seed 0": "says 'a'", "seed 2, peer 1": "says 'b'"}) == "says 'a' (seed 0, seed 2, peer 1)"
+    assert join_doubts({"seed 0": "says 'a'", "seed 2, peer 1": "says 'b'"}) == "says 'a' (seed 0, seed 2, peer 1)"
 
 
 # ------------------------------------------------------------------ the commands
@@ -128,7 +128,7 @@ def test_runs_are_told_together() -> None:
 @pytest.fixture
 def collapsed(tmp_path: Path, study: dict[str, Any]) -> Path:
     """A study with a teacher from a file that says 3 whatever it sees, an ensemble of it, and a student at rest."""
-    net = build({"name": "mlp", "widths": [4]}, (1, 8, 8), 10).body
+    net = build_network({"name": "mlp", "widths": [4]}, (1, 8, 8), 10).body
     state = net.state_dict()
     state["logits.bias"] = torch.eye(10)[3] * 1e6
     torch.save(state, tmp_path / "three.pt")

@@ -1,4 +1,4 @@
-"""What an epoch that ends in NaN costs: nothing but its time, where the regime says so."""
+"""What an epoch that ends in NaN costs: nothing but its time, where the options say so."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipeline.base.seeds import seeded
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
 from pipeline.training.optimizers import constant, cosine, step
-from pipeline.training.options import Regime, Restore
+from pipeline.training.options import Restore, TrainingOptions
 from pipeline.training.rows import Splits
-from pipeline.training.trainee import Fitted, History, copied
+from pipeline.training.trainee import FitResult, History, copy_state
 from tests.conftest import Run, write_study
 from tests.scenes import CPU
 
@@ -37,7 +37,7 @@ MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     dataset = prepare("digits", "digits", Place("digits"), train=First(200), validation=First(100))
-    return Splits.of(dataset, CPU)
+    return Splits.from_dataset(dataset, CPU)
 
 
 class Breaking:
@@ -48,20 +48,20 @@ class Breaking:
 
     def __call__(self, network: Network, batch: Batch) -> dict[str, Tensor]:
         logits = network(batch.images)
-        self.seen.append((copied(network), batch.ids, logits.detach()))
+        self.seen.append((copy_state(network), batch.ids, logits.detach()))
         broken = float("nan") if len(self.seen) in self.calls else 1.0
         return {"ce": functional.cross_entropy(logits, batch.labels) * broken}
 
 
 def train(
     splits: Splits, objective: Callable[..., dict[str, Tensor]], on_nan: Restore | None, **changes: Any
-) -> Fitted:
+) -> FitResult:
     torch.manual_seed(7)
     made: dict[str, Any] = {"optimizer": partial(Adam, lr=0.01), "scheduler": constant, "epochs": 4, "batch_size": 50}
     options = {key: changes.pop(key) for key in ("checkpoint", "checkpoint_seconds", "on_epoch") if key in changes}
     return fit(
-        build(MODEL, splits.shape, splits.classes), splits.train, splits.validation, objective,
-        regime=Regime(**{**made, **changes, "on_nan": on_nan}), seed=1, what="student 's'", **options,
+        build_network(MODEL, splits.shape, splits.classes), splits.train, splits.validation, objective,
+        options=TrainingOptions(**{**made, **changes, "on_nan": on_nan}), seed=1, what="student 's'", **options,
     )  # fmt: skip
 
 
@@ -126,11 +126,13 @@ def test_weights_that_the_last_step_broke_are_taken_back(splits: Splits) -> None
 def test_running_statistics_must_be_numbers_too(splits: Splits) -> None:
     """A variance may overflow where no loss does; nobody could read such weights back."""
     with seeded(1, CPU):
-        network = build({"name": "mlp", "widths": [9, 9, 9], "binary": {"form": "xnor"}}, splits.shape, splits.classes)
+        network = build_network(
+            {"name": "mlp", "widths": [9, 9, 9], "binary": {"form": "xnor"}}, splits.shape, splits.classes
+        )
     network.get_buffer("body.fc2.norm.running_var").fill_(float("inf"))
-    regime = Regime(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=50)
+    options = TrainingOptions(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=50)
     with pytest.raises(InputError, match="student 's': weights after epoch 1: expected finite numbers"):
-        fit(network, splits.train, splits.validation, Breaking(), regime=regime, seed=1, what="student 's'")
+        fit(network, splits.train, splits.validation, Breaking(), options=options, seed=1, what="student 's'")
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

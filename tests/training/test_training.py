@@ -17,13 +17,13 @@ from pipeline.base.errors import InputError
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
-from pipeline.models.build import build
+from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
-from pipeline.training.options import Regime
+from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows, Splits, evaluate, per_class_accuracy
-from pipeline.training.trainee import Fitted, History
+from pipeline.training.trainee import FitResult, History
 
 MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 
@@ -31,12 +31,12 @@ MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     dataset = prepare("digits", "digits", Place("digits"), train=First(230), validation=First(100))
-    return Splits.of(dataset, torch.device("cpu"))
+    return Splits.from_dataset(dataset, torch.device("cpu"))
 
 
-def regime(**changes: Any) -> Regime:
+def training_options(**changes: Any) -> TrainingOptions:
     made = {"optimizer": partial(Adam, lr=0.01), "scheduler": lambda optimizer, _: StepLR(optimizer, 2, 0.5)}
-    return Regime(**{**made, "epochs": 4, "batch_size": 50, **changes})
+    return TrainingOptions(**{**made, "epochs": 4, "batch_size": 50, **changes})
 
 
 def ce(network: Network, batch: Batch) -> dict[str, Tensor]:
@@ -44,23 +44,28 @@ def ce(network: Network, batch: Batch) -> dict[str, Tensor]:
 
 
 def train(
-    splits: Splits, how: Regime, *, seed: int = 0, objective: Callable[..., dict[str, Tensor]] = ce, **options: Any
-) -> tuple[Network, Fitted]:
+    splits: Splits,
+    how: TrainingOptions,
+    *,
+    seed: int = 0,
+    objective: Callable[..., dict[str, Tensor]] = ce,
+    **options: Any,
+) -> tuple[Network, FitResult]:
     torch.manual_seed(7)
-    network = build(MODEL, splits.shape, splits.classes)
+    network = build_network(MODEL, splits.shape, splits.classes)
     validation = options.pop("validation", splits.validation)
     return network, fit(
-        network, splits.train, validation, objective, regime=how, seed=seed, what="student 's'", **options
+        network, splits.train, validation, objective, options=how, seed=seed, what="student 's'", **options
     )
 
 
-def same(a: Fitted, b: Fitted) -> bool:
+def same(a: FitResult, b: FitResult) -> bool:
     states = ((a.last, b.last), (a.best, b.best))
     return a.history == b.history and all(torch.equal(x[key], y[key]) for x, y in states for key in x)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(splits: Splits) -> None:
-    first, again, other = (train(splits, regime(), seed=seed)[1] for seed in (1, 1, 2))
+    first, again, other = (train(splits, training_options(), seed=seed)[1] for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
 
@@ -70,8 +75,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(splits: Split
 def test_a_killed_training_resumes_with_the_same_result(
     tmp_path: Path, splits: Splits, stop_after: int, plateau: bool
 ) -> None:
-    scheduler = (lambda optimizer, _: ReduceLROnPlateau(optimizer, patience=0)) if plateau else regime().scheduler
-    how, path = regime(scheduler=scheduler), tmp_path / "checkpoint.pt"
+    scheduler = (
+        (lambda optimizer, _: ReduceLROnPlateau(optimizer, patience=0)) if plateau else training_options().scheduler
+    )
+    how, path = training_options(scheduler=scheduler), tmp_path / "checkpoint.pt"
 
     def kill(history: History) -> None:
         if len(history) == stop_after + 1:
@@ -87,16 +94,16 @@ def test_a_killed_training_resumes_with_the_same_result(
 
 def test_a_finished_training_is_not_run_again(tmp_path: Path, splits: Splits) -> None:
     path = tmp_path / "checkpoint.pt"
-    first = train(splits, regime(), checkpoint=path)[1]
+    first = train(splits, training_options(), checkpoint=path)[1]
 
     def never(*_: object) -> dict[str, Tensor]:
         raise AssertionError("trained again")
 
-    assert same(first, train(splits, regime(), checkpoint=path, objective=never)[1])
+    assert same(first, train(splits, training_options(), checkpoint=path, objective=never)[1])
 
 
 def test_the_best_epoch_is_kept(splits: Splits) -> None:
-    network, fitted = train(splits, regime(epochs=12))
+    network, fitted = train(splits, training_options(epochs=12))
     accuracies = [row["validation/accuracy"] for row in fitted.history]
     assert fitted.best_epoch == accuracies.index(max(accuracies)) + 1
     network.load_state_dict(fitted.best)
@@ -105,7 +112,7 @@ def test_the_best_epoch_is_kept(splits: Splits) -> None:
 
 def test_without_validation_the_last_epoch_is_the_best(splits: Splits) -> None:
     nobody = Rows(splits.train.images[:0], splits.train.labels[:0], splits.classes)
-    _, fitted = train(splits, regime(), validation=nobody)
+    _, fitted = train(splits, training_options(), validation=nobody)
     assert fitted.best_epoch == 4
     assert all(torch.equal(fitted.best[key], fitted.last[key]) for key in fitted.last)
     assert "validation/accuracy" not in fitted.history[0]
@@ -121,7 +128,7 @@ def test_an_epoch_sees_every_row_once(splits: Splits, drop_last: bool, sizes: li
         seen.append(batch.ids)
         return ce(network, batch)
 
-    train(splits, regime(epochs=1, drop_last=drop_last), objective=watch)
+    train(splits, training_options(epochs=1, drop_last=drop_last), objective=watch)
     assert [len(ids) for ids in seen] == sizes
     assert len(torch.unique(torch.cat(seen))) == sum(sizes)
 
@@ -134,7 +141,7 @@ def test_steps_cut_the_last_epoch_short(splits: Splits) -> None:
         count += 1
         return ce(network, batch)
 
-    _, fitted = train(splits, regime(epochs=None, steps=7), objective=watch)
+    _, fitted = train(splits, training_options(epochs=None, steps=7), objective=watch)
     assert (count, len(fitted.history)) == (7, 2)
 
 
@@ -147,34 +154,34 @@ def test_a_nan_names_its_term_and_step(splits: Splits) -> None:
         return {**ce(network, batch), "soft_targets": network(batch.images).sum() * (float("nan") if calls == 7 else 0)}
 
     with pytest.raises(InputError, match=r"student 's': loss term 'soft_targets' at step 7: expected a finite number"):
-        train(splits, regime(), objective=break_at_seven)
+        train(splits, training_options(), objective=break_at_seven)
 
 
 def test_weights_that_the_last_step_broke_are_refused(splits: Splits) -> None:
     with pytest.raises(InputError, match="student 's': weights after epoch 1: expected finite numbers"):
-        train(splits, regime(epochs=1, batch_size=230, optimizer=partial(SGD, lr=float("inf"))))
+        train(splits, training_options(epochs=1, batch_size=230, optimizer=partial(SGD, lr=float("inf"))))
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk", None])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, splits: Splits, damage: bytes | None) -> None:
     path = tmp_path / "checkpoint.pt"
-    train(splits, regime(epochs=1), checkpoint=path)
+    train(splits, training_options(epochs=1), checkpoint=path)
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     with pytest.raises(
         InputError, match=r"checkpoint .*: expected unfinished training, found a damaged file.*delete it"
     ):
-        train(splits, regime(epochs=1), checkpoint=path)
+        train(splits, training_options(epochs=1), checkpoint=path)
 
 
 def test_l1_is_added_to_the_loss(splits: Splits) -> None:
     frozen = partial(SGD, lr=1e-30)
-    network, fitted = train(splits, regime(epochs=1, l1=0.01, optimizer=frozen))
+    network, fitted = train(splits, training_options(epochs=1, l1=0.01, optimizer=frozen))
     norm = sum(float(parameter.detach().abs().sum()) for parameter in network.parameters())
     assert fitted.history[0]["train/l1"] == pytest.approx(0.01 * norm, rel=1e-5)
 
 
 def test_the_learning_rate_follows_its_schedule(splits: Splits) -> None:
-    _, fitted = train(splits, regime())
+    _, fitted = train(splits, training_options())
     assert [row["lr"] for row in fitted.history] == pytest.approx([0.01, 0.01, 0.005, 0.005])
 
 
@@ -182,15 +189,23 @@ def test_the_learning_rate_follows_its_schedule(splits: Splits) -> None:
 def test_batch_normalisation_refuses_a_batch_of_one(splits: Splits, batch_size: int, found: str) -> None:
     network = Network(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)))
     with pytest.raises(InputError, match=found):
-        fit(network, splits.train, splits.validation, ce, regime=regime(batch_size=batch_size), seed=0, what="s")
+        fit(
+            network,
+            splits.train,
+            splits.validation,
+            ce,
+            options=training_options(batch_size=batch_size),
+            seed=0,
+            what="s",
+        )
     if batch_size > 1:
-        how = regime(batch_size=batch_size, drop_last=True, epochs=1)
-        fit(network, splits.train, splits.validation, ce, regime=how, seed=0, what="s")
+        how = training_options(batch_size=batch_size, drop_last=True, epochs=1)
+        fit(network, splits.train, splits.validation, ce, options=how, seed=0, what="s")
 
 
 def test_more_than_all_in_a_batch_is_refused_where_it_would_be_dropped(splits: Splits) -> None:
     with pytest.raises(InputError, match="batch_size: expected at most the 230 training images, found 231"):
-        train(splits, regime(batch_size=231, drop_last=True))
+        train(splits, training_options(batch_size=231, drop_last=True))
 
 
 def test_accuracy_per_class() -> None:
@@ -200,7 +215,7 @@ def test_accuracy_per_class() -> None:
 
 
 def test_evaluation_is_the_mean_over_all_rows(splits: Splits) -> None:
-    network, _ = train(splits, regime())
+    network, _ = train(splits, training_options())
     right, loss = evaluate(network, splits.train)
     logits = network(splits.train.images).detach().double()
     assert loss == pytest.approx(functional.cross_entropy(logits, splits.train.labels).item(), abs=1e-9)

@@ -456,13 +456,13 @@ def cache_of(views: Views | dict[str, Any]) -> Any:
     ],
 )
 def test_the_views_of_a_cache_are_those_it_was_made_with(views: Views) -> None:
-    assert Views.of(cache_of(views)) == views
-    assert Views.of(cache_of(views)).parameters == views.parameters
+    assert Views.from_cache(cache_of(views)) == views
+    assert Views.from_cache(cache_of(views)).parameters == views.parameters
     images, ids = images_of(6), torch.arange(6)
     words = views.words(ids, ids % views.count)
-    assert torch.equal(Views.of(cache_of(views)).apply(images, words), views.apply(images, words))
+    assert torch.equal(Views.from_cache(cache_of(views)).apply(images, words), views.apply(images, words))
     if not views.identity:
-        assert Views.of(cache_of(views), "draw") == replace(views, order="draw")
+        assert Views.from_cache(cache_of(views), "draw") == replace(views, order="draw")
 
 
 @pytest.mark.parametrize(
@@ -479,4 +479,4 @@ def test_the_views_of_a_cache_are_those_it_was_made_with(views: Views) -> None:
 def test_views_that_nobody_has_are_refused(change: dict[str, Any], message: str) -> None:
     stated = {"policy": "flip", "count": 1, "seed": 0, "parameters": {}, **change}
     with pytest.raises(InputError, match=message):
-        Views.of(cache_of(stated))
+        Views.from_cache(cache_of(stated))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat
 
-from pipeline.losses.weights.schedules import Schedule, share_of, through
+from pipeline.losses.weights.schedules import Schedule, interpolate, phase_share
 
 Of = Literal["labels", "hints", "softmax"]  # alpha, beta, gamma
 
@@ -53,4 +53,4 @@ def gullible(epochs: int, *, of: Of, scale: NonNegativeFloat = 1.0) -> Schedule:
 
 
 def _preset(points: Points, epochs: int, scale: float) -> Schedule:
-    return lambda epoch: scale * through(points, share_of(epoch, epochs))
+    return lambda epoch: scale * interpolate(points, phase_share(epoch, epochs))

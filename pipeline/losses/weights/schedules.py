@@ -32,12 +32,12 @@ def constant(epochs: int, *, value: NonNegativeFloat) -> Schedule:
 
 def linear(epochs: int, *, start: NonNegativeFloat, end: NonNegativeFloat) -> Schedule:
     """A straight line from `start` in the first epoch to `end` in the last."""
-    return lambda epoch: start + (end - start) * share_of(epoch, epochs)
+    return lambda epoch: start + (end - start) * phase_share(epoch, epochs)
 
 
 def cosine(epochs: int, *, start: NonNegativeFloat, end: NonNegativeFloat = 0.0) -> Schedule:
     """Half a cosine from `start` in the first epoch to `end` in the last."""
-    return lambda epoch: end + (start - end) * (1 + math.cos(math.pi * share_of(epoch, epochs))) / 2
+    return lambda epoch: end + (start - end) * (1 + math.cos(math.pi * phase_share(epoch, epochs))) / 2
 
 
 def exponential(
@@ -77,13 +77,13 @@ def piecewise(
         ValueError: a share above 1.
     """
     if unit == "epoch":
-        return lambda epoch: through(points, epoch)
+        return lambda epoch: interpolate(points, epoch)
     if max(place for place, _ in points) > 1:
         raise ValueError("points: expected shares of the phase, from 0 to 1")
-    return lambda epoch: through(points, share_of(epoch, epochs))
+    return lambda epoch: interpolate(points, phase_share(epoch, epochs))
 
 
-def through(points: Sequence[tuple[float, float]], place: float) -> float:
+def interpolate(points: Sequence[tuple[float, float]], place: float) -> float:
     """The value at `place` of straight lines between (place, value) points; of two at one place, the first's."""
     ordered = sorted(points, key=lambda point: point[0])  # their order at one place says which way the step goes
     if place <= ordered[0][0]:
@@ -94,13 +94,13 @@ def through(points: Sequence[tuple[float, float]], place: float) -> float:
     return ordered[-1][1]
 
 
-def share_of(epoch: int, epochs: int) -> float:
+def phase_share(epoch: int, epochs: int) -> float:
     """How much of a phase is over: 0 in its first epoch, 1 in its last."""
     span = max(1, epochs - 1)
     return min(epoch, span) / span
 
 
-def schedule(weight: float | dict[str, Any], epochs: int) -> Schedule:
+def build_schedule(weight: float | dict[str, Any], epochs: int) -> Schedule:
     """The schedule of a weight as `params.yaml` states it: a number, or `{name: linear, ...}`."""
     if isinstance(weight, dict):
         options = {key: value for key, value in weight.items() if key != "name"}

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from pipeline.base.errors import InputError
-from pipeline.models.binary.layers import Form, Gradient, become_binary
+from pipeline.models.binary.layers import Form, Gradient, binarise_layer
 
 # What counts when the first and the last layer are looked for; of these, Conv2d and Linear can be binary.
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def binarised(
+def binarise_network(
     body: nn.Module,
     shape: tuple[int, int, int],
     *,
@@ -39,7 +39,7 @@ def binarised(
     if form == "weights" and not scale_map:
         raise InputError("binary: scale_map", expected="form: xnor, whose inputs it is of", found="form: weights")
     for layer in _inner_layers(body, shape):
-        become_binary(layer, form=form, scale_map=scale_map, gradient=gradient)
+        binarise_layer(layer, form=form, scale_map=scale_map, gradient=gradient)
     return body
 
 

@@ -1,7 +1,7 @@
 """Binary layers: one bit a weight (Binary-Weight-Networks), or weights and inputs of one bit (XNOR-Networks).
 
 Source: Rastegari et al. 2016, "XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks".
-What this is for is accuracy against size (`pipeline.models.size.bits_of`): no layer here is faster than the real
+What this is for is accuracy against size (`pipeline.models.size.count_bits`): no layer here is faster than the real
 one, on a CPU or a GPU, since it computes with real numbers that have few values. Speed needs special kernels.
 
 Where the paper leaves a choice, or its authors' code does otherwise than the paper:
@@ -125,7 +125,7 @@ class BinaryLinear(nn.Linear):
         return sums if self.bias is None else sums + self.bias.to(sums.dtype)
 
 
-def become_binary(layer: nn.Conv2d | nn.Linear, *, form: Form, scale_map: bool, gradient: Gradient) -> None:
+def binarise_layer(layer: nn.Conv2d | nn.Linear, *, form: Form, scale_map: bool, gradient: Gradient) -> None:
     """Make a layer binary in place, with its weights, paths and hooks; no random number is drawn.
 
     The object stays, as with `torch.nn.utils.parametrize`, so that whoever refers to it calls the binary layer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import PositiveInt
 from torch import nn
 
-from pipeline.models.heads.channels import Body, ended
+from pipeline.models.heads.channels import Body, end_with_channels
 from pipeline.models.network import Layers
 
 
@@ -29,8 +29,8 @@ def channel_outputs(
     made = body(classes * channels)
     scores = nn.Unflatten(1, (classes, channels))
     if isinstance(made, Layers):
-        return ended(dict(made.named_children()), made.taps, scores)
+        return end_with_channels(dict(made.named_children()), made.taps, scores)
     # The architecture stays whole, and its taps keep the names that they have without a head.
     inside = {path: f"body.{path}" for path, _ in made.named_modules() if path}
     own = {name: f"body.{path}" for name, path in getattr(made, "taps", {}).items()}
-    return ended({"body": made}, {**inside, **own}, scores)
+    return end_with_channels({"body": made}, {**inside, **own}, scores)

@@ -22,7 +22,7 @@ class ChannelSums(nn.Module):
         return scores.sigmoid().sum(2)
 
 
-def ended(layers: Mapping[str, nn.Module], taps: Mapping[str, str], scores: nn.Module) -> Layers:
+def end_with_channels(layers: Mapping[str, nn.Module], taps: Mapping[str, str], scores: nn.Module) -> Layers:
     """These layers, then those that every head ends with.
 
     Args:

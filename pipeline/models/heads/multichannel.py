@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.base.errors import InputError
 from pipeline.base.registry import unknown
 from pipeline.models.heads import CHANNELS
-from pipeline.models.heads.channels import Body, ChannelSums, ended
+from pipeline.models.heads.channels import Body, ChannelSums, end_with_channels
 from pipeline.models.network import FEATURES, Layers
 
 
@@ -52,7 +52,7 @@ def multichannel(
         hidden = _hidden_shape(trunk, shape)
         names = {name for name, _ in trunk.named_children()}
         taps = {name: path for name, path in made.taps.items() if path.partition(".")[0] in names}
-        return ended(dict(trunk.named_children()), taps, filters(hidden, classes, kernel, stride))
+        return end_with_channels(dict(trunk.named_children()), taps, filters(hidden, classes, kernel, stride))
     if tap != "features":
         raise InputError(
             "head multichannel: tap",
