@@ -29,7 +29,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.base.files import remove
+from pipeline.base.files import remove_path
 from pipeline.cache import Cache, Format
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
@@ -169,12 +169,12 @@ def write_all_blocks(case: Case, values: NDArray[Any]) -> float:
     try:
         return seconds(every)
     finally:
-        remove(blocks.folder)
+        remove_path(blocks.folder)
 
 
 def save_and_sync(path: Path, values: NDArray[Any]) -> float:
     """Seconds of `np.save` and fsync."""
-    remove(path)
+    remove_path(path)
     os.sync()
 
     def save() -> None:
@@ -266,7 +266,7 @@ def opens(case: Case, repeats: int) -> Iterator[tuple[str, str, str]]:
     """Opening a copy for the first time, and again."""
     notes, first, later = Path(os.environ["XDG_CACHE_HOME"]) / "teachercache", [], []
     for _ in range(repeats):
-        remove(notes)
+        remove_path(notes)
         first.append(seconds(lambda: cache.open(case.target)))
         later.append(seconds(lambda: cache.open(case.target)))
     size = sum(path.stat().st_size for path in case.target.rglob("*") if path.is_file())
@@ -333,7 +333,7 @@ def main() -> None:
                 case.folder.mkdir()
                 for what, numbers, goal in measured(case, options.repeats):
                     print(f"| {case} | {what} | {numbers} | {goal} |", flush=True)
-                remove(case.folder)
+                remove_path(case.folder)
     finally:
         shutil.rmtree(base)
     print(f"\nload after: {load_now()}")

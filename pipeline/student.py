@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.base.seeds import derive, seeded
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.fields.rows import Target
 from pipeline.losses.recipe import Recipe
 from pipeline.losses.step import Outputs
@@ -126,7 +126,7 @@ def train_cohort(
             splits,
             targets,
             phase,
-            seed=seed if last else derive(seed, "pretrain", number),
+            seed=seed if last else derive_seed(seed, "pretrain", number),
             what=what if last else f"{what}, pretrain {number + 1}",
             views=views,
             checkpoint=beside,
@@ -145,7 +145,7 @@ def train_cohort(
 def _network(splits: Splits, model: Mapping[str, Any], seed: int, peer: int) -> Network:
     """A student with fresh weights; the first of several peers has those that a lone student would have."""
     device = splits.train.labels.device
-    with seeded(derive(seed, "init", *([peer] if peer else [])), device):
+    with fork_seeded_rng(derive_seed(seed, "init", *([peer] if peer else [])), device):
         return build_network(model, splits.shape, splits.classes).to(device)
 
 
@@ -174,10 +174,10 @@ def _fit(
     recipe, device = phase.recipe, splits.train.labels.device
     plans = planned_order(recipe, targets, phase.options, what)
     modules, reports = recipe.train_prepared(
-        partial(_all_rows, targets, splits.train, views), derive(seed, "prepared"), what
+        partial(_all_rows, targets, splits.train, views), derive_seed(seed, "prepared"), what
     )
     with ExitStack() as stack:
-        with seeded(derive(seed, "learned"), device):
+        with fork_seeded_rng(derive_seed(seed, "learned"), device):
             members = [
                 _member(stack, network, splits.train, targets, phase, watch=watch, prepared=modules)
                 for network, watch in zip(networks, phase.on_epoch or [_unwatched] * len(networks), strict=True)

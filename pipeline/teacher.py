@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import digest_of, read_json
-from pipeline.base.seeds import derive, seeded
+from pipeline.base.files import hash_json, read_json
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.datasets.record import Dataset, Images
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
@@ -205,7 +205,7 @@ def train_teacher(
     Arguments as for `training.fit`.
     """
     device = splits.train.labels.device
-    with seeded(derive(seed, "init"), device):
+    with fork_seeded_rng(derive_seed(seed, "init"), device):
         network = build_network(model, splits.shape, splits.classes).to(device)
 
     def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
@@ -272,7 +272,7 @@ def join_teachers(
         digests[name] = card["weights_sha256"]
         doubts += [f"averages {name!r}, which {card['doubt']}"] if "doubt" in card else []
     ensemble = Ensemble(networks, average)
-    entries = {"members": digests, "average": average, "weights_sha256": digest_of([digests, average])}
+    entries = {"members": digests, "average": average, "weights_sha256": hash_json([digests, average])}
     return ensemble, {**entries, **({"doubt": "; ".join(doubts)} if doubts else {})}
 
 

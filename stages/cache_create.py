@@ -50,7 +50,7 @@ def create(
     Prints how often the argmax is right: near chance, rows or columns stand in another order.
     """
     from pipeline.base.errors import InputError
-    from pipeline.base.files import digest_of, sha256_of
+    from pipeline.base.files import hash_file, hash_json
     from pipeline.datasets.record import load
     from pipeline.dumps.foreign import read_outputs
     from pipeline.dumps.logits import check
@@ -71,7 +71,7 @@ def create(
     foreign, samples = read_outputs(source, dataset, teacher, sha256, values=values, floor=floor, classes=classes)
     with cli.work_beside(to) as work:
         # Blocks of another file's outputs, or of its columns in another order, are never taken up.
-        identity = digest_of([sha256_of(source), foreign.columns])
+        identity = hash_json([hash_file(source), foreign.columns])
         wanted = Wanted(to, work / identity[:16], field, options, store)
         (made,) = dump(foreign, dataset, [wanted], batch=batch, samples=samples)
     for line in foreign.notes:

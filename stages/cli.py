@@ -43,10 +43,10 @@ def main(command: Callable[..., Any]) -> None:
     # MKL promises the same bits from run to run only in this mode (memory may be aligned otherwise).
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     from pipeline.base.errors import InputError
-    from pipeline.base.files import explained
-    from pipeline.base.user_folders import give_matplotlib_a_folder
+    from pipeline.base.files import explain_os_error
+    from pipeline.base.user_folders import set_matplotlib_folder
 
-    give_matplotlib_a_folder()
+    set_matplotlib_folder()
     app = command if isinstance(command, typer.Typer) else single(command)
     try:
         with notices():
@@ -54,7 +54,7 @@ def main(command: Callable[..., Any]) -> None:
     except InputError as error:
         refuse(error)
     except OSError as error:
-        known = explained(error)
+        known = explain_os_error(error)
         if known is None:
             raise
         refuse(known)
@@ -110,9 +110,9 @@ def warn(text: str) -> None:
 
 def printable(text: str) -> str:
     """One line that does nothing to a terminal: names in a stranger's cache may hold anything."""
-    from pipeline.base.plain_text import one_line
+    from pipeline.base.plain_text import escape_unprintable
 
-    line = one_line(text)
+    line = escape_unprintable(text)
     return line.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii")
 
 
@@ -123,14 +123,14 @@ def open_study(params: Path) -> Study:
         os.chdir(folder)
         # Last: a statistics.py or a pipeline/ of the user's must not stand in for Python's or ours.
         sys.path.append(str(folder))
-    from pipeline.study.params_file import load, read_raw
+    from pipeline.study.params_file import load_study, read_params
 
-    study = load(Path(name))
+    study = load_study(Path(name))
     if "DVC_STAGE" in os.environ:
         # DVC may start with any stage whose inputs are there, so each one refuses a stale graph.
         from pipeline.graph.dvc_yaml import refuse_stale
 
-        refuse_stale(study, read_raw(Path(name)), Path())
+        refuse_stale(study, read_params(Path(name)), Path())
     return study
 
 
@@ -147,10 +147,10 @@ def named(entries: Mapping[str, T], section: str, name: str, file: str) -> T:
         InputError: there is none of this name.
     """
     from pipeline.base.errors import InputError
-    from pipeline.base.registry import unknown
+    from pipeline.base.registry import describe_unknown
 
     if name not in entries:
-        raise InputError(f"{file}: {section}: " + unknown("name", name, entries))
+        raise InputError(f"{file}: {section}: " + describe_unknown("name", name, entries))
     return entries[name]
 
 
@@ -217,24 +217,24 @@ def work_beside(target: Path) -> Iterator[Path]:
         InputError: no folder can be made there, or another process works there.
     """
     from pipeline.base.errors import InputError, NotNowError
-    from pipeline.base.files import explained, locked, remove
+    from pipeline.base.files import explain_os_error, hold_lock, remove_path
 
     folder = target.absolute().parent / f".{target.name}.work"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explained(error) or InputError(
+        raise explain_os_error(error) or InputError(
             str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
         ) from None
     try:
-        with locked(folder / "lock"):
+        with hold_lock(folder / "lock"):
             yield folder / "work"
     except NotNowError:
         raise
     except InputError:
-        remove(folder)
+        remove_path(folder)
         raise
-    remove(folder)
+    remove_path(folder)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
-from pipeline.base.seeds import derive
+from pipeline.base.seeds import derive_seed
 from pipeline.models.saved import load_network, save_network
 from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort
 from pipeline.study.layout import Layout, network_folder
 from pipeline.study.parts import TermParams
-from pipeline.study.sections import PhaseParams, StudentParams, Study, model_of
+from pipeline.study.sections import PhaseParams, StudentParams, Study, describe_model
 from pipeline.training.curves import Curves
 from pipeline.training.result import Select, TrainedStudent
 from pipeline.training.rows import Rows, Splits
@@ -75,10 +75,10 @@ def trained(
             splits,
             targets,
             phases,
-            model=model_of(spec),
+            model=describe_model(spec),
             peers=spec.peers,
             initial=initial,
-            seed=derive(study.seed, "student", number),
+            seed=derive_seed(study.seed, "student", number),
             views=study.views.views(),
             what=what,
             checkpoint=work.checkpoint(number),

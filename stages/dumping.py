@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from pipeline.base.device import resolve
+from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.expectations import ANYTHING, differences
 from pipeline.cache import Format
@@ -81,7 +81,7 @@ def teacher_and_data(study: Study, spec: DumpParams, device: str) -> tuple[Teach
     layout = Layout(Path())
     dataset = load(layout.prepared(str(spec.dataset)), resident=False)
     folder, fix = network_folder(layout, study, spec.of, spec.of_seed)
-    return load_teacher(folder, resolve(device), fix), dataset
+    return load_teacher(folder, resolve_device(device), fix), dataset
 
 
 def compute_of_manifest(study: Study, manifest: Manifest, device: str) -> Compute:

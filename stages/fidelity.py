@@ -29,13 +29,13 @@ def fidelity(
 ) -> None:
     """Train a student from float32, float16, bfloat16 and top-k logits, and compare bytes, KL and accuracy."""
     study = cli.open_study(params)
-    from pipeline.base.device import resolve
+    from pipeline.base.device import resolve_device
     from pipeline.base.files import write_bytes, write_json
     from pipeline.dumps.logits import refuse_all_classes
     from pipeline.report import fidelity as room
     from pipeline.study.layout import Layout
 
-    spec, where = cli.named(study.students, "students", student, study.file), resolve(device)
+    spec, where = cli.named(study.students, "students", student, study.file), resolve_device(device)
     term = _soft_targets(student, spec)
     (dump,) = term.dumps
     exact, teacher, doubts = _exact(study, dump, device)
@@ -112,13 +112,13 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
 def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> Reached:
     """What each seed of a student reaches that is taught by these arrays."""
     from pipeline.base.progress import track
-    from pipeline.base.seeds import derive
+    from pipeline.base.seeds import derive_seed
     from pipeline.datasets.record import load
     from pipeline.fields.rows import CachedRows
     from pipeline.report.fidelity import Reached
     from pipeline.student import train_student
     from pipeline.study.layout import Layout
-    from pipeline.study.sections import model_of
+    from pipeline.study.sections import describe_model
     from pipeline.training.rows import Splits
     from stages import cohort
     from stages.run import recipe, training_options
@@ -133,9 +133,9 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
             splits,
             dict.fromkeys(loss.dumps, rows),
             loss,
-            model=model_of(spec),
+            model=describe_model(spec),
             options=how,
-            seed=derive(study.seed, "student", number),
+            seed=derive_seed(study.seed, "student", number),
             what=f"student {student!r}, seed {number}",
             views=study.views.views(),
         )

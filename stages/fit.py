@@ -14,7 +14,7 @@ from pipeline.losses import term_taps
 from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
-from pipeline.study.sections import Study, model_of
+from pipeline.study.sections import Study, describe_model
 from pipeline.training.trainable import TrainablePart
 from stages.run import trainable_part
 
@@ -25,7 +25,7 @@ def built(study: Study, name: str, dataset: Dataset) -> Network:
         ("students", study.students[name]) if name in study.students else ("teachers", study.teachers[name])
     )
     try:
-        return build_network(model_of(params), dataset.shape, len(dataset.classes), files=False).eval()
+        return build_network(describe_model(params), dataset.shape, len(dataset.classes), files=False).eval()
     except InputError as error:
         raise InputError(f"{study.file}: {section}.{name}: {error}") from None
 

@@ -20,11 +20,11 @@ def graph(
     from pipeline.graph.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, text_of, to_yaml
     from pipeline.graph.gitignore import add_lines
     from pipeline.graph.stages import stages
-    from pipeline.study.params_file import absent_models, read_raw
+    from pipeline.study.params_file import find_unavailable_models, read_params
 
-    for key, reason in absent_models(study):
+    for key, reason in find_unavailable_models(study):
         cli.warn(f"{study.file}: {key}: {reason}; the stages that use it will refuse it")
-    raw, target = read_raw(Path(study.file)), Path("dvc.yaml")
+    raw, target = read_params(Path(study.file)), Path("dvc.yaml")
     if check:
         refuse_stale(study, raw, Path())
         return

@@ -66,7 +66,7 @@ def _predict(
     study: Study, name: str, spec: DumpParams, datasets: dict[str, Dataset], *, disk: Disk, device: str
 ) -> tuple[Prediction, int]:
     """The prediction, and how many students of this study read the dump."""
-    from pipeline.base.device import resolve
+    from pipeline.base.device import resolve_device
     from pipeline.base.errors import InputError
     from pipeline.cache import Format
     from pipeline.dumps.plan import predict
@@ -78,7 +78,7 @@ def _predict(
     if spec.dataset not in datasets:
         datasets[str(spec.dataset)] = prepared(study, str(spec.dataset))
     dataset = datasets[str(spec.dataset)]
-    teacher = _untrained(study, spec.of, dataset, resolve(device))
+    teacher = _untrained(study, spec.of, dataset, resolve_device(device))
     field, seen = planned(spec, study, teacher, dataset)
     try:
         refuse_unreadable(teacher.card, dataset, wanted(study, name), field, seen)
@@ -109,14 +109,14 @@ def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
     Its card has the entries, as long as they will be, that a dump's manifest takes from it.
     """
     from pipeline.models.build import build_network
-    from pipeline.study.sections import model_of
+    from pipeline.study.sections import describe_model
     from pipeline.teacher import Ensemble, Teacher
     from stages.run import card
 
     source = study.teachers.get(name) or study.students[name]
     names = getattr(source, "members", None) or ()
     members = [study.teachers[member] for member in names] if names else [source]
-    models = [model_of(member) for member in members if member.model is not None]
+    models = [describe_model(member) for member in members if member.model is not None]
     networks = [build_network(model, dataset.shape, len(dataset.classes), files=False).to(device) for model in models]
     some = 1 / 3
     measured = {"test_accuracy": some, "test_accuracy_per_class": [some] * len(dataset.classes)}

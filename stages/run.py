@@ -12,9 +12,9 @@ from typing import Any
 
 from pipeline import cache
 from pipeline.base.expectations import ANYTHING, AtLeast
-from pipeline.base.files import digest_of, locked, publish, read_json, recover, remove, sha256_of
+from pipeline.base.files import hash_file, hash_json, hold_lock, publish_output, read_json, recover_output, remove_path
 from pipeline.base.progress import progress_bar
-from pipeline.base.provenance import code_digest
+from pipeline.base.provenance import hash_code
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import derived_parameters, plan_of, planned_arrays, planned_rows
@@ -30,7 +30,7 @@ from pipeline.study.sections import (
     TeacherParams,
     TrainingParams,
     TrainsParams,
-    model_of,
+    describe_model,
 )
 from pipeline.training.curves import Curves
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
@@ -57,7 +57,7 @@ def architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
     """A network's architecture as its card and its caches' manifests state it."""
     if params.model is not None:
         # Where initial weights lay says nothing about the network, and differs between machines.
-        made = model_of(params, "json", without={"weights", "new_head"})
+        made = describe_model(params, "json", without={"weights", "new_head"})
         # Where its code is not here, nobody knows the options that params.yaml leaves out.
         return AtLeast(made) if params.model.unchecked else made
     assert isinstance(params, TeacherParams)
@@ -70,7 +70,7 @@ def file_digests(params: TeacherParams | StudentParams) -> list[str]:
     """SHA-256 of the weight files that a teacher or a model names: their bytes decide, not their names."""
     named = [params.weights] if isinstance(params, TeacherParams) else []
     named += list(params.model.options_beyond(ModelParams).values()) if params.model else []
-    return [sha256_of(path) for path in named if isinstance(path, Path) and path.is_file()]
+    return [hash_file(path) for path in named if isinstance(path, Path) and path.is_file()]
 
 
 def card(name: str, params: TeacherParams | StudentParams, dataset: Dataset) -> dict[str, Any]:
@@ -112,16 +112,16 @@ def workshop(layout: Layout, stage: str, target: Path, *decides: Any) -> Iterato
         decides: JSON values that decide the result: unfinished work of others is thrown away.
     """
     work = layout.work(stage)
-    folder = work / digest_of([code_digest(), *decides])[:16]
-    with locked(layout.work(f"{stage}.lock")):
-        recover(work / "out", target)
+    folder = work / hash_json([hash_code(), *decides])[:16]
+    with hold_lock(layout.work(f"{stage}.lock")):
+        recover_output(work / "out", target)
         for stale in work.glob("*"):
             if stale != folder:
-                remove(stale)
+                remove_path(stale)
         (work / "out").mkdir(parents=True)
         yield Workshop(folder, work / "out")
-        publish(work / "out", target)
-        remove(work)
+        publish_output(work / "out", target)
+        remove_path(work)
 
 
 @contextmanager

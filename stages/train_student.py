@@ -18,7 +18,7 @@ def train_student(
     """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
     study = cli.open_study(params)
     from pipeline import __version__
-    from pipeline.base.device import resolve
+    from pipeline.base.device import resolve_device
     from pipeline.base.files import write_json
     from pipeline.datasets.record import load
     from pipeline.fields.batches import on_device
@@ -31,7 +31,7 @@ def train_student(
     from stages.run import card, file_digests, open_dump, workshop
 
     spec = cli.named(study.students, "students", student, study.file)
-    layout, stage, where = Layout(Path()), f"train-student-{student}", resolve(device)
+    layout, stage, where = Layout(Path()), f"train-student-{student}", resolve_device(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         splits = Splits.from_dataset(dataset, where)

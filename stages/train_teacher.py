@@ -25,7 +25,7 @@ def train_teacher(
 ) -> None:
     """Train a teacher (or take one from a file, or join members) and measure it on the test part."""
     study = cli.open_study(params)
-    from pipeline.base.device import resolve
+    from pipeline.base.device import resolve_device
     from pipeline.base.files import write_json
     from pipeline.datasets.record import load
     from pipeline.models.saved import save_network
@@ -38,7 +38,7 @@ def train_teacher(
     from stages.run import file_digests, workshop
 
     spec = cli.named(study.teachers, "teachers", teacher, study.file)
-    layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve(device)
+    layout, stage, where = Layout(Path()), f"train-teacher-{teacher}", resolve_device(device)
     with cli.timed(stage):
         dataset = load(layout.prepared(str(spec.dataset)))
         if spec.model is not None:
@@ -88,9 +88,9 @@ def _make(
     """The teacher's network on its device, and what its card says beyond the common entries."""
     from pipeline import teacher as room
     from pipeline.base.errors import InputError
-    from pipeline.base.seeds import derive
+    from pipeline.base.seeds import derive_seed
     from pipeline.study.layout import Layout
-    from pipeline.study.sections import model_of
+    from pipeline.study.sections import describe_model
     from pipeline.training.curves import Curves
     from stages.run import architecture, progress, training_options
 
@@ -111,9 +111,9 @@ def _make(
     with progress(f"teacher {teacher}", (epochs, [Curves(work.out / "curves")])) as ((on_epoch,),):
         network, fitted = room.train_teacher(
             splits,
-            model=model_of(spec),
+            model=describe_model(spec),
             options=how,
-            seed=derive(study.seed, "teacher", teacher),
+            seed=derive_seed(study.seed, "teacher", teacher),
             views=study.views.views(),
             what=f"teacher {teacher!r}",
             checkpoint=work.checkpoint(),

@@ -65,11 +65,11 @@ def anywhere(
     Raises:
         InputError: neither, both, or not the one that it should be.
     """
-    from pipeline.base.device import resolve
+    from pipeline.base.device import resolve_device
     from pipeline.base.errors import InputError
     from pipeline.export.folder import load_exported
 
-    folder, where = Path(student).absolute(), resolve(device)
+    folder, where = Path(student).absolute(), resolve_device(device)
     is_path = os.sep in student or student in (".", "..")
     if not is_path and params.exists():
         study = cli.open_study(params)

@@ -14,8 +14,8 @@ from pipeline.datasets import record
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
-from pipeline.study.params_file import parse
-from pipeline.study.sections import model_of
+from pipeline.study.params_file import parse_study
+from pipeline.study.sections import describe_model
 from stages.run import architecture
 from tests.conftest import write_study
 
@@ -40,9 +40,9 @@ def untrained(
     study = study_of(models)
     write_study(folder, study)
     dataset = save_photos(folder, shape, classes)
-    for seed, (name, params) in enumerate(parse(study).students.items()):
+    for seed, (name, params) in enumerate(parse_study(study).students.items()):
         torch.manual_seed(seed)
-        network = build_network(model_of(params), shape, len(classes))
+        network = build_network(describe_model(params), shape, len(classes))
         with torch.no_grad():
             for weights in network.parameters():
                 weights.mul_(2)  # so that even a deep one tells images apart

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from pipeline import losses
 from pipeline.base.registry import Registry
 from pipeline.losses.step import Outputs
-from pipeline.study.params_file import parse, read_raw
+from pipeline.study.params_file import parse_study, read_params
 from tests.conftest import ROOT, Run, write_study
 
 
@@ -70,7 +70,7 @@ def test_every_example_of_the_extension_guide_is_whole(number: int) -> None:
 
 def test_the_readmes_study_is_valid() -> None:
     (study,) = (block for block in blocks("README.md", "yaml") if block.startswith("datasets:"))
-    parsed = parse(YAML(typ="safe").load(study))
+    parsed = parse_study(YAML(typ="safe").load(study))
     assert parsed.students["kd"].losses["soft_targets"].reads == {"target": "big-logits"}
 
 
@@ -119,7 +119,9 @@ def test_every_recipe_stands_in_the_study_that_ran_it() -> None:
     assert len(shown) >= 17
     assert [name for name in shown if f"train-student-{name}:" not in lock] == []
     used = {
-        term.loss for student in parse(read_raw(folder / "params.yaml")).students.values() for term in student.terms()
+        term.loss
+        for student in parse_study(read_params(folder / "params.yaml")).students.values()
+        for term in student.terms()
     }
     assert used == set(losses.TERMS.entries)
 

@@ -13,7 +13,14 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.base.plain_text import in_cell, in_code, in_markdown, one_line, prose, shortened
+from pipeline.base.plain_text import (
+    escape_cell,
+    escape_code,
+    escape_markdown,
+    escape_prose,
+    escape_unprintable,
+    shorten_names,
+)
 from pipeline.cache.blocks import ArrayPlan, plan_store
 from pipeline.cache.card import card as cache_card
 from pipeline.report.figures import style
@@ -57,25 +64,31 @@ def shown(markdown: str, element: str) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_name_in_markdown_is_its_letters(name: str) -> None:
-    assert one_line(name).isprintable()
-    assert shown(f"| a | b |\n|---|---|\n| {in_cell(name)} | 1 |\n", "td") == [one_line(name).strip(), "1"]
-    assert shown(f"It is {in_markdown(name)}, and {in_markdown(name)}.", "p") == [
-        f"It is {one_line(name)}, and {one_line(name)}."
+    assert escape_unprintable(name).isprintable()
+    assert shown(f"| a | b |\n|---|---|\n| {escape_cell(name)} | 1 |\n", "td") == [
+        escape_unprintable(name).strip(),
+        "1",
     ]
-    assert shown(f"`{in_code(name)}x`", "code") == [f"{one_line(name)}x".replace("`", "'")]
-    assert shown(f"*{in_markdown(f'of {name}.')}*", "em") == [f"of {one_line(name)}."]
+    assert shown(f"It is {escape_markdown(name)}, and {escape_markdown(name)}.", "p") == [
+        f"It is {escape_unprintable(name)}, and {escape_unprintable(name)}."
+    ]
+    assert shown(f"`{escape_code(name)}x`", "code") == [f"{escape_unprintable(name)}x".replace("`", "'")]
+    assert shown(f"*{escape_markdown(f'of {name}.')}*", "em") == [f"of {escape_unprintable(name)}."]
 
 
 def test_letters_that_do_not_print_are_written_out() -> None:
-    assert one_line("a\nb\x1b[0m\u202e\udcff") == r"a\nb\x1b[0m\u202e\udcff"
-    assert one_line("Käse, 猫 שלום 🙂") == "Käse, 猫 שלום 🙂"
+    assert escape_unprintable("a\nb\x1b[0m\u202e\udcff") == r"a\nb\x1b[0m\u202e\udcff"
+    assert escape_unprintable("Käse, 猫 שלום 🙂") == "Käse, 猫 שלום 🙂"
 
 
 def test_our_own_code_stays_code() -> None:
-    assert prose("x_ and _y: `report: {baseline: NAME}` < 0.05") == r"x\_ and \_y: `report: {baseline: NAME}` < 0.05"
-    assert prose("a\nb `c\nd\x1b` *e*") == r"a\\nb `c\nd\x1b` \*e\*"
-    assert "\n" not in prose("`\n` `a\r\nb` \u2028 `\u2028`")
-    assert in_markdown("soft_targets, p < 0.0001, eta² = 0.5 - 0.1") == "soft_targets, p < 0.0001, eta² = 0.5 - 0.1"
+    assert (
+        escape_prose("x_ and _y: `report: {baseline: NAME}` < 0.05")
+        == r"x\_ and \_y: `report: {baseline: NAME}` < 0.05"
+    )
+    assert escape_prose("a\nb `c\nd\x1b` *e*") == r"a\\nb `c\nd\x1b` \*e\*"
+    assert "\n" not in escape_prose("`\n` `a\r\nb` \u2028 `\u2028`")
+    assert escape_markdown("soft_targets, p < 0.0001, eta² = 0.5 - 0.1") == "soft_targets, p < 0.0001, eta² = 0.5 - 0.1"
 
 
 @pytest.mark.parametrize("name", PRINTED, ids=ascii)
@@ -109,8 +122,8 @@ def test_a_cache_s_page_shows_the_name(name: str) -> None:
     views = {"count": 1, "policy": "none"}
     field = {"name": "logits", "parameters": {}}
     page = cache_card({"field": field, "teacher": teacher, "dataset": dataset, "views": views}, plan, "zarr")
-    assert shown(page, "h1") == [f"logits of {one_line(name)} on digits"]
-    assert f"teacher: {one_line(name)} (mlp)" in html.unescape(MARKDOWN.render(page))
+    assert shown(page, "h1") == [f"logits of {escape_unprintable(name)} on digits"]
+    assert f"teacher: {escape_unprintable(name)} (mlp)" in html.unescape(MARKDOWN.render(page))
 
 
 # ------------------------------------------------------------------ pictures
@@ -170,9 +183,9 @@ def test_pictures_show_the_letters(picture: str, name: str, texts: list[str]) ->
 
 def test_names_that_are_cut_still_differ() -> None:
     names = ["n" * 40 + "a", "n" * 40 + "b", "n" * 40 + "a", "m"]
-    assert shortened(names, 12) == ["n" * 11 + "…", "n" * 10 + "…2", "n" * 11 + "…", "m"]
-    assert len(set(shortened([f"{'n' * 40}{number}" for number in range(200)], 12))) == 200
-    assert {len(name) for name in shortened([f"{'n' * 40}{number}" for number in range(200)], 12)} == {12}
+    assert shorten_names(names, 12) == ["n" * 11 + "…", "n" * 10 + "…2", "n" * 11 + "…", "m"]
+    assert len(set(shorten_names([f"{'n' * 40}{number}" for number in range(200)], 12))) == 200
+    assert {len(name) for name in shorten_names([f"{'n' * 40}{number}" for number in range(200)], 12)} == {12}
 
 
 def test_letters_without_a_glyph_are_spelt_and_told() -> None:

@@ -13,11 +13,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.graph import stages as graph
-from pipeline.study.params_file import load, parse, read_raw
+from pipeline.study.params_file import load_study, parse_study, read_params
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))
-SOURCED = [study for study in STUDIES if load(study / "params.yaml").report.claims]
+SOURCED = [study for study in STUDIES if load_study(study / "params.yaml").report.claims]
 NAMES = [study.name for study in SOURCED]
 NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z0-9]-)\d[\d,]*(?:\.\d+)?(?![\w.]*[a-z])")
 
@@ -75,7 +75,7 @@ def test_a_readme_shows_every_picture_of_its_report_that_it_names(study: Path) -
 
 def test_the_table_of_all_claims_has_every_claim() -> None:
     rows = [line for line in (ROOT / "studies/README.md").read_text().splitlines() if line.startswith("| [")]
-    claims = {study.name: load(study / "params.yaml").report.claims for study in SOURCED}
+    claims = {study.name: load_study(study / "params.yaml").report.claims for study in SOURCED}
     assert len(rows) == sum(map(len, claims.values()))
     for study, each in claims.items():
         verdicts = json.loads((ROOT / "studies" / study / "data/report/statistics.json").read_text())["claims"]
@@ -88,9 +88,9 @@ def test_the_table_of_all_claims_has_every_claim() -> None:
 
 @pytest.mark.parametrize("study", SOURCED, ids=NAMES)
 def test_the_full_protocol_is_a_study_too(study: Path) -> None:
-    full, default = load(study / "params.full.yaml"), load(study / "params.yaml")
-    raw = read_raw(study / "params.full.yaml")
-    assert len(list(graph.stages(parse(raw), raw))) >= 5
+    full, default = load_study(study / "params.full.yaml"), load_study(study / "params.yaml")
+    raw = read_params(study / "params.full.yaml")
+    assert len(list(graph.stages(parse_study(raw), raw))) >= 5
     both = full.students.keys() & default.students.keys()
     assert len(both) >= 3
     for name in both:
@@ -109,7 +109,7 @@ def test_the_full_protocol_is_a_study_too(study: Path) -> None:
 def test_a_studys_lock_is_current(study: Path) -> None:
     """Stages, code, parameters and the files in git are those of the last `dvc repro`."""
     stages, locked = (YAML(typ="safe").load((study / name).read_text())["stages"] for name in ("dvc.yaml", "dvc.lock"))
-    raw = read_raw(study / "params.yaml")
+    raw = read_params(study / "params.yaml")
     assert locked.keys() == stages.keys()
     for name, stage in locked.items():
         assert stage["cmd"] == stages[name]["cmd"]

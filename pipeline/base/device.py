@@ -9,7 +9,7 @@ import torch
 from pipeline.base.errors import InputError
 
 
-def resolve(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
     """`auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`.
 
     Raises:

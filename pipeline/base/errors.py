@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LONGEST = 2000  # characters of a line
+LONGEST_LINE = 2000  # characters of a line
 LONGEST_NAME = 150  # characters of one of several names
 MOST_NAMES = 3
 
@@ -17,22 +17,24 @@ class InputError(Exception):
     """
 
     def __init__(self, what: str, *, expected: str = "", found: str = "", fix: str = "") -> None:
-        found = _shortened(found, LONGEST // 3)
+        found = _shorten(found, LONGEST_LINE // 3)
         comparison = [f"expected {expected}"] * bool(expected) + [f"found {found}"] * bool(found)
-        parts = [": ".join(filter(None, [_shortened(what, LONGEST // 3), ", ".join(comparison)]))] + [fix] * bool(fix)
+        parts = [": ".join(filter(None, [_shorten(what, LONGEST_LINE // 3), ", ".join(comparison)]))] + [fix] * bool(
+            fix
+        )
         # A stranger's cache, or a folder of images, may hold names of any length.
-        super().__init__(_shortened(" ".join("; ".join(parts).split()), LONGEST))
+        super().__init__(_shorten(" ".join("; ".join(parts).split()), LONGEST_LINE))
 
 
 class NotNowError(InputError):
     """Nothing is wrong with what was asked: the same run may succeed later, and go on from what is done."""
 
 
-def few(names: Sequence[str], *, most: int = MOST_NAMES, longest: int = LONGEST_NAME) -> str:
+def join_names(names: Sequence[str], *, most: int = MOST_NAMES, longest: int = LONGEST_NAME) -> str:
     """Some names, as a line has room for: the first of them, and how many more there are."""
-    shown = ", ".join(_shortened(name, longest) for name in names[:most])
+    shown = ", ".join(_shorten(name, longest) for name in names[:most])
     return shown + f" and {len(names) - most} more" * (len(names) > most)
 
 
-def _shortened(text: str, most: int) -> str:
+def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

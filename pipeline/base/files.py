@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from pipeline.base.errors import LONGEST, InputError, NotNowError, few
+from pipeline.base.errors import LONGEST_LINE, InputError, NotNowError, join_names
 
 LOG = logging.getLogger(__name__)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some NFS and Lustre mounts, and kernels of containers
@@ -39,13 +39,13 @@ def is_system_file(name: str) -> bool:
     return small in SYSTEM_FILES or small.startswith(SYSTEM_BEGINNINGS)
 
 
-def delete_advice(paths: Sequence[Path]) -> str:
+def advise_deletion(paths: Sequence[Path]) -> str:
     """What to do about such files, where nothing else is wrong."""
-    named = few([str(path) for path in paths], longest=LONGEST // 4)  # long enough to be copied whole
+    named = join_names([str(path) for path in paths], longest=LONGEST_LINE // 4)  # long enough to be copied whole
     return f"delete {named}, which an operating system has left there"
 
 
-def refuse_irregular(path: Path, expected: str, what: str | None = None) -> None:
+def refuse_irregular_file(path: Path, expected: str, what: str | None = None) -> None:
     """Raise InputError for a folder, a pipe or a device, the latter to be read for ever; nothing there is fine."""
     try:
         mode = path.stat().st_mode
@@ -56,7 +56,7 @@ def refuse_irregular(path: Path, expected: str, what: str | None = None) -> None
         raise InputError(what or str(path), expected=expected, found=found, fix="name the file itself")
 
 
-def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:
+def hash_file(path: Path, offset: int = 0, size: int | None = None) -> str:
     """SHA-256, in hexadecimal, of a file's bytes, or of (what there is of) `size` bytes from `offset` on."""
     digest, left = hashlib.sha256(), size
     with path.open("rb", buffering=0) as file:
@@ -67,19 +67,19 @@ def sha256_of(path: Path, offset: int = 0, size: int | None = None) -> str:
     return digest.hexdigest()
 
 
-def canonical_json(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """The one byte string that stands for a JSON value: sorted keys, two spaces, no NaN."""
     return (json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=True) + "\n").encode()
 
 
-def digest_of(value: Any) -> str:
+def hash_json(value: Any) -> str:
     """SHA-256 of a JSON value's canonical bytes."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    return hashlib.sha256(encode_json(value)).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON value in its canonical bytes, whole or not at all."""
-    write_bytes(path, canonical_json(value))
+    write_bytes(path, encode_json(value))
 
 
 def read_json(path: Path, fix: str, keys: Iterable[str] = ()) -> Any:
@@ -103,12 +103,12 @@ def read_json(path: Path, fix: str, keys: Iterable[str] = ()) -> Any:
 def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> None:
     """Write a file under another name, flush it to the disk, then rename it into place.
 
-    Without `flush` a killed process leaves whole files too, but a power cut may not.
+    Without `flush_file` a killed process leaves whole files too, but a power cut may not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        with needing(path, sum(memoryview(part).nbytes for part in data)):
+        with explain_disk_full(path, sum(memoryview(part).nbytes for part in data)):
             with unfinished.open("wb") as file:
                 for part in data:
                     file.write(part)
@@ -121,14 +121,14 @@ def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> No
         raise
 
 
-def flush(path: Path) -> None:
+def flush_file(path: Path) -> None:
     """Wait until the disk has a file."""
     with path.open("r+b") as file:  # Windows flushes what may be written
         os.fsync(file.fileno())
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Hold an advisory lock on a file; the kernel frees it however the process ends.
 
     On a file system without such locks a file beside it stands for one, which is said. The next one on this machine
@@ -140,7 +140,7 @@ def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     stand_in = path.with_name(f"{path.name}.held")
     try:
-        held = _acquired(path, stand_in)
+        held = _acquire_lock(path, stand_in)
     except Timeout:
         left = f"; where none runs (one was killed on another machine), delete {stand_in}" * stand_in.exists()
         raise NotNowError(
@@ -153,7 +153,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _acquired(path: Path, stand_in: Path) -> AbstractContextManager[object]:
+def _acquire_lock(path: Path, stand_in: Path) -> AbstractContextManager[object]:
     try:
         return FileLock(path, timeout=0, fallback_to_soft=False).acquire()
     except OSError as error:
@@ -166,33 +166,33 @@ def _acquired(path: Path, stand_in: Path) -> AbstractContextManager[object]:
     return held
 
 
-def publish(work: Path, target: Path) -> None:
+def publish_output(work: Path, target: Path) -> None:
     """Put a finished folder or file into its place, taking the old one away only then.
 
     A rename onto a folder that is not empty fails, so the old one is moved aside first;
-    `recover` finishes a swap that was cut between the two renames.
+    `recover_output` finishes a swap that was cut between the two renames.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     trash = work.with_name(f"trash-{work.name}")
-    remove(trash)
+    remove_path(trash)
     if target.exists() or target.is_symlink():
         target.replace(trash)
     work.replace(target)
-    remove(trash)
+    remove_path(trash)
 
 
-def recover(work: Path, target: Path) -> None:
-    """Finish a `publish` that was cut: the old output is put back where no new one arrived."""
+def recover_output(work: Path, target: Path) -> None:
+    """Finish a `publish_output` that was cut: the old output is put back where no new one arrived."""
     trash = work.with_name(f"trash-{work.name}")
     if trash.exists():
         if target.exists():
-            remove(trash)
+            remove_path(trash)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             trash.replace(target)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Delete a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -209,29 +209,29 @@ class DiskFullError(OSError):
 
 
 @contextmanager
-def needing(path: Path, size: int) -> Iterator[None]:
+def explain_disk_full(path: Path, size: int) -> Iterator[None]:
     """While an output of about so many bytes is written: a full disk is told with its path and that number."""
     try:
         yield
     except OSError as error:
-        if _is_full(error):
+        if _is_disk_full(error):
             raise DiskFullError(error.filename or path, size) from error
         raise
 
 
-def _number(error: OSError) -> int:
+def _error_number(error: OSError) -> int:
     """The operating system's number of an error; HDF5 tells it in its words alone."""
     told = re.search(r"errno = (\d+)", str(error))
     return error.errno or (int(told[1]) if told else 0)
 
 
-def _is_full(error: OSError) -> bool:
+def _is_disk_full(error: OSError) -> bool:
     # numpy's words for it, without a number.
     cut_short = re.search(r"\d+ requested and \d+ written", str(error))
-    return _number(error) in (errno.ENOSPC, errno.EDQUOT) or cut_short is not None
+    return _error_number(error) in (errno.ENOSPC, errno.EDQUOT) or cut_short is not None
 
 
-def _room(error: OSError) -> str:
+def _advise_space(error: OSError) -> str:
     """What a full disk lacks, as far as it is known."""
     needed = getattr(error, "needed", None)
     if needed is None:
@@ -241,12 +241,12 @@ def _room(error: OSError) -> str:
     return f"make room for about {needed:,} bytes there{free}"
 
 
-def explained(error: OSError) -> InputError | None:
+def explain_os_error(error: OSError) -> InputError | None:
     """The one-line form of an operating system error that the user can mend, else None."""
     where = str(error.filename) if error.filename else "the output folder"
-    number = _number(error)
-    if _is_full(error):
-        fix = f"nothing half-written was published; {_room(error)} and run again"
+    number = _error_number(error)
+    if _is_disk_full(error):
+        fix = f"nothing half-written was published; {_advise_space(error)} and run again"
         return InputError(f"disk full while writing {where}", fix=fix)
     if number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
         return InputError(

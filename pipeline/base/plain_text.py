@@ -12,7 +12,7 @@ from collections.abc import Sequence
 MARKS = re.compile(r"[*`\[\]\\#$~>]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 
 
-def one_line(value: object) -> str:
+def escape_unprintable(value: object) -> str:
     """Letters that can be printed stay; the others (line ends, controls, surrogates) become what Python writes."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
 
@@ -26,32 +26,32 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def in_markdown(value: object) -> str:
+def escape_markdown(value: object) -> str:
     """One line of text whose marks Markdown does not take for its own."""
-    return MARKS.sub(r"\\\g<0>", one_line(value))
+    return MARKS.sub(r"\\\g<0>", escape_unprintable(value))
 
 
-def in_cell(value: object) -> str:
+def escape_cell(value: object) -> str:
     """The same in a table, where a bar would end the cell."""
-    return in_markdown(value).replace("|", r"\|")
+    return escape_markdown(value).replace("|", r"\|")
 
 
-def in_code(value: object) -> str:
+def escape_code(value: object) -> str:
     """One line between backquotes."""
-    return one_line(value).replace("`", "'")
+    return escape_unprintable(value).replace("`", "'")
 
 
-def prose(text: str) -> str:
+def escape_prose(text: str) -> str:
     """A paragraph of ours that names things: its own `code` stays code."""
-    parts = re.split(r"(`[^`]*`)", one_line(text))
-    return "".join(part if part.startswith("`") else in_markdown(part) for part in parts)
+    parts = re.split(r"(`[^`]*`)", escape_unprintable(text))
+    return "".join(part if part.startswith("`") else escape_markdown(part) for part in parts)
 
 
-def shortened(names: Sequence[str], most: int) -> list[str]:
+def shorten_names(names: Sequence[str], most: int) -> list[str]:
     """The names on one line of at most `most` letters each; different ones stay different, by a number at the end."""
     made: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        whole = one_line(name)
+        whole = escape_unprintable(name)
         short, number = (whole if len(whole) <= most else f"{whole[: most - 1]}…"), 1
         while short in made.values():
             number += 1

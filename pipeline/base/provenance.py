@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @cache
-def code_digest() -> str:
+def hash_code() -> str:
     """SHA-256 over this package's sources and the versions of the libraries that compute.
 
     Unfinished work of other code is not taken up: it might end otherwise.

@@ -33,13 +33,13 @@ from pydantic_core import PydanticCustomError
 FEW, MANY = 15, 40  # names in a message
 
 
-def _no_url(value: Any) -> Any:
+def _refuse_url(value: Any) -> Any:
     if isinstance(value, str) and (not value or "://" in value):
         raise ValueError(f"expected a file of this machine, found {value!r}" + "; download it first" * bool(value))
     return value
 
 
-def _at_home(path: Path) -> Path:
+def _expand_home(path: Path) -> Path:
     """With `~` written out, where that is somebody's home."""
     try:
         return path.expanduser()
@@ -48,7 +48,7 @@ def _at_home(path: Path) -> Path:
 
 
 # A path is written as text: the one place where types are lax.
-FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_no_url), AfterValidator(_at_home)]
+FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_refuse_url), AfterValidator(_expand_home)]
 
 
 # Of an option that came after caches were sealed: unset it stands in no card, so that these stay readable.
@@ -70,7 +70,9 @@ class Section(BaseModel):
         for key in values if cls.model_config.get("extra") == "forbid" else ():
             if key not in cls.model_fields:
                 raise PydanticCustomError(
-                    "unknown_key", "{text}", {"text": unknown("key", key, cls.model_fields.keys() - cls.implied_keys)}
+                    "unknown_key",
+                    "{text}",
+                    {"text": describe_unknown("key", key, cls.model_fields.keys() - cls.implied_keys)},
                 )
         return values
 
@@ -123,10 +125,10 @@ class Registry:
             ValueError: nobody knows the name; the message lists those known.
         """
         if name in self.entries:
-            return imported(self.entries[name])
+            return import_object(self.entries[name])
         found = self.resolve(name)
         if found is None:
-            raise ValueError(unknown(self.kind, name, self.entries))
+            raise ValueError(describe_unknown(self.kind, name, self.entries))
         return found
 
     def module(self, name: str) -> str | None:
@@ -151,18 +153,18 @@ class Registry:
         if not isinstance(value, Mapping) or not isinstance(value.get(tag), str):
             raise NestedError([((tag,), f"missing; expected the name of a {self.kind}")])
         try:
-            made: S = nested(options_model(self.function(value[tag]), base), dict(value))
+            made: S = validate_nested(create_options_section(self.function(value[tag]), base), dict(value))
         except NestedError:
             raise
         except AbsentError:
-            made = nested(unchecked_model(base), dict(value))
+            made = validate_nested(create_unchecked_section(base), dict(value))
         except (ValueError, NameError, TypeError, PydanticSchemaGenerationError) as error:
             # The latter three: a user's own function with annotations that say nothing to us.
             raise NestedError([((tag,), str(error).partition("\n")[0])]) from None
         return made
 
 
-def nested(section: type[S], value: Any) -> S:
+def validate_nested(section: type[S], value: Any) -> S:
     """A section inside a value that is validated by hand.
 
     Raises:
@@ -171,11 +173,11 @@ def nested(section: type[S], value: Any) -> S:
     try:
         return section.model_validate(value)
     except ValidationError as error:
-        raise NestedError(list(flatten(error))) from None
+        raise NestedError(list(flatten_errors(error))) from None
 
 
 @cache
-def options_model(function: Callable[..., Any], base: type[S]) -> type[S]:
+def create_options_section(function: Callable[..., Any], base: type[S]) -> type[S]:
     """A section with `base`'s keys and one key for each keyword-only parameter of `function`."""
     plain = getattr(function, "func", function)  # a partial has neither annotations nor globals
     options = {
@@ -194,7 +196,7 @@ def options_model(function: Callable[..., Any], base: type[S]) -> type[S]:
 
 
 @cache
-def unchecked_model(base: type[S]) -> type[S]:
+def create_unchecked_section(base: type[S]) -> type[S]:
     """A section with `base`'s keys and any others."""
     bases: Any = (base, _Anything)
     return cast("type[S]", create_model(f"{base.__name__}Unchecked", __base__=bases))
@@ -204,14 +206,14 @@ class _Anything(Section):
     model_config = ConfigDict(extra="allow")
 
 
-def imported(path: str) -> Callable[..., Any]:
+def import_object(path: str) -> Callable[..., Any]:
     """The object at `module:attribute`."""
     module, _, attribute = path.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return function
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+def describe_unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that nobody knows, with those known and the nearest of them, which come first of many."""
     names = sorted(known)
     if len(names) > FEW:
@@ -225,7 +227,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}: expected one of {', '.join(names) or '(none)'}{hint}"
 
 
-def flatten(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def flatten_errors(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str]]:
     """Each mistake of a validation as (place, message), nested validations opened up."""
     for item in error.errors(include_url=False):
         nested = item.get("ctx", {}).get("error")

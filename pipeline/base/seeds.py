@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import torch
 
 
-def derive(seed: int, *purpose: str | int) -> int:
+def derive_seed(seed: int, *purpose: str | int) -> int:
     """A 63-bit seed for one purpose: `derive(study.seed, "student", 3, "order")`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def fork_seeded_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's global generators (initial weights, dropout) start at `seed` inside the block and
     are put back after it.
     """

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FEWEST = 3  # values: below, no interval and no test is computed
+FEWEST_VALUES = 3  # values: below, no interval and no test is computed
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Summary:
     n: int
 
 
-def summary(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float]) -> Summary:
     """Mean, standard deviation (n - 1 in the denominator) and number of the values."""
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
@@ -34,18 +34,18 @@ class Difference:
     n: int
 
 
-def paired_difference(values: Sequence[float], others: Sequence[float]) -> Difference:
+def compare_pairs(values: Sequence[float], others: Sequence[float]) -> Difference:
     """What `values` are ahead of `others`, pair by pair (the same seed of two students)."""
     from scipy import stats
 
     differences = [value - other for value, other in zip(values, others, strict=True)]
-    made = summary(differences)
-    if made.std is None or made.n < FEWEST:
+    made = summarize(differences)
+    if made.std is None or made.n < FEWEST_VALUES:
         return Difference(made.mean, None, None, made.n)
     half = float(stats.t.ppf(0.975, made.n - 1)) * made.std / math.sqrt(made.n)
     return Difference(made.mean, made.mean - half, made.mean + half, made.n)
 
 
-def gap_closed(accuracy: float, baseline: float, teacher: float) -> float | None:
+def compute_gap_closed(accuracy: float, baseline: float, teacher: float) -> float | None:
     """The share (a - baseline) / (teacher - baseline); None where the teacher is not ahead."""
     return (accuracy - baseline) / (teacher - baseline) if teacher > baseline else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, digest_of
+from pipeline.base.files import encode_json, hash_json
 from pipeline.base.plain_text import is_unicode
 from pipeline.cache import damage, paths
 from pipeline.cache.blocks import Block, StorePlan
@@ -57,7 +57,7 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
     if blocks > MOST_BYTES // LEAST_BLOCK:
         raise _too_large(target, plan, blocks, f"more than {blocks * LEAST_BLOCK >> 20} MiB")
     try:
-        data = canonical_json(_draft(plan, store, description))
+        data = encode_json(_draft(plan, store, description))
     except ValueError as error:  # NaN, or infinity
         raise InputError(f"cache {target}: manifest", expected="JSON values", found=str(error)) from None
     if len(data) > MOST_BYTES:
@@ -84,7 +84,7 @@ def _draft(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> di
         sizes[block["file"]] = max(end, sizes.get(block["file"], 0))
     files = {name: {"bytes": size, "sha256": "f" * 64} for name, size in sizes.items()}
     entries = manifest_entries(plan, store, description, blocks=blocks, files=files, values="f" * 64)
-    return {**entries, "root": digest_of(entries)}
+    return {**entries, "root": hash_json(entries)}
 
 
 def _blocks(plan: StorePlan, store: Format) -> Iterator[tuple[Key, dict[str, Any]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import flush, write_bytes
+from pipeline.base.files import flush_file, write_bytes
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, decode, encode
@@ -97,6 +97,6 @@ def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: Compute)
         for block in pending:
             for name, values in compute(block).items():
                 blocks.write(name, block, values)
-                flushed.append(flusher.submit(flush, blocks.path(name, block)))
+                flushed.append(flusher.submit(flush_file, blocks.path(name, block)))
         for each in flushed:
             each.result()  # raises what the disk had to say

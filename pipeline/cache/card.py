@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
-from pipeline.base.plain_text import in_markdown
+from pipeline.base.plain_text import escape_markdown
 from pipeline.cache.blocks import StorePlan
 from pipeline.cache.codecs import Format
 
@@ -33,8 +33,8 @@ def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
     """A page for people who find the folder: what it is, whose, and how to read it."""
     teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
     arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
-    whose, data = in_markdown(teacher["name"]), in_markdown(dataset["name"])
-    built = in_markdown(teacher["architecture"].get("name", "unnamed"))
+    whose, data = escape_markdown(teacher["name"]), escape_markdown(dataset["name"])
+    built = escape_markdown(teacher["architecture"].get("name", "unnamed"))
     return f"""# {description["field"]["name"]} of {whose} on {data}
 
 A teacher's precomputed outputs, written by teachercache {description.get("package", __version__)} ({store}).

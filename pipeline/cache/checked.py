@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.base.files import digest_of, write_bytes
-from pipeline.base.user_folders import kept
+from pipeline.base.files import hash_json, write_bytes
+from pipeline.base.user_folders import find_user_folder
 from pipeline.cache.manifest import Manifest
 
 TICK_NS = 20_000_000  # of a file system's clock, at the most
@@ -28,7 +28,7 @@ def signature(folder: Path, manifest: Manifest) -> str:
     # A change within the clock's same tick would not be seen: let it pass.
     if 0 <= time.time_ns() - newest < TICK_NS:
         time.sleep(TICK_NS / 1e9)
-    return digest_of([manifest.root, str(folder.resolve()), facts])
+    return hash_json([manifest.root, str(folder.resolve()), facts])
 
 
 def is_known(folder: Path, seen: str) -> bool:
@@ -49,5 +49,5 @@ def remember(folder: Path, seen: str) -> None:
 
 def _note(folder: Path) -> Path | None:
     """One small file a path: a new copy at the same place takes the old note's place."""
-    notes = kept("checked")
-    return notes and notes / digest_of(str(folder.resolve()))[:32]
+    notes = find_user_folder("checked")
+    return notes and notes / hash_json(str(folder.resolve()))[:32]

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.base.errors import InputError, few
-from pipeline.base.files import delete_advice, is_system_file
+from pipeline.base.errors import InputError, join_names
+from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block
 from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
@@ -43,7 +43,7 @@ class Damage:
 
     def error(self, folder: Path, fix: str) -> InputError:
         """The damage as a refusal."""
-        blocks = few([f"{block} of array {name!r}" for name, block in self.blocks])
+        blocks = join_names([f"{block} of array {name!r}" for name, block in self.blocks])
         found = f"{self.found} ({blocks})" if blocks else self.found
         fix = f"take it out of there, or {fix}" if self.unlisted else fix
         return InputError(f"cache {folder}: file {self.file}", expected=self.expected, found=found, fix=fix)
@@ -80,7 +80,7 @@ def delete(folder: Path, found: Sequence[Damage]) -> str | None:
     """Advice where nothing is wrong but files that an operating system has left; None of anything else, or nothing."""
     if not found or not all(each.of_the_system for each in found):
         return None
-    return delete_advice([folder / each.file for each in found])
+    return advise_deletion([folder / each.file for each in found])
 
 
 def _missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Damage]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.base.files import sha256_of
+from pipeline.base.files import hash_file
 from pipeline.base.progress import track
 
 Range = tuple[str, int, int]  # file below the folder, offset, bytes
@@ -22,12 +22,12 @@ def sha256_of_files(folder: Path, names: Iterable[str], title: str) -> dict[str,
     """SHA-256 of each file, by name, with a progress bar on a terminal."""
     ordered = sorted(names)
     with ThreadPoolExecutor(threads()) as pool:
-        digests = pool.map(lambda name: sha256_of(folder / name), ordered)
+        digests = pool.map(lambda name: hash_file(folder / name), ordered)
         return dict(zip(ordered, track(digests, title, len(ordered)), strict=True))
 
 
 def sha256_of_ranges(folder: Path, ranges: Mapping[object, Range]) -> dict[object, str]:
     """SHA-256 of each range, by its key."""
     with ThreadPoolExecutor(threads()) as pool:
-        digests = pool.map(lambda r: sha256_of(folder / r[0], r[1], r[2]), ranges.values())
+        digests = pool.map(lambda r: hash_file(folder / r[0], r[1], r[2]), ranges.values())
         return dict(zip(ranges, digests, strict=True))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import delete_advice, is_system_file
+from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import paths
 
 OF_DVC = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")  # where DVC's cache keeps a file
@@ -31,7 +31,7 @@ def behind_links(folder: Path) -> Path:
             f"cache {folder}: file {others[0]}",
             expected="links to one cache alone",
             found="something that is none",
-            fix=delete_advice([folder / name for name in others]),
+            fix=advise_deletion([folder / name for name in others]),
         )
     return folder if others else cache
 

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, digest_of
+from pipeline.base.files import encode_json, hash_json
 from pipeline.cache import paths
 from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayForm, Block, cut
 from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, most_encoded
@@ -42,7 +42,7 @@ Axes = Literal["view, sample", "plan, batch"]  # what the first two axes of ever
 
 
 def _finite_json(value: dict[str, Any]) -> dict[str, Any]:
-    canonical_json(value)  # raises ValueError for NaN
+    encode_json(value)  # raises ValueError for NaN
     return value
 
 
@@ -236,7 +236,7 @@ class Manifest(_Part):
 
     def to_bytes(self) -> bytes:
         """The manifest's canonical JSON, the bytes of `manifest.json`."""
-        return canonical_json(self.model_dump())
+        return encode_json(self.model_dump())
 
     @property
     def unit(self) -> str:
@@ -279,7 +279,7 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
 
 def sealed(entries: Mapping[str, Any]) -> Manifest:
     """A manifest from all its entries but `root`, which is their digest."""
-    return Manifest.model_validate({**entries, "root": digest_of(entries)})
+    return Manifest.model_validate({**entries, "root": hash_json(entries)})
 
 
 def parse(data: bytes, where: str, fix: str) -> Manifest:
@@ -303,7 +303,7 @@ def parse(data: bytes, where: str, fix: str) -> Manifest:
         manifest = Manifest.model_validate_json(data)
         entries = manifest.model_dump()
         root = entries.pop("root")
-        unchanged = data == manifest.to_bytes() and digest_of(entries) == root
+        unchanged = data == manifest.to_bytes() and hash_json(entries) == root
     except ValidationError as error:
         raise InputError(where, expected="a valid manifest", found=str(_at(error)), fix=fix) from None
     except (ValueError, RecursionError) as error:  # numbers and nestings that JSON allows and Python does not

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.base.errors import InputError, few
+from pipeline.base.errors import InputError, join_names
 from pipeline.base.expectations import differences
-from pipeline.base.plain_text import one_line
+from pipeline.base.plain_text import escape_unprintable
 from pipeline.cache import checked, damage
 from pipeline.cache.blocks import ArrayForm
 from pipeline.cache.dtypes import numbers
@@ -44,7 +44,7 @@ class Cache:
         made = self.manifest
         arrays = [f"{name} {each.dtype} {tuple(each.shape)}" for name, each in made.arrays.items()]
         of = f"{_plain(made.field.name)} of {_plain(made.teacher.name)} on {_plain(made.dataset.name)}"
-        return f"Cache {_plain(self.folder.name)}: {of}\n  {few(arrays)}; {made.store}, root {made.root[:12]}"
+        return f"Cache {_plain(self.folder.name)}: {of}\n  {join_names(arrays)}; {made.store}, root {made.root[:12]}"
 
     def refuse_other_arrays(self, planned: Mapping[str, ArrayForm]) -> None:
         """Raise InputError unless it holds just these arrays: what its field's parameters promise."""
@@ -194,7 +194,7 @@ def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fi
 
 def _plain(text: str) -> str:
     """A stranger's name in one short line."""
-    return _short(one_line(text))
+    return _short(escape_unprintable(text))
 
 
 def _short(value: object) -> str:

@@ -15,9 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.base.files import digest_of, flush, locked, needing, publish, recover, remove, write_bytes
+from pipeline.base.files import (
+    explain_disk_full,
+    flush_file,
+    hash_json,
+    hold_lock,
+    publish_output,
+    recover_output,
+    remove_path,
+    write_bytes,
+)
 from pipeline.base.progress import track
-from pipeline.base.provenance import code_digest
+from pipeline.base.provenance import hash_code
 from pipeline.cache import paths
 from pipeline.cache.admission import read_back, refuse_unreadable
 from pipeline.cache.block_files import BlockFiles, Compute, write_blocks
@@ -88,12 +97,12 @@ def writing(
     plan = replace(plan, arrays=in_order(plan.arrays, described["field"]))
     refuse_unreadable(target, plan, store, described)
     needed = plan.bytes * (2 if store == "hdf5" else 1)  # the blocks, then the file that is made of them
-    with locked(work.with_suffix(".lock")), needing(target, needed):
-        recover(work / "sealed", target)
+    with hold_lock(work.with_suffix(".lock")), explain_disk_full(target, needed):
+        recover_output(work / "sealed", target)
         blocks = BlockFiles(work / f"blocks-{_identity(plan, store, description, device)[:16]}", plan, store)
         for stale in work.glob("blocks-*"):
             if stale != blocks.folder:
-                remove(stale)
+                remove_path(stale)
         yield Unfinished(target, work, blocks, description)
 
 
@@ -126,20 +135,20 @@ class Unfinished:
         manifest = _seal(self.work / "sealed", self.blocks, self.description)
         read_back(self.work / "sealed")
         accept(manifest)
-        publish(self.work / "sealed", self.target)
-        remove(self.work)
+        publish_output(self.work / "sealed", self.target)
+        remove_path(self.work)
         return manifest
 
 
 def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
     arrays = {name: [list(plan.shape(name)), array.dtype, array.codec] for name, array in plan.arrays.items()}
-    return digest_of([code_digest(), device, store, plan.chunk_rows, arrays, plain_entries(description)])
+    return hash_json([hash_code(), device, store, plan.chunk_rows, arrays, plain_entries(description)])
 
 
 def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
     plan, store = blocks.plan, blocks.store
-    remove(folder)
+    remove_path(folder)
     folder.mkdir(parents=True)
     plain = plain_entries(description)
     values, crcs = _values_digest(blocks, plan)
@@ -149,7 +158,7 @@ def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> M
     block_digests = sha256_of_ranges(folder, ranges)
     names = paths.metadata(store, plan.arrays) | {file for file, _ in places.values()}
     for name in names:
-        flush(folder / name)
+        flush_file(folder / name)
     digests = sha256_of_files(folder, names, f"seal {folder.parent.name}")
 
     manifest = sealed(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json
+from pipeline.base.files import encode_json
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import LEVELS, Codec
@@ -72,7 +72,7 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
     So a Zarr library reads the same numbers from the same bytes, by no codec that is not listed.
     """
     for name, expected in {"": GROUP, **{name: _of(array) for name, array in manifest.arrays.items()}}.items():
-        path, canonical = folder / NAME / name / "zarr.json", canonical_json(expected)
+        path, canonical = folder / NAME / name / "zarr.json", encode_json(expected)
         with path.open("rb") as file:
             found = file.read(MOST_METADATA)
         if found != canonical:
@@ -105,7 +105,7 @@ def _of(array: ArrayInfo) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(canonical_json(value))
+    path.write_bytes(encode_json(value))
 
 
 def _link(source: Path, target: Path) -> None:

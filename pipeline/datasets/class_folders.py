@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipeline.base.errors import InputError, few
+from pipeline.base.errors import InputError, join_names
 from pipeline.datasets.file_trees import File, Tree
 from pipeline.datasets.image_files import is_image, left_out
 
@@ -126,7 +126,7 @@ def _classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Se
         raise InputError(
             f"image folder {root}",
             expected=f"images in {part}/<class>/",
-            found="none" + f"; what there is lies in {few(seen)}" * bool(seen),
+            found="none" + f"; what there is lies in {join_names(seen)}" * bool(seen),
             fix="lay them out so, zip them so, or set `train_folder:` and `test_folder:`",
         )
     _refuse_two_places(root, part, with_images)
@@ -142,7 +142,7 @@ def _classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Se
     }
     if empty:
         raise InputError(
-            few(sorted(empty)),
+            join_names(sorted(empty)),
             expected="at least one image in each class folder",
             found="none",
             fix="remove the folder, or put the class's images there",
@@ -191,9 +191,9 @@ def _refuse_differing(root: Path, parts: Mapping[str, Classes]) -> None:
     names, found = list(parts), list(parts.values())
     alone = [sorted(mine.keys() - other.keys()) for mine, other in zip(found, reversed(found), strict=True)]
     if any(alone):
-        only = "; ".join(f"only in {part}: {few(some)}" for part, some in zip(names, alone, strict=True) if some)
+        only = "; ".join(f"only in {part}: {join_names(some)}" for part, some in zip(names, alone, strict=True) if some)
         here = 0 if alone[0] else -1
-        folders = [few([f"{names[side]}/{alone[here][0]}"]) for side in (-1 - here, here)]
+        folders = [join_names([f"{names[side]}/{alone[here][0]}"]) for side in (-1 - here, here)]
         raise InputError(
             f"image folder {root}",
             expected=f"the same class folders in {' and '.join(names)}",
@@ -231,5 +231,5 @@ def _notices(others: Sequence[File], outside: Sequence[File], parts: Sequence[st
     if outside:
         places = " and ".join(f"{part}/<class>/" for part in parts)
         count = f"{len(outside)} files" if len(outside) > 1 else "a file"
-        said.append(f"{count} outside of {places} ({few(sorted(file.where for file in outside))})")
+        said.append(f"{count} outside of {places} ({join_names(sorted(file.where for file in outside))})")
     return [f"left out: {', '.join(said)}"] if said else []

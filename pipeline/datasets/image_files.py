@@ -17,7 +17,7 @@ from functools import cache
 
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.base.errors import InputError, few
+from pipeline.base.errors import InputError, join_names
 from pipeline.datasets.file_trees import DAMAGED, DENIED, LEAVE_OUT, File
 from pipeline.datasets.raw import MOST_PIXELS, Pixels
 
@@ -147,7 +147,7 @@ class Decoder:
             return []
         have, take = ("images have", "take") if len(self.huge) > 1 else ("image has", "takes")
         count = f"{len(self.huge)} {have} more than {HUGE_PIXELS // 1_000_000} megapixels"
-        return [f"{count} and {take} long to read: {few(sorted(self.huge))}"]
+        return [f"{count} and {take} long to read: {join_names(sorted(self.huge))}"]
 
 
 def _read_all(file: File) -> io.BytesIO:
@@ -183,4 +183,4 @@ def _unreadable(file: File, error: BaseException) -> InputError:
 def left_out(files: Sequence[File]) -> str:
     """A count of files that are no images, with a few of their names."""
     count = f"{len(files)} files that are no images" if len(files) > 1 else "a file that is no image"
-    return f"{count} ({few(sorted(file.where for file in files))})"
+    return f"{count} ({join_names(sorted(file.where for file in files))})"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.base.errors import InputError, few
+from pipeline.base.errors import InputError, join_names
 from pipeline.base.plain_text import is_unicode
 from pipeline.datasets import SOURCES
 from pipeline.datasets.copies import Copies, Dropped, Duplicates, Rows, copies, dropped, first_of_each
@@ -95,11 +95,11 @@ def _refuse_emptied(raw: Raw, labels: Labels, first: Rows, rows: range) -> None:
     emptied = np.setdiff1d(labels[here], labels[here[first[here] == here]])
     if len(emptied):
         row = int(np.flatnonzero(labels[here] == emptied[0])[0])
-        again, kept = (few([raw.name_of(int(each))]) for each in (row, first[row]))
+        again, kept = (join_names([raw.name_of(int(each))]) for each in (row, first[row]))
         raise InputError(
             "duplicates: drop",
             expected="a training image of each class to be left",
-            found=f"none of {few([_name(raw, label) for label in emptied])}: all are copies of others, such as "
+            found=f"none of {join_names([_name(raw, label) for label in emptied])}: all are copies of others, such as "
             f"{again} of {kept}",
             fix="take the copies away, or state `duplicates: keep`",
         )
@@ -114,10 +114,10 @@ def _account(
 ) -> tuple[dict[str, int] | None, tuple[str, ...]]:
     """What is kept with the data set of its copies, and what is said of them."""
     if found is not None:
-        first, again = (few([raw.name_of(int(origin[row]))]) for row in found.example)
+        first, again = (join_names([raw.name_of(int(origin[row]))]) for row in found.example)
         return found.counts, (f"{found.described(len(origin))}, such as {first} and {again}",)
     if lost is not None:
-        first, again = (few([raw.name_of(row)]) for row in lost.example)
+        first, again = (join_names([raw.name_of(row)]) for row in lost.example)
         return lost.counts, (f"{lost.described()}, such as {again}, a copy of {first}",)
     return None, ()
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, needing, read_json, write_json
+from pipeline.base.files import encode_json, explain_disk_full, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
 FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time
@@ -146,7 +146,7 @@ class Dataset:
 def fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
     """SHA-256 over pixels, labels, their order, the split and the number of classes: two equal ones train alike."""
     header = {"shape": list(images.shape), "bounds": list(bounds), "classes": classes}
-    digest = hashlib.sha256(canonical_json(header))
+    digest = hashlib.sha256(encode_json(header))
     rows = max(1, FINGERPRINT_BYTES // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(images), rows):
         digest.update(np.ascontiguousarray(images[start : start + rows]))
@@ -161,7 +161,7 @@ def save(dataset: Dataset, folder: Path) -> None:
         DiskFullError: it does not fit; an OSError.
     """
     labels, origin = dataset.labels.astype("<i8"), dataset.origin.astype("<i8")
-    with needing(folder, math.prod(dataset.images.shape) + labels.nbytes + origin.nbytes):
+    with explain_disk_full(folder, math.prod(dataset.images.shape) + labels.nbytes + origin.nbytes):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dataset.json").unlink(missing_ok=True)
         np.save(folder / "images.npy", dataset.images[:], allow_pickle=False)

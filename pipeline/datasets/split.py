@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import InputError, few
+from pipeline.base.errors import InputError, join_names
 
 Indices = NDArray[np.int64]
 
@@ -113,7 +113,9 @@ def _refuse_untrained(key: str, rows: Indices, labels: NDArray[np.int64], names:
     """Raise InputError for classes without an image among the rows that train."""
     missing = [names[label] for label in np.setdiff1d(labels, labels[rows])]
     if missing:
-        raise InputError(key, expected="a training image of each class", found=f"none of {few(missing)}", fix=fix)
+        raise InputError(
+            key, expected="a training image of each class", found=f"none of {join_names(missing)}", fix=fix
+        )
 
 
 def take(

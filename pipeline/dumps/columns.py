@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.base.errors import InputError, few
-from pipeline.base.files import refuse_irregular
+from pipeline.base.errors import InputError, join_names
+from pipeline.base.files import refuse_irregular_file
 
 SHOWN = 5  # names that a message lists of each kind
 
@@ -41,7 +41,7 @@ def columns_of(path: Path, classes: Sequence[str]) -> list[int]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Number and text of each line that is not blank."""
-    refuse_irregular(path, "a text file, one class a line")
+    refuse_irregular_file(path, "a text file, one class a line")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -67,15 +67,17 @@ def _problems(
 ) -> Iterator[str]:
     missing = [name for name in classes if key(name) not in places]
     if missing:
-        yield "none of " + few([repr(name) for name in missing], most=SHOWN)
+        yield "none of " + join_names([repr(name) for name in missing], most=SHOWN)
     known = {key(name) for name in classes}
     strange = {name: lines[numbers[0]][0] for name, numbers in places.items() if name not in known}
     if strange:
         told = [f"{name!r} (line {at}{_near(name, missing)})" for name, at in strange.items()]
-        yield "no class: " + few(told, most=SHOWN)
+        yield "no class: " + join_names(told, most=SHOWN)
     twice = {name: [str(lines[number][0]) for number in numbers] for name, numbers in places.items() if numbers[1:]}
     if twice:
-        yield "twice: " + few([f"{name!r} (lines {few(at, most=SHOWN)})" for name, at in twice.items()], most=SHOWN)
+        yield "twice: " + join_names(
+            [f"{name!r} (lines {join_names(at, most=SHOWN)})" for name, at in twice.items()], most=SHOWN
+        )
 
 
 def _near(name: str, missing: Sequence[str]) -> str:

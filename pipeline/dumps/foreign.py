@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import refuse_irregular, sha256_of
+from pipeline.base.files import hash_file, refuse_irregular_file
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.agreement import disorder, shares
 from pipeline.dumps.columns import columns_of
@@ -113,7 +113,7 @@ def read_outputs(
         "model": EXTERNAL,
         "shape": list(dataset.shape),
         "classes": list(dataset.classes),
-        "weights_sha256": sha256 or sha256_of(path),
+        "weights_sha256": sha256 or hash_file(path),
         "test_accuracy": accuracy,
         "test_accuracy_per_class": per_class,
         "outputs": reading.parameters,
@@ -126,7 +126,7 @@ def read_outputs(
 
 
 def _opened(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
-    refuse_irregular(path, "a .npy file of numbers")
+    refuse_irregular_file(path, "a .npy file of numbers")
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, OverflowError, EOFError, SyntaxError, TokenError, BadZipFile) as error:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.files import flush
+from pipeline.base.files import flush_file
 from pipeline.base.progress import track
 from pipeline.cache.block_files import BlockFiles, Compute
 from pipeline.cache.blocks import Block
@@ -59,7 +59,7 @@ class Sink:
 def _write(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]) -> None:
     for name, values in rows.items():
         blocks.write(name, block, values)
-        flush(blocks.path(name, block))
+        flush_file(blocks.path(name, block))
 
 
 def one_pass(teacher: TeacherLike, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline.base.files import sha256_of, write_bytes
+from pipeline.base.files import hash_file, write_bytes
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, encode, is_padded
@@ -130,7 +130,7 @@ def measure_disk(folder: Path) -> Disk:
     data = np.random.default_rng(0).bytes(PROBE_BYTES)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as place:
         probe = Path(place) / "probe"
-        write = _timed(lambda: write_bytes(probe, data))[0] + _timed(lambda: sha256_of(probe))[0]
+        write = _timed(lambda: write_bytes(probe, data))[0] + _timed(lambda: hash_file(probe))[0]
         read = _timed(probe.read_bytes)[0]
     return Disk(write / PROBE_BYTES, read / PROBE_BYTES)
 

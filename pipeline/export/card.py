@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import __version__
-from pipeline.base.plain_text import in_cell, in_code, in_markdown
+from pipeline.base.plain_text import escape_cell, escape_code, escape_markdown
 from pipeline.models import MODELS
 from pipeline.training.result import RULES
 
@@ -81,28 +81,28 @@ def _what(card: Mapping[str, Any]) -> str:
     high, wide = seen["size"]
     scaling = "" if seen["mean"] is None and seen["std"] is None else f", mean {seen['mean']}, std {seen['std']}"
     own = (
-        f"\n- its architecture, `{in_code(model)}`, is code of its author's own and not in this folder: whoever loads"
-        "\n  the weights needs that module on PYTHONPATH, trusts it, and says `--own-code` (`own_code=True`)"
+        f"\n- its architecture, `{escape_code(model)}`, is code of its author's own and not in this folder: whoever"
+        " loads\n  the weights needs that module on PYTHONPATH, trusts it, and says `--own-code` (`own_code=True`)"
         if is_own_code(model)
         else ""
     )
-    name, data = in_markdown(card["name"]), in_markdown(_dataset(card))
+    name, data = escape_markdown(card["name"]), escape_markdown(_dataset(card))
     return f"""# {name}, seed {card.get("seed_number", 0)}: a student that knows {data}
 
-A network ({in_markdown(model)}) of {card["parameters"]:,} parameters for {len(card["classes"])} classes, written by \
-teachercache {in_markdown(card["package"])}.
+A network ({escape_markdown(model)}) of {card["parameters"]:,} parameters for {len(card["classes"])} classes, written \
+by teachercache {escape_markdown(card["package"])}.
 
 - input: {seen["input"]}, here (B, {", ".join(map(str, card["shape"]))}): {seen["channels"]}, {high} high, {wide} wide
 - scaling: {seen["scaling"]}{scaling}
 - an image of another size: {seen["resize"]}
 - transparent parts: {seen["transparency"]}; orientation: {seen["orientation"]}
 - output: logits (B, {len(card["classes"])}); their softmax is the probability of each class
-- weights: those after epoch {card.get("epoch")} ({in_markdown(card["rule"])}){own}"""
+- weights: those after epoch {card.get("epoch")} ({escape_markdown(card["rule"])}){own}"""
 
 
 def _accuracies(card: Mapping[str, Any]) -> str:
     each = card.get("test_accuracy_per_class") or [None] * len(card["classes"])
-    rows = [("**all**", card.get("test_accuracy")), *zip(map(in_cell, card["classes"]), each, strict=True)]
+    rows = [("**all**", card.get("test_accuracy")), *zip(map(escape_cell, card["classes"]), each, strict=True)]
     return "\n".join(["| class | test accuracy (%) |", "|---|---:|", *(f"| {n} | {_percent(a)} |" for n, a in rows)])
 
 
@@ -129,7 +129,7 @@ print(card["classes"][int(probabilities[0].argmax())], float(probabilities[0].ma
 
 
 def _onnx(checked: Mapping[str, Any], shape: Sequence[int]) -> str:
-    images, batches = in_markdown(checked["images"]), ", ".join(map(str, checked["batches"]))
+    images, batches = escape_markdown(checked["images"]), ", ".join(map(str, checked["batches"]))
     return f"""Without PyTorch, `{GRAPH}` (opset {checked["opset"]}; needs `pip install onnxruntime`):
 
 ```python
@@ -142,23 +142,27 @@ images = np.zeros(({", ".join(map(str, (1, *shape)))}), np.uint8)  # yours: (B, 
 print(logits.shape, int(logits[0].argmax()))
 ```
 
-The graph's logits were compared with PyTorch's by onnxruntime {in_markdown(checked["onnxruntime"])}, on \
+The graph's logits were compared with PyTorch's by onnxruntime {escape_markdown(checked["onnxruntime"])}, on \
 {images}, in batches of {batches}: the largest difference was at \
 most {checked["largest_difference_at_most"]:g} ({checked["tolerance"]:g} x (1 + the largest logit) was allowed)."""
 
 
 def _provenance(card: Mapping[str, Any]) -> str:
     caches = [
-        f"- cache {in_markdown(name)}, root digest `{in_code(root)}`" for name, root in _sorted(card.get("consumed"))
+        f"- cache {escape_markdown(name)}, root digest `{escape_code(root)}`"
+        for name, root in _sorted(card.get("consumed"))
     ]
     others = {key: value for key, value in card.items() if key not in WORDED}
-    fingerprint = in_code(card.get("dataset", {}).get("fingerprint"))
+    fingerprint = escape_code(card.get("dataset", {}).get("fingerprint"))
     lines = [
-        f"- data set {in_markdown(_dataset(card))}, fingerprint `{fingerprint}`",
+        f"- data set {escape_markdown(_dataset(card))}, fingerprint `{fingerprint}`",
         *(caches or ([] if "peers_sha256" in card else ["- labels alone: it has read no cache"])),
-        *(f"- a peer, weights SHA-256 `{in_code(digest)}`" for digest in card.get("peers_sha256", ())),
-        *(f"- {in_markdown(key)}: `{in_code(json.dumps(value, sort_keys=True))}`" for key, value in _sorted(others)),
-        f"- weights, SHA-256 `{in_code(card['weights_sha256'])}`",
+        *(f"- a peer, weights SHA-256 `{escape_code(digest)}`" for digest in card.get("peers_sha256", ())),
+        *(
+            f"- {escape_markdown(key)}: `{escape_code(json.dumps(value, sort_keys=True))}`"
+            for key, value in _sorted(others)
+        ),
+        f"- weights, SHA-256 `{escape_code(card['weights_sha256'])}`",
     ]
     return "\n".join(["## What taught it", "", *lines])
 

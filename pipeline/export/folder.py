@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, digest_of, locked, remove, sha256_of, write_bytes
+from pipeline.base.files import encode_json, hash_file, hash_json, hold_lock, remove_path, write_bytes
 from pipeline.base.registry import AbsentError
 from pipeline.export.card import CARD, FORMAT, GRAPH, PAGE, VERSION, WEIGHTS, is_own_code, markdown
 from pipeline.models import MODELS
@@ -42,11 +42,11 @@ def write_exported(target: Path, weights: Path, card: Mapping[str, Any], graph: 
         if graph is not None:
             write_bytes(folder / GRAPH, graph)
         write_bytes(folder / PAGE, markdown(card).encode())
-        files = {path.name: sha256_of(path) for path in folder.iterdir()}
+        files = {path.name: hash_file(path) for path in folder.iterdir()}
         if files[WEIGHTS] != card["weights_sha256"]:
             raise InputError(str(weights), expected=f"SHA-256 {card['weights_sha256'][:12]}...", found="another")
         entries = {**card, "files": files}
-        write_bytes(folder / CARD, canonical_json({**entries, "root": digest_of(entries)}))
+        write_bytes(folder / CARD, encode_json({**entries, "root": hash_json(entries)}))
 
 
 @contextmanager
@@ -66,15 +66,15 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise InputError(
             str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
         ) from None
-    with locked(work / "lock"):
-        remove(work / "out")
+    with hold_lock(work / "lock"):
+        remove_path(work / "out")
         (work / "out").mkdir()
         try:
             yield work / "out"
             refuse_occupied(target)
             (work / "out").rename(target)  # which fails where somebody has put something since
         finally:
-            remove(work)
+            remove_path(work)
 
 
 def refuse_occupied(target: Path) -> Path:
@@ -160,7 +160,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         _refuse_deep(card)
         _refuse_malformed(card)
         entries = {key: value for key, value in card.items() if key != "root"}
-        unchanged = data == canonical_json(card) and digest_of(entries) == card.get("root")
+        unchanged = data == encode_json(card) and hash_json(entries) == card.get("root")
     except (ValueError, RecursionError) as error:
         raise InputError(
             str(path), expected="the card of an exported student", found=str(error)[:200], fix=FIX
@@ -211,5 +211,5 @@ def _refuse_other_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, digest in sorted(files.items()):
         if not (folder / name).is_file():
             raise InputError(str(folder / name), expected="a file", found="nothing", fix=FIX)
-        if sha256_of(folder / name) != digest:
+        if hash_file(folder / name) != digest:
             raise InputError(str(folder / name), expected=f"SHA-256 {digest[:12]}...", found="another", fix=FIX)

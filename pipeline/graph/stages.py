@@ -21,7 +21,7 @@ from pipeline.models.heads import HEADS
 from pipeline.report.pictures.choice import choice
 from pipeline.study.layout import Layout
 from pipeline.study.parts import DumpParams, ModelParams
-from pipeline.study.references import taught_in_order
+from pipeline.study.references import order_students
 from pipeline.study.sections import StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
 
@@ -168,7 +168,7 @@ class _Compiler:
         members_first = sorted(self.run_here, key=lambda name: self.study.teachers[name].members is not None)
         yield from map(self.teacher, members_first)
         yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.run_here))
-        for student in taught_in_order(self.study):
+        for student in order_students(self.study):
             yield self.student(student)
             yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of == student))
         yield self.report()

@@ -14,7 +14,7 @@ from torch.optim import Adam
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
 from pipeline.base.registry import Section
-from pipeline.base.seeds import derive, seeded
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -87,10 +87,10 @@ def train_discriminator(
         raise InputError(
             f"{what}: held_out", expected="a share that leaves samples on both sides", found=f"{kept} of {samples}"
         )
-    order = torch.Generator().manual_seed(derive(seed, "held-out"))
+    order = torch.Generator().manual_seed(derive_seed(seed, "held-out"))
     shuffled = torch.randperm(samples, generator=order).to(device)
     rows, labels = _labelled(teacher, student, shuffled[kept:])
-    with seeded(derive(seed, "discriminator"), device):
+    with fork_seeded_rng(derive_seed(seed, "discriminator"), device):
         network = Discriminator(rows, options.widths).to(device)
     _train(network, rows, labels, options, order)
     rows, labels = _labelled(teacher, student, shuffled[:kept])

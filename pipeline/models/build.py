@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.base.errors import InputError
-from pipeline.base.registry import AbsentError, imported
+from pipeline.base.registry import AbsentError, import_object
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.models.network import Network
@@ -74,5 +74,5 @@ def _body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], cl
     if binary is None:
         return made
     # By name, like models and heads: networks without binary layers do not depend on that file.
-    body: nn.Module = imported("pipeline.models.binary.convert:binarise_network")(made, shape, **binary)
+    body: nn.Module = import_object("pipeline.models.binary.convert:binarise_network")(made, shape, **binary)
     return body

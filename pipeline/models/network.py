@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pipeline.base.errors import InputError
-from pipeline.base.registry import unknown
+from pipeline.base.registry import describe_unknown
 
 
 class Layers(nn.Sequential):
@@ -113,7 +113,7 @@ class Network(nn.Module):
             inside = [name for name in names if name == path or name.startswith(f"{path}.")]
             if not inside:
                 known = dict.fromkeys(name.rpartition(".")[0] for name in names)
-                raise InputError(unknown("module with weights", module, known))
+                raise InputError(describe_unknown("module with weights", module, known))
             found += [f"body.{name}" for name in inside]
         return found
 
@@ -163,7 +163,7 @@ class Network(nn.Module):
             del paths[FEATURES]
         for name, path in paths.items():
             if path not in modules or not path:
-                raise InputError(unknown("tap", name, dict.fromkeys([*self.taps, *filter(None, modules)])))
+                raise InputError(describe_unknown("tap", name, dict.fromkeys([*self.taps, *filter(None, modules)])))
 
         def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             counted[0] = len(inputs[0])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.base.errors import InputError, few
+from pipeline.base.errors import InputError, join_names
 from pipeline.models.weights import FIX, compare_states, is_state_dict, load_into, read_content, refuse_non_dense
 
 LOG = logging.getLogger(__name__)
@@ -91,7 +91,9 @@ def _told(content: Any) -> str:
     """What a file holds that is no state dict."""
     if not isinstance(content, dict):
         return type(content).__name__
-    return f"dict with the entries {few([str(name) for name in content], most=5)}" if content else "an empty dict"
+    return (
+        f"dict with the entries {join_names([str(name) for name in content], most=5)}" if content else "an empty dict"
+    )
 
 
 def _readings(content: Any, entries: tuple[str, ...] = ()) -> Iterator[Reading]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import read_json, sha256_of, write_bytes, write_json
+from pipeline.base.files import hash_file, read_json, write_bytes, write_json
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.weights import load_into, read_weights
@@ -33,7 +33,7 @@ def save_network(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, A
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     # No metadata: safetensors writes its keys in an order that varies from save to save.
     write_bytes(folder / "weights.safetensors", to_safetensors(tensors))
-    digest = sha256_of(folder / "weights.safetensors")
+    digest = hash_file(folder / "weights.safetensors")
     write_json(folder / "card.json", {**card, "weights_sha256": digest})
     return digest
 
@@ -48,7 +48,7 @@ def load_network(folder: Path, device: torch.device, fix: str) -> tuple[Network,
     card = read_json(folder / "card.json", fix, keys=("model", "shape", "classes", "weights_sha256"))
     weights = folder / "weights.safetensors"
     state = read_weights(weights)
-    if sha256_of(weights) != card["weights_sha256"]:
+    if hash_file(weights) != card["weights_sha256"]:
         raise InputError(str(weights), expected=f"SHA-256 {card['weights_sha256'][:12]}...", found="another", fix=fix)
     with limit_parameters(2 * sum(tensor.numel() for tensor in state.values()) + ROOM, str(folder / "card.json")):
         network = build_network(card["model"], tuple(card["shape"]), len(card["classes"]), files=False)

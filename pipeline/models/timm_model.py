@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import torch
 from torch import nn
 
-from pipeline.base.registry import UNSET, AbsentError, FilePath, unknown
+from pipeline.base.registry import UNSET, AbsentError, FilePath, describe_unknown
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
 from pipeline.models.ready_weights import load_ready
 
@@ -26,7 +26,7 @@ def find_builder(architecture: str) -> Callable[..., nn.Module]:
     except ImportError:
         raise AbsentError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
     if not timm.is_model(architecture):
-        raise ValueError(unknown("timm model", architecture, timm.list_models()))
+        raise ValueError(describe_unknown("timm model", architecture, timm.list_models()))
     return _with_its_options(architecture)
 
 

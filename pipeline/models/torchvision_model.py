@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import torchvision
 from torch import Tensor, nn
 
-from pipeline.base.registry import UNSET, FilePath, unknown
+from pipeline.base.registry import UNSET, FilePath, describe_unknown
 from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
 from pipeline.models.ready_weights import load_ready
 
@@ -28,7 +28,7 @@ def find_builder(architecture: str) -> Callable[..., nn.Module]:
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if architecture not in known:
-        raise ValueError(unknown("torchvision model", architecture, known))
+        raise ValueError(describe_unknown("torchvision model", architecture, known))
     network = get_type_hints(torchvision.models.get_model_builder(architecture))["return"]
     return with_constructor(torchvision_model, architecture, network, WITH_AUXILIARY_HEADS.get(architecture, ()))
 

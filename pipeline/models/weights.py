@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.base.errors import InputError, few
-from pipeline.base.files import refuse_irregular
+from pipeline.base.errors import InputError, join_names
+from pipeline.base.files import refuse_irregular_file
 
 FIX = "export the state dict again (safetensors, or torch.save(model.state_dict(), FILE))"
 
@@ -75,7 +75,7 @@ def _beginning(path: Path) -> bytes:
     """The first bytes of a file that can be read; a pipe or a device would be read for ever."""
     what = f"weights file {path}"
     try:
-        refuse_irregular(path, "a regular file", what)
+        refuse_irregular_file(path, "a regular file", what)
         with path.open("rb") as file:
             return file.read(9)
     except FileNotFoundError:
@@ -193,8 +193,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, *, new_
 
 def _sides(missing: Sequence[str], surplus: Sequence[str]) -> str:
     """The names that only one side has, and which."""
-    parts = [f"{len(missing)} that the file lacks ({few(missing)})"] if missing else []
-    parts += [f"{len(surplus)} that the architecture does not have ({few(surplus)})"] if surplus else []
+    parts = [f"{len(missing)} that the file lacks ({join_names(missing)})"] if missing else []
+    parts += [f"{len(surplus)} that the architecture does not have ({join_names(surplus)})"] if surplus else []
     return " and ".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from pipeline.base.user_folders import can_be_written, kept
+from pipeline.base.user_folders import find_user_folder, is_writable
 
 LOG = logging.getLogger(__name__)
 SETTINGS: Any = numba.config
@@ -20,9 +20,9 @@ def can_be_kept(source: Path) -> bool:
     Its own are NUMBA_CACHE_DIR and the folder beside the file, which an installation may not be written to.
     """
     own = [Path(SETTINGS.CACHE_DIR)] if SETTINGS.CACHE_DIR else []
-    if any(map(can_be_written, [*own, source.parent / "__pycache__"])):
+    if any(map(is_writable, [*own, source.parent / "__pycache__"])):
         return True
-    folder = kept("compiled")
+    folder = find_user_folder("compiled")
     if folder is None:
         LOG.warning("no folder for compiled code can be written: each process compiles it; NUMBA_CACHE_DIR names one")
         return False

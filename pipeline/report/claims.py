@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
-from pipeline.base.statistics import FEWEST, summary
+from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.comparisons import LEVEL, interval
 from pipeline.report.groups import Group, compare
 from pipeline.report.measures import Networks, Race, Side, values_of
@@ -28,7 +28,7 @@ HOW: dict[How, str] = {"paired": "paired", "welch": "Welch", "one-sample": "one-
 # Points or epochs: an end of an interval that is nearer to what is asked lies at it, but for rounding.
 ROUNDING = 1e-9
 EPOCH = 1.0  # validation is measured once an epoch: that is how finely epochs are told apart
-FEW = f"fewer than {FEWEST} values"
+FEW = f"fewer than {FEWEST_VALUES} values"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def estimate(one: Side, other: Side) -> Estimate:
         return Estimate("paired", paired.mean, (paired.low, paired.high))
     if paired.n:
         return Estimate("paired", difference, None, paired.reason)
-    if min(len(values), len(others)) < FEWEST:
+    if min(len(values), len(others)) < FEWEST_VALUES:
         return Estimate("welch", difference, None, FEW)
     half = _welch(values, others)
     return Estimate("welch", difference, (difference - half, difference + half))
@@ -193,7 +193,7 @@ def _welch(values: Sequence[float], others: Sequence[float]) -> float:
     """
     from scipy import stats
 
-    made = summary(values), summary(others)
+    made = summarize(values), summarize(others)
     squares = [(each.std or 0.0) ** 2 / each.n for each in made]
     if not any(squares):
         return 0.0

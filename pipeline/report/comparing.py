@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.base.statistics import FEWEST, summary
+from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.comparisons import Anova, Pair, Paired, interval
 from pipeline.report.groups import UNITS, Compared, Group, Unit
 from pipeline.report.page import Table
@@ -29,7 +29,7 @@ def section(compared: Compared) -> Iterator[str | Table]:
         return
     yield f"A value is the test accuracy of {UNITS[compared.groups[0].unit]}; all numbers: `statistics.json`."
     if compared.too_few:
-        yield f"Fewer than {FEWEST} values, not computed: {', '.join(compared.too_few)}."
+        yield f"Fewer than {FEWEST_VALUES} values, not computed: {', '.join(compared.too_few)}."
     if any(len(group.students) > 1 for group in compared.groups):
         yield Table(GROUPS, tuple(map(_group_cells, compared.groups)), texts=2)
     yield from _against(compared)
@@ -94,7 +94,7 @@ def _worth_reading(pairs: Sequence[Pair]) -> Sequence[Pair]:
 
 
 def _group_cells(group: Group) -> tuple[str, ...]:
-    made, ends = summary(group.values), interval(group.values)
+    made, ends = summarize(group.values), interval(group.values)
     return (
         group.name,
         ", ".join(group.students),

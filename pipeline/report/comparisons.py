@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from pipeline.base.statistics import FEWEST, paired_difference, summary
+from pipeline.base.statistics import FEWEST_VALUES, compare_pairs, summarize
 
 LEVEL = 0.95  # of intervals; of Tukey's, that all of them hold together
 EQUAL = 1e-12  # values whose spread is no larger a share of their size differ by rounding alone
@@ -25,8 +25,8 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of a mean: m ± t(0.975, n - 1) s / sqrt(n); None below 3 values."""
     from scipy import stats
 
-    made = summary(values)
-    if made.std is None or made.n < FEWEST:
+    made = summarize(values)
+    if made.std is None or made.n < FEWEST_VALUES:
         return None
     half = float(stats.t.ppf((1 + LEVEL) / 2, made.n - 1)) * made.std / math.sqrt(made.n)
     return made.mean - half, made.mean + half
@@ -67,13 +67,13 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
     """
     from scipy import stats
 
-    made = paired_difference(values, others)
-    if made.n < FEWEST:
-        return unpaired(f"fewer than {FEWEST} pairs", made.n)
+    made = compare_pairs(values, others)
+    if made.n < FEWEST_VALUES:
+        return unpaired(f"fewer than {FEWEST_VALUES} pairs", made.n)
     differences = [value - other for value, other in zip(values, others, strict=True)]
     if _equal(differences, [*values, *others]):
         return Paired(made.mean, made.mean, made.mean, None, None, made.n, "all differences are equal")
-    std = summary(differences).std
+    std = summarize(differences).std
     assert std is not None
     p = 2 * float(stats.t.sf(abs(made.mean) / std * math.sqrt(made.n), made.n - 1))
     return Paired(made.mean, made.low, made.high, p, made.mean / std, made.n)
@@ -145,10 +145,10 @@ def anova(values: Mapping[str, Sequence[float]]) -> Anova:
     """One-way analysis of variance over groups, by name; those below 3 values are left out, and named."""
     from scipy import stats
 
-    groups = {name: each for name, each in values.items() if len(each) >= FEWEST}
+    groups = {name: each for name, each in values.items() if len(each) >= FEWEST_VALUES}
     names, left_out = tuple(groups), tuple(name for name in values if name not in groups)
     if len(groups) < 2:
-        return Anova(names, left_out, reason=f"fewer than two groups of {FEWEST} values")
+        return Anova(names, left_out, reason=f"fewer than two groups of {FEWEST_VALUES} values")
     if all(map(_equal, groups.values())):
         return Anova(names, left_out, reason="no group varies")
     # Summed from the groups themselves: scipy's f_oneway takes SS_within as a difference of large

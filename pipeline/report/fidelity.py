@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.base.plain_text import prose
-from pipeline.base.statistics import FEWEST, Difference, paired_difference, summary
+from pipeline.base.plain_text import escape_prose
+from pipeline.base.statistics import FEWEST_VALUES, Difference, compare_pairs, summarize
 from pipeline.cache.dtypes import numbers
 from pipeline.cache.tensors import as_tensor
 from pipeline.dumps.logits import LogitsType, kept, largest, largest_arrays
@@ -137,13 +137,13 @@ def table(
         made = keep(exact, encoding, temperature, teacher)
         reached = train(made.tensors())
         reference = reference or reached.accuracies
-        difference: Difference = paired_difference(reached.accuracies, reference)
+        difference: Difference = compare_pairs(reached.accuracies, reference)
         rows.append(
             {
                 "encoding": encoding.name,
                 "bytes": made.bytes,
                 "kl": kl_error(exact, made, temperature),
-                "test_accuracy": asdict(summary(reached.accuracies)),
+                "test_accuracy": asdict(summarize(reached.accuracies)),
                 "test_accuracy_per_seed": reached.accuracies,
                 "difference": asdict(difference),
                 **({"doubts": reached.doubts} if reached.doubts else {}),
@@ -171,12 +171,12 @@ def markdown(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> s
             f"| {row['encoding']} | {row['bytes']:,} | {kl['mean']:.2g} | {kl['p99']:.2g} | {kl['max']:.2g} "
             f"| {100 * accuracy['mean']:.2f}{spread} | {_shown(row['difference'])} |"
         )
-    lines += [f"\nDoubtful: {prose(doubt)}." for doubt in doubts]
+    lines += [f"\nDoubtful: {escape_prose(doubt)}." for doubt in doubts]
     return "\n".join(lines) + "\n"
 
 
 def _shown(difference: Mapping[str, Any]) -> str:
     mean = f"{100 * difference['mean']:+.2f}"
     if difference["low"] is None:
-        return f"{mean} (fewer than {FEWEST} seeds: no interval)"
+        return f"{mean} (fewer than {FEWEST_VALUES} seeds: no interval)"
     return f"{mean} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}, n = {difference['n']})"

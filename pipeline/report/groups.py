@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from pipeline.base.statistics import FEWEST
+from pipeline.base.statistics import FEWEST_VALUES
 from pipeline.report.comparisons import Anova, Paired, anova, paired, unpaired
 from pipeline.report.metrics import Metrics
 
@@ -85,7 +85,7 @@ class Compared:
     @property
     def too_few(self) -> tuple[str, ...]:
         """The groups that have too few values for anything to be computed."""
-        return tuple(group.name for group in self.groups if len(group.values) < FEWEST)
+        return tuple(group.name for group in self.groups if len(group.values) < FEWEST_VALUES)
 
 
 def compare(groups: Sequence[Group], baseline: str | None, among: Sequence[str] | None = None) -> Compared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
-from pipeline.base.plain_text import in_code
+from pipeline.base.plain_text import escape_code
 from pipeline.report.metrics import Metrics
 from pipeline.training.chance import join_doubts
 
@@ -30,10 +30,10 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: M
         if any("doubts" in students[name] for name in baselines) or any("doubt" in each for each in teachers.values()):
             yield f"Gap closed is empty too where {first}, or the best teacher, is doubtful."
     for name, metrics in teachers.items():
-        yield from (f"Doubtful: {in_code(doubt)}." for doubt in doubts({}, {name: metrics}))
+        yield from (f"Doubtful: {escape_code(doubt)}." for doubt in doubts({}, {name: metrics}))
         yield from _restores(f"teacher {name}", [metrics.get("restores", 0)])
     for name, metrics in students.items():
-        yield from (f"Doubtful: {in_code(doubt)}." for doubt in doubts({name: metrics}, {}))
+        yield from (f"Doubtful: {escape_code(doubt)}." for doubt in doubts({name: metrics}, {}))
         yield from _peers(name, metrics)
         yield from _prepared(name, metrics)
         yield from _restores(name, metrics["restores"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.base.statistics import FEWEST, summary
+from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.comparisons import LEVEL, interval
 from pipeline.report.groups import Compared, Group
 from pipeline.report.metrics import Metrics
@@ -22,7 +22,7 @@ def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[s
     """
     return {
         "level": LEVEL,
-        "fewest": FEWEST,
+        "fewest": FEWEST_VALUES,
         "reported_epoch": {name: metrics["rule"] for name, metrics in students.items()},
         "groups": {group.name: _group(group) for group in compared.groups},
         "baseline": compared.baseline.name if compared.baseline else None,
@@ -33,7 +33,7 @@ def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[s
 
 
 def _group(group: Group) -> dict[str, Any]:
-    made, ends = summary(group.values), interval(group.values)
+    made, ends = summarize(group.values), interval(group.values)
     low, high = ends or (None, None)
     return {
         "students": list(group.students),
@@ -43,5 +43,5 @@ def _group(group: Group) -> dict[str, Any]:
         **asdict(made),
         "low": low,
         "high": high,
-        "reason": None if ends else f"fewer than {FEWEST} values",
+        "reason": None if ends else f"fewer than {FEWEST_VALUES} values",
     }

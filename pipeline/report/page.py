@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.base.plain_text import in_cell, in_markdown, one_line, prose
+from pipeline.base.plain_text import escape_cell, escape_markdown, escape_prose, escape_unprintable
 from pipeline.report.table import COLUMNS, Row
 
 
@@ -31,7 +31,7 @@ class Table:
     def markdown(self) -> list[str]:
         """Its lines."""
         rule = "|---" * self.texts + "|---:" * (len(self.columns) - self.texts) + "|"
-        lines = [" | ".join(in_cell(_shown(cell)) for cell in row) for row in (self.columns, *self.rows)]
+        lines = [" | ".join(escape_cell(_shown(cell)) for cell in row) for row in (self.columns, *self.rows)]
         return [f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])]
 
     def html(self) -> str:
@@ -58,7 +58,7 @@ class Section:
         """Its lines; none without blocks."""
         lines = ["", f"## {self.title}"] if self.blocks else []
         for block in self.blocks:
-            lines += ["", *(block.markdown() if isinstance(block, Table) else [prose(block)])]
+            lines += ["", *(block.markdown() if isinstance(block, Table) else [escape_prose(block)])]
         return lines
 
     def html(self) -> Iterator[str]:
@@ -66,7 +66,7 @@ class Section:
         if self.blocks:
             yield f"<h2>{html.escape(self.title)}</h2>"
         for block in self.blocks:
-            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(one_line(block))}</p>"
+            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(escape_unprintable(block))}</p>"
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class Report:
 
     def markdown(self) -> str:
         """`report.md`; it refers to the pictures beside it."""
-        lines = ["# Report", "", *self.table.markdown(), "", *(f"- {prose(note)}" for note in self.notes)]
+        lines = ["# Report", "", *self.table.markdown(), "", *(f"- {escape_prose(note)}" for note in self.notes)]
         lines += [line for section in self.sections for line in section.markdown()]
         lines += ["", "## Pictures"] if self.pictures else []
         for name in self.pictures:
-            lines.append(f"\n![{in_markdown(name.removesuffix('.png'))}]({name})")
-            lines += [f"\n*{in_markdown(self.captions[name])}*"] if name in self.captions else []
+            lines.append(f"\n![{escape_markdown(name.removesuffix('.png'))}]({name})")
+            lines += [f"\n*{escape_markdown(self.captions[name])}*"] if name in self.captions else []
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
@@ -117,7 +117,9 @@ class Report:
 
     def _body(self) -> Iterator[str]:
         yield self.table.html()
-        yield "<ul>\n" + "\n".join(f"<li>{html.escape(one_line(note))}</li>" for note in self.notes) + "\n</ul>"
+        yield (
+            "<ul>\n" + "\n".join(f"<li>{html.escape(escape_unprintable(note))}</li>" for note in self.notes) + "\n</ul>"
+        )
         for section in self.sections:
             yield from section.html()
         if self.pictures:
@@ -130,12 +132,13 @@ class Report:
         image = f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
         if name not in self.captions:
             return image
-        return f"<figure>\n{image}\n<figcaption>{html.escape(one_line(self.captions[name]))}</figcaption>\n</figure>"
+        caption = html.escape(escape_unprintable(self.captions[name]))
+        return f"<figure>\n{image}\n<figcaption>{caption}</figcaption>\n</figure>"
 
 
 def _shown(cell: str) -> str:
     """A cell on one line: a sentence of the user's may have been folded."""
-    return one_line(" ".join(cell.split()))
+    return escape_unprintable(" ".join(cell.split()))
 
 
 PAGE = """<!doctype html>

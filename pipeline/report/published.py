@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipeline.base.statistics import summary
+from pipeline.base.statistics import summarize
 from pipeline.report.comparisons import interval
 from pipeline.report.measures import PARTS, Networks, Part, values_of
 from pipeline.report.page import Section, Table
@@ -61,7 +61,7 @@ def beside(published: Published, networks: Networks) -> dict[str, Beside]:
 def _beside(name: str, theirs: float, published: Published, networks: Networks) -> Beside:
     accuracies = values_of(networks.accuracy(name, published.of))
     values = [100 - 100 * value if published.kind == "error" else 100 * value for value in accuracies]
-    made, (low, high) = summary(values), interval(values) or (None, None)
+    made, (low, high) = summarize(values), interval(values) or (None, None)
     return Beside(made.mean, made.std, low, high, made.n, theirs, made.mean - theirs)
 
 

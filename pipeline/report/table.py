@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.base.statistics import gap_closed
+from pipeline.base.statistics import compute_gap_closed
 from pipeline.report.comparisons import interval
 from pipeline.report.metrics import Metrics, Terms, loss_of, phases
 
@@ -91,7 +91,9 @@ def _gap_closed(student: Metrics, baseline: Metrics | None, teachers: Mapping[st
     best = max(taught_by, key=lambda teacher: teacher["test_accuracy"])
     if "doubts" in baseline or "doubt" in best:
         return None
-    return gap_closed(student["test_accuracy"]["mean"], baseline["test_accuracy"]["mean"], best["test_accuracy"])
+    return compute_gap_closed(
+        student["test_accuracy"]["mean"], baseline["test_accuracy"]["mean"], best["test_accuracy"]
+    )
 
 
 def losses(student: Metrics) -> str:

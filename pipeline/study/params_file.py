@@ -14,22 +14,22 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import refuse_irregular
-from pipeline.base.registry import AbsentError, flatten
+from pipeline.base.files import refuse_irregular_file
+from pipeline.base.registry import AbsentError, flatten_errors
 from pipeline.models import MODELS
-from pipeline.study.references import complete
+from pipeline.study.references import complete_study
 from pipeline.study.sections import Study
 
 IGNORED = "x-"  # keys at the top that begin so hold anchors for the others, as in compose files
 
 
-def read_raw(path: Path) -> dict[str, Any]:
+def read_params(path: Path) -> dict[str, Any]:
     """The file as plain values, merge keys resolved.
 
     Raises:
         InputError: it is missing or is not a YAML mapping.
     """
-    refuse_irregular(path, "a file of parameters")
+    refuse_irregular_file(path, "a file of parameters")
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def read_raw(path: Path) -> dict[str, Any]:
     return raw
 
 
-def absent_models(study: Study) -> Iterator[tuple[str, str]]:
+def find_unavailable_models(study: Study) -> Iterator[tuple[str, str]]:
     """The keys of the models whose code is not here, each with the reason."""
     for section in ("teachers", "students"):
         for name, params in getattr(study, section).items():
@@ -64,31 +64,31 @@ def absent_models(study: Study) -> Iterator[tuple[str, str]]:
                     yield f"{section}.{name}.model.name", str(error)
 
 
-def _tuples(value: Any) -> Any:
+def _convert_lists(value: Any) -> Any:
     """Lists as the tuples that the sections hold."""
     if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
+        return {key: _convert_lists(item) for key, item in value.items()}
     if isinstance(value, str) and "\0" in value:
         raise InputError("the parameters", expected="text", found=f"a NUL character in {value!r}", fix="take it out")
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(_convert_lists, value)) if isinstance(value, list | tuple) else value
 
 
-def load(path: Path) -> Study:
+def load_study(path: Path) -> Study:
     """Read, validate and complete a study.
 
     Raises:
         InputError: with the key of the first mistake, what was expected and what was found.
     """
-    return parse(read_raw(path), path.name)
+    return parse_study(read_params(path), path.name)
 
 
-def parse(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
+def parse_study(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
     """Validate plain values and fill in data sets, formats and dumps that may be left out.
 
     Raises:
-        InputError: see `load`.
+        InputError: see `load_study`.
     """
-    values = {key: _tuples(value) for key, value in raw.items() if not str(key).startswith(IGNORED)}
+    values = {key: _convert_lists(value) for key, value in raw.items() if not str(key).startswith(IGNORED)}
     if "dataset" in values:
         if "datasets" in values:
             raise InputError(f"{file}: dataset", expected="either dataset or datasets", found="both")
@@ -97,12 +97,12 @@ def parse(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
-        mistakes = list(flatten(error))
+        mistakes = list(flatten_errors(error))
         place, text = mistakes[0]
         key = ".".join(str(part) for part in place if part != "[key]")
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
     try:
-        return complete(study).named_by(file)
+        return complete_study(study).with_file(file)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None

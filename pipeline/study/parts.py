@@ -26,7 +26,15 @@ from pydantic import (
 from torch.optim import SGD
 
 from pipeline.base.errors import InputError
-from pipeline.base.registry import UNSET, NestedError, Registry, Section, imported, nested, options_model
+from pipeline.base.registry import (
+    UNSET,
+    NestedError,
+    Registry,
+    Section,
+    create_options_section,
+    import_object,
+    validate_nested,
+)
 from pipeline.cache.codecs import Format
 from pipeline.datasets import SOURCES
 from pipeline.datasets.copies import Duplicates
@@ -316,8 +324,8 @@ def _views(value: Any) -> ViewsParams:
 
 def _binary(value: Any) -> Section:
     # Imported by name: networks without binary layers have no use for that file.
-    model = options_model(imported("pipeline.models.binary.convert:binarise_network"), Section)
-    made: Section = nested(model, {"form": value} if isinstance(value, str) else value)
+    model = create_options_section(import_object("pipeline.models.binary.convert:binarise_network"), Section)
+    made: Section = validate_nested(model, {"form": value} if isinstance(value, str) else value)
     return made
 
 

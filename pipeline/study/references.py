@@ -7,16 +7,16 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from pipeline.base.registry import flatten, unknown
+from pipeline.base.registry import describe_unknown, flatten_errors
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.dumps import needs_head, plan_of
 from pipeline.losses import find_mismatch, learns_from_peers, term_fields
 from pipeline.study.parts import DumpParams, TermParams
-from pipeline.study.report_references import refuse as refuse_report
+from pipeline.study.report_references import check_report_references as refuse_report
 from pipeline.study.sections import PhaseParams, StudentParams, Study, TeacherParams
 
 
-def complete(study: Study) -> Study:
+def complete_study(study: Study) -> Study:
     """The study with every default that depends on another section, all references checked.
 
     Raises:
@@ -34,7 +34,7 @@ def complete(study: Study) -> Study:
     known = known.model_copy(update={"students": students})
     known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
     known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
-    taught_in_order(known)
+    order_students(known)
     measured = [name for name, teacher in known.teachers.items() if teacher.external is None]
     refuse_report(known.report, measured, known.students, _watched(known))
     return known
@@ -53,7 +53,7 @@ def _dataset(study: Study, key: str, name: str | None) -> str:
             raise ValueError(f"{key}.dataset: missing; expected one of {', '.join(sorted(study.datasets))}")
         return next(iter(study.datasets))
     if name not in study.datasets:
-        raise ValueError(f"{key}.dataset: " + unknown("data set", name, study.datasets))
+        raise ValueError(f"{key}.dataset: " + describe_unknown("data set", name, study.datasets))
     return name
 
 
@@ -62,7 +62,7 @@ def _teacher(study: Study, name: str) -> TeacherParams:
     for member in params.members or ():
         trained = [other for other, its in study.teachers.items() if not its.members and not its.external]
         if member not in trained:
-            raise ValueError(f"{key}.members: " + unknown("single teacher", member, trained))
+            raise ValueError(f"{key}.members: " + describe_unknown("single teacher", member, trained))
     return params.model_copy(update={"dataset": _dataset(study, key, params.dataset)})
 
 
@@ -70,7 +70,9 @@ def _dump(study: Study, name: str) -> DumpParams:
     params, key = study.dumps[name], f"dumps.{name}"
     source = study.teachers.get(params.of) or study.students.get(params.of)
     if source is None:
-        raise ValueError(f"{key}.of: " + unknown("teacher or student", params.of, [*study.teachers, *study.students]))
+        raise ValueError(
+            f"{key}.of: " + describe_unknown("teacher or student", params.of, [*study.teachers, *study.students])
+        )
     if isinstance(source, StudentParams) and params.of_seed >= source.seeds:
         raise ValueError(f"{key}.of_seed: expected 0 to {source.seeds - 1}, found {params.of_seed}")
     if needs_head(params.field) and isinstance(source, TeacherParams) and source.model is None:
@@ -115,7 +117,7 @@ def _refuse_format(key: str, params: DumpParams, update: dict[str, Any]) -> None
         try:
             type(params).model_validate({**params.model_dump(), **update})
         except ValidationError as error:
-            (option, *_), text = next(iter(flatten(error)))
+            (option, *_), text = next(iter(flatten_errors(error)))
             raise ValueError(f"{key}.{option}: {text} (from cache.{option}); give this dump its own") from None
 
 
@@ -125,7 +127,7 @@ def _student(study: Study, name: str) -> StudentParams:
     _refuse_start(study, key, params)
     phases = []
     for number, phase in enumerate(params.pretrain):
-        whole = phase.as_in(params)
+        whole = phase.inherit_from(params)
         place = f"{key}.pretrain.{number}"
         phases.append(whole.model_copy(update={"losses": _losses(study, name, place, whole)}))
     made = params.model_copy(update={"pretrain": tuple(phases), "losses": _losses(study, name, key, params)})
@@ -140,7 +142,7 @@ def _refuse_start(study: Study, key: str, params: StudentParams) -> None:
         return
     other = params.init.student
     if other not in study.students:
-        raise ValueError(f"{key}.init: " + unknown("student", other, study.students))
+        raise ValueError(f"{key}.init: " + describe_unknown("student", other, study.students))
     source = study.students[other]
     if params.init.seed >= source.seeds:
         raise ValueError(
@@ -231,7 +233,7 @@ def _named(key: str, reads: str | Mapping[str, str] | None, fields: Mapping[str,
         return dict.fromkeys(fields, reads)
     for role in reads or {}:
         if role not in fields:
-            raise ValueError(f"{key}: " + unknown("role", role, fields))
+            raise ValueError(f"{key}: " + describe_unknown("role", role, fields))
     return reads or {}
 
 
@@ -283,7 +285,7 @@ def _refuse_other_dump(study: Study, dataset: str | None, key: str, name: str, f
     if name in study.teachers:
         raise ValueError(f"{key}: {name!r} is a teacher; expected one of its dumps")
     if name not in study.dumps:
-        raise ValueError(f"{key}: " + unknown("dump", name, study.dumps))
+        raise ValueError(f"{key}: " + describe_unknown("dump", name, study.dumps))
     dump = study.dumps[name]
     if dump.field != field:
         raise ValueError(f"{key}: expected a dump of field {field!r}, found {name!r} of field {dump.field!r}")
@@ -291,7 +293,7 @@ def _refuse_other_dump(study: Study, dataset: str | None, key: str, name: str, f
         raise ValueError(f"{key}: expected a dump on data set {dataset!r}, found {name!r} on {dump.dataset!r}")
 
 
-def taught_in_order(study: Study) -> list[str]:
+def order_students(study: Study) -> list[str]:
     """The students, each after those whose dumps it reads and the one that it starts from.
 
     Raises:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from pipeline.base.registry import unknown
+from pipeline.base.registry import describe_unknown
 from pipeline.study.report_section import ReportParams
 
 
-def refuse(
+def check_report_references(
     report: ReportParams, teachers: Collection[str], students: Collection[str], watched: Collection[str]
 ) -> None:
     """Raise ValueError for a name that nobody has or that stands there twice, and for what nobody measures.
@@ -20,7 +20,7 @@ def refuse(
         watched: teachers and students whose validation accuracy is measured in each epoch.
     """
     if report.baseline is not None and report.baseline not in students:
-        raise ValueError("report.baseline: " + unknown("student", report.baseline, students))
+        raise ValueError("report.baseline: " + describe_unknown("student", report.baseline, students))
     group_of = _group_of(report, teachers, students)
     groups = [*report.groups, *(student for student in students if student not in group_of)]
     for key, name in _groups_named(report):
@@ -29,7 +29,7 @@ def refuse(
         _refuse_other(key, "student, group or teacher", name, [*groups, *teachers], group_of)
     for name in report.terms:
         if name not in students:
-            raise ValueError("report.terms: " + unknown("student", name, students))
+            raise ValueError("report.terms: " + describe_unknown("student", name, students))
     _refuse_twins("report.anova", "group", report.anova or ())
     _refuse_twins("report.terms", "student", report.terms)
     _refuse_sides(report, teachers)
@@ -46,7 +46,7 @@ def _group_of(report: ReportParams, teachers: Collection[str], students: Collect
                 raise ValueError(f"{key}: also the name of a {kind}; expected a name of its own")
         for member in members:
             if member not in students:
-                raise ValueError(f"{key}: " + unknown("student", member, students))
+                raise ValueError(f"{key}: " + describe_unknown("student", member, students))
             if member in group_of:
                 raise ValueError(f"{key}: expected each student once, found {member!r} in {group_of[member]!r} too")
             group_of[member] = group
@@ -73,7 +73,7 @@ def _refuse_other(key: str, kind: str, name: str, known: Collection[str], group_
     if name in group_of:
         raise ValueError(f"{key}: {name!r} is compared as a part of group {group_of[name]!r}; name that")
     if name not in known:
-        raise ValueError(f"{key}: " + unknown(kind, name, known))
+        raise ValueError(f"{key}: " + describe_unknown(kind, name, known))
 
 
 def _refuse_twins(key: str, kind: str, names: Collection[str]) -> None:

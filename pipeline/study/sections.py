@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.base.registry import FilePath, Section, nested
+from pipeline.base.registry import FilePath, Section, validate_nested
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.manifest import Digest
 from pipeline.study.parts import (
@@ -54,7 +54,7 @@ def _on_nan(value: Any) -> RestoreParams | None:
         return None if value == "stop" else value
     if value != "restore" and not isinstance(value, Mapping):
         raise ValueError(f"expected stop, restore or {{divide: 100.0, at_most: 10}}, found {value!r}")
-    return nested(RestoreParams, {} if value == "restore" else value)
+    return validate_nested(RestoreParams, {} if value == "restore" else value)
 
 
 class TrainingParams(Section):
@@ -152,7 +152,7 @@ class TrainsParams(Section):
 def _trains(value: Any) -> TrainsParams | None:
     if value is None or isinstance(value, TrainsParams):
         return value
-    return nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
+    return validate_nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
 
 
 class PhaseParams(TrainingParams):
@@ -174,7 +174,7 @@ class PretrainParams(PhaseParams):
         self.require_length()
         return self
 
-    def as_in(self, student: StudentParams) -> PretrainParams:
+    def inherit_from(self, student: StudentParams) -> PretrainParams:
         """The phase with what it leaves out."""
         inherited = TrainingParams.model_fields.keys() - self.model_fields_set - {"epochs", "steps"}
         return self.model_copy(update={key: getattr(student, key) for key in inherited})
@@ -192,7 +192,7 @@ def _init(value: Any) -> InitParams | None:
         return value
     if not isinstance(value, str | Mapping):
         raise ValueError(f"expected a student, or {{student: NAME, seed: 0}}, found {value!r}")  # noqa: TRY004
-    return nested(InitParams, {"student": value} if isinstance(value, str) else value)
+    return validate_nested(InitParams, {"student": value} if isinstance(value, str) else value)
 
 
 class StudentParams(NetworkParams, PhaseParams):
@@ -227,7 +227,7 @@ class StudentParams(NetworkParams, PhaseParams):
         return self
 
 
-def model_of(
+def describe_model(
     params: TeacherParams | StudentParams, mode: Literal["python", "json"] = "python", without: set[str] | None = None
 ) -> dict[str, Any]:
     """What `models.build_network` takes of a network with a model: that, and its `head` and `binary` where it has them.
@@ -252,7 +252,7 @@ class CacheParams(Section):
 
 
 class Study(Section):
-    """A whole `params.yaml`; `params.load` fills in what may be left out."""
+    """A whole `params.yaml`; `load_study` fills in what may be left out."""
 
     _file: str = PrivateAttr("params.yaml")
 
@@ -270,7 +270,7 @@ class Study(Section):
         """The name of the file that says all this: messages and the stages' commands name it."""
         return self._file
 
-    def named_by(self, file: str) -> Study:
+    def with_file(self, file: str) -> Study:
         """The same study, from a file of this name."""
         study = self.model_copy()
         study._file = file  # noqa: SLF001 - its own

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.base.plain_text import one_line
+from pipeline.base.plain_text import escape_unprintable
 
 FEWEST, OTHERS = 5, 10  # test images of a class that alone is right, and of the others, before that means anything
 ADVICE = "train it longer, or at another learning rate; with batch normalisation, with another norm_momentum"
@@ -36,7 +36,7 @@ def find_doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | N
     alone = there & (correct == counts)
     constant = alone.sum() == 1 and not correct[~alone].any()
     if constant and counts[alone].sum() >= FEWEST and counts[~alone].sum() >= OTHERS:
-        name = one_line(classes[int(alone.argmax())])
+        name = escape_unprintable(classes[int(alone.argmax())])
         return (
             f"says '{name}' whatever it is shown: right for all {counts[alone].sum()} test images of that class, and "
             f"for none of the {counts[~alone].sum()} others"

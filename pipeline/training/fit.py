@@ -20,7 +20,7 @@ from torch import nn
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
-from pipeline.base.seeds import derive, seeded
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.models.network import Network
 from pipeline.models.weights import UNREADABLE
 from pipeline.training.batches import Batch, iterate_batches
@@ -87,12 +87,12 @@ def fit_cohort(
         InputError: a loss is NaN or infinite (the step and the term are named) and the options do not
             say what to do about it, or the batches do not suit the network.
     """
-    order = order or RandomOrder(len(train), derive(seed, "order"))
+    order = order or RandomOrder(len(train), derive_seed(seed, "order"))
     for member in members:
         check_batches(member.network, len(order), options, what)
     epochs = options.epochs_for(len(order))
     cohort = _Cohort([Trainee(member, options, epochs, what) for member in members], order, options, mutual)
-    with seeded(derive(seed, "dropout"), train.labels.device):
+    with fork_seeded_rng(derive_seed(seed, "dropout"), train.labels.device):
         if checkpoint is not None and checkpoint.exists():
             cohort.load(checkpoint)
             cohort.tell()

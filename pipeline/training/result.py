@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pipeline.base.statistics import summary
+from pipeline.base.statistics import summarize
 from pipeline.training.chance import find_doubt
 from pipeline.training.rows import Rows, per_class_accuracy
 from pipeline.training.trainee import FitResult
@@ -79,14 +79,14 @@ def student_metrics(runs: Sequence[Sequence[TrainedStudent]], select: Select) ->
     accuracy = {kind: [fmean(cohort) for cohort in per_peer[kind]] for kind in kinds}
     first = runs[0][0]
     return {
-        "test_accuracy": asdict(summary(accuracy[select])),
+        "test_accuracy": asdict(summarize(accuracy[select])),
         "test_accuracy_per_seed": accuracy[select],
         "test_accuracy_per_peer": per_peer[select] if len(runs[0]) > 1 else None,
         "select": select,
         "rule": RULES[select],
         **{
             kind: {
-                "test_accuracy": asdict(summary(accuracy[kind])),
+                "test_accuracy": asdict(summarize(accuracy[kind])),
                 "epochs": [cohort[0].epoch(kind) for cohort in runs],
             }
             for kind in kinds

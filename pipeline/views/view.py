@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.base.registry import NestedError, Section, unknown
+from pipeline.base.registry import NestedError, Section, describe_unknown
 from pipeline.views import POLICIES
 from pipeline.views.counter import below, block, words
 
@@ -44,7 +44,7 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES.entries:
-            raise InputError(unknown("policy", self.policy, POLICIES.entries))
+            raise InputError(describe_unknown("policy", self.policy, POLICIES.entries))
         if not 1 <= self.count <= 2**31:
             raise InputError("views: count", expected="1 or more", found=str(self.count))
         if self.identity and self.count != 1:

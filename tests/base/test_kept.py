@@ -40,15 +40,15 @@ def private(temporary: Path) -> Path:
 def test_the_accounts_own_folder_comes_first(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     own, temporary = places
     monkeypatch.setenv("XDG_CACHE_HOME", str(own))
-    assert kept.kept("notes") == own / "teachercache/notes"
-    assert kept.kept("notes").is_dir()  # type: ignore[union-attr]
+    assert kept.find_user_folder("notes") == own / "teachercache/notes"
+    assert kept.find_user_folder("notes").is_dir()  # type: ignore[union-attr]
     assert list(temporary.iterdir()) == []
 
 
 def test_without_it_a_private_folder_among_the_temporary_ones_does(places: tuple[Path, Path]) -> None:
     folder = private(places[1])
     for _ in range(2):
-        assert kept.kept("notes") == folder / "notes"
+        assert kept.find_user_folder("notes") == folder / "notes"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -58,9 +58,9 @@ def test_an_account_that_nobody_knows_has_no_home(places: tuple[Path, Path], mon
         raise RuntimeError(msg)
 
     monkeypatch.setattr(kept, "user_cache_path", none)
-    kept.give_matplotlib_a_folder()
+    kept.set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == str(private(places[1]) / "matplotlib")
-    assert kept.kept("notes") == private(places[1]) / "notes"
+    assert kept.find_user_folder("notes") == private(places[1]) / "notes"
 
 
 def test_a_home_that_nobody_knows_makes_no_folder_in_the_study(
@@ -69,7 +69,7 @@ def test_a_home_that_nobody_knows_makes_no_folder_in_the_study(
     """`~` stays as it is for an account without HOME and without an entry among the accounts."""
     monkeypatch.setattr(kept, "user_cache_path", lambda name: Path("~/.cache", name))
     monkeypatch.chdir(tmp_path / "tmp")
-    assert kept.kept("notes") == private(places[1]) / "notes"
+    assert kept.find_user_folder("notes") == private(places[1]) / "notes"
     assert not (tmp_path / "tmp/~").exists()
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_this_accounts_alone_is_not_used(
         found[stat.ST_UID] += 1
         assert not kept._is_private(os.stat_result(found))
         return
-    assert kept.kept("notes") is None
+    assert kept.find_user_folder("notes") is None
 
 
 @pytest.mark.parametrize(("private_is", "times"), [("made", 1), ("somebody's file", 2)])
@@ -118,17 +118,17 @@ def test_matplotlib_is_given_a_folder_where_it_has_none(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "config"))
-    kept.give_matplotlib_a_folder()
+    kept.set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == str(private(places[1]) / "matplotlib")
     monkeypatch.setenv("MPLCONFIGDIR", "mine")
-    kept.give_matplotlib_a_folder()
+    kept.set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == "mine"
 
 
 def test_matplotlib_keeps_its_own_folders(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(places[0]))
-    kept.give_matplotlib_a_folder()
+    kept.set_matplotlib_folder()
     assert "MPLCONFIGDIR" not in os.environ
     assert not places[0].exists()
 
@@ -177,7 +177,7 @@ IN_MEMORY = """
 import sys
 import numpy as np
 from pipeline.base import user_folders as kept
-kept.can_be_written, kept.kept = lambda _: False, lambda _: None
+kept.is_writable, kept.find_user_folder = lambda _: False, lambda _: None
 from pipeline.perplexity import joint_probabilities
 np.save(sys.argv[2], joint_probabilities(np.load(sys.argv[1]), 20))
 """

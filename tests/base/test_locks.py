@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import locked
+from pipeline.base.files import hold_lock
 from tests.conftest import ROOT, Capture, Run, refused, write_study
 
 fcntl = pytest.importorskip("fcntl")
@@ -22,12 +22,12 @@ HELD = "expected no other writer, found a running process that writes the same o
 KILLED = """
 import fcntl, os, signal, sys
 from pathlib import Path
-from pipeline.base.files import locked
+from pipeline.base.files import hold_lock
 def failing(*_):
     raise OSError(int(sys.argv[2]), "none here")
 if int(sys.argv[2]):
     fcntl.flock = failing
-with locked(Path(sys.argv[1])):
+with hold_lock(Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -47,10 +47,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def test_a_second_writer_is_refused_and_a_later_one_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "new" / "work.lock"
-    with locked(path), pytest.raises(InputError) as second, locked(path):
+    with hold_lock(path), pytest.raises(InputError) as second, hold_lock(path):
         pass
     assert str(second.value) == f"{path}: {HELD}"
-    with locked(path):
+    with hold_lock(path):
         assert caplog.messages == []
 
 
@@ -60,19 +60,19 @@ def test_a_file_stands_for_a_lock_where_there_is_none(
 ) -> None:
     path, stand_in = tmp_path / "work.lock", tmp_path / "work.lock.held"
     without(number)
-    with locked(path):
+    with hold_lock(path):
         assert caplog.messages == [
             f"no file locks in {tmp_path} ({os.strerror(number)}): work.lock.held stands for one"
         ]
         assert stand_in.exists()
-        with pytest.raises(InputError) as second, locked(path):
+        with pytest.raises(InputError) as second, hold_lock(path):
             pass
     assert str(second.value) == (
         f"{path}: {HELD}; where none runs (one was killed on another machine), delete {stand_in}"
     )
     assert len(caplog.messages) == 1
     assert not stand_in.exists()
-    with locked(path):
+    with hold_lock(path):
         pass
 
 
@@ -87,7 +87,7 @@ def test_a_killed_process_holds_nothing(
     assert (tmp_path / "work.lock.held").exists() == bool(number)
     if number:
         without(number)
-    with locked(path):
+    with hold_lock(path):
         pass
     assert not (tmp_path / "work.lock.held").exists()
 
@@ -97,14 +97,14 @@ def test_a_stand_in_of_another_machine_is_respected(tmp_path: Path, without: Cal
     without(errno.ENOLCK)
     with (
         pytest.raises(InputError, match=r"killed on another machine\), delete .*work\.lock\.held"),
-        locked(tmp_path / "work.lock"),
+        hold_lock(tmp_path / "work.lock"),
     ):
         pass
 
 
 def test_an_error_that_is_no_missing_lock_is_not_hidden(tmp_path: Path, without: Callable[[int], None]) -> None:
     without(errno.EIO)
-    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / "work.lock"):
+    with pytest.raises(OSError, match="Input/output error"), hold_lock(tmp_path / "work.lock"):
         pass
 
 
@@ -112,7 +112,7 @@ def test_the_work_may_be_removed_while_its_lock_is_held(tmp_path: Path, without:
     for number in (0, errno.ENOSYS):
         if number:
             without(number)
-        with locked(tmp_path / "work" / "lock"):
+        with hold_lock(tmp_path / "work" / "lock"):
             for path in (tmp_path / "work").iterdir():
                 path.unlink()
             (tmp_path / "work").rmdir()
@@ -126,6 +126,6 @@ def test_a_stage_runs_without_locks(run: Run, capsys: Capture, tmp_path: Path, w
     without(errno.ENOLCK)
     assert run(tmp_path, "prepare", "d") == 0
     assert "note: no file locks in .work" in capsys.readouterr().err
-    with locked(tmp_path / ".work/prepare-d.lock"):
+    with hold_lock(tmp_path / ".work/prepare-d.lock"):
         error = refused(run, capsys, tmp_path, "prepare", "d")
     assert "delete .work/prepare-d.lock.held" in error

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.base.files import canonical_json
+from pipeline.base.files import encode_json
 from pipeline.report.comparisons import Anova, anova, hedges_g, interval, paired, unpaired
 
 # Minutes to relief with three headache medicines: the example of SAS's and scipy's documentation.
@@ -171,7 +171,7 @@ def test_groups_that_never_vary_are_not_computed() -> None:
 )
 def test_no_result_is_without_a_number(groups: dict[str, list[float]]) -> None:
     numbers: list[Any] = [asdict(anova(groups)), asdict(paired(groups["a"][:3], groups["b"][:3]))]
-    canonical_json(numbers)  # refuses NaN and infinity
+    encode_json(numbers)  # refuses NaN and infinity
     made = anova(groups)
     assert made.f is None or (made.f >= 0 and 0 <= (made.p or 0) <= 1)
     assert all(0 <= pair.p <= 1 and pair.low < pair.difference < pair.high for pair in made.pairs)

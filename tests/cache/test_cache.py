@@ -125,7 +125,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder / "manifest.json"
     entries = json.loads(path.read_bytes())
     change(entries)
-    path.write_bytes(files.canonical_json(entries))
+    path.write_bytes(files.encode_json(entries))
 
 
 def append(path: Path, data: bytes = b"\0") -> None:
@@ -295,14 +295,14 @@ def test_blocks_of_other_code_or_another_device_are_not_taken_up(
     attempt("cpu")
     assert calls == [0, 32, 32]
     attempt("cuda")
-    monkeypatch.setattr(writer, "code_digest", lambda: "other")
+    monkeypatch.setattr(writer, "hash_code", lambda: "other")
     attempt("cuda")
     assert calls[3:] == [0, 32, 0, 32]
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with (
-        files.locked(tmp_path / "work.lock"),
+        files.hold_lock(tmp_path / "work.lock"),
         pytest.raises(InputError, match="a running process that writes the same"),
     ):
         write(tmp_path)
@@ -321,7 +321,7 @@ def test_a_full_disk_leaves_nothing_that_looks_like_a_cache(
     monkeypatch.setattr(store_of(store), "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write(tmp_path, store, "float32")
-    explained = files.explained(caught.value)
+    explained = files.explain_os_error(caught.value)
     assert str(explained).startswith("disk full while writing data; nothing half-written was published")
     assert tree(tmp_path / "dump") == before  # the old cache is still there, whole
     monkeypatch.undo()
@@ -344,7 +344,7 @@ def test_a_really_full_file_system(tmp_path: Path, store: Store) -> None:
                 small / "dump", small / "work", big, lambda block: {"logits": np.ones((8, 1000), "f4")},
                 store=store, description=DESCRIPTION,
             )  # fmt: skip
-        assert "disk full while writing" in str(files.explained(caught.value))
+        assert "disk full while writing" in str(files.explain_os_error(caught.value))
         assert not (small / "dump").exists()
     finally:
         subprocess.run(["umount", small], check=True)
@@ -352,8 +352,8 @@ def test_a_really_full_file_system(tmp_path: Path, store: Store) -> None:
 
 def test_hdf5_tells_of_a_full_disk_in_words_only() -> None:
     error = OSError("Can't write data (file write failed: time = ..., errno = 28, error message = 'No space left')")
-    assert "disk full" in str(files.explained(error))
-    assert files.explained(OSError("something else")) is None
+    assert "disk full" in str(files.explain_os_error(error))
+    assert files.explain_os_error(OSError("something else")) is None
 
 
 def test_a_cut_publish_is_finished(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_a_cut_publish_is_finished(tmp_path: Path) -> None:
     before = tree(tmp_path / "dump")
     (tmp_path / "work").mkdir()
     (tmp_path / "dump").rename(tmp_path / "work/trash-sealed")  # killed between the two renames
-    files.recover(tmp_path / "work/sealed", tmp_path / "dump")
+    files.recover_output(tmp_path / "work/sealed", tmp_path / "dump")
     assert tree(tmp_path / "dump") == before
 
 
@@ -447,7 +447,7 @@ def test_a_copy_is_hashed_once_and_again_when_it_was_touched(
 def test_where_nothing_can_be_remembered_everything_is_hashed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checked, "kept", lambda _: None)
+    monkeypatch.setattr(checked, "find_user_folder", lambda _: None)
     write(tmp_path)
     for _ in range(2):
         assert np.array_equal(cache.open(tmp_path / "dump").load(), values())

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json
+from pipeline.base.files import encode_json
 from pipeline.cache import codecs, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Codec, Format
@@ -94,7 +94,7 @@ def seal(folder: Path, entries: Entries, swap: tuple[bytes, bytes] | None = None
     """Write a manifest with the right root digest, after one text was put in another's place."""
 
     def text(value: Entries) -> bytes:
-        made = canonical_json(value)
+        made = encode_json(value)
         assert swap is None or made.count(swap[0]) == 1
         return made.replace(*swap) if swap else made
 
@@ -650,7 +650,7 @@ def array_json(entries: Callable[[Entries], object]) -> Callable[[bytes], bytes]
     def change(data: bytes) -> bytes:
         made = json.loads(data)
         entries(made)
-        return canonical_json(made)
+        return encode_json(made)
 
     return change
 
@@ -1163,7 +1163,7 @@ def test_an_array_of_claims_is_refused_row_by_row(make: Make) -> None:
 
     made = json.loads((store / "zarr.json").read_bytes())
     made["shape"], made["chunk_grid"]["configuration"]["chunk_shape"] = [1, count, 1 << 28], [1, 1, 1 << 28]
-    (store / "zarr.json").write_bytes(canonical_json(made))
+    (store / "zarr.json").write_bytes(encode_json(made))
     reseal(folder, change)
     reseal(folder, encoded=True)
     opened = cache.open(folder)

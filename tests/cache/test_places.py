@@ -99,7 +99,7 @@ def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, name: str, monkey
         verify(LocalFolder(tmp_path / "dump"), made)
     assert caught.value.errno == number
     if name in NO_LOCKS:
-        assert "a file system that can do what was asked of it" in str(files.explained(caught.value))
+        assert "a file system that can do what was asked of it" in str(files.explain_os_error(caught.value))
 
 
 def test_what_hdf5_says_of_the_bytes_is_damage() -> None:
@@ -119,13 +119,13 @@ def test_a_full_disk_is_told_with_the_path_and_what_is_needed(tmp_path: Path, mo
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its form is what the next lines are about
         files.write_bytes(tmp_path / "x.bin", b"1234", memoryview(np.zeros(250, "f4")))
     assert list(tmp_path.iterdir()) == []
-    message = str(files.explained(caught.value))
+    message = str(files.explain_os_error(caught.value))
     assert message.startswith(f"disk full while writing {tmp_path}/x.bin; nothing half-written was published; ")
     assert message.endswith("make room for about 1,004 bytes there (77 are free) and run again")
     for store, needed in zip(STORES, (1400, 2800), strict=True):
         with pytest.raises(OSError) as caught:  # noqa: PT011
             write(tmp_path / store, store)
-        message = str(files.explained(caught.value))
+        message = str(files.explain_os_error(caught.value))
         assert f"disk full while writing {tmp_path}/{store}/" in message
         assert f"make room for about {needed:,} bytes there" in message
 
@@ -135,14 +135,14 @@ def test_a_full_disk_is_told_with_the_path_and_what_is_needed(tmp_path: Path, mo
     [OSError(errno.EDQUOT, "x"), OSError("write failed: errno = 28, error"), OSError("80 requested and 4 written")],
 )
 def test_any_words_for_a_full_disk_are_understood(tmp_path: Path, error: OSError) -> None:
-    with pytest.raises(files.DiskFullError) as caught, files.needing(tmp_path / "big", 5000):
+    with pytest.raises(files.DiskFullError) as caught, files.explain_disk_full(tmp_path / "big", 5000):
         raise error
     assert f"writing {tmp_path}/big; nothing half-written was published; make room for about 5,000 bytes" in str(
-        files.explained(caught.value)
+        files.explain_os_error(caught.value)
     )
-    with pytest.raises(ValueError, match="x"), files.needing(tmp_path, 1):
+    with pytest.raises(ValueError, match="x"), files.explain_disk_full(tmp_path, 1):
         raise ValueError("x")
-    with pytest.raises(PermissionError), files.needing(tmp_path, 1):
+    with pytest.raises(PermissionError), files.explain_disk_full(tmp_path, 1):
         raise PermissionError(errno.EACCES, "x")
 
 

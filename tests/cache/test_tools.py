@@ -15,13 +15,13 @@ import torch
 
 from pipeline import cache
 from pipeline.base.errors import InputError, NotNowError
-from pipeline.base.statistics import paired_difference
+from pipeline.base.statistics import compare_pairs
 from pipeline.cache import admission, blocks, writer
 from pipeline.cache.dtypes import DType
 from pipeline.fields.rows import CachedRows
 from pipeline.graph import stages as graph
 from pipeline.report.fidelity import EXACT, Encoding, Reached, doubt_of, keep, kl_error, markdown, table
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from stages import cli
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
 
@@ -444,8 +444,8 @@ def test_differences_are_paired_by_seed() -> None:
     assert rows[1]["difference"]["mean"] == pytest.approx(0.01)
     # Student's t with 2 degrees of freedom: 4.302653 * std / sqrt(3), std = 0.01.
     assert rows[1]["difference"]["high"] == pytest.approx(0.01 + 4.302653 * 0.01 / 3**0.5, abs=1e-6)
-    assert paired_difference([1.0], [0.5]).low is None
-    assert paired_difference([1.0, 0.9], [0.5, 0.8]).low is None
+    assert compare_pairs([1.0], [0.5]).low is None
+    assert compare_pairs([1.0, 0.9], [0.5, 0.8]).low is None
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
@@ -728,12 +728,12 @@ def test_temperatures_and_top_k_that_mean_nothing_are_refused(run: Run, capsys: 
 def test_a_student_of_an_external_teacher_depends_on_what_names_it(study: dict[str, Any]) -> None:
     study["teachers"]["api"] = {"external": "ab" * 32}
     study["dumps"]["big-logits"]["of"] = "api"
-    made = {stage.name: stage for stage in graph.stages(parse(study), study)}
+    made = {stage.name: stage for stage in graph.stages(parse_study(study), study)}
     assert {"teachers.api", "dumps.big-logits", "cache"} <= set(made["train-student-kd"].params)
     assert "teachers.api" not in made["train-student-baseline"].params
     study["views"] = {"policy": "flip", "count": 2}
     with pytest.raises(InputError, match=r"dumps\.big-logits\.of: expected a teacher that is run here"):
-        parse(study)
+        parse_study(study)
 
 
 def test_a_name_that_no_file_system_takes_is_refused(run: Run, capsys: Capture, made: Path) -> None:

@@ -18,13 +18,13 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import explained
+from pipeline.base.files import explain_os_error
 from pipeline.datasets import SOURCES
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place, Raw
 from pipeline.datasets.record import SPLITS, Dataset, load, save
 from pipeline.datasets.split import Amount, First, Folds, fold_of_each, quotas, split
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.data_files import (
     assert_holds,
     idx,
@@ -427,14 +427,14 @@ def test_an_unknown_source_is_refused_with_the_nearest() -> None:
         "expected one of amat, cifar10",
         "did you mean 'mnist'?",
     ):
-        parse({"datasets": {"a": {"source": "mnits"}}})
+        parse_study({"datasets": {"a": {"source": "mnits"}}})
 
 
 def test_options_of_a_source_belong_to_it_alone() -> None:
-    section = parse({"dataset": {"source": "imagefolder", "test_folder": None, "size": 8}}).datasets["default"]
+    section = parse_study({"dataset": {"source": "imagefolder", "test_folder": None, "size": 8}}).datasets["default"]
     assert section.options == {"train_folder": "train", "test_folder": None}
     with refused("params.yaml: datasets.default: unknown key 'test_folder'", "expected one of"):
-        parse({"dataset": {"source": "mnist", "test_folder": "val"}})
+        parse_study({"dataset": {"source": "mnist", "test_folder": "val"}})
 
 
 def test_every_source_is_tested() -> None:
@@ -767,7 +767,7 @@ def test_a_full_disk_is_told_with_the_folder_and_what_is_needed(
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its form is what the next lines are about
         save(dataset, tmp_path / "out")
     size = dataset.images[:].nbytes + 16 * len(dataset)
-    message = str(explained(caught.value))
+    message = str(explain_os_error(caught.value))
     assert message.startswith(f"disk full while writing {tmp_path}/out; nothing half-written was published; make room ")
     assert f"make room for about {size:,} bytes there (" in message
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, features
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json
+from pipeline.base.files import encode_json
 from pipeline.cache.manifest import MOST_BYTES
 from pipeline.datasets import file_trees, image_files
 from pipeline.datasets import prepare as prepared_by
@@ -31,7 +31,7 @@ from pipeline.datasets.raw import Place, Raw, fit
 from pipeline.datasets.record import Dataset, load, save
 from pipeline.datasets.split import Folds
 from pipeline.export.predict import find_images
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.conftest import Capture, Run, write_study
 from tests.conftest import refused as command_refused
 from tests.data_files import assert_holds, picture_raw, png, refused, some, tree, write_idx, write_tree, write_zip
@@ -751,7 +751,7 @@ def test_names_that_a_reader_of_caches_has_no_room_for_are_refused(
     longest = {name.replace("c01", "\u00e9" * 4096): data for name, data in FILES.items()}
     classes = read(write_zip(tmp_path / "a.zip", longest)).classes
     assert max(map(len, classes)) == 4096
-    assert len(canonical_json(list(classes))) > 6 * 4096
+    assert len(encode_json(list(classes))) > 6 * 4096
     assert 2 * prepared_by.MOST_CLASS_BYTES <= MOST_BYTES
     monkeypatch.setattr(prepared_by, "MOST_CLASS_BYTES", 6 * 4096)
     with refused("the names of 3 classes: expected at most 24,576 bytes of JSON", "found 24,594; shorten the names"):
@@ -890,10 +890,12 @@ def test_copies_are_those_of_the_prepared_pixels_in_any_source(tmp_path: Path) -
 
 def test_the_option_is_one_of_three() -> None:
     for value in ("refuse", "keep", "drop"):
-        assert parse({"dataset": {"source": "digits", "duplicates": value}}).datasets["default"].duplicates == value
-    assert parse({"dataset": {"source": "digits"}}).datasets["default"].duplicates == "keep"
+        assert (
+            parse_study({"dataset": {"source": "digits", "duplicates": value}}).datasets["default"].duplicates == value
+        )
+    assert parse_study({"dataset": {"source": "digits"}}).datasets["default"].duplicates == "keep"
     with refused("duplicates: expected 'refuse', 'keep' or 'drop', found 'merge'"):
-        parse({"dataset": {"source": "digits", "duplicates": "merge"}})
+        parse_study({"dataset": {"source": "digits", "duplicates": "merge"}})
 
 
 def test_the_option_reaches_the_images(run: Run, capsys: Capture, tmp_path: Path) -> None:

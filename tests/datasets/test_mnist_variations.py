@@ -24,7 +24,7 @@ from pipeline.datasets.raw import Pixels, Place, Raw
 from pipeline.datasets.record import load
 from pipeline.datasets.split import First
 from pipeline.models import MODELS
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.conftest import Run, copied, write_study
 from tests.data_files import real, refused, some, write_idx, write_svhn
 
@@ -297,7 +297,7 @@ def test_options_reach_the_images(tmp_path: Path) -> None:
     section: dict[str, Any] = {"source": "mnist_variations", "root": str(tmp_path / "mnist")}
     section |= {"variation": "image_background", "variation_seed": 5, "train_count": 50, "test_count": 9}
     section |= {"least_deviation": 40, "validation": {"first": 2}}
-    spec = parse({"dataset": section}).datasets["default"]
+    spec = parse_study({"dataset": section}).datasets["default"]
     place = Place(spec.source, spec.root)
     dataset = prepare("mine", spec.source, place, validation=spec.validation, options=spec.options)
     assert (dataset.bounds, len(dataset)) == ((48, 50), 59)
@@ -325,7 +325,7 @@ def test_options_reach_the_images(tmp_path: Path) -> None:
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with refused("params.yaml: datasets.default", message):
-        parse({"dataset": {"source": "mnist_variations", **options}})
+        parse_study({"dataset": {"source": "mnist_variations", **options}})
 
 
 def test_more_digits_than_there_are_are_refused(tmp_path: Path) -> None:
@@ -557,7 +557,7 @@ def test_files_are_found_by_their_published_names(tmp_path: Path) -> None:
 
 def test_options_of_the_original_files_are_checked_and_reach_the_reader(tmp_path: Path) -> None:
     section = {"source": "amat", "variation": "rotated", "order": "rows", "validation_lines": 3}
-    assert parse({"dataset": section}).datasets["default"].options == {
+    assert parse_study({"dataset": section}).datasets["default"].options == {
         key: value for key, value in section.items() if key != "source"
     }
     for options, message in (
@@ -566,7 +566,7 @@ def test_options_of_the_original_files_are_checked_and_reach_the_reader(tmp_path
         ({"validation_lines": -1}, "validation_lines: expected greater than or equal to 0, found -1"),
     ):
         with refused("params.yaml: datasets.default", message):
-            parse({"dataset": {"source": "amat", **options}})
+            parse_study({"dataset": {"source": "amat", **options}})
 
 
 # ------------------------------------------------------------------ notMNIST and SVHN: another data set, other widths

@@ -154,11 +154,11 @@ def test_mistakes_are_refused(
 def test_the_studys_formats_are_taken_where_they_fit(
     run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]
 ) -> None:
-    from pipeline.study.params_file import parse
+    from pipeline.study.params_file import parse_study
 
     study["dumps"]["h"] = {"field": "hints", "of": "big"}
     study["cache"] = {"format": "hdf5", "dtype": "float32"}
-    spec = parse(study).dumps["h"]
+    spec = parse_study(study).dumps["h"]
     assert spec.options["codec"] == "gzip"
     assert spec.options["dtype"] == "float32"
     study["cache"]["dtype"] = "bfloat16"
@@ -245,8 +245,8 @@ def test_a_strangers_parameters_end_in_one_line(
 
 @pytest.mark.parametrize("options", [{"pool": 2, "channels": [0, 2]}, {"pool": "global", "channels": 3}, {}])
 def test_options_are_written_out_as_they_were_given(study: dict[str, Any], options: dict[str, Any]) -> None:
-    from pipeline.study.params_file import parse
+    from pipeline.study.params_file import parse_study
 
     study["dumps"]["h"] = {"field": "hints", "of": "big", **options}
-    written = parse(study).dumps["h"].model_dump(mode="json")
+    written = parse_study(study).dumps["h"].model_dump(mode="json")
     assert {key: written[key] for key in options} == options

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from pipeline import cache
-from pipeline.base.provenance import code_digest
+from pipeline.base.provenance import hash_code
 from pipeline.cache import blocks
 from pipeline.datasets.record import Dataset, ImagesFile
 from pipeline.dumps.run import Wanted, dump
@@ -125,7 +125,7 @@ def scene(folder: Path, store: Store, rows: int) -> Scene:
     """All that children need, imported and warm; blocks of one batch."""
     torch.set_num_threads(1)
     blocks.TARGET_BYTES = BATCH * 10 * 4
-    code_digest()
+    hash_code()
     dataset = random_dataset(rows)
     return Scene(folder, store, dataset, small_teacher(dataset))
 

@@ -33,7 +33,7 @@ from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.student import train_student
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
 from pipeline.training.batches import Batch
 from pipeline.training.optimizers import constant
@@ -337,12 +337,12 @@ def wanting(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_dump_of_bits_is_a_field_like_any_other(study: dict[str, Any]) -> None:
-    made = parse(wanting(study))
+    made = parse_study(wanting(study))
     assert made.dumps["bits"].options == {"threshold": 0.5, "codec": "none"}
     assert made.students["pupil"].losses["multichannel_bce"].reads == {"target": "bits"}
     study["dumps"]["own"] = {"field": "multichannel", "of": "pupil", "codec": "zstd", "threshold": 0.25}
     study["students"]["pupil"]["losses"]["multichannel_bce"] = {"reads": "bits"}
-    assert parse(study).dumps["own"].options == {"threshold": 0.25, "codec": "zstd"}
+    assert parse_study(study).dumps["own"].options == {"threshold": 0.25, "codec": "zstd"}
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_mistakes_are_named(study: dict[str, Any], change: tuple[str, str, str, 
     if value is None:
         del study[section][name][key]
     with refused("params.yaml: ", *parts):
-        parse(study)
+        parse_study(study)
 
 
 def test_the_commands(run: Run, capsys: Capture, tmp_path: Path, study: dict[str, Any]) -> None:

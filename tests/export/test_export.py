@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, digest_of, write_bytes
+from pipeline.base.files import encode_json, hash_json, write_bytes
 from pipeline.export import folder as room
 from pipeline.export import onnx_graph
 from pipeline.models.build import build_network
@@ -105,7 +105,7 @@ def test_a_relative_target_starts_where_the_user_stands(run: Run, small: Path, t
 def test_entries_that_nobody_here_knows_are_handed_on(run: Run, small: Path, tmp_path: Path) -> None:
     own = small / "data/students/small/seed-0/card.json"
     more = {"init": {"student": "older", "weights_sha256": "ab" * 32}, "peers": ["x|`y`", "\x1b[2J"]}
-    own.write_bytes(canonical_json({**json.loads(own.read_text()), **more}))
+    own.write_bytes(encode_json({**json.loads(own.read_text()), **more}))
     assert run(small, "export", "small", "--to", str(tmp_path / "out")) == 0
     card = room.read_card(tmp_path / "out")
     assert {key: card[key] for key in more} == more
@@ -169,7 +169,7 @@ def test_a_killed_export_leaves_nothing_half(run: Run, small: Path, tmp_path: Pa
     die = "lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
     patch = {
         "first write": f"folder.write_bytes = {die}",
-        "card": f"folder.canonical_json = {die}",
+        "card": f"folder.encode_json = {die}",
         "rename": f"pathlib.Path.rename = {die}",
     }[point]
     code = (
@@ -263,7 +263,7 @@ def rename(card: dict[str, Any]) -> None:
 def test_an_edited_card_is_found(exported: Path) -> None:
     card = json.loads((exported / "card.json").read_text())
     rename(card)
-    (exported / "card.json").write_bytes(canonical_json(card))
+    (exported / "card.json").write_bytes(encode_json(card))
     with pytest.raises(InputError, match="a card changed since"):
         room.read_card(exported)
 
@@ -273,7 +273,7 @@ def sealed_again(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     card = json.loads((folder / "card.json").read_text())
     card.pop("root")
     change(card)
-    (folder / "card.json").write_bytes(canonical_json({**card, "root": digest_of(card)}))
+    (folder / "card.json").write_bytes(encode_json({**card, "root": hash_json(card)}))
 
 
 def nested(depth: int) -> Any:

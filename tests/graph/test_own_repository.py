@@ -18,7 +18,7 @@ from pipeline.base.errors import InputError
 from pipeline.graph import dvc_yaml
 from pipeline.graph import stages as graph
 from pipeline.graph.gitignore import LINES, missing_lines
-from pipeline.study.params_file import load, parse, read_raw
+from pipeline.study.params_file import load_study, parse_study, read_params
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
 
 
@@ -94,7 +94,7 @@ def test_dvc_runs_a_study_of_odd_names(tmp_path: Path, study: dict[str, Any]) ->
 )
 def test_a_folders_name_reaches_dvc_as_it_is(study: dict[str, Any], tmp_path: Path, root: str) -> None:
     study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
-    text = dvc_yaml.to_yaml(graph.stages(parse(study), study), tmp_path)
+    text = dvc_yaml.to_yaml(graph.stages(parse_study(study), study), tmp_path)
     found = YAML(typ="safe").load(text)["stages"]["prepare-digits"]["deps"]
     assert [dep.replace(r"\${", "${") for dep in found] == [root]
 
@@ -115,7 +115,7 @@ def test_a_stage_that_would_read_what_it_writes_is_refused(
     study: dict[str, Any], change: dict[str, Any], reads: str, found: str
 ) -> None:
     with pytest.raises(InputError, match=r"keep images and weights in a folder of their own") as refusal:
-        graph.stages(parse(study | change), study | change)
+        graph.stages(parse_study(study | change), study | change)
     assert reads in str(refusal.value)
     assert found in str(refusal.value)
 
@@ -142,7 +142,7 @@ def test_a_root_that_is_a_link_to_itself_is_no_traceback(study: dict[str, Any], 
 def test_no_name_holds_a_nul(study: dict[str, Any], key: str) -> None:
     study["datasets"]["digits"] = {"source": "imagefolder", key: "a\0b"}
     with pytest.raises(InputError, match="a NUL character"):
-        parse(study)
+        parse_study(study)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link"])
@@ -180,7 +180,7 @@ def test_a_dvc_yaml_of_other_bytes_is_another_s(repository: Path, run: Run, caps
 def test_images_kept_inside_data_are_no_circle(study: dict[str, Any]) -> None:
     for root in ("data/raw/photos", "photos", "../photos", "data/prepared-by-hand"):
         study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
-        assert graph.stages(parse(study), study)
+        assert graph.stages(parse_study(study), study)
 
 
 def test_anchors_of_ones_own_stand_at_the_top(tmp_path: Path) -> None:
@@ -188,10 +188,10 @@ def test_anchors_of_ones_own_stand_at_the_top(tmp_path: Path) -> None:
         "x-net: &net {name: mlp, widths: [8]}\nx-: 1\n"
         "datasets: {d: {source: digits}}\nteachers: {big: {model: *net, epochs: 1}}\n"
     )
-    study = load(tmp_path / "params.yaml")
+    study = load_study(tmp_path / "params.yaml")
     assert study.teachers["big"].model is not None
     assert study.teachers["big"].model.name == "mlp"
-    assert len(graph.stages(study, read_raw(tmp_path / "params.yaml"))) == 4
+    assert len(graph.stages(study, read_params(tmp_path / "params.yaml"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_anchors_of_ones_own_stand_at_the_top(tmp_path: Path) -> None:
 )
 def test_other_keys_are_refused_as_before(study: dict[str, Any], change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="unknown key"):
-        parse(study | change)
+        parse_study(study | change)
 
 
 def ignored(folder: Path, path: str) -> bool:
@@ -375,7 +375,7 @@ def test_a_module_of_the_users_own_is_a_dependency_where_it_really_lies(
     folder = repository / study_folder
     folder.mkdir(parents=True, exist_ok=True)
     changed = model_of_ones_own(study, name)
-    stages = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse(changed), changed), folder))["stages"]
+    stages = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse_study(changed), changed), folder))["stages"]
     assert [each for each in stages["train-student-kd"]["deps"] if each.endswith(".py")] == [dep]
 
 
@@ -387,13 +387,13 @@ def test_an_installed_package_is_no_dependency_wherever_its_environment_lies(
     (packages / "nets_e.py").write_text("def tiny(shape, classes): ...\n")
     monkeypatch.syspath_prepend(packages)
     changed = model_of_ones_own(study, "nets_e:tiny")
-    assert "nets_e" not in dvc_yaml.to_yaml(graph.stages(parse(changed), changed), repository)
+    assert "nets_e" not in dvc_yaml.to_yaml(graph.stages(parse_study(changed), changed), repository)
 
 
 @pytest.mark.parametrize("name", ["pipeline.gone:tiny", "gone.nets:tiny"])
 def test_a_module_that_is_nowhere_is_no_dependency(tmp_path: Path, study: dict[str, Any], name: str) -> None:
     changed = model_of_ones_own(study, name)
-    assert "gone" not in dvc_yaml.to_yaml(graph.stages(parse(changed), changed), checkout(tmp_path))
+    assert "gone" not in dvc_yaml.to_yaml(graph.stages(parse_study(changed), changed), checkout(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_module_outside_of_the_repository_is_no_dependency(
     (tmp_path / "nets_d.py").write_text("def tiny(shape, classes): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     changed = model_of_ones_own(study, "nets_d:tiny")
-    assert "nets_d" not in dvc_yaml.to_yaml(graph.stages(parse(changed), changed), repository)
+    assert "nets_d" not in dvc_yaml.to_yaml(graph.stages(parse_study(changed), changed), repository)
 
 
 def checkout(folder: Path) -> Path:
@@ -496,8 +496,8 @@ def test_an_experiment_changes_what_the_page_says(tmp_path: Path, override: str,
     dumps = "dumps: {l: {field: logits, of: big}}\n"
     path = tmp_path / "params.yaml"
     path.write_text(data + dumps + page + "  shared:\n    <<: *small\n    losses: {soft_targets: {}}\n")
-    before = load(path).students
+    before = load_study(path).students
     assert before.keys() == {"baseline", "kd", "shared"}
     apply_overrides(path, [override])
-    after = load(path).students
+    after = load_study(path).students
     assert {name for name in before if before[name] != after[name]} == changed

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from pipeline.base.seeds import derive
+from pipeline.base.seeds import derive_seed
 from pipeline.losses import discriminator as room
 from pipeline.losses.adversarial import adversarial
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions, train_discriminator
 from pipeline.losses.step import Outputs
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.conftest import STUDY, copied
 from tests.data_files import refused
 from tests.losses.test_loss_cases import normal
@@ -79,7 +79,7 @@ def test_the_accuracy_is_the_share_of_held_out_rows_on_the_right_side(monkeypatc
     teacher, student = (torch.full((1, 10, 2), -1.0) for _ in range(2))
     student[0, :6] = 1.0  # 6 of 10 students' rows are on the right side, and all of the teacher's
     found = trained(teacher, student, held_out=0.5, least_accuracy=0.0)[1]
-    held = torch.randperm(10, generator=torch.Generator().manual_seed(derive(0, "held-out")))[:5]
+    held = torch.randperm(10, generator=torch.Generator().manual_seed(derive_seed(0, "held-out")))[:5]
     assert found == {"discriminator_accuracy": (5 + int((held < 6).sum())) / 10, "held_out": 5}
 
 
@@ -232,12 +232,12 @@ def study(discriminator: Any) -> dict[str, Any]:
 
 
 def test_params_say_how_it_is_made() -> None:
-    term = parse(study({"widths": [8], "epochs": 2})).students["pupil"].losses["adversarial"]
+    term = parse_study(study({"widths": [8], "epochs": 2})).students["pupil"].losses["adversarial"]
     assert term.options["discriminator"] == DiscriminatorOptions(widths=(8,), epochs=2)
     assert term.reads == {"teacher": "big-logits", "initial": "of-initial"}
     every = {"widths": [4, 2], "epochs": 3, "batch_size": 5, "lr": 0.5, "held_out": 0.5, "least_accuracy": 0.9}
     assert every.keys() == DiscriminatorOptions.model_fields.keys()
-    made = parse(study(every)).students["pupil"].losses["adversarial"].options["discriminator"]
+    made = parse_study(study(every)).students["pupil"].losses["adversarial"].options["discriminator"]
     assert made.model_dump() == {**every, "widths": (4, 2)}
     assert all(getattr(made, name) != getattr(DiscriminatorOptions(), name) for name in every)
 
@@ -260,4 +260,4 @@ def test_params_say_how_it_is_made() -> None:
 )
 def test_mistakes_are_named(options: Any, parts: list[str]) -> None:
     with refused("params.yaml: students.pupil.losses.adversarial", *parts):
-        parse(study(options))
+        parse_study(study(options))

@@ -15,7 +15,7 @@ from pipeline.losses import TERMS, prepared_factory
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
 from pipeline.losses.step import Outputs
 from pipeline.models.heads import CHANNELS
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from stages.run import recipe
 from tests import reference
 from tests.losses.test_loss_cases import labels_of, normal, signature
@@ -199,14 +199,14 @@ def wanting(study: dict[str, Any], effect: Effect) -> dict[str, Any]:
 
 @each_effect
 def test_an_option_in_params_reaches_the_loss(study: dict[str, Any], effect: Effect) -> None:
-    (term,) = recipe(parse(wanting(study, effect)).students["pupil"], epochs=3).terms
+    (term,) = recipe(parse_study(wanting(study, effect)).students["pupil"], epochs=3).terms
     assert (term.name, term.loss) == (effect.loss, effect.loss)
     assert dict(term.options) == signature(effect.loss) | effect.options
     assert value(term.loss, **term.options) == value(effect.loss, **effect.options)
 
 
 def test_what_params_leave_out_is_the_default(study: dict[str, Any]) -> None:
-    terms = recipe(parse(study).students["kd"], epochs=3).terms
+    terms = recipe(parse_study(study).students["kd"], epochs=3).terms
     assert [(term.name, dict(term.options), dict(term.reads)) for term in terms] == [
         ("ce", {"reduction": "mean"}, {}),
         ("soft_targets", signature("soft_targets"), {"target": "big-logits"}),
@@ -215,7 +215,7 @@ def test_what_params_leave_out_is_the_default(study: dict[str, Any]) -> None:
 
 def test_a_discriminator_in_params_is_the_one_that_is_trained(study: dict[str, Any]) -> None:
     (effect,) = [effect for effect in EFFECTS if effect.option == "discriminator"]
-    (term,) = recipe(parse(wanting(study, effect)).students["pupil"], epochs=3).terms
+    (term,) = recipe(parse_study(wanting(study, effect)).students["pupil"], epochs=3).terms
     assert term.reads == {"teacher": "big-logits", "initial": "of-initial"}
     maker = prepared_factory("adversarial")
     assert maker is not None

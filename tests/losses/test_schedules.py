@@ -16,7 +16,7 @@ from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.mentoring import adamant, gullible, obedient
 from pipeline.losses.weights.schedules import SCHEDULES, build_schedule, exponential, piecewise
 from pipeline.student import train_student
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS, plateau
 from pipeline.training.optimizers import constant as steady
 from pipeline.training.options import TrainingOptions
@@ -167,7 +167,7 @@ def test_each_schedule_weights_its_term_in_the_right_epoch_of_a_training() -> No
 def test_params_bring_each_schedule_to_its_term(study: dict[str, Any]) -> None:
     losses = {f"t{number}": {"loss": "ce", "weight": stated} for number, (stated, _) in enumerate(BY_HAND)}
     study["students"]["kd"]["losses"] = {"ce": {"weight": 0.5}, **losses}
-    plain, *terms = recipe(parse(study).students["kd"], epochs=5).terms
+    plain, *terms = recipe(parse_study(study).students["kd"], epochs=5).terms
     assert (plain.name, plain.weight(3)) == ("ce", 0.5)
     for term, (_, expected) in zip(terms, BY_HAND, strict=True):
         assert [term.weight(epoch) for epoch in range(5)] == [pytest.approx(each, abs=1e-12) for each in expected]
@@ -196,7 +196,7 @@ def test_params_bring_each_schedule_to_its_term(study: dict[str, Any]) -> None:
 def test_mistakes_are_named(study: dict[str, Any], weight: dict[str, Any], message: str) -> None:
     study["students"]["kd"]["losses"]["ce"]["weight"] = weight
     with pytest.raises(InputError) as caught:
-        parse(study)
+        parse_study(study)
     assert f"students.kd.losses.ce.{message}" in str(caught.value)
 
 

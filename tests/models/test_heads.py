@@ -15,8 +15,8 @@ from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS, HEADS
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
-from pipeline.study.params_file import parse
-from pipeline.study.sections import model_of
+from pipeline.study.params_file import parse_study
+from pipeline.study.sections import describe_model
 from pipeline.teacher import teacher_from_file
 from tests.conftest import ROOT, write_study
 from tests.data_files import refused
@@ -252,7 +252,7 @@ def test_an_option_named_head_is_the_model_s_own(own_models: None) -> None:
     assert made.parameter_count() == 65 * 9 + 10 * 4
     study = of({**BIG, "model": {"name": "headed_models:headed"}, "head": {"multichannel": {}}})
     with refused("teachers.big: head: model 'headed_models:headed' has an option of that name"):
-        parse(study)
+        parse_study(study)
 
 
 # ------------------------------------------------------------------ params, cards and stages
@@ -266,13 +266,13 @@ def of(teacher: dict[str, Any], **students: Any) -> dict[str, Any]:
 def test_a_head_is_part_of_the_model_mapping(options: dict[str, Any] | None) -> None:
     student = {"model": {"name": "mlp", "widths": [4]}, "epochs": 1, "losses": {"ce": {}}}
     headed = {**student, "head": {"channel_outputs": {"channels": 36}}}
-    study = parse(of({**BIG, "head": {"multichannel": options}}, plain=student, headed=headed))
+    study = parse_study(of({**BIG, "head": {"multichannel": options}}, plain=student, headed=headed))
     whole = {"name": "multichannel", "kernel": None, "stride": None, "tap": "features"}
-    assert model_of(study.teachers["big"])["head"] == whole
-    assert model_of(study.students["headed"])["head"] == {"name": "channel_outputs", "channels": 36}
+    assert describe_model(study.teachers["big"])["head"] == whole
+    assert describe_model(study.students["headed"])["head"] == {"name": "channel_outputs", "channels": 36}
     plain = study.students["plain"]
-    assert model_of(plain) == plain.model.model_dump()  # no new key where there is no head
-    assert list(model_of(plain, "json")) == list(plain.model.model_dump(mode="json"))
+    assert describe_model(plain) == plain.model.model_dump()  # no new key where there is no head
+    assert list(describe_model(plain, "json")) == list(plain.model.model_dump(mode="json"))
 
 
 @pytest.mark.parametrize(
@@ -292,10 +292,10 @@ def test_a_head_is_part_of_the_model_mapping(options: dict[str, Any] | None) -> 
 )  # fmt: skip
 def test_mistakes_in_a_head_are_named(teacher: dict[str, Any], parts: list[str]) -> None:
     with refused("params.yaml: teachers.big.head", *parts):
-        parse(of({**BIG, **teacher}))
+        parse_study(of({**BIG, **teacher}))
     student = {"model": {"name": "mlp", "widths": [4]}, "epochs": 1, "losses": {"ce": {}}}
     with refused("params.yaml: students.small.head", *parts):
-        parse(of(BIG, small={**student, **teacher}))
+        parse_study(of(BIG, small={**student, **teacher}))
 
 
 @pytest.mark.parametrize("kind", [{"members": ["a", "b"]}, {"external": "ab" * 32}], ids=["members", "external"])
@@ -303,16 +303,18 @@ def test_a_head_without_a_model_is_refused(kind: dict[str, Any]) -> None:
     study = of({**kind, "head": {"multichannel": {}}})
     study["teachers"] |= {"a": BIG, "b": BIG}
     with refused("teachers.big: head: belongs to a model, and this teacher has none"):
-        parse(study)
+        parse_study(study)
 
 
 def test_a_teacher_from_a_file_may_have_a_head(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = {"name": "mlp", "widths": [32]}
-    headed = parse(of({"model": model, "weights": "w.pt", "head": {"multichannel": {"kernel": 16}}})).teachers["big"]
-    made = build_network(model_of(headed), DIGIT, 4).eval()
+    headed = parse_study(of({"model": model, "weights": "w.pt", "head": {"multichannel": {"kernel": 16}}})).teachers[
+        "big"
+    ]
+    made = build_network(describe_model(headed), DIGIT, 4).eval()
     torch.save(made.body.state_dict(), tmp_path / "w.pt")
-    read = teacher_from_file(tmp_path / "w.pt", model=model_of(headed), shape=DIGIT, classes=4).eval()
+    read = teacher_from_file(tmp_path / "w.pt", model=describe_model(headed), shape=DIGIT, classes=4).eval()
     assert torch.equal(read(images(DIGIT)), made(images(DIGIT)))
 
 
@@ -321,7 +323,7 @@ def test_stages_depend_on_the_heads_that_they_build(study: dict[str, Any]) -> No
     assert not [dep for stage in plain.values() for dep in stage.get("deps", ()) if "heads" in dep]
     study["teachers"]["big"]["head"] = {"multichannel": {}}
     study["students"]["kd"]["head"] = {"channel_outputs": {"channels": 3}}
-    stages = graph.stages(parse(study), study)
+    stages = graph.stages(parse_study(study), study)
     listed = {stage.name: {name for name in stage.modules if "heads" in name} for stage in stages}
     both = {"train-teacher-big", "dump-logits-big-logits"}
     for name, modules in listed.items():

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.base.registry import unknown
+from pipeline.base.registry import describe_unknown
 from pipeline.graph.stages import stages
 from pipeline.models import MODELS
 from pipeline.models.build import build_network
@@ -25,9 +25,9 @@ from pipeline.models.ready_weights import load_ready
 from pipeline.models.saved import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
-from pipeline.study.params_file import parse, read_raw
+from pipeline.study.params_file import parse_study, read_params
 from pipeline.study.parts import ModelParams
-from pipeline.study.sections import model_of
+from pipeline.study.sections import describe_model
 from pipeline.teacher import teacher_from_file
 from tests.conftest import Capture, Run, write_study
 from tests.conftest import refused as command_refused
@@ -76,7 +76,7 @@ def network(name: str, shape: Shape = COLOUR, classes: int = 10, **options: Any)
 def from_params(model: dict[str, Any], shape: Shape, classes: int = 10) -> Network:
     """As a study makes it: a mistake may be found in the parameters or when the network is built."""
     teacher = {"model": model, "epochs": 1}
-    section = parse({"dataset": {"source": "digits"}, "teachers": {"big": teacher}}).teachers["big"].model
+    section = parse_study({"dataset": {"source": "digits"}, "teachers": {"big": teacher}}).teachers["big"].model
     assert section is not None
     return build_network(dict(section), shape, classes)
 
@@ -361,9 +361,9 @@ def test_of_many_names_the_nearest_come_first() -> None:
         " more",
     ):
         made.tapped(images(COLOUR), ["layer33"])
-    few = unknown("tap", "b1", ["b", "a"])
+    few = describe_unknown("tap", "b1", ["b", "a"])
     assert few == "unknown tap 'b1': expected one of a, b; did you mean 'b'?"
-    assert unknown("tap", "z", [f"a{n}" for n in range(99)]).endswith(" and 59 more")
+    assert describe_unknown("tap", "z", [f"a{n}" for n in range(99)]).endswith(" and 59 more")
 
 
 def test_who_asks_for_a_tap_is_named(tmp_path: Path, run: Run, capsys: Capture, study: dict[str, Any]) -> None:
@@ -509,8 +509,8 @@ def test_options_that_are_not_set_stand_in_no_card() -> None:
 
     def stated(**model: Any) -> dict[str, Any]:
         teacher = {"model": {"name": "torchvision:resnet18", **model}, "epochs": 1}
-        study = parse({"dataset": {"source": "digits"}, "teachers": {"big": teacher}})
-        return model_of(study.teachers["big"], "json")
+        study = parse_study({"dataset": {"source": "digits"}, "teachers": {"big": teacher}})
+        return describe_model(study.teachers["big"], "json")
 
     plain = {"name": "torchvision:resnet18", "mean": None, "std": None, "weights": None, "new_head": False}
     assert stated() == plain
@@ -654,16 +654,16 @@ def test_a_model_whose_module_is_not_here_is_refused_by_who_builds_it(
 ) -> None:
     (tmp_path / "broken_models.py").write_text("import a_package_that_is_not_installed\n")
     model = {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5]}
-    section = parse({"dataset": {"source": "digits"}, "teachers": {"big": {"model": model, "epochs": 1}}}).teachers[
-        "big"
-    ]
+    section = parse_study(
+        {"dataset": {"source": "digits"}, "teachers": {"big": {"model": model, "epochs": 1}}}
+    ).teachers["big"]
     assert section.model is not None
     assert section.model.unchecked
-    assert model_of(section, "json") == {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5], "std": None}
+    assert describe_model(section, "json") == {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5], "std": None}
     with refused(
         f"cannot import model '{name}': ", "expected package.module:function, and the module beside params.yaml"
     ):
-        build_network(model_of(section), DIGIT, 4)
+        build_network(describe_model(section), DIGIT, 4)
     with refused("teachers.big.model.mean"):
         from_params({**model, "mean": "a"}, DIGIT)
 
@@ -707,7 +707,7 @@ def test_what_a_command_does_not_use_need_not_be_there(run: Run, elsewhere: Path
 
 def test_a_cache_of_other_options_is_refused_without_the_module_too(run: Run, elsewhere: Path, capsys: Capture) -> None:
     assert run(elsewhere, "prepare", "digits") == 0
-    changed = read_raw(elsewhere / "params.yaml")
+    changed = read_params(elsewhere / "params.yaml")
     changed["teachers"]["big"]["model"]["width"] = 13
     write_study(elsewhere, changed)
     error = command_refused(run, capsys, elsewhere, "train-student", "kd")
@@ -1106,7 +1106,7 @@ def test_weights_are_files_of_this_machine(study: dict[str, Any], given: str, mo
     with refused(
         "big", f"weights: expected a file of this machine, found {given!r}" + "; download it first" * bool(given)
     ):
-        parse(study, "params.yaml")
+        parse_study(study, "params.yaml")
 
 
 def test_a_home_is_written_out(
@@ -1121,7 +1121,7 @@ def test_a_home_is_written_out(
         **study["students"]["baseline"], "model": {"name": "torchvision:resnet18", "weights": "~/r.pt"}
     }  # fmt: skip
     folder = write_study(tmp_path / "study", study)
-    made = parse(study, "params.yaml")
+    made = parse_study(study, "params.yaml")
     assert made.students["own"].model.options_beyond(ModelParams)["weights"] == tmp_path / "home/r.pt"
     assert not [dep for stage in stages(made, study) for dep in stage.deps if dep.endswith(".pt")]
     assert run(folder, "prepare", "digits") == 0
@@ -1133,7 +1133,7 @@ def test_a_home_is_written_out(
 
 def test_nobody_s_home_is_no_place_for_weights(study: dict[str, Any]) -> None:
     study["teachers"]["big"] = {"model": {"name": "mlp", "widths": [4]}, "weights": "~nobody-here/w.pt"}
-    made = parse(study, "params.yaml")
+    made = parse_study(study, "params.yaml")
     assert not [dep for stage in stages(made, study) for dep in stage.deps if dep.endswith(".pt")]
     path = made.teachers["big"].weights
     assert path is not None

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from scipy import stats
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, read_json
+from pipeline.base.files import encode_json, read_json
 from pipeline.graph import stages as graph
 from pipeline.report.build import build
 from pipeline.report.claims import Claim, Of, Verdict, verdict
@@ -21,7 +21,7 @@ from pipeline.report.groups import Group, Unit, grouped
 from pipeline.report.measures import Networks, end, first_reaching
 from pipeline.report.page import Report
 from pipeline.report.published import Published, beside
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.conftest import ROOT, Run, write_study
 
 KD, PLAIN, FEW = (0.91, 0.93, 0.92, 0.95), (0.88, 0.91, 0.90, 0.91), (0.93, 0.94)
@@ -296,7 +296,7 @@ def test_the_report_says_nothing_of_what_is_not_stated() -> None:
 
 
 def test_the_numbers_are_json() -> None:
-    made = json.loads(canonical_json(reported(claims=CLAIMS, published=PUBLISHED).numbers))
+    made = json.loads(encode_json(reported(claims=CLAIMS, published=PUBLISHED).numbers))
     assert list(made["claims"]) == ["better", "same", "sooner"]
     sooner = made["claims"]["sooner"]
     assert (sooner["level"], sooner["never"]) == (pytest.approx(0.9), {"ahead": 0, "behind": 0})
@@ -334,21 +334,21 @@ STATED = {"says": "so", "ahead": "kd", "behind": "baseline"}
 def test_what_the_section_cannot_mean_is_refused(study: dict[str, Any], section: Any, message: str) -> None:
     study["report"] = section
     with pytest.raises(InputError, match=message):
-        parse(study)
+        parse_study(study)
 
 
 @pytest.mark.parametrize("of", ["validation", "epochs"])
 def test_validation_accuracies_that_nobody_measures_are_refused_before_training(study: dict[str, Any], of: str) -> None:
     study["report"] = {"claims": {"a": {"says": "so", "ahead": "kd", "behind": "baseline", "of": of}}}
-    parse(study)
+    parse_study(study)
     del study["datasets"]["digits"]["validation"]
     with pytest.raises(InputError, match="asks for the validation accuracy of 'baseline'; expected a network"):
-        parse(study)
+        parse_study(study)
 
 
 def test_the_readmes_example_is_valid(study: dict[str, Any]) -> None:
     shown, _ = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    made = parse({**study, **YAML(typ="safe").load(shown)}).report
+    made = parse_study({**study, **YAML(typ="safe").load(shown)}).report
     assert [each.of for each in made.claims.values()] == ["test", "epochs"]
     assert made.published is not None
 
@@ -356,7 +356,7 @@ def test_the_readmes_example_is_valid(study: dict[str, Any]) -> None:
 def test_a_teachers_curve_is_a_dependency_where_it_is_read(study: dict[str, Any]) -> None:
     for of, needed in {"test": False, "validation": True}.items():
         study["report"] = {"published": {"of": of, "error": {"big": 1.0}}}
-        assert ("data/teachers/big" in graph.stages(parse(study), study)[-1].deps) == needed
+        assert ("data/teachers/big" in graph.stages(parse_study(study), study)[-1].deps) == needed
 
 
 def test_the_command_writes_both(copy_of: Any, run: Run, study: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from pipeline.report.pictures.feature_map import embedded, feature_map, perplexi
 from pipeline.report.pictures.hints import maps, vectors
 from pipeline.report.pictures.multichannel import multichannel, unpacked
 from pipeline.report.pictures.selection import busiest, by_class, first_of_each, runs, tile_shape, units_by_class
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from pipeline.teacher import Samples, Teacher
 from pipeline.training.batches import Batch
 from pipeline.views.view import PLAIN, Views
@@ -313,7 +313,7 @@ def full_study() -> dict[str, Any]:
 
 
 def test_what_is_drawn() -> None:
-    chosen = choice(parse(full_study()))
+    chosen = choice(parse_study(full_study()))
     assert {dump: dict(students) for dump, students in chosen.affinities.items()} == {
         "conv-p": {"tsne": {"tap": "features", "dof": 5.0, "floor": 1e-12}}
     }
@@ -325,34 +325,34 @@ def test_what_is_drawn() -> None:
 
 
 def test_a_study_of_logits_alone_is_not_drawn(study: dict[str, Any]) -> None:
-    assert choice(parse(study)).dumps == ()
+    assert choice(parse_study(study)).dumps == ()
 
 
 def test_logits_are_mapped_where_no_features_are_cached() -> None:
     study = full_study()
     del study["students"]["hinted"]
     study["dumps"]["conv-hints"]["taps"] = ["block1"]
-    assert choice(parse(study)).feature_map == "big-logits"
+    assert choice(parse_study(study)).feature_map == "big-logits"
     study["dumps"]["big-logits"] |= {"top_k": 3, "temperature": 2.0}
-    assert choice(parse(study)).feature_map is None
+    assert choice(parse_study(study)).feature_map is None
     study["dumps"]["of-student"] = {"field": "hints", "of": "baseline"}
-    assert choice(parse(study)).feature_map is None
+    assert choice(parse_study(study)).feature_map is None
 
 
 def test_affinities_that_are_learnt_before_the_labels_are_drawn() -> None:
     study = full_study()
     taught = study["students"]["tsne"]
     taught |= {"losses": {"ce": {}}, "pretrain": [{"losses": {"tsne": {"dof": 2}}, "epochs": 1}]}
-    assert choice(parse(study)).affinities["conv-p"]["tsne"]["dof"] == 2
+    assert choice(parse_study(study)).affinities["conv-p"]["tsne"]["dof"] == 2
     del study["students"]["tsne"]
-    assert choice(parse(study)).affinities == {}
+    assert choice(parse_study(study)).affinities == {}
 
 
 def test_many_are_drawn_in_part_and_the_report_says_so() -> None:
     study = full_study()
     study["dumps"] |= {f"bits-{n}": {"field": "multichannel", "of": "conv"} for n in range(3)}
     study["students"] |= {f"more-{n}": study["students"]["tsne"] for n in range(4)}
-    chosen = choice(parse(study))
+    chosen = choice(parse_study(study))
     assert chosen.multichannel == ("conv-bits", "bits-0", "bits-1")
     assert list(chosen.affinities["conv-p"]) == ["tsne", "more-0", "more-1"]
     assert chosen.left_out == (
@@ -366,13 +366,13 @@ def test_what_no_stage_makes_and_nobody_reads_is_not_drawn() -> None:
     study["teachers"]["away"] = {"external": "a" * 64}
     study["dumps"] = {"far": {"field": "hints", "of": "away"}, **study["dumps"]}
     study["students"]["hinted"]["pretrain"][0]["losses"] = {"hint_mse": {"hint": "features", "reads": "conv-hints"}}
-    assert choice(parse(study)).hints == ("conv-hints",)
+    assert choice(parse_study(study)).hints == ("conv-hints",)
     study["students"]["hinted"]["pretrain"][0]["losses"]["hint_mse"]["reads"] = "far"
-    assert choice(parse(study)).hints == ("far", "conv-hints")
+    assert choice(parse_study(study)).hints == ("far", "conv-hints")
 
 
 def test_the_stage_depends_on_what_is_drawn(study: dict[str, Any]) -> None:
-    stage = graph.stages(parse(full_study()), full_study())[-1]
+    stage = graph.stages(parse_study(full_study()), full_study())[-1]
     assert {dep for dep in stage.deps if "metrics" not in dep} == {
         "data/prepared/digits", "data/cache/conv-p", "data/cache/conv-hints", "data/cache/conv-bits",
         "data/students/baseline", "data/students/tsne", "data/students/hinted",
@@ -380,7 +380,7 @@ def test_the_stage_depends_on_what_is_drawn(study: dict[str, Any]) -> None:
     assert {"pipeline.models.mlp", "pipeline.cache.reader", "pipeline.cache.zarr_store", "pipeline.views.none"} < set(
         stage.modules
     )
-    plain = graph.stages(parse(study), study)[-1]
+    plain = graph.stages(parse_study(study), study)[-1]
     assert not any("cache" in dep or "prepared" in dep for dep in plain.deps)
     assert not {"pipeline.models.mlp", "pipeline.cache.reader"} & set(plain.modules)
 

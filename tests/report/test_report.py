@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import canonical_json, read_json
-from pipeline.base.statistics import gap_closed, summary
+from pipeline.base.files import encode_json, read_json
+from pipeline.base.statistics import compute_gap_closed, summarize
 from pipeline.report import build as room
 from pipeline.report import drawing
 from pipeline.report.comparing import MOST_PAIRS
@@ -25,7 +25,7 @@ from pipeline.report.metrics import best_taught, labels_only
 from pipeline.report.page import Report, Table
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.weights import scheduled, weights
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.conftest import Run, write_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -43,7 +43,7 @@ def student(mean: float, weights: dict[str, Any], **more: Any) -> dict[str, Any]
 
 def of_seeds(*accuracies: float, **more: Any) -> dict[str, Any]:
     """A student of such seeds, taught unless it is said that it is not."""
-    own = {"test_accuracy": vars(summary(accuracies)), "test_accuracy_per_seed": list(accuracies)}
+    own = {"test_accuracy": vars(summarize(accuracies)), "test_accuracy_per_seed": list(accuracies)}
     return student(
         0.5, more.pop("weights", {"soft_targets": 1.0}), **{**own, "restores": [0] * len(accuracies), **more}
     )
@@ -348,7 +348,7 @@ def test_the_statistics_are_told() -> None:
 
 
 def test_the_statistics_are_json_too() -> None:
-    made = json.loads(canonical_json(build(TEACHERS, SEEDS).numbers))
+    made = json.loads(encode_json(build(TEACHERS, SEEDS).numbers))
     assert set(made) == {"level", "fewest", "reported_epoch", "groups", "baseline", "against_baseline", "anova"}
     assert (made["baseline"], made["fewest"], made["reported_epoch"]["kd"]) == ("plain", 3, "the last epoch")
     assert made["groups"]["kd"]["values"] == [0.86, 0.87, 0.89]
@@ -599,7 +599,7 @@ def test_a_table_says_the_same_in_both_languages() -> None:
 def test_names_that_the_report_cannot_know_are_refused(study: dict[str, Any], section: Any, message: str) -> None:
     study["report"] = section
     with pytest.raises(InputError, match=message):
-        parse(study)
+        parse_study(study)
 
 
 def test_the_report_section_is_read(study: dict[str, Any]) -> None:
@@ -609,16 +609,16 @@ def test_the_report_section_is_read(study: dict[str, Any]) -> None:
         "anova": ["all", "baseline"],
         "baseline": "baseline",
     }
-    made = parse(study).report
+    made = parse_study(study).report
     assert (made.groups, made.unit, made.anova) == ({"all": ("kd",)}, "student", ("all", "baseline"))
-    assert parse({**study, "report": {}}).report.unit == "run"
+    assert parse_study({**study, "report": {}}).report.unit == "run"
 
 
 def test_summary_and_gap() -> None:
-    made = summary([0.5, 0.7, 0.6])
+    made = summarize([0.5, 0.7, 0.6])
     assert made.mean == pytest.approx(0.6)
     assert made.n == 3
     assert made.std == pytest.approx(0.1)
-    assert summary([0.5]).std is None
-    assert gap_closed(0.85, 0.8, 0.9) == pytest.approx(0.5)
-    assert gap_closed(0.85, 0.9, 0.9) is None
+    assert summarize([0.5]).std is None
+    assert compute_gap_closed(0.85, 0.8, 0.9) == pytest.approx(0.5)
+    assert compute_gap_closed(0.85, 0.9, 0.9) is None

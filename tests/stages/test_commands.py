@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
 from pipeline import cache
-from pipeline.base.files import locked, sha256_of
+from pipeline.base.files import hash_file, hold_lock
 from pipeline.datasets import record
 from stages import cli
 from tests.conftest import Capture, Run, refused, write_study
@@ -194,7 +194,7 @@ def test_nan_weights_are_refused(run: Run, capsys: Capture, copy_of: Path) -> No
     message = refused(run, capsys, copy_of, "dump-logits", "big-logits")
     assert "weights.safetensors: expected SHA-256" in message
     card = copy_of / "data/teachers/big/card.json"
-    card.write_text(json.dumps({**json.loads(card.read_text()), "weights_sha256": sha256_of(path)}))
+    card.write_text(json.dumps({**json.loads(card.read_text()), "weights_sha256": hash_file(path)}))
     message = refused(run, capsys, copy_of, "dump-logits", "big-logits")
     assert "expected finite numbers as float32, found NaN or inf in 'body.fc1.weight'" in message
 
@@ -435,7 +435,7 @@ def test_a_killed_training_resumes(run: Run, copy_of: Path, command: str, output
 
 
 def test_a_second_run_of_a_stage_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
-    with locked(copy_of / ".work/train-teacher-big.lock"):
+    with hold_lock(copy_of / ".work/train-teacher-big.lock"):
         assert "a running process that writes the same output" in refused(run, capsys, copy_of, "train-teacher", "big")
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam
 
 from pipeline.base.files import read_json
-from pipeline.base.seeds import derive, seeded
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network
@@ -57,10 +57,10 @@ def by_hand(splits: Splits, peers: int, epochs: int, *, over_peers: str, tempera
     """Deep mutual learning as its authors write it: for each batch, each network in turn, with what the others say now."""
     networks = []
     for peer in range(peers):
-        with seeded(derive(3, "init", *([peer] if peer else [])), CPU):
+        with fork_seeded_rng(derive_seed(3, "init", *([peer] if peer else [])), CPU):
             networks.append(build_network(MODEL, splits.shape, splits.classes))
     optimizers = [SGD(network.parameters(), lr=LR) for network in networks]
-    order = RandomOrder(len(splits.train), derive(3, "order"))
+    order = RandomOrder(len(splits.train), derive_seed(3, "order"))
     for epoch in range(epochs):
         for ids in torch.split(order.ids(epoch), 64):
             images, labels = splits.train.images[ids], splits.train.labels[ids]

@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam
 from pipeline import student
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
-from pipeline.base.seeds import derive, seeded
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.datasets.record import Dataset
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
@@ -67,7 +67,7 @@ def run(
 
 
 def test_hints_train_the_part_up_to_the_guided_layer_alone(dataset: Dataset, hints: CachedRows) -> None:
-    with seeded(derive(3, "init"), CPU):
+    with fork_seeded_rng(derive_seed(3, "init"), CPU):
         initial = build_network(MODEL, dataset.shape, 10).state_dict()
     seen: list[list[dict[str, float]]] = []
     phase = Phase(hint("hidden1"), training_options(4), [lambda history: seen.append([dict(row) for row in history])])
@@ -108,7 +108,7 @@ def changed(network: Network, phase: Phase, splits: Splits) -> set[str]:
 def test_a_phase_trains_just_its_part(dataset: Dataset, l1: float) -> None:
     """Weights and running statistics outside are left alone, whatever loss, penalty or decay there is."""
     splits = Splits.from_dataset(dataset, CPU)
-    with seeded(1, CPU):
+    with fork_seeded_rng(1, CPU):
         network = build_network(NORMED, (1, 32, 32), 10)
     state = set(network.state_dict())
     how = TrainingOptions(partial(SGD, lr=0.1, weight_decay=0.1), constant, epochs=1, batch_size=16, l1=l1)
@@ -122,7 +122,7 @@ def test_a_phase_trains_just_its_part(dataset: Dataset, l1: float) -> None:
 
 def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
     splits = Splits.from_dataset(dataset, CPU)
-    with seeded(1, CPU):
+    with fork_seeded_rng(1, CPU):
         network = build_network(MODEL, dataset.shape, 10)
 
     def refused_with(part: TrainablePart, message: str, recipe: Recipe = CE) -> None:
@@ -139,7 +139,7 @@ def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
 def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, hints: CachedRows) -> None:
     phase = Phase(hint("hidden1"), training_options(1), trainable=TrainablePart(only=("logits",)))
     wide = {"name": "mlp", "widths": [16, 9]}  # as wide as the hint: no regressor that could be trained
-    with seeded(1, CPU):
+    with fork_seeded_rng(1, CPU):
         network = build_network(wide, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
         student._fit([network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
@@ -148,14 +148,14 @@ def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, 
 def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset, hints: CachedRows) -> None:
     """A regressor beside the student could learn, and the student would not."""
     phase = Phase(hint("hidden1"), training_options(1), trainable=TrainablePart(only=("logits",)))
-    with seeded(1, CPU):
+    with fork_seeded_rng(1, CPU):
         network = build_network(MODEL, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
         student._fit([network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
 
 
 def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> None:
-    with seeded(1, CPU):
+    with fork_seeded_rng(1, CPU):
         network = build_network(MODEL, dataset.shape, 10)
     network.get_parameter("body.fc1.bias").requires_grad_(False)
     assert network.up_to("hidden1", torch.zeros((2, *dataset.shape), dtype=torch.uint8)) == ["body.fc1.weight"]
@@ -225,16 +225,16 @@ def test_a_study_with_phases(run: Run, capsys: Capture, made: Path, tmp_path: Pa
 
 
 def test_a_phase_takes_what_it_leaves_out_from_its_student(study: dict[str, Any]) -> None:
-    from pipeline.study.params_file import parse
+    from pipeline.study.params_file import parse_study
 
     study["students"]["kd"] |= {
         "optimizer": {"name": "sgd", "lr": 0.5},
         "batch_size": 32,
         "pretrain": [{"losses": {"ce": {}}, "epochs": 1, "l1": 0.25}],
     }
-    (phase,) = parse(study).students["kd"].pretrain
+    (phase,) = parse_study(study).students["kd"].pretrain
     assert (phase.optimizer.name, phase.optimizer.options["lr"], phase.batch_size) == ("sgd", 0.5, 32)
-    assert (phase.l1, parse(study).students["kd"].l1, phase.epochs) == (0.25, 0.0, 1)
+    assert (phase.l1, parse_study(study).students["kd"].l1, phase.epochs) == (0.25, 0.0, 1)
 
 
 def test_fidelity_needs_a_student_of_one_phase(

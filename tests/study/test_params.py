@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import InputError
-from pipeline.study.params_file import load, parse
+from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT
 
 Study = dict[str, Any]
@@ -26,13 +26,13 @@ def set_at(study: Study, key: str, value: object) -> Study:
 
 
 def test_the_default_study_is_valid() -> None:
-    study = load(ROOT / "params.yaml")
+    study = load_study(ROOT / "params.yaml")
     assert set(study.students) == {"baseline", "kd", "logits", "hints", "tsne", "channels"}
     assert study.students["kd"].losses["soft_targets"].options["temperature"] == 4.0
 
 
 def test_what_may_be_left_out_is_filled_in(study: Study) -> None:
-    made = parse(study)
+    made = parse_study(study)
     assert made.teachers["big"].dataset == made.students["kd"].dataset == made.dumps["big-logits"].dataset == "digits"
     assert made.students["kd"].losses["soft_targets"].reads == {"target": "big-logits"}
     assert made.dumps["big-logits"].format == "zarr"
@@ -41,24 +41,24 @@ def test_what_may_be_left_out_is_filled_in(study: Study) -> None:
 
 def test_a_dump_may_override_the_cache_section(study: Study) -> None:
     study["dumps"]["big-logits"] |= {"format": "hdf5", "dtype": "float16"}
-    made = parse(study)
+    made = parse_study(study)
     assert (made.dumps["big-logits"].format, made.dumps["big-logits"].options["dtype"]) == ("hdf5", "float16")
 
 
 def test_one_unnamed_dataset_is_called_default(study: Study) -> None:
     study["dataset"] = study.pop("datasets")["digits"]
-    assert list(parse(study).datasets) == ["default"]
+    assert list(parse_study(study).datasets) == ["default"]
 
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path, study: Study) -> None:
     text = "datasets: {d: {source: digits}}\nteachers: {t: {model: {name: mlp, widths: [4]}, optimizer: {name: adam, lr: 1e-4}, epochs: 1}}\n"
     (tmp_path / "params.yaml").write_text(text)
-    assert load(tmp_path / "params.yaml").teachers["t"].optimizer.options["lr"] == 1e-4
+    assert load_study(tmp_path / "params.yaml").teachers["t"].optimizer.options["lr"] == 1e-4
 
 
 def test_sections_are_frozen(study: Study) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        parse(study).seed = 3  # type: ignore[misc]
+        parse_study(study).seed = 3  # type: ignore[misc]
 
 
 MISTAKES = [
@@ -163,7 +163,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("key", "value", "names", "expected", "advice"), MISTAKES)
 def test_every_mistake_is_named(study: Study, key: str, value: object, names: str, expected: str, advice: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse(set_at(study, key, value))
+        parse_study(set_at(study, key, value))
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("params.yaml: ")
@@ -183,18 +183,18 @@ def test_a_file_that_is_no_study(tmp_path: Path, text: str, expected: str) -> No
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=expected):
-        load(path)
+        load_study(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; run from the study's folder"):
-        load(tmp_path / "params.yaml")
+        load_study(tmp_path / "params.yaml")
 
 
 def test_two_dumps_that_fit_must_be_chosen_between(study: Study) -> None:
     study["dumps"]["other"] = {"field": "logits", "of": "big"}
     with pytest.raises(InputError, match="reads: missing; expected one of big-logits, other"):
-        parse(study)
+        parse_study(study)
 
 
 def test_a_dump_on_another_data_set_is_refused(study: Study) -> None:
@@ -205,21 +205,21 @@ def test_a_dump_on_another_data_set_is_refused(study: Study) -> None:
         student["dataset"] = "digits"
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
     with pytest.raises(InputError, match="expected a dump on data set 'digits', found 'big-logits' on 'more'"):
-        parse(study)
+        parse_study(study)
 
 
 def test_a_student_cannot_teach_itself(study: Study) -> None:
     study["dumps"] |= {"of-kd": {"field": "logits", "of": "kd"}, "of-base": {"field": "logits", "of": "baseline"}}
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-base"
-    parse(study)
+    parse_study(study)
     study["students"]["baseline"]["losses"] = {"logits_mse": {"reads": "of-kd"}}
     with pytest.raises(InputError, match=r"students\.baseline: .*found baseline <- kd <- baseline"):
-        parse(study)
+        parse_study(study)
 
 
 def test_a_part_may_be_named_by_its_tap_alone(study: Study) -> None:
     study["students"]["kd"]["trains"] = "features"
-    made = parse(study).students["kd"].trains
+    made = parse_study(study).students["kd"].trains
     assert made is not None
     assert (made.up_to, made.only) == ("features", None)
 
@@ -231,7 +231,7 @@ def test_the_roles_of_adversarial_distillation_are_not_taken_for_each_other(stud
 
     def reading(**reads: str) -> dict[str, str]:
         study["students"]["kd"]["losses"]["adversarial"]["reads"] = reads
-        made: dict[str, str] = parse(study).students["kd"].losses["adversarial"].model_dump()["reads"]
+        made: dict[str, str] = parse_study(study).students["kd"].losses["adversarial"].model_dump()["reads"]
         return made
 
     assert reading(teacher="big-logits") == {"teacher": "big-logits", "initial": "base-1"}
@@ -251,7 +251,7 @@ def test_the_roles_of_adversarial_distillation_are_not_taken_for_each_other(stud
 def test_a_dump_may_be_of_a_student(study: Study) -> None:
     study["dumps"]["of-student"] = {"field": "logits", "of": "baseline", "of_seed": 1}
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "of-student"
-    assert parse(study).dumps["of-student"].of_seed == 1
+    assert parse_study(study).dumps["of-student"].of_seed == 1
     study["dumps"]["of-student"]["of_seed"] = 2
     with pytest.raises(InputError, match=r"of_seed: expected 0 to 1, found 2"):
-        parse(study)
+        parse_study(study)

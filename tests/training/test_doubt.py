@@ -12,7 +12,7 @@ import torch
 from markdown_it import MarkdownIt
 from torch import Tensor
 
-from pipeline.base.plain_text import in_code
+from pipeline.base.plain_text import escape_code
 from pipeline.models.build import build_network
 from pipeline.report.notes import notes
 from pipeline.report.page import Report
@@ -108,7 +108,7 @@ def test_the_report_shows_the_name(name: str) -> None:
         "rule": "the last", "doubts": {"seed 0": text}, "test_accuracy_per_peer": None, "prepared": {}, "restores": [0],
     }  # fmt: skip
     lines = tuple(line for line in notes({"kd": student}, (), {"big": {"doubt": text}}) if "Doubtful" in line)
-    written = in_code(name)  # a backquote would begin code of ours
+    written = escape_code(name)  # a backquote would begin code of ours
     assert [line.partition(" whatever")[0] for line in lines] == [
         f"Doubtful: teacher big says '{written}'", f"Doubtful: kd says '{written}'"
     ]  # fmt: skip

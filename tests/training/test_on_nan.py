@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
-from pipeline.base.seeds import seeded
+from pipeline.base.seeds import fork_seeded_rng
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
@@ -125,7 +125,7 @@ def test_weights_that_the_last_step_broke_are_taken_back(splits: Splits) -> None
 
 def test_running_statistics_must_be_numbers_too(splits: Splits) -> None:
     """A variance may overflow where no loss does; nobody could read such weights back."""
-    with seeded(1, CPU):
+    with fork_seeded_rng(1, CPU):
         network = build_network(
             {"name": "mlp", "widths": [9, 9, 9], "binary": {"form": "xnor"}}, splits.shape, splits.classes
         )

@@ -14,7 +14,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import read_json, write_json
 from pipeline.graph.dvc_yaml import to_yaml
 from pipeline.graph.stages import stages
-from pipeline.study.params_file import parse
+from pipeline.study.params_file import parse_study
 from tests.conftest import Capture, Run, refused, write_study
 
 
@@ -54,7 +54,7 @@ def test_its_seeds_still_differ(run: Run, started: tuple[Path, dict[str, Any]]) 
 
 def test_the_graph_says_so(study: dict[str, Any]) -> None:
     study["students"] = {"late": {**study["students"]["baseline"], "init": "baseline"}, **study["students"]}
-    by_name = {stage.name: stage for stage in stages(parse(study), study)}
+    by_name = {stage.name: stage for stage in stages(parse_study(study), study)}
     assert "data/students/baseline" in by_name["train-student-late"].deps
     assert "data/students/baseline" not in by_name["train-student-kd"].deps
     names = list(by_name)
@@ -93,7 +93,7 @@ def test_another_scaling_of_the_images_is_refused(study: dict[str, Any]) -> None
     study["students"]["late"] = {**study["students"]["baseline"], "init": "baseline"}
     study["students"]["late"]["model"] = {"name": "mlp", "widths": [8], "mean": [0.3]}
     with pytest.raises(InputError, match=r"students\.late\.model\.mean: expected None, as student 'baseline' has it"):
-        parse(study)
+        parse_study(study)
 
 
 def adversarial(folder: Path, study: dict[str, Any], **options: Any) -> Path:
@@ -110,7 +110,7 @@ def adversarial(folder: Path, study: dict[str, Any], **options: Any) -> Path:
 def test_adversarial_distillation_by_the_commands(run: Run, started: tuple[Path, dict[str, Any]]) -> None:
     folder, study = started
     adversarial(folder, study)
-    assert parse(study).students["fooling"].losses["adversarial"].reads == {
+    assert parse_study(study).students["fooling"].losses["adversarial"].reads == {
         "teacher": "big-logits",
         "initial": "initial",
     }

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.base.registry import unknown
+from pipeline.base.registry import describe_unknown
 from pipeline.models.heads import CHANNELS
 from pipeline.models.heads.channels import Body, ChannelSums, end_with_channels
 from pipeline.models.network import FEATURES, Layers
@@ -102,7 +102,7 @@ def _up_to(body: Layers, tap: str) -> Layers:
     names = [name for name, _ in layers]
     path = body.taps.get(tap, tap)
     if path not in names:
-        raise InputError("head multichannel: " + unknown("tap", tap, {*body.taps, *names}))
+        raise InputError("head multichannel: " + describe_unknown("tap", tap, {*body.taps, *names}))
     end = names.index(path) + 1
     while end < len(layers) and isinstance(layers[end][1], nn.Dropout):
         end += 1

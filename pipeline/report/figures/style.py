@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.base.plain_text import shortened
+from pipeline.base.plain_text import shorten_names
 
 mpl.rcParams.update(
     {
@@ -50,7 +50,7 @@ def look(number: int) -> dict[str, Any]:
 
 def short(names: Sequence[str], most: int = LONGEST) -> list[str]:
     """Names as a picture shows them: no longer than there is room for, letters without a glyph as code points."""
-    return shortened([drawable(name) for name in names], most)
+    return shorten_names([drawable(name) for name in names], most)
 
 
 def drawable(name: str) -> str:
