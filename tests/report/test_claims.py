@@ -346,8 +346,8 @@ def test_validation_accuracies_that_nobody_measures_are_refused_before_training(
         parse_study(study)
 
 
-def test_the_readmes_example_is_valid(study: dict[str, Any]) -> None:
-    shown, _ = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_example_of_the_report_page_is_valid(study: dict[str, Any]) -> None:
+    shown, _ = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)
     made = parse_study({**study, **YAML(typ="safe").load(shown)}).report
     assert [each.of for each in made.claims.values()] == ["test", "epochs"]
     assert made.published is not None
