@@ -22,7 +22,7 @@ from pipeline.losses import TERMS
 from pipeline.losses.discriminator import DiscriminatorOptions
 from pipeline.losses.weights.schedules import SCHEDULES
 from pipeline.models import MODELS
-from pipeline.models.binary.convert import binarised
+from pipeline.models.binary.convert import binarise_network
 from pipeline.models.heads import HEADS
 from pipeline.report.table import COLUMNS
 from pipeline.study.parts import DatasetParams, DumpParams, ModelParams, TermParams, ViewsParams
@@ -120,7 +120,7 @@ SECTIONS: dict[tuple[str, str, str], Defaults] = {
     ("parameters.md", "Phases", "key"): of_section(PhaseParams, TrainingParams),
     ("parameters.md", "Phases", "key of `trains`"): of_section(TrainsParams),
     ("parameters.md", "Models", "key"): of_section(ModelParams),
-    ("parameters.md", "Binary", "key"): of_function(binarised),
+    ("parameters.md", "Binary", "key"): of_function(binarise_network),
     ("parameters.md", "Dumps", "key"): of_section(DumpParams),
     ("parameters.md", "Cache", "key"): of_section(CacheParams),
     ("fields.md", "Logits", "option"): of_function(FIELDS.function("logits")),
