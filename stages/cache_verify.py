@@ -77,9 +77,9 @@ def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, par
 
     def compute(block: Block) -> Mapping[str, Any]:
         if not known:  # a teacher is loaded only where rows are lost
-            from stages.dumping import compute_of_manifest
+            from pipeline.runs.repair import compute_from_study
 
-            known.append(compute_of_manifest(cli.open_study(params), manifest, device))
+            known.append(compute_from_study(cli.open_study(params), manifest, device))
         return known[0](block)
 
     with cli.work_beside(target) as work:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -15,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.cache.codecs import Codec, Format
+    from pipeline.runs.result import Result
     from pipeline.study.sections import Study
 
 T = TypeVar("T")
@@ -117,41 +117,27 @@ def printable(text: str) -> str:
 
 
 def open_study(params: Path) -> Study:
-    """Validate a study and go to its folder, where its paths and its own modules are found."""
-    folder, name = params.resolve().parent, params.name
-    if folder.is_dir():
-        os.chdir(folder)
-        # Last: a statistics.py or a pipeline/ of the user's must not stand in for Python's or ours.
-        sys.path.append(str(folder))
-    from pipeline.study.params_file import load_study, read_params
+    """Validate a study and go to its folder, where its paths start."""
+    from pipeline.runs import open_study as read_study
 
-    study = load_study(Path(name))
-    if "DVC_STAGE" in os.environ:
-        # DVC may start with any stage whose inputs are there, so each one refuses a stale graph.
-        from pipeline.graph.dvc_yaml import refuse_stale
-
-        refuse_stale(study, read_params(Path(name)), Path())
+    study = read_study(params)
+    os.chdir(study.folder)
     return study
 
 
-def named(entries: Mapping[str, T], section: str, name: str, file: str) -> T:
-    """The entry of a section of the study's parameters.
+def show(result: Result) -> None:
+    """Print what a run tells: text on standard output, notes and warnings on standard error."""
+    from pipeline.runs.result import Table
 
-    Args:
-        entries: of the section, or of several.
-        section: their names, for the message.
-        name: of the entry.
-        file: the parameters' name, for the message.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    from pipeline.base.errors import InputError
-    from pipeline.base.registry import describe_unknown
-
-    if name not in entries:
-        raise InputError(f"{file}: {section}: " + describe_unknown("name", name, entries))
-    return entries[name]
+    for line in result.notes:
+        notice(line)
+    for line in result.warnings:
+        warn(line)
+    for part in result.text:
+        if isinstance(part, Table):
+            table(part.title, part.columns, part.rows)
+        else:
+            typer.echo(printable(part))
 
 
 def storage_options(given: list[str] | None) -> dict[str, str]:
@@ -250,14 +236,3 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         made.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(made)
-
-
-@contextmanager
-def timed(stage: str) -> Iterator[None]:
-    """Note a stage's wall-clock seconds beside the outputs, not in them."""
-    from pipeline.base.files import write_json
-    from pipeline.study.layout import Layout
-
-    start = time.perf_counter()
-    yield
-    write_json(Layout(Path()).timings(stage), {"stage": stage, "seconds": round(time.perf_counter() - start, 2)})

@@ -15,11 +15,9 @@ def dump_affinities(
     device: cli.Device = "auto",
 ) -> None:
     """Compute the t-SNE affinities of each batch of a plan, once, and seal them in a cache."""
-    study = cli.open_study(params)
-    from stages.dumping import run_dump
+    from pipeline import runs
 
-    with cli.timed(f"dump-affinities-{dump}"):
-        typer.echo(run_dump(study, dump, "affinities", device))
+    cli.show(runs.make_dump(cli.open_study(params), dump, "affinities", device))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ def dump_hints(
     device: cli.Device = "auto",
 ) -> None:
     """Compute a network's activations at its taps for every sample, once, and seal them in a cache."""
-    study = cli.open_study(params)
-    from stages.dumping import run_dump
+    from pipeline import runs
 
-    with cli.timed(f"dump-hints-{dump}"):
-        typer.echo(run_dump(study, dump, "hints", device))
+    cli.show(runs.make_dump(cli.open_study(params), dump, "hints", device))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ def dump_logits(
     device: cli.Device = "auto",
 ) -> None:
     """Compute a teacher's logits for every sample, once, and seal them in a cache."""
-    study = cli.open_study(params)
-    from stages.dumping import run_dump
+    from pipeline import runs
 
-    with cli.timed(f"dump-logits-{dump}"):
-        typer.echo(run_dump(study, dump, "logits", device))
+    cli.show(runs.make_dump(cli.open_study(params), dump, "logits", device))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ def dump_multichannel(
     device: cli.Device = "auto",
 ) -> None:
     """Compute the binary channel labels of a network with a head for every sample, once, and seal them in a cache."""
-    study = cli.open_study(params)
-    from stages.dumping import run_dump
+    from pipeline import runs
 
-    with cli.timed(f"dump-multichannel-{dump}"):
-        typer.echo(run_dump(study, dump, "multichannel", device))
+    cli.show(runs.make_dump(cli.open_study(params), dump, "multichannel", device))
 
 
 if __name__ == "__main__":

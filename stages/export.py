@@ -33,13 +33,13 @@ def export(
     from pipeline.export.card import WEIGHTS, described
     from pipeline.export.folder import refuse_occupied, write_exported
     from pipeline.export.onnx_graph import require_packages
-    from stages.trained import folder_of, of_study
+    from pipeline.runs.lookup import find_seed, load_seed
 
     if form == "onnx":
         require_packages()
-    weights = folder_of(study, student, seed) / WEIGHTS
+    weights = find_seed(study, student, seed) / WEIGHTS
     refuse_occupied(target)
-    network, own = of_study(study, student, seed, torch.device("cpu"))
+    network, own = load_seed(study, student, seed, torch.device("cpu"))
     graph, checked = _onnx(network, own) if form == "onnx" else (None, None)
     card = described(own, network.parameter_count(), checked)
     write_exported(target, weights, card, graph)

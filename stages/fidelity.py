@@ -33,9 +33,10 @@ def fidelity(
     from pipeline.base.files import write_bytes, write_json
     from pipeline.dumps.logits import refuse_all_classes
     from pipeline.report import fidelity as room
+    from pipeline.runs.stage import find_entry
     from pipeline.study.layout import Layout
 
-    spec, where = cli.named(study.students, "students", student, study.file), resolve_device(device)
+    spec, where = find_entry(study.students, "students", student, study.file), resolve_device(device)
     term = _soft_targets(student, spec)
     (dump,) = term.dumps
     exact, teacher, doubts = _exact(study, dump, device)
@@ -97,10 +98,10 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
     from pipeline.cache.blocks import Block
     from pipeline.dumps.one_pass import computing
     from pipeline.dumps.run import plan_field, seen_samples
-    from stages.dumping import teacher_and_data
+    from pipeline.runs.dumps import load_teacher_and_data
 
     spec = study.dumps[dump]
-    teacher, dataset = teacher_and_data(study, spec, device)
+    teacher, dataset = load_teacher_and_data(study, spec, device)
     options = {**spec.options, "dtype": "float32", "top_k": None, "temperature": None}
     seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
     compute = computing(teacher, seen, plan_field(teacher, seen, spec.field, options))
@@ -116,17 +117,18 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
     from pipeline.datasets.record import load
     from pipeline.fields.rows import CachedRows
     from pipeline.report.fidelity import Reached
+    from pipeline.runs.recipes import build_recipe
+    from pipeline.runs.seeds import doubtful_networks
+    from pipeline.runs.training import training_options
     from pipeline.student import train_student
     from pipeline.study.layout import Layout
     from pipeline.study.sections import describe_model
     from pipeline.training.rows import Splits
-    from stages import cohort
-    from stages.run import recipe, training_options
 
     spec = study.students[student]
     dataset, how = load(Layout(Path()).prepared(str(spec.dataset))), training_options(spec)
     splits = Splits.from_dataset(dataset, device)
-    loss = recipe(spec, how.epochs_for(len(splits.train)))
+    loss = build_recipe(spec, how.epochs_for(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
     runs = (
         train_student(
@@ -144,7 +146,7 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
     made = Reached([])
     for number, run in enumerate(track(runs, f"student {student}", spec.seeds)):
         made.accuracies.append(run.accuracy(spec.select))
-        made.doubts.update(cohort.doubts([run], number, spec, splits.test, dataset.classes))
+        made.doubts.update(doubtful_networks([run], number, spec, splits.test, dataset.classes))
     return made
 
 

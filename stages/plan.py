@@ -71,17 +71,17 @@ def _predict(
     from pipeline.cache import Format
     from pipeline.dumps.plan import predict
     from pipeline.dumps.run import refuse_unreadable
-    from stages.data import prepared
-    from stages.dumping import planned, wanted
-    from stages.run import training_options
+    from pipeline.runs.datasets import load_or_read
+    from pipeline.runs.dumps import plan_dump, wanted_cache
+    from pipeline.runs.training import training_options
 
     if spec.dataset not in datasets:
-        datasets[str(spec.dataset)] = prepared(study, str(spec.dataset))
+        datasets[str(spec.dataset)] = load_or_read(study, str(spec.dataset))
     dataset = datasets[str(spec.dataset)]
     teacher = _untrained(study, spec.of, dataset, resolve_device(device))
-    field, seen = planned(spec, study, teacher, dataset)
+    field, seen = plan_dump(spec, study, teacher, dataset)
     try:
-        refuse_unreadable(teacher.card, dataset, wanted(study, name), field, seen)
+        refuse_unreadable(teacher.card, dataset, wanted_cache(study, name), field, seen)
     except InputError as error:
         cli.warn(f"dump {name!r} would be refused: {error}")
     readers = [s for s in study.students.values() if name in s.all_reads()]
@@ -109,9 +109,9 @@ def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
     Its card has the entries, as long as they will be, that a dump's manifest takes from it.
     """
     from pipeline.models.build import build_network
+    from pipeline.runs.networks import describe_network
     from pipeline.study.sections import describe_model
     from pipeline.teacher import Ensemble, Teacher
-    from stages.run import card
 
     source = study.teachers.get(name) or study.students[name]
     names = getattr(source, "members", None) or ()
@@ -120,7 +120,7 @@ def _untrained(study: Study, name: str, dataset: Dataset, device: Any) -> Any:
     networks = [build_network(model, dataset.shape, len(dataset.classes), files=False).to(device) for model in models]
     some = 1 / 3
     measured = {"test_accuracy": some, "test_accuracy_per_class": [some] * len(dataset.classes)}
-    entries = {**card(name, source, dataset), **measured, "weights_sha256": "f" * 64}
+    entries = {**describe_network(name, source, dataset), **measured, "weights_sha256": "f" * 64}
     return Teacher(Ensemble(networks), entries, device)
 
 

@@ -30,10 +30,10 @@ def predict(
     from pipeline.base.errors import InputError
     from pipeline.datasets.image_files import Decoder
     from pipeline.export.predict import answer, find_images, logits_of
-    from stages.trained import anywhere
+    from pipeline.runs.lookup import load_anywhere
 
     files, notices = find_images(images, Path.cwd())
-    network, card, where = anywhere(student, seed, params, device, own_code=own_code)
+    network, card, where = load_anywhere(student, seed, params, device, own_code=own_code)
     classes = card["classes"]
     if top is not None and top > len(classes):
         raise InputError("--top", expected=f"at most {len(classes)}, the student's classes", found=str(top))

@@ -14,9 +14,9 @@ from pipeline.datasets import record
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.saved import load_network, save_network
+from pipeline.runs.networks import describe_architecture
 from pipeline.study.params_file import parse_study
 from pipeline.study.sections import describe_model
-from stages.run import architecture
 from tests.conftest import write_study
 
 CLASSES = ("cat", "dog", "eel")
@@ -52,7 +52,7 @@ def untrained(
             network(torch.randint(0, 256, (50, *shape), dtype=torch.uint8))  # batch norms see something
         card = {
             "name": name,
-            "model": architecture(params),
+            "model": describe_architecture(params),
             "shape": shape,
             "classes": classes,
             "dataset": {"name": "photos", "fingerprint": dataset.fingerprint},

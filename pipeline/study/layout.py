@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Layout:
     def how_to_make(self, stage: str, command: str) -> str:
         """What to run for what is missing: DVC's stage where there is DVC, else the command itself."""
         return f"run `dvc repro {stage}`" if self.under_dvc else f"run `teachercache {command}`"
+
+    def how_to_train(self, kind: Literal["teacher", "student"], name: str) -> str:
+        """What to run for a network that is missing."""
+        return self.how_to_make(f"train-{kind}-{name}", f"train-{kind} {name}")
 
     def relative(self, path: Path) -> str:
         """The path as dvc.yaml and messages name it: relative to the study, with slashes."""

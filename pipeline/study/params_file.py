@@ -20,6 +20,7 @@ from pipeline.models import MODELS
 from pipeline.study.references import complete_study
 from pipeline.study.sections import Study
 
+HERE = Path()  # the current folder
 IGNORED = "x-"  # keys at the top that begin so hold anchors for the others, as in compose files
 
 
@@ -79,11 +80,16 @@ def load_study(path: Path) -> Study:
     Raises:
         InputError: with the key of the first mistake, what was expected and what was found.
     """
-    return parse_study(read_params(path), path.name)
+    return parse_study(read_params(path), path.name, path.resolve().parent)
 
 
-def parse_study(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
+def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path = HERE) -> Study:
     """Validate plain values and fill in data sets, formats and dumps that may be left out.
+
+    Args:
+        raw: the values.
+        file: the name that messages give them.
+        folder: where relative paths in them start.
 
     Raises:
         InputError: see `load_study`.
@@ -103,6 +109,6 @@ def parse_study(raw: Mapping[str, Any], file: str = "params.yaml") -> Study:
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
     try:
-        return complete_study(study).with_file(file)
+        return complete_study(study).with_file(file, folder)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None

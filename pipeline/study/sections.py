@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -243,6 +244,13 @@ def describe_model(
     return made | {key: change.model_dump(mode=mode) for key, change in changes.items() if change is not None}
 
 
+def weight_files(params: TeacherParams | StudentParams) -> list[Path]:
+    """The files of weights that a teacher, or an option of a model, names."""
+    own = [params.weights] if isinstance(params, TeacherParams) else []
+    options = params.model.options_beyond(ModelParams).values() if params.model else ()
+    return [path for path in (*own, *options) if isinstance(path, Path)]
+
+
 class CacheParams(Section):
     """What every dump does unless it says otherwise."""
 
@@ -255,6 +263,7 @@ class Study(Section):
     """A whole `params.yaml`; `load_study` fills in what may be left out."""
 
     _file: str = PrivateAttr("params.yaml")
+    _folder: Path = PrivateAttr(default_factory=Path)
 
     seed: NonNegativeInt = 0
     cache: CacheParams = CacheParams()
@@ -270,8 +279,13 @@ class Study(Section):
         """The name of the file that says all this: messages and the stages' commands name it."""
         return self._file
 
-    def with_file(self, file: str) -> Study:
+    @property
+    def folder(self) -> Path:
+        """The folder of that file, where relative paths in it start and the study's data lie."""
+        return self._folder
+
+    def with_file(self, file: str, folder: Path) -> Study:
         """The same study, from a file of this name."""
         study = self.model_copy()
-        study._file = file  # noqa: SLF001 - its own
+        study._file, study._folder = file, folder  # noqa: SLF001 - its own
         return study

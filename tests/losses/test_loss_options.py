@@ -15,8 +15,8 @@ from pipeline.losses import TERMS, prepared_factory
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
 from pipeline.losses.step import Outputs
 from pipeline.models.heads import CHANNELS
+from pipeline.runs.recipes import build_recipe as recipe
 from pipeline.study.params_file import parse_study
-from stages.run import recipe
 from tests import reference
 from tests.losses.test_loss_cases import labels_of, normal, signature
 

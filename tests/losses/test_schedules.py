@@ -15,13 +15,13 @@ from pipeline.base.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.mentoring import adamant, gullible, obedient
 from pipeline.losses.weights.schedules import SCHEDULES, build_schedule, exponential, piecewise
+from pipeline.runs.recipes import build_recipe as recipe
 from pipeline.student import train_student
 from pipeline.study.params_file import parse_study
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS, plateau
 from pipeline.training.optimizers import constant as steady
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
-from stages.run import recipe
 from tests.scenes import CPU, digits
 
 # By schedule as `params.yaml` states it: its weights in the first, second, third (middle), fourth and last of 5 epochs.

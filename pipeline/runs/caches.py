@@ -1,0 +1,101 @@
+"""The caches that a study configures, opened as exactly what params.yaml describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import cache
+from pipeline.base.errors import InputError
+from pipeline.base.expectations import ANYTHING
+from pipeline.cache import Cache
+from pipeline.datasets.record import Dataset
+from pipeline.dumps import derived_parameters, needs_head, plan_of, planned_arrays, planned_rows
+from pipeline.dumps.field import EXTERNAL, decisive
+from pipeline.models.heads import CHANNELS
+from pipeline.models.network import Network
+from pipeline.runs.networks import describe_architecture, recorded_weights
+from pipeline.study.layout import Layout
+from pipeline.study.parts import DumpParams
+from pipeline.study.sections import Study
+
+
+def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
+    """The cache of a configured dump, refused unless it is exactly what params.yaml describes.
+
+    The teacher itself is not looked at: it need not be there. Where its metrics file is (git
+    keeps it), the weights it names must be those that made the cache.
+    """
+    spec, folder = study.dumps[dump], Layout(Path()).cache(dump)
+    expect = {**_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
+    opened = cache.open(folder, expect, fix=_how_to_make(study, dump))
+    parameters = opened.manifest.field.parameters
+    opened.refuse_other_arrays(planned_arrays(spec.field, parameters, len(dataset.classes)))
+    return opened
+
+
+def expected_parameters(spec: DumpParams) -> dict[str, Any]:
+    """What a manifest says of a dump's field: its options, and whatever the network decides."""
+    return {**decisive(spec.options), **dict.fromkeys(derived_parameters(spec.field), ANYTHING)}
+
+
+def _expected_network(study: Study, spec: DumpParams) -> dict[str, Any]:
+    """What a manifest says of the network that was dumped."""
+    teacher = study.teachers.get(spec.of)
+    if teacher is None:
+        architecture = describe_architecture(study.students[spec.of])
+        weights, seed = recorded_weights("student", spec.of, spec.of_seed), spec.of_seed
+    elif teacher.external is not None:
+        architecture, weights, seed = dict(EXTERNAL), teacher.external, None
+    else:
+        architecture, weights, seed = describe_architecture(teacher), recorded_weights("teacher", spec.of), None
+    named = {"name": spec.of, "architecture": architecture, "weights_sha256": weights, "seed": seed}
+    return {f"teacher.{key}": value for key, value in named.items()}
+
+
+def _expected_rows(study: Study, spec: DumpParams, dataset: Dataset) -> dict[str, Any]:
+    """What a manifest says of the field, the data set, the views and the store."""
+    samples = dataset.bounds[0] if spec.samples == "train" else len(dataset)
+    return {
+        "field.name": spec.field,
+        "field.parameters": expected_parameters(spec),
+        "dataset.fingerprint": dataset.fingerprint,
+        "dataset.classes": list(dataset.classes),
+        "dataset.samples": len(dataset),
+        "dataset.bounds": list(dataset.bounds),
+        "axes": "plan, batch" if plan_of(spec.field, spec.options) else "view, sample",
+        "views": study.views.views().parameters,
+        "rows": planned_rows(spec.field, spec.options, samples),
+        "batch": spec.batch,
+        "store": spec.format,
+    }
+
+
+def _how_to_make(study: Study, dump: str) -> str:
+    spec, layout = study.dumps[dump], Layout(Path())
+    if spec.of in study.teachers and study.teachers[spec.of].external is not None:
+        return f"make it with `teachercache cache create {layout.cache(dump)}`"
+    return layout.how_to_make(f"dump-{spec.field}-{dump}", f"dump-{spec.field} {dump}")
+
+
+@torch.no_grad()
+def refuse_other_channels(network: Network, caches: Mapping[str, Cache], dataset: Dataset) -> None:
+    """Raise InputError unless a student has as many channels a class as the channel labels that it learns.
+
+    Rows of equally many bytes may hold other numbers of channels, so the bytes alone do not tell.
+    """
+    learnt = {name: each.manifest.field for name, each in caches.items() if needs_head(each.manifest.field.name)}
+    if not learnt:
+        return
+    scores = network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [CHANNELS])[1][CHANNELS]
+    for name, field in learnt.items():
+        if field.parameters["channels"] != scores.shape[2]:
+            raise InputError(
+                f"dump {name!r}",
+                expected=f"{scores.shape[2]} channels a class, as the student has",
+                found=str(field.parameters["channels"]),
+                fix="give both as many: `head: {channel_outputs: {channels: K}}`",
+            )

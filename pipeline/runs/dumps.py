@@ -1,0 +1,139 @@
+"""A trained network -> data/cache/<dump>: one dump, or all of a network's in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from pipeline.base.device import resolve_device
+from pipeline.base.errors import InputError
+from pipeline.cache import Format
+from pipeline.cache.manifest import Manifest
+from pipeline.datasets.record import Dataset, load
+from pipeline.dumps.field import Field
+from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
+from pipeline.runs.networks import find_network
+from pipeline.runs.result import Result
+from pipeline.runs.stage import find_entry, in_study_folder, record_seconds
+from pipeline.study.layout import Layout
+from pipeline.study.parts import DumpParams
+from pipeline.study.sections import Study
+from pipeline.teacher import Samples, Teacher, TeacherLike, load_teacher
+
+
+@in_study_folder
+def make_dump(study: Study, name: str, field: str | None = None, device: str = "auto") -> Result:
+    """Compute one configured dump.
+
+    Args:
+        study: with the dump.
+        name: its name.
+        field: that it is expected to be of; None for any.
+        device: where the network runs.
+
+    Raises:
+        InputError: no such dump, one of another field, or whatever the library refuses.
+    """
+    spec = find_entry(study.dumps, "dumps", name, study.file)
+    if field not in (None, spec.field):
+        raise InputError(
+            f"dump {name!r}",
+            expected=f"field {field}",
+            found=spec.field,
+            fix=f"run `teachercache dump-{spec.field} {name}`",
+        )
+    with record_seconds(stage_name(study, name)):
+        return _dump_together(study, [name], device)
+
+
+@in_study_folder
+def make_dumps(
+    study: Study, network: str, device: str = "auto", *, show: Callable[[Result], None] = lambda _: None
+) -> list[Result]:
+    """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one.
+
+    Args:
+        study: with the dumps.
+        network: a teacher's or a student's name.
+        device: where it runs.
+        show: is given each pass's result as it is there, and at last what DVC is to be told of them.
+    """
+    passes, done, made = _passes(study, network), list[str](), list[Result]()
+    try:
+        with record_seconds(f"dump-{network}"):
+            for names in passes:
+                made.append(_dump_together(study, names, device))
+                show(made[-1])
+                done += names
+    finally:
+        if done and Layout(Path()).under_dvc:
+            stages = " ".join(stage_name(study, name) for name in done)
+            show(Result(text=("DVC takes these for its own once you run:", f"dvc commit -f {stages}")))
+    return made
+
+
+def _passes(study: Study, network: str) -> list[list[str]]:
+    """The network's dumps, those together that see the same samples in the same batches.
+
+    Raises:
+        InputError: no such network, or none of its dumps is configured.
+    """
+    find_entry({**study.teachers, **study.students}, "teachers and students", network, study.file)
+    passes: dict[tuple[object, ...], list[str]] = {}
+    for name, spec in study.dumps.items():
+        if spec.of == network:
+            passes.setdefault((spec.of_seed, spec.dataset, spec.samples, spec.batch), []).append(name)
+    if not passes:
+        raise InputError(
+            f"{study.file}: dumps: of {network!r}",
+            expected="at least one",
+            found="none",
+            fix=f"add one, such as {network}-logits: {{field: logits, of: {network}}}",
+        )
+    return list(passes.values())
+
+
+def _dump_together(study: Study, names: Sequence[str], device: str) -> Result:
+    """Compute dumps of one network on the same samples in one pass."""
+    spec = study.dumps[names[0]]
+    teacher, dataset = load_teacher_and_data(study, spec, device)
+    doubt = teacher.card.get("doubt")
+    wanted = [wanted_cache(study, name) for name in names]
+    made = dump(teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    return Result(
+        {name: manifest.root for name, manifest in zip(names, made, strict=True)},
+        text=tuple(_summary(name, manifest) for name, manifest in zip(names, made, strict=True)),
+        warnings=(f"{spec.of!r}, dumped as {', '.join(names)}, {doubt}",) if doubt else (),
+    )
+
+
+def _summary(name: str, manifest: Manifest) -> str:
+    size = sum(info.bytes for info in manifest.files.values())
+    rows = f"{manifest.rows} {'samples' if manifest.unit == 'sample' else 'batches'}"
+    return f"{name}: {rows}, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
+
+
+def stage_name(study: Study, name: str) -> str:
+    """The stage in dvc.yaml that makes a dump."""
+    return f"dump-{study.dumps[name].field}-{name}"
+
+
+def wanted_cache(study: Study, name: str) -> Wanted:
+    """The cache that a configured dump is to make."""
+    spec, layout = study.dumps[name], Layout(Path())
+    work = layout.work(stage_name(study, name))
+    return Wanted(layout.cache(name), work, spec.field, spec.options, cast("Format", spec.format))
+
+
+def plan_dump(spec: DumpParams, study: Study, teacher: TeacherLike, dataset: Dataset) -> tuple[Field, Samples]:
+    """A configured dump, ready to be computed, and what it is of."""
+    seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    return plan_field(teacher, seen, spec.field, spec.options), seen
+
+
+def load_teacher_and_data(study: Study, spec: DumpParams, device: str) -> tuple[Teacher, Dataset]:
+    """The trained network that a dump asks, and the data set that it asks about."""
+    dataset = load(Layout(Path()).prepared(str(spec.dataset)), resident=False)
+    folder, fix = find_network(study, spec.of, spec.of_seed)
+    return load_teacher(folder, resolve_device(device), fix), dataset

@@ -1,0 +1,156 @@
+"""Metrics, curves, caches and students -> data/report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline.base.files import read_json, write_bytes, write_json
+from pipeline.cache import Cache
+from pipeline.datasets.record import Dataset, load
+from pipeline.models.network import Network
+from pipeline.models.saved import load_network
+from pipeline.report.build import build
+from pipeline.report.claims import Claim
+from pipeline.report.drawing import Asked, drawn
+from pipeline.report.groups import grouped
+from pipeline.report.histories import history, loss_terms
+from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS, Metrics, best_taught, labels_only
+from pipeline.report.notes import doubts
+from pipeline.report.page import Report
+from pipeline.report.pictures.canvas import Picture, letters_spelt
+from pipeline.report.pictures.choice import FEATURES, MOST_STUDENTS, Choice, choice
+from pipeline.report.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
+from pipeline.report.published import Published
+from pipeline.report.table import COLUMNS
+from pipeline.runs.caches import open_dump
+from pipeline.runs.result import Result, Table
+from pipeline.runs.stage import in_study_folder, open_stage_work, record_seconds
+from pipeline.study.layout import Layout
+from pipeline.study.report_section import ReportParams
+from pipeline.study.sections import Study
+from pipeline.training.curves import read_curve
+
+Students = Mapping[str, Metrics]
+ACCURACY = "validation/accuracy"
+
+
+@in_study_folder
+def write_report(study: Study) -> Result:
+    """Put teachers and students into one table with pictures (report.md, report.html)."""
+    layout = Layout(Path())
+    with record_seconds("report"), open_stage_work(layout, "report", layout.report()) as work:
+        run_here = [name for name, teacher in study.teachers.items() if teacher.external is None]
+        teachers = {name: _read_metrics(layout, "teacher", name, TEACHER_KEYS) for name in run_here}
+        students = {name: _read_metrics(layout, "student", name, STUDENT_KEYS) for name in study.students}
+        made = _build(study, teachers, students)
+        _write(made, work.out)
+    write_json(layout.metrics("report", "summary"), made.summary())
+    table = Table("", COLUMNS, [row.cells() for row in made.rows])
+    return Result(
+        made.summary(), text=(table, f"{layout.report() / 'report.html'}"), warnings=tuple(doubts(students, teachers))
+    )
+
+
+def _read_metrics(
+    layout: Layout, kind: Literal["teacher", "student"], name: str, keys: Iterable[str]
+) -> dict[str, Any]:
+    """The metrics file of a teacher or student."""
+    made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), layout.how_to_train(kind, name), keys)
+    return made
+
+
+def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) -> Report:
+    layout, wanted = Layout(Path()), study.report
+    curves = {name: history(layout.student(name), metrics, ACCURACY) for name, metrics in students.items()}
+    curves |= _teacher_curves(wanted, teachers)
+    chosen = choice(study)
+    groups = grouped(students, wanted.groups, wanted.unit)
+    pictures, spelt = _draw_caches(study, chosen, students)
+    return build(
+        teachers,
+        students,
+        groups,
+        baseline=wanted.baseline,
+        among=wanted.anova,
+        curves=curves,
+        published=_published(wanted),
+        claims=[Claim(name, **claim.model_dump()) for name, claim in wanted.claims.items()],
+        pictures=[*drawn(teachers, students, groups, curves, _asked(study, students)), *pictures],
+        more_notes=(*chosen.left_out, *spelt),
+    )
+
+
+def _write(made: Report, folder: Path) -> None:
+    for name, picture in made.pictures.items():
+        write_bytes(folder / name, picture)
+    write_json(folder / "statistics.json", made.numbers)
+    write_bytes(folder / "report.md", made.markdown().encode())
+    write_bytes(folder / "report.html", made.html().encode())
+
+
+def _teacher_curves(report: ReportParams, teachers: Iterable[str]) -> dict[str, list[list[float]]]:
+    """Validation accuracy by epoch of the teachers whose is asked for: the others are no dependency."""
+    folders = {name: Layout(Path()).teacher(name) / "curves" for name in teachers if name in report.validated}
+    return {name: [read_curve(folder, ACCURACY)] for name, folder in folders.items()}
+
+
+def _published(report: ReportParams) -> Published | None:
+    given = report.published
+    if given is None:
+        return None
+    return Published(given.of, "error" if given.error else "accuracy", given.error or given.accuracy)
+
+
+def _asked(study: Study, students: Students) -> Asked:
+    """What the study's report draws beyond what every report does."""
+    layout, wanted = Layout(Path()), study.report
+    return Asked(
+        datasets={name: str(student.dataset) for name, student in study.students.items()},
+        published=_published(wanted),
+        sweeps=wanted.sweeps,
+        terms={name: loss_terms(layout.student(name), students[name]) for name in wanted.terms},
+        whole=wanted.curves == "whole",
+    )
+
+
+def _draw_caches(study: Study, chosen: Choice, students: Students) -> tuple[list[Picture], list[str]]:
+    """The chosen dumps, read with the data and the students that they need; and what their pictures cannot show."""
+    if not chosen.dumps:
+        return [], []
+    layout, views = Layout(Path()), study.views.views()
+    sets = {name: str(study.dumps[name].dataset) for name in chosen.dumps}
+    loaded = {name: load(layout.prepared(name), resident=False) for name in dict.fromkeys(sets.values())}
+    data = {name: loaded[sets[name]] for name in chosen.dumps}
+    caches = {name: open_dump(study, name, data[name]) for name in chosen.dumps}
+    made: list[Picture] = []
+    if chosen.feature_map is not None:
+        made.append(_draw_features(study, chosen.feature_map, caches, data, students))
+    for name, learnt in chosen.affinities.items():
+        pupils = {student: (_first_network(student), options) for student, options in learnt.items()}
+        made.append(affinity_picture(name, caches[name], data[name], pupils, views))
+    for name in chosen.hints:
+        made += hint_pictures(name, caches[name], data[name], views)
+    for name in chosen.multichannel:
+        made.append(multichannel_picture(name, caches[name], data[name], views))
+    return made, list(letters_spelt(name for dataset in loaded.values() for name in dataset.classes))
+
+
+def _draw_features(
+    study: Study, dump: str, caches: Mapping[str, Cache], data: Mapping[str, Dataset], students: Students
+) -> Picture:
+    """The teacher's features of a dump beside those of the students that did best."""
+    baseline = study.report.baseline or labels_only(students)
+    best = best_taught(students, data[dump].fingerprint, baseline, MOST_STUDENTS)
+    networks = {each: _first_network(each) for each in best}
+    return feature_picture(dump, caches[dump], data[dump], networks, study.views.views(), tap=FEATURES)
+
+
+def _first_network(student: str) -> Network:
+    """A student's network of its first seed."""
+    layout = Layout(Path())
+    folder, fix = layout.network(student, 0), layout.how_to_train("student", student)
+    return load_network(folder, torch.device("cpu"), fix)[0]

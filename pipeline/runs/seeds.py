@@ -1,0 +1,110 @@
+"""One seed of a student, with its peers: trained, watched, written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.base.seeds import derive_seed
+from pipeline.models.saved import save_network
+from pipeline.runs.recipes import build_recipe
+from pipeline.runs.stage import StageWork
+from pipeline.runs.training import show_epochs, trainable_part, training_options
+from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort
+from pipeline.study.layout import network_folder
+from pipeline.study.sections import PhaseParams, StudentParams, Study, describe_model
+from pipeline.training.curves import Curves
+from pipeline.training.result import Select, TrainedStudent
+from pipeline.training.rows import Rows, Splits
+from pipeline.training.trainee import History
+
+
+def train_seed(
+    study: Study,
+    student: str,
+    seed: int,
+    *,
+    splits: Splits,
+    targets: Mapping[str, CachedField],
+    initial: Mapping[str, Tensor] | None,
+    work: StageWork,
+) -> list[TrainedStudent]:
+    """Train the student of one seed and its peers, and write their curves.
+
+    Args:
+        study: with the student.
+        student: its name in the study.
+        seed: its number, from 0.
+        splits, targets, initial: see `student.train_cohort`.
+        work: where curves and unfinished training go.
+    """
+    spec, lengths = study.students[student], phase_epochs(study.students[student], splits, targets)
+    names = [*(f"pretrain-{place}/curves" for place in range(1, len(lengths))), "curves"]
+    folders = [network_folder(work.out, seed, peer) for peer in range(spec.peers)]
+    logs = [
+        (epochs, [Curves(folder / name) for folder in folders]) for epochs, name in zip(lengths, names, strict=True)
+    ]
+    with show_epochs(f"student {student} {seed + 1}/{spec.seeds}", *logs) as watch:
+        what = f"student {student!r}, seed {seed}"
+        return train_cohort(
+            splits,
+            targets,
+            [_build_phase(*each, what=what) for each in zip(spec.phases, lengths, watch, strict=True)],
+            model=describe_model(spec),
+            peers=spec.peers,
+            initial=initial,
+            seed=derive_seed(study.seed, "student", seed),
+            views=study.views.views(),
+            what=what,
+            checkpoint=work.checkpoint(seed),
+        )
+
+
+def save_seed(
+    cohort: Sequence[TrainedStudent], about: Mapping[str, Any], select: Select, test: Rows, out: Path
+) -> list[str]:
+    """Write the networks of one seed; the SHA-256 of the weights of each, the student's own first.
+
+    Args:
+        cohort: the student and its peers.
+        about: what all their cards say, `seed_number` and `classes` among it.
+        select: which epoch's weights.
+        test: that they were measured on.
+        out: the student's folder.
+    """
+    seed = about["seed_number"]
+    several = len(cohort) > 1
+    peers: list[str] = []
+    for peer, run in [*enumerate(cohort)][::-1]:  # the student's own last: its card names its peers, who taught it
+        extra: dict[str, Any] = {"peer": peer} if several else {}
+        extra |= {"peers_sha256": peers} if several and not peer else {}
+        extra |= {"prepared": run.prepared} if run.prepared else {}
+        card = {**about, **extra, **run.scores(select, test, about["classes"])}
+        peers = [save_network(network_folder(out, seed, peer), run.state(select), card), *peers]
+    return peers
+
+
+def doubtful_networks(
+    cohort: Sequence[TrainedStudent], seed: int, spec: StudentParams, test: Rows, classes: Sequence[str]
+) -> dict[str, str]:
+    """Those networks of one seed that seem to have learnt nothing, by seed and peer, each with the reason."""
+    found = {
+        f"seed {seed}, peer {peer}" if peer else f"seed {seed}": run.find_doubt(spec.select, test, classes)
+        for peer, run in enumerate(cohort)
+    }
+    return {which: reason for which, reason in found.items() if reason}
+
+
+def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, CachedField]) -> list[int]:
+    """The length of each phase."""
+    return [training_options(each).epochs_for(samples_per_epoch(splits, targets, each.reads())) for each in spec.phases]
+
+
+def _build_phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]], *, what: str) -> Phase:
+    trainable = None if params.trains is None else trainable_part(params.trains)
+    recipe = build_recipe(params, epochs)
+    recipe.refuse_weightless(epochs, what)
+    return Phase(recipe, training_options(params), watch, trainable)

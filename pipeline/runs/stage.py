@@ -1,0 +1,97 @@
+"""What every stage needs: the study's folder, a folder of unfinished work, a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from pipeline.base.errors import InputError
+from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, write_json
+from pipeline.base.provenance import hash_code
+from pipeline.base.registry import describe_unknown
+from pipeline.study.layout import Layout
+from pipeline.study.sections import Study
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_study_folder(run: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """A function of a study that runs in the study's folder: paths in params.yaml start there."""
+
+    @wraps(run)
+    def run_there(study: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with chdir(study.folder):
+            return run(study, *args, **kwargs)
+
+    return run_there
+
+
+def find_entry(entries: Mapping[str, T], section: str, name: str, file: str) -> T:
+    """The entry of a section of the study's parameters.
+
+    Args:
+        entries: of the section, or of several.
+        section: their names, for the message.
+        name: of the entry.
+        file: the parameters' name, for the message.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in entries:
+        raise InputError(f"{file}: {section}: " + describe_unknown("name", name, entries))
+    return entries[name]
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """A stage's folder of unfinished work.
+
+    Attributes:
+        folder: checkpoints live here; another fingerprint's are never taken up.
+        out: becomes the output when the stage is done.
+    """
+
+    folder: Path
+    out: Path
+
+    def checkpoint(self, number: int = 0) -> Path:
+        """Where run `number` of the stage keeps its unfinished training."""
+        return self.folder / f"checkpoint-{number}.pt"
+
+
+@contextmanager
+def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any) -> Iterator[StageWork]:
+    """Hold the stage's lock, hand out its work folder, publish `out` as `target` at the end.
+
+    Args:
+        layout: of the study.
+        stage: its name.
+        target: the output.
+        inputs: JSON values that decide the result: unfinished work of others is thrown away.
+    """
+    work = layout.work(stage)
+    folder = work / hash_json([hash_code(), *inputs])[:16]
+    with hold_lock(layout.work(f"{stage}.lock")):
+        recover_output(work / "out", target)
+        for stale in work.glob("*"):
+            if stale != folder:
+                remove_path(stale)
+        (work / "out").mkdir(parents=True)
+        yield StageWork(folder, work / "out")
+        publish_output(work / "out", target)
+        remove_path(work)
+
+
+@contextmanager
+def record_seconds(stage: str) -> Iterator[None]:
+    """Note a stage's wall-clock seconds beside the outputs, not in them."""
+    start = time.perf_counter()
+    yield
+    write_json(Layout(Path()).timings(stage), {"stage": stage, "seconds": round(time.perf_counter() - start, 2)})
