@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter, signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ import typer
 from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
+from pipeline import dumps, losses, runs
 from pipeline.base.registry import Registry, Section
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
@@ -291,3 +293,25 @@ def test_every_page_is_in_the_index_and_in_the_readme() -> None:
     assert len(pages) >= 13
     assert {name for name in pages if f"]({name}" in page("README.md")} == pages
     assert {name for name in pages if f"](docs/{name}" in (ROOT / "README.md").read_text()} == pages
+
+
+def test_the_house_has_each_room_on_one_line() -> None:
+    rooms = [path.parent for path in (ROOT / "pipeline").rglob("__init__.py") if path.parent.name != "pipeline"]
+    files = [path for path in (ROOT / "pipeline").glob("*.py") if path.name != "__init__.py"]
+    depths = {f"{'  ' * len(room.relative_to(ROOT / 'pipeline').parts)}{room.name}/" for room in rooms}
+    told = re.findall(r"^( +\S+)  +\S", page("house.md"), re.MULTILINE)
+    assert len(told) == len(set(told))
+    assert set(told) == depths | {f"  {path.name}" for path in files}
+
+
+def test_the_functions_of_the_stages_are_those_that_python_is_told_of() -> None:
+    told = {
+        name for row in rows_of("python.md", "Run the stages", "function") for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert told == {name for name in runs.__all__ if name[0].islower()}
+
+
+@pytest.mark.parametrize(("heading", "room"), [("A loss", losses), ("A field of the cache", dumps)])
+def test_what_a_part_s_module_may_have_is_what_its_room_says(heading: str, room: ModuleType) -> None:
+    told = [re.findall(r"^`(\w+)", row[0])[0] for row in rows_of("extending.md", heading, "name")]
+    assert told == re.findall(r"^- `(\w+)", str(room.__doc__), re.MULTILINE)
