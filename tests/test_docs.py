@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -131,3 +132,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_of_ours_that_is_named_is_there(page: Path) -> None:
+    text = page.read_text()
+    examples = re.findall(r"[Ff]or instance\s`([^`]+)`|a command of its own, `([^`]+)`", text)
+    named = re.findall(r"`((?:pipeline|stages|tests|docs|benchmarks)/[\w/]+\.(?:py|md))`", text)
+    made_up = {name for pair in examples for name in pair}
+    assert [name for name in named if "NAME" not in name and name not in made_up and not (ROOT / name).exists()] == []
+
+
+def test_modules_that_pages_name_can_be_imported() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(pipeline(?:\.[a-z_]+)+)`", page.read_text())}
+    assert len(named) >= 3
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute) or importlib.import_module(name), name
