@@ -29,7 +29,7 @@ from pipeline.cache.manifest import Manifest
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import Wanted, dump, seen_samples
+from pipeline.dumps.run import DumpRequest, dump_fields, select_samples
 from pipeline.perplexity import warm_up
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
 from pipeline.training.optimizers import OPTIMIZERS, constant
@@ -109,10 +109,10 @@ class Watch:
 
 def dumped(teacher: Teacher, dataset: Dataset, folder: Path, names: list[str]) -> tuple[float, list[Manifest], int]:
     """Seconds, manifests and memory of one pass with these fields."""
-    wanted = [Wanted(folder / name, folder / f".{name}", *FIELDS[name], "zarr") for name in names]
+    wanted = [DumpRequest(folder / name, folder / f".{name}", *FIELDS[name], "zarr") for name in names]
     with Watch() as watch:
         start = time.perf_counter()
-        made = dump(teacher, dataset, wanted, batch=BATCH)
+        made = dump_fields(teacher, dataset, wanted, batch=BATCH)
         seconds = time.perf_counter() - start
     shutil.rmtree(folder)
     folder.mkdir()
@@ -133,7 +133,7 @@ def main() -> None:
     print(f"compiling or loading the perplexity search: {warm_up():.2f} s, once")
     dataset = images_of(options.mnist, options.rows)
     teacher = teacher_of(dataset, device)
-    samples = seen_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
+    samples = select_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
     names, ratios, seconds = list(FIELDS), [], []
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         folder = Path(place) / "caches"

@@ -23,7 +23,7 @@ def convert(
 ) -> None:
     """Write a cache in another form; without --dtype the digest of its values stays the same."""
     from pipeline import cache as room
-    from pipeline.cache.rewrite import convert as rewrite
+    from pipeline.cache.rewrite import convert_cache as rewrite
 
     cli.refuse_existing(to)
     opened = room.open(cache, storage_options=cli.storage_options(storage))

@@ -53,8 +53,8 @@ def create(
     from pipeline.base.files import hash_file, hash_json
     from pipeline.datasets.record import load
     from pipeline.dumps.foreign import read_outputs
-    from pipeline.dumps.logits import check
-    from pipeline.dumps.run import Wanted, dump
+    from pipeline.dumps.logits import check_options
+    from pipeline.dumps.run import DumpRequest, dump_fields
 
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
@@ -64,7 +64,7 @@ def create(
     cli.refuse_codec(codec, store)
     options = {"dtype": dtype, "codec": codec, "top_k": top_k, "temperature": temperature}
     try:
-        check(top_k=top_k, temperature=temperature)
+        check_options(top_k=top_k, temperature=temperature)
     except ValueError as error:
         raise InputError(f"--{error}") from None
     dataset = load(data, resident=False)
@@ -72,8 +72,8 @@ def create(
     with cli.work_beside(to) as work:
         # Blocks of another file's outputs, or of its columns in another order, are never taken up.
         identity = hash_json([hash_file(source), foreign.columns])
-        wanted = Wanted(to, work / identity[:16], field, options, store)
-        (made,) = dump(foreign, dataset, [wanted], batch=batch, samples=samples)
+        wanted = DumpRequest(to, work / identity[:16], field, options, store)
+        (made,) = dump_fields(foreign, dataset, [wanted], batch=batch, samples=samples)
     for line in foreign.notes:
         typer.echo(cli.printable(line))
     for line in foreign.warnings:

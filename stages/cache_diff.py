@@ -11,7 +11,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.cache.diff import Diff
+    from pipeline.cache.diff import CacheDiff
 
 SHOWN = 20
 
@@ -27,7 +27,7 @@ def diff(
     Exit code 0: nothing differs; 1: something does; 2: one is no sound cache.
     """
     from pipeline import cache as room
-    from pipeline.cache.diff import diff as compare
+    from pipeline.cache.diff import compare_caches as compare
 
     options = cli.storage_options(storage)
     found = compare(room.open(a, storage_options=options), room.open(b, storage_options=options))
@@ -39,7 +39,7 @@ def diff(
         raise typer.Exit(1)
 
 
-def _show(a: str, b: str, found: Diff) -> None:
+def _show(a: str, b: str, found: CacheDiff) -> None:
     if found.entries:
         cli.table("manifest", ("entry", a, b), [(name, str(x), str(y)) for name, x, y in found.entries])
     kind = "samples" if found.unit == "sample" else "batches"

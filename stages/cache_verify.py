@@ -12,10 +12,10 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.cache.block_files import Compute
+    from pipeline.cache.block_files import BlockFunction
     from pipeline.cache.blocks import Block
     from pipeline.cache.manifest import Manifest
-    from pipeline.cache.verify import Verified
+    from pipeline.cache.verify import Verification
 
 
 def verify(
@@ -33,19 +33,19 @@ def verify(
 ) -> None:
     """Recompute every digest of a cache, and name each file and block that is damaged."""
     from pipeline.base.errors import InputError
-    from pipeline.cache.folder import LocalFolder, folder_of, read_manifest
-    from pipeline.cache.verify import verify as check
+    from pipeline.cache.folder import LocalFolder, locate_folder, read_manifest
+    from pipeline.cache.verify import verify_cache as check
 
-    folder = folder_of(cache, cli.storage_options(storage))
+    folder = locate_folder(cache, cli.storage_options(storage))
     manifest = read_manifest(folder, "dump it again")
     found = check(folder, manifest)
     blocks = sum(len(array.blocks) for array in manifest.arrays.values())
     if as_json:
-        typer.echo(json.dumps({"cache": cache, "whole": found.whole, "problems": found.lines()}, indent=2))
+        typer.echo(json.dumps({"cache": cache, "whole": found.is_whole, "problems": found.lines()}, indent=2))
     else:
-        for line in found.told():
+        for line in found.labelled_lines():
             typer.echo(cli.printable(line))
-    if found.whole:
+    if found.is_whole:
         if not as_json:
             typer.echo(f"{cache}: whole: {len(manifest.files)} files, {blocks} blocks, root {manifest.root[:12]}")
             if repair is not None:
@@ -61,19 +61,19 @@ def verify(
     typer.echo(f"{repair}: repaired, root {manifest.root[:12]}")
 
 
-def _counted(found: Verified) -> str:
-    foreign = sum(each.of_the_system for each in found.damage)
+def _counted(found: Verification) -> str:
+    foreign = sum(each.is_system_file for each in found.damage)
     if foreign and foreign == len(found.damage):
         return f"all of them, and foreign files: {foreign}"
     blocks = sum(len(each.blocks) for each in found.damage)
     return f"others: damaged files: {max(1, len(found.damage) - foreign)}, damaged blocks: {blocks}"
 
 
-def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, params: Path, device: str) -> None:
-    from pipeline.cache.rewrite import repair
+def _repair(folder: Path, manifest: Manifest, found: Verification, target: Path, params: Path, device: str) -> None:
+    from pipeline.cache.rewrite import repair_cache
 
     cli.refuse_existing(target)
-    known: list[Compute] = []
+    known: list[BlockFunction] = []
 
     def compute(block: Block) -> Mapping[str, Any]:
         if not known:  # a teacher is loaded only where rows are lost
@@ -83,7 +83,7 @@ def _repair(folder: Path, manifest: Manifest, found: Verified, target: Path, par
         return known[0](block)
 
     with cli.work_beside(target) as work:
-        repair(folder, manifest, found, target=target, work=work, compute=compute)
+        repair_cache(folder, manifest, found, target=target, work=work, compute=compute)
 
 
 if __name__ == "__main__":

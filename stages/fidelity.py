@@ -96,15 +96,15 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
 
     from pipeline.base.progress import track
     from pipeline.cache.blocks import Block
-    from pipeline.dumps.one_pass import computing
-    from pipeline.dumps.run import plan_field, seen_samples
+    from pipeline.dumps.one_pass import make_block_function
+    from pipeline.dumps.run import make_field, select_samples
     from pipeline.runs.dumps import load_teacher_and_data
 
     spec = study.dumps[dump]
     teacher, dataset = load_teacher_and_data(study, spec, device)
     options = {**spec.options, "dtype": "float32", "top_k": None, "temperature": None}
-    seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
-    compute = computing(teacher, seen, plan_field(teacher, seen, spec.field, options))
+    seen = select_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    compute = make_block_function(teacher, seen, make_field(teacher, seen, spec.field, options))
     doubts = [f"teacher {spec.of!r} {teacher.card['doubt']}"] if "doubt" in teacher.card else []
     views = track(range(study.views.count), f"logits of {spec.of}", study.views.count)
     return np.stack([compute(Block(view, 0, 0, seen.rows))["logits"] for view in views]), spec.of, doubts

@@ -13,7 +13,7 @@ from stages import cli
 
 if TYPE_CHECKING:
     from pipeline.datasets.record import Dataset
-    from pipeline.dumps.plan import Disk, Prediction
+    from pipeline.dumps.plan import DiskSpeed, DumpCost
     from pipeline.study.parts import DumpParams
     from pipeline.study.sections import PhaseParams, Study
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:
     """Predict each dump's bytes, files and seconds, and from how many students on it pays."""
     study = cli.open_study(params)
-    from pipeline.dumps.plan import measure_disk
+    from pipeline.dumps.plan import measure_disk_speed
 
-    disk = measure_disk(Path())
+    disk = measure_disk_speed(Path())
     datasets: dict[str, Dataset] = {}
     made = {
         name: _predict(study, name, spec, datasets, disk=disk, device=device)
@@ -54,7 +54,7 @@ def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto
     )
 
 
-def _row(name: str, field: str, made: Prediction, students: int) -> tuple[object, ...]:
+def _row(name: str, field: str, made: DumpCost, students: int) -> tuple[object, ...]:
     pays = "never" if made.pays_from is None else made.pays_from
     return (
         *(name, field, f"{made.bytes:,}", f"{made.files:,}"),
@@ -63,13 +63,13 @@ def _row(name: str, field: str, made: Prediction, students: int) -> tuple[object
 
 
 def _predict(
-    study: Study, name: str, spec: DumpParams, datasets: dict[str, Dataset], *, disk: Disk, device: str
-) -> tuple[Prediction, int]:
+    study: Study, name: str, spec: DumpParams, datasets: dict[str, Dataset], *, disk: DiskSpeed, device: str
+) -> tuple[DumpCost, int]:
     """The prediction, and how many students of this study read the dump."""
     from pipeline.base.device import resolve_device
     from pipeline.base.errors import InputError
     from pipeline.cache import Format
-    from pipeline.dumps.plan import predict
+    from pipeline.dumps.plan import predict_cost
     from pipeline.dumps.run import refuse_unreadable
     from pipeline.runs.datasets import load_or_read
     from pipeline.runs.dumps import plan_dump, wanted_cache
@@ -91,7 +91,7 @@ def _predict(
         for _ in range(s.seeds)
     ]
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
-    made = predict(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
+    made = predict_cost(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
     return made, len(epochs)
 
 

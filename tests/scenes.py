@@ -17,7 +17,7 @@ from pipeline import cache
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import Wanted, dump
+from pipeline.dumps.run import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.training import fit as training
@@ -45,15 +45,19 @@ def teacher_of(dataset: Dataset, model: dict[str, Any], seed: int = 0) -> Teache
 
 def wanted(
     folder: Path, name: str, field: str, options: dict[str, Any], store: Literal["zarr", "hdf5"] = "zarr"
-) -> Wanted:
-    return Wanted(folder / name, folder / f".work-{name}", field, options, store)
+) -> DumpRequest:
+    return DumpRequest(folder / name, folder / f".work-{name}", field, options, store)
 
 
 def made(
-    teacher: Teacher, dataset: Dataset, each: Wanted, views: Views = PLAIN, samples: Literal["train", "all"] = "train"
+    teacher: Teacher,
+    dataset: Dataset,
+    each: DumpRequest,
+    views: Views = PLAIN,
+    samples: Literal["train", "all"] = "train",
 ) -> cache.Cache:
     """The dump, opened."""
-    dump(teacher, dataset, [each], batch=BATCH, views=views, samples=samples)
+    dump_fields(teacher, dataset, [each], batch=BATCH, views=views, samples=samples)
     return cache.open(each.target)
 
 

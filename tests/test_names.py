@@ -22,7 +22,7 @@ from pipeline.base.plain_text import (
     shorten_names,
 )
 from pipeline.cache.blocks import ArrayPlan, plan_store
-from pipeline.cache.card import card as cache_card
+from pipeline.cache.card import render_card as cache_card
 from pipeline.report.figures import style
 from pipeline.report.figures.accuracy import box_plot
 from pipeline.report.figures.curves import curves

@@ -11,19 +11,19 @@ from pipeline.base.files import encode_json, hash_json
 from pipeline.base.plain_text import is_unicode
 from pipeline.cache import damage, paths
 from pipeline.cache.blocks import Block, StorePlan
-from pipeline.cache.card import card
-from pipeline.cache.codecs import Format, is_padded, most_encoded
-from pipeline.cache.entries import Key, manifest_entries
+from pipeline.cache.card import render_card
+from pipeline.cache.codecs import Format, is_padded, max_encoded_bytes
+from pipeline.cache.entries import BlockKey, build_manifest_entries
 from pipeline.cache.folder import LocalFolder, read_manifest
-from pipeline.cache.manifest import MOST_BYTES, parse
-from pipeline.cache.stores import store_of
+from pipeline.cache.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from pipeline.cache.stores import load_store
 
-LEAST_BLOCK = 200  # bytes of a manifest that any block takes
-LARGEST_CRC = (1 << 32) - 1
-METADATA = 1 << 16  # bytes of a store, for each array and for itself: more than it needs
+MIN_BLOCK_ENTRY_BYTES = 200  # bytes of a manifest that any block takes
+MAX_CRC = (1 << 32) - 1
+MAX_METADATA_BYTES = 1 << 16  # bytes of a store, for each array and for itself: more than it needs
 
 
-def read_back(folder: Path) -> None:
+def check_sealed(folder: Path) -> None:
     """Read a sealed cache by the reader's own rules.
 
     Raises:
@@ -31,8 +31,8 @@ def read_back(folder: Path) -> None:
     """
     fix = "nothing was published; please report this"
     manifest = read_manifest(LocalFolder(folder), fix)
-    damage.refuse_listing(folder, manifest, fix)
-    store_of(manifest.store).check_own(folder, manifest, fix)
+    damage.refuse_listing_damage(folder, manifest, fix)
+    load_store(manifest.store).check_own_store(folder, manifest, fix)
 
 
 def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
         plan, store: how its arrays will be kept.
         description: the manifest's entries that say what it is, as plain values.
     """
-    for place, text in _texts(description):
+    for place, text in _iterate_texts(description):
         if not is_unicode(text):
             raise InputError(
                 f"cache {target}: {place}",
@@ -54,59 +54,59 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
                 fix="rename it, in UTF-8; nothing was computed",
             )
     blocks = plan.views * -(-plan.rows // plan.chunk_rows) * len(plan.arrays)
-    if blocks > MOST_BYTES // LEAST_BLOCK:
-        raise _too_large(target, plan, blocks, f"more than {blocks * LEAST_BLOCK >> 20} MiB")
+    if blocks > MAX_MANIFEST_BYTES // MIN_BLOCK_ENTRY_BYTES:
+        raise _size_error(target, plan, blocks, f"more than {blocks * MIN_BLOCK_ENTRY_BYTES >> 20} MiB")
     try:
-        data = encode_json(_draft(plan, store, description))
+        data = encode_json(_draft_manifest(plan, store, description))
     except ValueError as error:  # NaN, or infinity
         raise InputError(f"cache {target}: manifest", expected="JSON values", found=str(error)) from None
-    if len(data) > MOST_BYTES:
-        raise _too_large(target, plan, blocks, f"up to {len(data):,} bytes")
-    parse(data, f"cache {target}: manifest", "no reader would take it; nothing was computed")
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise _size_error(target, plan, blocks, f"up to {len(data):,} bytes")
+    parse_manifest(data, f"cache {target}: manifest", "no reader would take it; nothing was computed")
 
 
-def _too_large(target: Path, plan: StorePlan, blocks: int, found: str) -> InputError:
+def _size_error(target: Path, plan: StorePlan, blocks: int, found: str) -> InputError:
     return InputError(
         f"cache {target}: manifest",
-        expected=f"at most {MOST_BYTES >> 20} MiB, as readers do",
+        expected=f"at most {MAX_MANIFEST_BYTES >> 20} MiB, as readers do",
         found=f"{found}: {blocks:,} blocks, of {plan.views:,} views or plans of {len(plan.arrays)} arrays",
         fix="dump fewer views, plans, taps or samples into one cache; nothing was computed",
     )
 
 
-def _draft(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> dict[str, Any]:
+def _draft_manifest(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with the most digits that this plan's blocks may have; its root digest is right."""
-    blocks = dict(_blocks(plan, store))
-    sizes = dict.fromkeys(paths.metadata(store, plan.arrays), METADATA)
-    sizes[paths.CARD] = len(card(description, plan, store).encode())
+    blocks = dict(_draft_blocks(plan, store))
+    sizes = dict.fromkeys(paths.list_metadata_paths(store, plan.arrays), MAX_METADATA_BYTES)
+    sizes[paths.CARD_PATH] = len(render_card(description, plan, store).encode())
     for block in blocks.values():
         end = block["offset"] + block["bytes"] + paths.CRC_BYTES * (store == "zarr")
         sizes[block["file"]] = max(end, sizes.get(block["file"], 0))
     files = {name: {"bytes": size, "sha256": "f" * 64} for name, size in sizes.items()}
-    entries = manifest_entries(plan, store, description, blocks=blocks, files=files, values="f" * 64)
+    entries = build_manifest_entries(plan, store, description, blocks=blocks, files=files, values="f" * 64)
     return {**entries, "root": hash_json(entries)}
 
 
-def _blocks(plan: StorePlan, store: Format) -> Iterator[tuple[Key, dict[str, Any]]]:
+def _draft_blocks(plan: StorePlan, store: Format) -> Iterator[tuple[BlockKey, dict[str, Any]]]:
     offset = 0
     for name, array in plan.arrays.items():
-        offset += METADATA * (store == "hdf5")
+        offset += MAX_METADATA_BYTES * (store == "hdf5")
         for block in plan.blocks():
             rows = plan.chunk_rows if is_padded(store, array.codec) else block.stop - block.start
-            size = most_encoded(rows * array.row_bytes, array.codec)
-            place = _place(name, block, store, len(plan.shape(name)))
+            size = max_encoded_bytes(rows * array.row_bytes, array.codec)
+            place = _find_file(name, block, store, len(plan.shape(name)))
             yield (
                 (name, block),
-                {"file": place, "offset": offset, "bytes": size, "crc32c": LARGEST_CRC, "sha256": "f" * 64},
+                {"file": place, "offset": offset, "bytes": size, "crc32c": MAX_CRC, "sha256": "f" * 64},
             )
             offset += size * (store == "hdf5")
 
 
-def _place(name: str, block: Block, store: Format, axes: int) -> str:
-    return paths.STORE["hdf5"] if store == "hdf5" else paths.chunk(name, block.view, block.index, axes)
+def _find_file(name: str, block: Block, store: Format, axes: int) -> str:
+    return paths.STORE_PATHS["hdf5"] if store == "hdf5" else paths.chunk_path(name, block.view, block.index, axes)
 
 
-def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def _iterate_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """Every text in plain values, keys too, with its dotted place."""
     if isinstance(value, str):
         yield place, value
@@ -115,4 +115,4 @@ def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         for key, item in items:
             inner = f"{place}.{key}" if place else str(key)
             yield place, str(key)
-            yield from _texts(item, inner)
+            yield from _iterate_texts(item, inner)

@@ -16,10 +16,10 @@ from pipeline.base.files import flush_file, write_bytes
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, decode, encode
-from pipeline.cache.crc import as_bytes, crc32c
-from pipeline.cache.dtypes import stored
+from pipeline.cache.crc import crc32c, crc_to_bytes
+from pipeline.cache.dtypes import storage_dtype
 
-Compute = Callable[[Block], Mapping[str, NDArray[Any]]]
+BlockFunction = Callable[[Block], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BlockFiles:
         """Whether an earlier run has left all of a block, whole."""
         return all(self.path(name, block).exists() and self._is_sound(name, block) for name in self.plan.arrays)
 
-    def missing(self) -> list[Block]:
+    def missing_blocks(self) -> list[Block]:
         """The plan's blocks that are not there, in order."""
         return [block for block in self.plan.blocks() if not self.has(block)]
 
@@ -52,13 +52,15 @@ class BlockFiles:
         """Write a block, whole or not at all."""
         array = self.plan.arrays[name]
         expected = (block.stop - block.start, *array.row_shape)
-        if values.shape != expected or values.dtype != stored(array.dtype):
+        if values.shape != expected or values.dtype != storage_dtype(array.dtype):
             raise ValueError(f"array {name!r}: {values.dtype} {values.shape} for {array.dtype} {expected}")
-        rows = values.astype(stored(array.dtype), copy=False)
+        rows = values.astype(storage_dtype(array.dtype), copy=False)
         payload = encode(rows, chunk_rows=self.plan.chunk_rows, codec=array.codec, store=self.store)
         # Not flushed here: waiting for the disk at every block is most of the time. What a power cut
         # spoils is seen by its CRC when the dump goes on, and made again.
-        write_bytes(self.path(name, block), payload, as_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False)
+        write_bytes(
+            self.path(name, block), payload, crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False
+        )
 
     def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
         """A block's rows (n, ...), and the CRC-32C of its bytes.
@@ -69,7 +71,7 @@ class BlockFiles:
         array, path = self.plan.arrays[name], self.path(name, block)
         data = np.fromfile(path, np.uint8)
         payload, crc = data[: -paths.CRC_BYTES], crc32c(data[: -paths.CRC_BYTES])
-        if data[-paths.CRC_BYTES :].tobytes() != as_bytes(crc):
+        if data[-paths.CRC_BYTES :].tobytes() != crc_to_bytes(crc):
             path.unlink()
             raise InputError(str(path), expected="a block as it was written", found="other bytes", fix="run it again")
         rows = decode(
@@ -82,15 +84,15 @@ class BlockFiles:
         )
         return rows[: block.stop - block.start], crc
 
-    def mapped(self, name: str, block: Block) -> NDArray[Any]:
+    def map_block(self, name: str, block: Block) -> NDArray[Any]:
         """A finished block's rows (n, ...) where they lie; only of arrays that are not compressed."""
         array = self.plan.arrays[name]
         assert array.codec == "none"
         shape = (block.stop - block.start, *array.row_shape)
-        return np.memmap(self.path(name, block), stored(array.dtype), "r", shape=shape)
+        return np.memmap(self.path(name, block), storage_dtype(array.dtype), "r", shape=shape)
 
 
-def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: Compute) -> None:
+def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: BlockFunction) -> None:
     """Compute and write blocks; the disk takes one in while the next is computed."""
     with ThreadPoolExecutor(1) as flusher:
         flushed = []

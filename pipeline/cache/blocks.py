@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from pipeline.base.errors import InputError
 from pipeline.cache.codecs import Codec
-from pipeline.cache.dtypes import DType, stored
+from pipeline.cache.dtypes import DType, storage_dtype
 
 TARGET_BYTES = 8 << 20  # of a chunk, where the number of files allows
-MOST_BYTES = 64 << 20
-MOST_CHUNK_BYTES = 1 << 30  # of a decoded chunk: the most that one read allocates unasked
-MOST_FILES = 190  # of 200 an output may have; the rest are metadata
+MAX_TARGET_BYTES = 64 << 20
+MAX_CHUNK_BYTES = 1 << 30  # of a decoded chunk: the most that one read allocates unasked
+MAX_FILES = 190  # of 200 an output may have; the rest are metadata
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ArrayPlan(ArrayForm):
 
     @property
     def row_bytes(self) -> int:
-        return math.prod(self.row_shape) * stored(self.dtype).itemsize
+        return math.prod(self.row_shape) * storage_dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Block:
         return f"view {self.view}, rows {self.start} to {self.stop - 1}"
 
 
-def cut(views: int, rows: int, chunk_rows: int) -> Iterator[Block]:
+def cut_blocks(views: int, rows: int, chunk_rows: int) -> Iterator[Block]:
     """All blocks of (views, rows), in order."""
     for view in range(views):
         for index, start in enumerate(range(0, rows, chunk_rows)):
@@ -81,12 +81,14 @@ class StorePlan:
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, in order."""
-        return cut(self.views, self.rows, self.chunk_rows)
+        return cut_blocks(self.views, self.rows, self.chunk_rows)
 
     @property
     def bytes(self) -> int:
         """Of all rows, before any compression."""
-        return sum(math.prod(self.shape(name)) * stored(array.dtype).itemsize for name, array in self.arrays.items())
+        return sum(
+            math.prod(self.shape(name)) * storage_dtype(array.dtype).itemsize for name, array in self.arrays.items()
+        )
 
     def shape(self, array: str) -> tuple[int, ...]:
         """The whole array's shape."""
@@ -103,18 +105,18 @@ def plan_store(arrays: Mapping[str, ArrayPlan], *, views: int, rows: int, batch:
         InputError: a single batch of rows is beyond any chunk.
     """
     widest = max(array.row_bytes for array in arrays.values())
-    if widest * min(batch, rows) > MOST_CHUNK_BYTES:
+    if widest * min(batch, rows) > MAX_CHUNK_BYTES:
         raise InputError(
             "batch" if batch > 1 else "a row",
-            expected=f"at most {MOST_CHUNK_BYTES // widest} rows of {widest:,} bytes, 1 GiB a chunk",
+            expected=f"at most {MAX_CHUNK_BYTES // widest} rows of {widest:,} bytes, 1 GiB a chunk",
             found=str(batch),
             fix="lower the dump's batch" if batch > 1 else "use smaller batches",
         )
     total = widest * rows
-    files = MOST_FILES // (views * len(arrays)) or 1
-    chunks = min(math.ceil(total / TARGET_BYTES), max(files, math.ceil(total / MOST_BYTES)))
+    files = MAX_FILES // (views * len(arrays)) or 1
+    chunks = min(math.ceil(total / TARGET_BYTES), max(files, math.ceil(total / MAX_TARGET_BYTES)))
     batches = math.ceil(rows / batch)
     least = math.ceil(batches / max(1, min(chunks, batches)))
-    most = max(least, min(2 * least, MOST_BYTES // (widest * batch)))
+    most = max(least, min(2 * least, MAX_TARGET_BYTES // (widest * batch)))
     per_chunk = min(range(least, most + 1), key=lambda size: (math.ceil(batches / size) * size, size))
     return StorePlan(arrays, views, rows, min(per_chunk * batch, rows))

@@ -11,17 +11,17 @@ from pipeline.cache.blocks import StorePlan
 from pipeline.cache.codecs import Format
 
 
-def _accuracy(value: float | None) -> str:
+def _format_accuracy(value: float | None) -> str:
     return "test accuracy not measured" if value is None else f"test accuracy {value:.4f}"
 
 
-def _rows(axes: str, plan: StorePlan) -> str:
+def _describe_rows(axes: str, plan: StorePlan) -> str:
     if axes == "view, sample":
         return f"sample ids 0 to {plan.rows - 1}"
     return f"batches 0 to {plan.rows - 1} of {plan.views} plans; epoch e follows plan e mod {plan.views}"
 
 
-def _given(parameters: Mapping[str, Any]) -> str:
+def _describe_origin(parameters: Mapping[str, Any]) -> str:
     """A line about numbers that came from elsewhere as something else; empty of all others."""
     if "given" not in parameters:
         return ""
@@ -29,7 +29,7 @@ def _given(parameters: Mapping[str, Any]) -> str:
     return f"- numbers: logarithms of probabilities (given as {parameters['given']}){floor}\n"
 
 
-def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
+def render_card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
     """A page for people who find the folder: what it is, whose, and how to read it."""
     teacher, dataset, axes = description["teacher"], description["dataset"], description.get("axes", "view, sample")
     arrays = "\n".join(f"| `{name}` | {plan.shape(name)} | {array.dtype} |" for name, array in plan.arrays.items())
@@ -39,13 +39,13 @@ def card(description: Mapping[str, Any], plan: StorePlan, store: Format) -> str:
 
 A teacher's precomputed outputs, written by teachercache {description.get("package", __version__)} ({store}).
 
-- teacher: {whose} ({built}), {_accuracy(teacher["test_accuracy"])},
+- teacher: {whose} ({built}), {_format_accuracy(teacher["test_accuracy"])},
   weights SHA-256 `{teacher["weights_sha256"]}`
 - data set: {data}, {dataset["samples"]} samples, {len(dataset["classes"])} classes,
   fingerprint `{dataset["fingerprint"]}`
-- rows: {_rows(axes, plan)}
+- rows: {_describe_rows(axes, plan)}
 - views: {description["views"]["count"]} of policy {description["views"]["policy"]}
-{_given(description["field"]["parameters"])}
+{_describe_origin(description["field"]["parameters"])}
 | array | shape ({axes.split(", ")[0]}s, rows, ...) | dtype |
 |---|---|---|
 {arrays}

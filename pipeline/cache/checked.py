@@ -13,7 +13,7 @@ from pipeline.cache.manifest import Manifest
 TICK_NS = 20_000_000  # of a file system's clock, at the most
 
 
-def signature(folder: Path, manifest: Manifest) -> str:
+def compute_signature(folder: Path, manifest: Manifest) -> str:
     """Digest of the root digest, the folder's path, and each file's size, inode and times.
 
     The time of the last change of an inode is among them, which no program can set: a file that
@@ -31,23 +31,23 @@ def signature(folder: Path, manifest: Manifest) -> str:
     return hash_json([manifest.root, str(folder.resolve()), facts])
 
 
-def is_known(folder: Path, seen: str) -> bool:
+def is_remembered(folder: Path, seen: str) -> bool:
     """Whether this very copy has been checked."""
-    note = _note(folder)
+    note = _note_path(folder)
     try:
         return note is not None and note.read_text(encoding="ascii") == seen
     except (OSError, ValueError):
         return False
 
 
-def remember(folder: Path, seen: str) -> None:
+def remember_copy(folder: Path, seen: str) -> None:
     """Note a copy that has been checked; where nothing can be noted, the next one checks again."""
-    if note := _note(folder):
+    if note := _note_path(folder):
         with suppress(OSError):
             write_bytes(note, seen.encode())
 
 
-def _note(folder: Path) -> Path | None:
+def _note_path(folder: Path) -> Path | None:
     """One small file a path: a new copy at the same place takes the old note's place."""
     notes = find_user_folder("checked")
     return notes and notes / hash_json(str(folder.resolve()))[:32]

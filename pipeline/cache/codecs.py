@@ -10,7 +10,7 @@ import numpy as np
 from numcodecs import zstd
 from numpy.typing import NDArray
 
-from pipeline.cache.dtypes import stored
+from pipeline.cache.dtypes import storage_dtype
 
 Codec = Literal["none", "zstd", "gzip"]
 Format = Literal["zarr", "hdf5"]
@@ -26,7 +26,7 @@ def is_padded(store: Format, codec: Codec) -> bool:
     return store == "zarr" or codec != "none"
 
 
-def most_encoded(size: int, codec: Codec) -> int:
+def max_encoded_bytes(size: int, codec: Codec) -> int:
     """The most bytes that a block of `size` bytes may take in a store."""
     return size if codec == "none" else size + size // 128 + 1024
 
@@ -61,18 +61,18 @@ def decode(
     Raises:
         ValueError: the bytes decode to anything but whole rows, or to more than `chunk_rows`.
     """
-    row_bytes = math.prod(row_shape) * stored(dtype).itemsize
-    raw = data if codec == "none" else _decompressed(data, row_bytes * chunk_rows, codec, store)
+    row_bytes = math.prod(row_shape) * storage_dtype(dtype).itemsize
+    raw = data if codec == "none" else _decompress(data, row_bytes * chunk_rows, codec, store)
     if len(raw) % row_bytes or len(raw) > row_bytes * chunk_rows:
         raise ValueError(f"a block of {len(raw)} bytes for rows of {row_bytes}")
-    return raw.view(stored(dtype)).reshape(-1, *row_shape)
+    return raw.view(storage_dtype(dtype)).reshape(-1, *row_shape)
 
 
-def _decompressed(data: NDArray[np.uint8], size: int, codec: Codec, store: Format) -> NDArray[np.uint8]:
+def _decompress(data: NDArray[np.uint8], size: int, codec: Codec, store: Format) -> NDArray[np.uint8]:
     """Exactly `size` bytes, never more memory than that."""
     out = np.empty(size, np.uint8)
     if codec == "zstd":
-        stated = _zstd_content_size(bytes(data[:18]))
+        stated = _read_zstd_content_size(bytes(data[:18]))
         if stated != size:
             raise ValueError(f"zstd: a frame of {stated} bytes where a block has {size}")
         try:
@@ -90,7 +90,7 @@ def _decompressed(data: NDArray[np.uint8], size: int, codec: Codec, store: Forma
     return np.frombuffer(raw, np.uint8)
 
 
-def _zstd_content_size(head: bytes) -> int | None:
+def _read_zstd_content_size(head: bytes) -> int | None:
     """What a zstd frame says of its decoded size (RFC 8878, 3.1.1.1), or None: the library asked to
     fill a buffer does not tell of a frame that fills less.
     """

@@ -12,9 +12,9 @@ from pipeline.base.errors import InputError, join_names
 from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block
-from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
+from pipeline.cache.digests import hash_files, hash_ranges
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.stores import store_of
+from pipeline.cache.stores import load_store
 
 EXACTLY = "exactly the manifest's files"
 
@@ -37,7 +37,7 @@ class Damage:
     unlisted: bool = False
 
     @property
-    def of_the_system(self) -> bool:
+    def is_system_file(self) -> bool:
         """An operating system left it there: the cache itself may be sound."""
         return self.unlisted and is_system_file(PurePosixPath(self.file).name)
 
@@ -49,50 +49,50 @@ class Damage:
         return InputError(f"cache {folder}: file {self.file}", expected=self.expected, found=found, fix=fix)
 
 
-def listing(folder: Path, manifest: Manifest) -> Iterator[Damage]:
+def find_listing_damage(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     """Files that are missing, unlisted, links or of another size, and unlisted folders. Nothing is opened."""
     sizes: dict[str, int] = {}
     unlisted: list[Damage] = []
     folders = {str(parent) for name in manifest.files for parent in PurePosixPath(name).parents}
-    for name, mode, size in (entry for place in sorted(folders) for entry in _entries(folder, place)):
+    for name, mode, size in (entry for place in sorted(folders) for entry in _scan_folder(folder, place)):
         if stat.S_ISREG(mode):
             sizes[name] = size
-            if name not in manifest.files and name != paths.MANIFEST:
+            if name not in manifest.files and name != paths.MANIFEST_PATH:
                 unlisted.append(Damage(name, EXACTLY, "not listed in the manifest", unlisted=True))
         elif not stat.S_ISDIR(mode):
-            yield Damage(name, EXACTLY, "a link or no regular file", blocks_in(manifest, name))
+            yield Damage(name, EXACTLY, "a link or no regular file", list_blocks_of_file(manifest, name))
         elif name not in folders:
             unlisted.append(Damage(f"{name}/", EXACTLY, "a folder that is not listed in the manifest", unlisted=True))
-    yield from _missing(folder, manifest, sizes)
+    yield from _find_missing(folder, manifest, sizes)
     yield from unlisted
 
 
-def refuse_listing(folder: Path, manifest: Manifest, fix: str) -> None:
+def refuse_listing_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     """Raise InputError with the first file that is missing, not listed, a link or of another size."""
-    found = list(listing(folder, manifest))
-    if advice := delete(folder, found):
+    found = list(find_listing_damage(folder, manifest))
+    if advice := advise_on_system_files(folder, found):
         raise InputError(f"cache {folder}: file {found[0].file}", expected=EXACTLY, found=found[0].found, fix=advice)
     if found:
         raise found[0].error(folder, fix)
 
 
-def delete(folder: Path, found: Sequence[Damage]) -> str | None:
+def advise_on_system_files(folder: Path, found: Sequence[Damage]) -> str | None:
     """Advice where nothing is wrong but files that an operating system has left; None of anything else, or nothing."""
-    if not found or not all(each.of_the_system for each in found):
+    if not found or not all(each.is_system_file for each in found):
         return None
     return advise_deletion([folder / each.file for each in found])
 
 
-def _missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Damage]:
+def _find_missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Damage]:
     """Listed files that are not there, or of another size than the one found."""
     for name, info in manifest.files.items():
         if name in sizes and sizes[name] != info.bytes:
-            yield Damage(name, f"{info.bytes} bytes", str(sizes[name]), _bad_blocks(folder, manifest, name))
+            yield Damage(name, f"{info.bytes} bytes", str(sizes[name]), _find_bad_blocks(folder, manifest, name))
         elif name not in sizes and (not os.path.lexists(folder / name) or (folder / name).is_dir()):
-            yield Damage(name, EXACTLY, "missing", blocks_in(manifest, name))
+            yield Damage(name, EXACTLY, "missing", list_blocks_of_file(manifest, name))
 
 
-def _entries(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
+def _scan_folder(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
     """Name below the cache's folder, mode and size of what lies in one of its folders; no link is followed."""
     where = folder / place
     if (where.is_symlink() and place != ".") or not where.is_dir():
@@ -103,7 +103,7 @@ def _entries(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
             yield entry.name if place == "." else f"{place}/{entry.name}", found.st_mode, found.st_size
 
 
-def contents(folder: Path, manifest: Manifest, *, skip: frozenset[str] = frozenset()) -> Iterator[Damage]:
+def find_content_damage(folder: Path, manifest: Manifest, *, skip: frozenset[str] = frozenset()) -> Iterator[Damage]:
     """Files of another SHA-256, with the blocks that the difference lies in.
 
     Args:
@@ -111,19 +111,19 @@ def contents(folder: Path, manifest: Manifest, *, skip: frozenset[str] = frozens
         skip: files whose damage is known already.
     """
     names = manifest.files.keys() - skip
-    for name, digest in sha256_of_files(folder, names, f"check {folder.name}").items():
+    for name, digest in hash_files(folder, names, f"check {folder.name}").items():
         if digest != manifest.files[name].sha256:
-            yield Damage(name, "its sealed bytes", "another SHA-256", _bad_blocks(folder, manifest, name))
+            yield Damage(name, "its sealed bytes", "another SHA-256", _find_bad_blocks(folder, manifest, name))
 
 
-def refuse(folder: Path, manifest: Manifest, fix: str) -> None:
+def refuse_content_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     """Raise InputError with the first file of other bytes, or with what its store says otherwise: all is read."""
-    for damage in contents(folder, manifest):
+    for damage in find_content_damage(folder, manifest):
         raise damage.error(folder, fix)
-    store_of(manifest.store).check(folder, manifest, fix)
+    load_store(manifest.store).check_store(folder, manifest, fix)
 
 
-def blocks_in(manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
+def list_blocks_of_file(manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
     """The blocks whose bytes lie in a file, by array."""
     return tuple(
         (array, block)
@@ -133,7 +133,7 @@ def blocks_in(manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
     )
 
 
-def _bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
+def _find_bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
     arrays = manifest.arrays
     infos = {
         (array, block): info
@@ -141,5 +141,5 @@ def _bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[tuple[str,
         for block, info in zip(arrays[array].cut(), arrays[array].blocks, strict=True)
         if info.file == name
     }
-    digests = sha256_of_ranges(folder, {key: (info.file, info.offset, info.bytes) for key, info in infos.items()})
+    digests = hash_ranges(folder, {key: (info.file, info.offset, info.bytes) for key, info in infos.items()})
     return tuple(key for key, info in infos.items() if digests[key] != info.sha256)

@@ -36,7 +36,7 @@ class ArrayDiff:
 
 
 @dataclass(frozen=True)
-class Diff:
+class CacheDiff:
     """What differs: entries (name, of A, of B), and arrays.
 
     `same_values`: both hold the same arrays, bit for bit, in whatever form. `same_numbers`: the same arrays of the same
@@ -52,28 +52,28 @@ class Diff:
     unit: str
 
 
-def diff(a: Cache, b: Cache) -> Diff:
+def compare_caches(a: Cache, b: Cache) -> CacheDiff:
     """Compare two caches, in any stores, chunks and codecs."""
-    entries, unit = tuple(differences(_plain(a), _plain(b))), a.manifest.unit
+    entries, unit = tuple(differences(_comparable_entries(a), _comparable_entries(b))), a.manifest.unit
     if a.manifest.values == b.manifest.values:
-        return Diff(entries, (), (), same_values=True, same_numbers=True, unit=unit)
-    alone = tuple(_alone(a, b))
+        return CacheDiff(entries, (), (), same_values=True, same_numbers=True, unit=unit)
+    alone = tuple(_find_unmatched(a, b))
     shared = [name for name in a.manifest.arrays if name not in dict(alone)]
-    found = [_array(a, b, name) for name in shared]
+    found = [_compare_array(a, b, name) for name in shared]
     same = not alone and not any(each.rows for each in found)
     told = tuple(each for each in found if each.rows or each.dtypes)
-    return Diff(entries, told, alone, same_values=False, same_numbers=same, unit=unit)
+    return CacheDiff(entries, told, alone, same_values=False, same_numbers=same, unit=unit)
 
 
-def _plain(cache: Cache) -> dict[str, Any]:
+def _comparable_entries(cache: Cache) -> dict[str, Any]:
     arrays = {
         name: {"shape": array.shape, "dtype": array.dtype, "codec": array.codec, "chunk_rows": array.chunk_rows}
         for name, array in cache.manifest.arrays.items()
     }
-    return {**cache.manifest.expectable(), "arrays": arrays}
+    return {**cache.manifest.comparable_entries(), "arrays": arrays}
 
 
-def _alone(a: Cache, b: Cache) -> Iterator[tuple[str, str]]:
+def _find_unmatched(a: Cache, b: Cache) -> Iterator[tuple[str, str]]:
     """The arrays that only one has, or both in different shapes, and which of it."""
     ours, theirs = a.manifest.arrays, b.manifest.arrays
     for name in sorted(ours.keys() | theirs.keys()):
@@ -83,7 +83,7 @@ def _alone(a: Cache, b: Cache) -> Iterator[tuple[str, str]]:
             yield name, f"shape {tuple(ours[name].shape)} in A, {tuple(theirs[name].shape)} in B"
 
 
-def _array(a: Cache, b: Cache, name: str) -> ArrayDiff:
+def _compare_array(a: Cache, b: Cache, name: str) -> ArrayDiff:
     info = a.manifest.arrays[name]
     dtypes = info.dtype, b.manifest.arrays[name].dtype
     piece = max(1, PIECE_BYTES // info.row_bytes)
@@ -93,7 +93,7 @@ def _array(a: Cache, b: Cache, name: str) -> ArrayDiff:
     for view, start in track(parts, f"compare {name}", len(parts)):
         ids = np.arange(start, min(start + piece, info.shape[1]))
         ours, theirs = (cache.rows(ids, view, name).reshape(len(ids), -1) for cache in (a, b))
-        other = np.flatnonzero(_differing(ours, theirs).any(axis=1))
+        other = np.flatnonzero(_mark_differences(ours, theirs).any(axis=1))
         samples.update((start + other).tolist())
         rows += len(other)
         if len(other):
@@ -104,7 +104,7 @@ def _array(a: Cache, b: Cache, name: str) -> ArrayDiff:
     return ArrayDiff(name, tuple(sorted(samples)), rows, info.shape[0] * info.shape[1], largest, kinds)
 
 
-def _differing(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
+def _mark_differences(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
     """Where numbers differ: of one format in any bit, else in what they mean."""
     if ours.dtype == theirs.dtype:
         bits = f"u{ours.dtype.itemsize}"

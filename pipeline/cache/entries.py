@@ -10,20 +10,20 @@ from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.manifest import FORMAT_VERSION
 
-Key = tuple[str, Block]  # an array's name, and one of its blocks
+BlockKey = tuple[str, Block]  # an array's name, and one of its blocks
 
 
-def plain_entries(description: Mapping[str, Any]) -> dict[str, Any]:
+def to_plain_entries(description: Mapping[str, Any]) -> dict[str, Any]:
     """The entries that say what a cache is, as plain values."""
     return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in description.items()}
 
 
-def manifest_entries(
+def build_manifest_entries(
     plan: StorePlan,
     store: Format,
     description: Mapping[str, Any],
     *,
-    blocks: Mapping[Key, Mapping[str, Any]],
+    blocks: Mapping[BlockKey, Mapping[str, Any]],
     files: Mapping[str, Mapping[str, Any]],
     values: str,
 ) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.files import READ_PIECE
 from pipeline.cache import paths
-from pipeline.cache.crc import PIECE, crc32c
-from pipeline.cache.links import behind_links, trouble
-from pipeline.cache.manifest import MOST_BYTES, BlockInfo, Manifest, parse
+from pipeline.cache.crc import CRC_PIECE_BYTES, crc32c
+from pipeline.cache.links import explain_link, resolve_links
+from pipeline.cache.manifest import MAX_MANIFEST_BYTES, BlockInfo, Manifest, parse_manifest
 
 T = TypeVar("T")
 # Windows lacks the first two; without the third it would take some bytes for ends of lines.
-OF_REGULAR = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+REGULAR_FILE_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 class Folder(Protocol):
@@ -34,11 +34,11 @@ class Folder(Protocol):
         """As messages name it."""
         ...
 
-    def manifest_bytes(self, fix: str) -> bytes:
+    def read_manifest_bytes(self, fix: str) -> bytes:
         """The bytes of `manifest.json`."""
         ...
 
-    def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+    def read_block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
         """A block's stored bytes, checked against their digest.
 
         Raises:
@@ -57,42 +57,42 @@ class LocalFolder:
     def name(self) -> str:
         return str(self.path)
 
-    def manifest_bytes(self, fix: str) -> bytes:
-        path = self.path / paths.MANIFEST
+    def read_manifest_bytes(self, fix: str) -> bytes:
+        path = self.path / paths.MANIFEST_PATH
         try:
-            with open_regular(path) as file:
-                return limited(file.read(MOST_BYTES + 1), str(path), fix)
+            with open_regular_file(path) as file:
+                return refuse_large_manifest(file.read(MAX_MANIFEST_BYTES + 1), str(path), fix)
         except (FileNotFoundError, NotADirectoryError):
             found = "a folder without it: not a finished cache" if self.path.is_dir() else "nothing"
             raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
         except IsADirectoryError:
-            found, fix = trouble(path, fix) if path.is_symlink() else ("no regular file", fix)
+            found, fix = explain_link(path, fix) if path.is_symlink() else ("no regular file", fix)
             raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
 
-    def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+    def read_block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
         data = np.empty(info.bytes, np.uint8)
-        self.block_into(info, data, fix)
+        self.read_block_into(info, data, fix)
         return data
 
-    def block_into(self, info: BlockInfo, out: NDArray[np.uint8], fix: str) -> None:
+    def read_block_into(self, info: BlockInfo, out: NDArray[np.uint8], fix: str) -> None:
         """Read a block's first len(out) bytes into `out`, and check all of it."""
-        crc, tail = 0, np.empty(min(PIECE, info.bytes), np.uint8)
+        crc, tail = 0, np.empty(min(CRC_PIECE_BYTES, info.bytes), np.uint8)
         try:
-            with open_regular(self.path / info.file) as file:
+            with open_regular_file(self.path / info.file) as file:
                 file.seek(info.offset)
-                for start in range(0, info.bytes, PIECE):
+                for start in range(0, info.bytes, CRC_PIECE_BYTES):
                     # Summed while it is still in the core's cache. What lies beyond `out` is padding.
-                    size = min(PIECE, info.bytes - start)
+                    size = min(CRC_PIECE_BYTES, info.bytes - start)
                     piece = out[start : start + size] if start + size <= len(out) else tail[:size]
                     if file.readinto(piece) != size:
-                        raise refused(self.name, info, "fewer bytes", fix)
+                        raise block_error(self.name, info, "fewer bytes", fix)
                     if start < len(out) < start + size:
                         out[start:] = piece[: len(out) - start]
                     crc = crc32c(piece, crc)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise refused(self.name, info, "no such file", fix) from None
+            raise block_error(self.name, info, "no such file", fix) from None
         if crc != info.crc32c:
-            raise refused(self.name, info, "another CRC-32C", fix)
+            raise block_error(self.name, info, "another CRC-32C", fix)
 
 
 @dataclass(frozen=True)
@@ -120,28 +120,30 @@ class RemoteFolder:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "systems": {}}
 
-    def manifest_bytes(self, fix: str) -> bytes:
-        path = f"{self.root}/{paths.MANIFEST}"
+    def read_manifest_bytes(self, fix: str) -> bytes:
+        path = f"{self.root}/{paths.MANIFEST_PATH}"
 
         def read() -> bytes:
             data = b""
             with self.system.open(path, "rb") as file:
-                while len(data) <= MOST_BYTES and (piece := file.read(MOST_BYTES + 1 - len(data))):
+                while len(data) <= MAX_MANIFEST_BYTES and (piece := file.read(MAX_MANIFEST_BYTES + 1 - len(data))):
                     data += piece
             return data
 
-        return limited(self._ask(read, paths.MANIFEST, fix), f"{self.url}/{paths.MANIFEST}", fix)
+        return refuse_large_manifest(
+            self._try_reading(read, paths.MANIFEST_PATH, fix), f"{self.url}/{paths.MANIFEST_PATH}", fix
+        )
 
-    def block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+    def read_block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
         path, end = f"{self.root}/{info.file}", info.offset + info.bytes
-        data = self._ask(lambda: self.system.cat_file(path, start=info.offset, end=end), info.file, fix)
+        data = self._try_reading(lambda: self.system.cat_file(path, start=info.offset, end=end), info.file, fix)
         if len(data) > info.bytes:  # a server that knows no ranges sends the whole file
             data = data[info.offset : end]
         if hashlib.sha256(data).hexdigest() != info.sha256:
-            raise refused(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
+            raise block_error(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
         return np.frombuffer(data, np.uint8)
 
-    def sha256(self, name: str, fix: str) -> str:
+    def hash_file(self, name: str, fix: str) -> str:
         """SHA-256 of a listed file, a piece at a time."""
 
         def read() -> str:
@@ -151,13 +153,13 @@ class RemoteFolder:
                     digest.update(piece)
             return digest.hexdigest()
 
-        return self._ask(read, name, fix)
+        return self._try_reading(read, name, fix)
 
     def refuse_incomplete(self, manifest: Manifest, fix: str) -> None:
         """Raise InputError where a listed file is not there, or is of another size."""
         for name, listed in manifest.files.items():
             path = f"{self.root}/{name}"
-            size = self._ask(lambda path=path: self.system.info(path).get("size"), name, fix)  # type: ignore[misc]
+            size = self._try_reading(lambda path=path: self.system.info(path).get("size"), name, fix)  # type: ignore[misc]
             if size is not None and size != listed.bytes:  # None where a server does not tell
                 raise InputError(
                     f"cache {self.url}: file {name}",
@@ -166,13 +168,13 @@ class RemoteFolder:
                     fix=fix,
                 )
 
-    def _ask(self, read: Callable[[], T], name: str, fix: str) -> T:
+    def _try_reading(self, read: Callable[[], T], name: str, fix: str) -> T:
         try:
             return read()
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - every protocol raises errors of its own
-            reason = _trouble(error)
+            reason = _find_cause(error)
             if reason is None:
                 raise InputError(
                     f"{self.url}: {name}", expected="a file of a cache", found="nothing", fix=fix
@@ -185,7 +187,7 @@ class RemoteFolder:
             ) from None
 
 
-def _trouble(error: Exception) -> BaseException | None:
+def _find_cause(error: Exception) -> BaseException | None:
     """Why a file could not be read; None where it is not there. (For fsspec's HTTP any trouble is a
     missing file; what it was stands behind it.)
     """
@@ -196,7 +198,7 @@ def _trouble(error: Exception) -> BaseException | None:
     return None if missing else cause
 
 
-def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> LocalFolder | RemoteFolder:
+def locate_folder(path: Path | str, options: Mapping[str, Any] | None = None) -> LocalFolder | RemoteFolder:
     """A path (perhaps of links to a cache), or a URL (`memory://`, `https://`, `s3://`, `dvc://`, ...) and its options.
 
     Raises:
@@ -204,7 +206,7 @@ def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> Loc
     """
     text = str(path)
     if "://" not in text:
-        return LocalFolder(behind_links(Path(path)))
+        return LocalFolder(resolve_links(Path(path)))
     import fsspec
 
     try:
@@ -215,11 +217,11 @@ def folder_of(path: Path | str, options: Mapping[str, Any] | None = None) -> Loc
 
 
 def read_manifest(folder: Folder, fix: str) -> Manifest:
-    """The folder's manifest; see `manifest.parse`."""
-    return parse(folder.manifest_bytes(fix), f"{folder.name}/{paths.MANIFEST}", fix)
+    """The folder's manifest; see `manifest.parse_manifest`."""
+    return parse_manifest(folder.read_manifest_bytes(fix), f"{folder.name}/{paths.MANIFEST_PATH}", fix)
 
 
-def open_regular(path: Path) -> Any:
+def open_regular_file(path: Path) -> Any:
     """Open a regular file for reading; never follow a link, never wait for a pipe.
 
     Raises:
@@ -229,7 +231,7 @@ def open_regular(path: Path) -> Any:
     if not hasattr(os, "O_NOFOLLOW") and (path.is_symlink() or path.is_dir()):
         raise IsADirectoryError(str(path))
     try:
-        number = os.open(path, os.O_RDONLY | OF_REGULAR)
+        number = os.open(path, os.O_RDONLY | REGULAR_FILE_FLAGS)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):  # a link or a socket
             raise IsADirectoryError(str(path)) from None
@@ -240,14 +242,16 @@ def open_regular(path: Path) -> Any:
     return os.fdopen(number, "rb", buffering=0)
 
 
-def limited(data: bytes, where: str, fix: str) -> bytes:
+def refuse_large_manifest(data: bytes, where: str, fix: str) -> bytes:
     """The bytes, unless they are more than any manifest has."""
-    if len(data) > MOST_BYTES:
-        raise InputError(where, expected=f"a manifest of at most {MOST_BYTES >> 20} MB", found="a larger file", fix=fix)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InputError(
+            where, expected=f"a manifest of at most {MAX_MANIFEST_BYTES >> 20} MB", found="a larger file", fix=fix
+        )
     return data
 
 
-def refused(name: str, info: BlockInfo, found: str, fix: str) -> InputError:
+def block_error(name: str, info: BlockInfo, found: str, fix: str) -> InputError:
     """What a reader says of a block that is not the one that was sealed."""
     return InputError(
         f"cache {name}: file {info.file}, bytes {info.offset} to {info.offset + info.bytes}",

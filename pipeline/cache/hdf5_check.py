@@ -16,26 +16,26 @@ import h5py
 import numpy as np
 
 # What an operating system says of the place or of the machine, and not of the file's bytes.
-NO_DAMAGE = {
+ENVIRONMENT_ERRNOS = {
     getattr(errno, name)
     for name in ("EACCES", "EPERM", "EAGAIN", "ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EMFILE", "ENFILE", "ENOMEM")
 }
 
 
-def problem(path: str, arrays: dict[str, Any]) -> str | None:
+def find_problem(path: str, arrays: dict[str, Any]) -> str | None:
     """The first difference, or None."""
     with h5py.File(path, "r", locking=False) as file:
         names = set(file)
         if names != arrays.keys():
             return f"{min(names ^ arrays.keys())!r} besides the manifest's arrays"
         for name, array in arrays.items():
-            found = of_array(file, name, array)
+            found = find_array_problem(file, name, array)
             if found:
                 return f"array {name!r}: {found}"
     return None
 
 
-def of_array(file: h5py.File, name: str, array: dict[str, Any]) -> str | None:
+def find_array_problem(file: h5py.File, name: str, array: dict[str, Any]) -> str | None:
     """What of a data set differs from its description, or None."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return "a link"
@@ -55,11 +55,11 @@ def of_array(file: h5py.File, name: str, array: dict[str, Any]) -> str | None:
     for what, (found, expected) in facts.items():
         if found != expected:
             return what if what == "external storage" else f"another {what}"
-    check = contiguous if plain else chunked
+    check = check_contiguous if plain else check_chunked
     return check(item, array)
 
 
-def contiguous(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
+def check_contiguous(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
     """Whether each block lies where its rows are."""
     start, row = item.id.get_offset(), item.nbytes // (item.shape[0] * item.shape[1])
     for view, first, stop, offset, _ in array["blocks"]:
@@ -68,7 +68,7 @@ def contiguous(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
     return None
 
 
-def chunked(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
+def check_chunked(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
     """Whether the library reads from each block what its bytes decode to."""
     size = item.nbytes // (item.shape[0] * item.shape[1]) * array["chunk_rows"]
     with open(item.file.filename, "rb") as file:  # noqa: PTH123
@@ -83,18 +83,18 @@ def chunked(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
     return None
 
 
-def trouble(error: Exception) -> int:
+def find_environment_errno(error: Exception) -> int:
     """The number of an operating system's error that says nothing of the file's bytes; 0 of any other."""
     told = re.search(r"errno = (\d+)", str(error))  # HDF5 often has it in its words alone
     number = getattr(error, "errno", None) or (int(told[1]) if told and isinstance(error, OSError) else 0)
-    return number if number in NO_DAMAGE else 0
+    return number if number in ENVIRONMENT_ERRNOS else 0
 
 
 if __name__ == "__main__":
     description, number = json.load(sys.stdin), 0
     try:
-        line = problem(description["path"], description["arrays"])
+        line = find_problem(description["path"], description["arrays"])
     except Exception as error:  # noqa: BLE001 - whatever a broken file makes the library say
-        number, line = trouble(error), f"no sound HDF5 file ({type(error).__name__}: {error})"
+        number, line = find_environment_errno(error), f"no sound HDF5 file ({type(error).__name__}: {error})"
     # ASCII, whatever the names in the file.
     print(json.dumps({"errno": number, "problem": " ".join((line or "").split())[:500]}))

@@ -17,16 +17,16 @@ from pipeline.base.errors import InputError
 from pipeline.cache import hdf5_check, paths
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import LEVELS
-from pipeline.cache.dtypes import stored
+from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
 
-NAME = paths.STORE["hdf5"]
+NAME = paths.STORE_PATHS["hdf5"]
 WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word
 LONGEST_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 
-def write(
+def write_store(
     folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
 ) -> dict[tuple[str, Block], tuple[str, int]]:
     """Assemble `data.h5` from the block files.
@@ -38,13 +38,13 @@ def write(
     # Without a lock of HDF5's own: the cache's stands beside the work, and not every file system has such.
     with h5py.File(folder / NAME, "w", libver=("v110", "v110"), locking=False) as file:
         for name, array in plan.arrays.items():
-            target = _create(file, name, array, plan)
+            target = _create_dataset(file, name, array, plan)
             for block in plan.blocks():
                 path = block_file(name, block)
                 payload = np.fromfile(path, np.uint8, path.stat().st_size - paths.CRC_BYTES)
                 corner = (block.view, block.start, *[0] * len(array.row_shape))
                 if array.codec == "none":
-                    values = payload.view(stored(array.dtype)).reshape(-1, *array.row_shape)
+                    values = payload.view(storage_dtype(array.dtype)).reshape(-1, *array.row_shape)
                     target[block.view, block.start : block.stop] = values
                     row = block.view * plan.rows + block.start
                     places[name, block] = (NAME, target.id.get_offset() + row * array.row_bytes)
@@ -54,7 +54,7 @@ def write(
     return places
 
 
-def _create(file: h5py.File, name: str, array: ArrayPlan, plan: StorePlan) -> Any:
+def _create_dataset(file: h5py.File, name: str, array: ArrayPlan, plan: StorePlan) -> Any:
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if array.codec == "none":
         # Allocated at once, so that the data lie in one piece that can be mapped.
@@ -65,12 +65,12 @@ def _create(file: h5py.File, name: str, array: ArrayPlan, plan: StorePlan) -> An
         layout.set_chunk((1, plan.chunk_rows, *array.row_shape))
         layout.set_deflate(LEVELS["gzip"])
     layout.set_obj_track_times(False)  # no time stamps: the same values give the same bytes
-    dtype = h5py.h5t.py_create(stored(array.dtype))
+    dtype = h5py.h5t.py_create(storage_dtype(array.dtype))
     space = h5py.h5s.create_simple(plan.shape(name))
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), dtype, space, layout))
 
 
-def check(folder: Path, manifest: Manifest, fix: str) -> None:
+def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
     """Raise InputError unless HDF5 itself finds each array where the manifest says, and nothing else.
 
     External files, links of any kind, virtual data sets and filters other than deflate are refused.
@@ -87,7 +87,7 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-P", str(Path(hdf5_check.__file__))],
-            input=json.dumps({"path": str(path.resolve()), "arrays": _described(manifest)}).encode(),
+            input=json.dumps({"path": str(path.resolve()), "arrays": _describe_arrays(manifest)}).encode(),
             capture_output=True, check=False, timeout=LONGEST_SECONDS, env={**os.environ, **WITHOUT_LOCKS},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -101,31 +101,31 @@ def check(folder: Path, manifest: Manifest, fix: str) -> None:
     answer = json.loads(done.stdout)
     if answer["errno"]:
         raise OSError(answer["errno"], os.strerror(answer["errno"]), str(path))
-    _refuse(path, answer["problem"], fix)
+    _refuse_problem(path, answer["problem"], fix)
 
 
-def check_own(folder: Path, manifest: Manifest, fix: str) -> None:
+def check_own_store(folder: Path, manifest: Manifest, fix: str) -> None:
     """The same of a file that this process has just written, which is no danger to it."""
     path = folder / NAME
-    _refuse(path, hdf5_check.problem(str(path), _described(manifest)), fix)
+    _refuse_problem(path, hdf5_check.find_problem(str(path), _describe_arrays(manifest)), fix)
 
 
-def _refuse(path: Path, problem: str | None, fix: str) -> None:
+def _refuse_problem(path: Path, problem: str | None, fix: str) -> None:
     if problem:
         raise InputError(str(path), expected="just what the manifest says", found=problem, fix=fix)
 
 
-def _described(manifest: Manifest) -> dict[str, Any]:
+def _describe_arrays(manifest: Manifest) -> dict[str, Any]:
     """The arrays as `hdf5_check` is told of them."""
-    return {name: _facts(array) for name, array in manifest.arrays.items()}
+    return {name: _describe_array(array) for name, array in manifest.arrays.items()}
 
 
-def _facts(array: ArrayInfo) -> dict[str, Any]:
+def _describe_array(array: ArrayInfo) -> dict[str, Any]:
     blocks = [
         (block.view, block.start, block.stop, info.offset, info.bytes)
         for block, info in zip(array.cut(), array.blocks, strict=True)
     ]
-    dtype = stored(array.dtype).str
+    dtype = storage_dtype(array.dtype).str
     return {
         "shape": array.shape,
         "dtype": dtype,

@@ -11,10 +11,10 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import paths
 
-OF_DVC = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")  # where DVC's cache keeps a file
+DVC_CACHE_FILE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")  # where DVC's cache keeps a file
 
 
-def behind_links(folder: Path) -> Path:
+def resolve_links(folder: Path) -> Path:
     """The cache that a folder of links stands for: where each of them leads to the same place below one other folder.
 
     Any other folder is given back as it is; a link in it is refused by whoever opens it.
@@ -22,10 +22,10 @@ def behind_links(folder: Path) -> Path:
     Raises:
         InputError: it is such a folder, but for files that an operating system has left in it.
     """
-    if not (folder / paths.MANIFEST).is_symlink():
+    if not (folder / paths.MANIFEST_PATH).is_symlink():
         return folder
-    cache = Path(os.path.realpath(folder / paths.MANIFEST)).parent
-    others = [name for name in _no_folders(folder) if os.path.realpath(folder / name) != str(cache / name)]
+    cache = Path(os.path.realpath(folder / paths.MANIFEST_PATH)).parent
+    others = [name for name in _walk_entries(folder) if os.path.realpath(folder / name) != str(cache / name)]
     if others and all(is_system_file(PurePath(name).name) for name in others):
         raise InputError(
             f"cache {folder}: file {others[0]}",
@@ -36,21 +36,21 @@ def behind_links(folder: Path) -> Path:
     return folder if others else cache
 
 
-def trouble(manifest: Path, fix: str) -> tuple[str, str]:
+def explain_link(manifest: Path, fix: str) -> tuple[str, str]:
     """What a manifest is that is a link to no cache, and what to do about it.
 
     Args:
         manifest: the link.
         fix: the command that makes the cache.
     """
-    if OF_DVC.search(os.path.realpath(manifest)):
+    if DVC_CACHE_FILE.search(os.path.realpath(manifest)):
         # Made again, it would be links again.
         relink = "run `dvc config cache.type reflink,hardlink,copy`, then `dvc checkout --relink`"
         return "a link into DVC's own cache, as its cache.type symlink makes them", relink
     return "a link, and not all others lead to the same folder", f"copy the files themselves, or {fix}"
 
 
-def _no_folders(folder: Path) -> Iterator[str]:
+def _walk_entries(folder: Path) -> Iterator[str]:
     """Everything below a folder but real folders, links to some too; regular files lead to themselves.
 
     A folder that an operating system has left stands for what is in it.

@@ -25,13 +25,13 @@ from pydantic_core import PydanticCustomError
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_json
 from pipeline.cache import paths
-from pipeline.cache.blocks import MOST_CHUNK_BYTES, ArrayForm, Block, cut
-from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, most_encoded
-from pipeline.cache.dtypes import DType, stored
+from pipeline.cache.blocks import MAX_CHUNK_BYTES, ArrayForm, Block, cut_blocks
+from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, max_encoded_bytes
+from pipeline.cache.dtypes import DType, storage_dtype
 
 FORMAT_VERSION = 2
-MOST_BYTES = 8 << 20  # of a manifest
-DEEPEST = 16  # nested values in it
+MAX_MANIFEST_BYTES = 8 << 20  # of a manifest
+MAX_DEPTH = 16  # nested values in it
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ARRAY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -41,18 +41,18 @@ Size = Annotated[int, Field(ge=1, le=1 << 48)]
 Axes = Literal["view, sample", "plan, batch"]  # what the first two axes of every array are
 
 
-def _finite_json(value: dict[str, Any]) -> dict[str, Any]:
+def _refuse_non_finite(value: dict[str, Any]) -> dict[str, Any]:
     encode_json(value)  # raises ValueError for NaN
     return value
 
 
-Plain = Annotated[dict[str, Any], AfterValidator(_finite_json)]
+PlainValues = Annotated[dict[str, Any], AfterValidator(_refuse_non_finite)]
 
 
 PLACED = "placed"  # the type of an error whose text begins with its place
 
 
-def _each(kind: type[BaseModel]) -> BeforeValidator:
+def _validate_each(kind: type[BaseModel]) -> BeforeValidator:
     """Validate a mapping's values one by one, ending with the first that is wrong: a stranger's manifest
     may have a million.
     """
@@ -65,13 +65,13 @@ def _each(kind: type[BaseModel]) -> BeforeValidator:
             try:
                 made[key] = kind.model_validate(item)
             except ValidationError as error:
-                raise _at(error, str(key)) from None
+                raise _first_error(error, str(key)) from None
         return made
 
     return BeforeValidator(check)
 
 
-def _at(error: ValidationError, place: str = "") -> PydanticCustomError:
+def _first_error(error: ValidationError, place: str = "") -> PydanticCustomError:
     """The first of a validation's errors, as one whose text begins with its place."""
     first = error.errors(include_url=False)[0]
     where = ".".join(filter(None, (place, *map(str, first["loc"]))))
@@ -82,7 +82,7 @@ def _at(error: ValidationError, place: str = "") -> PydanticCustomError:
     return PydanticCustomError(PLACED, "{text}", {"text": text})
 
 
-class _Part(BaseModel):
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -94,28 +94,28 @@ class _Part(BaseModel):
         return value
 
 
-class FieldInfo(_Part):
+class FieldInfo(_Entry):
     """Which field this is, and the parameters that decide its values."""
 
     name: str
-    parameters: Plain
+    parameters: PlainValues
 
 
-class TeacherInfo(_Part):
+class TeacherInfo(_Entry):
     """The network whose knowledge this is; of a student, with the number of the seed.
 
     Accuracies lie in [0, 1]; null where nobody measured them (outputs from elsewhere).
     """
 
     name: str
-    architecture: Plain
+    architecture: PlainValues
     seed: NonNegativeInt | None
     weights_sha256: Digest
     test_accuracy: Share | None
     test_accuracy_per_class: Annotated[list[Share | None], FailFast()]
 
 
-class DatasetInfo(_Part):
+class DatasetInfo(_Entry):
     """The data set whose sample ids are the keys."""
 
     name: str
@@ -126,16 +126,16 @@ class DatasetInfo(_Part):
     classes: Annotated[list[str], FailFast()]
 
 
-class ViewsInfo(_Part):
+class ViewsInfo(_Entry):
     """The augmentations whose results are held: view v of sample i is drawn from (seed, v, i)."""
 
     policy: str
     count: PositiveInt
     seed: NonNegativeInt
-    parameters: Plain
+    parameters: PlainValues
 
 
-class BlockInfo(_Part):
+class BlockInfo(_Entry):
     """The bytes of one block of rows: where they lie, CRC-32C and SHA-256."""
 
     file: str
@@ -145,7 +145,7 @@ class BlockInfo(_Part):
     sha256: Digest
 
 
-class ArrayInfo(_Part):
+class ArrayInfo(_Entry):
     """One array: its first two axes are the keys, little-endian, cut into blocks of `chunk_rows` rows."""
 
     shape: Annotated[list[Size], Field(min_length=2, max_length=16), FailFast()]
@@ -162,30 +162,30 @@ class ArrayInfo(_Part):
     @property
     def row_bytes(self) -> int:
         """Bytes of one row, decoded."""
-        return math.prod(self.row_shape) * stored(self.dtype).itemsize
+        return math.prod(self.row_shape) * storage_dtype(self.dtype).itemsize
 
     @property
     def bytes(self) -> int:
         """Bytes of the whole array, decoded."""
-        return math.prod(self.shape) * stored(self.dtype).itemsize
+        return math.prod(self.shape) * storage_dtype(self.dtype).itemsize
 
-    def is_of(self, form: ArrayForm) -> bool:
+    def matches(self, form: ArrayForm) -> bool:
         """Whether rows and number format are the expected ones."""
         return form.row_shape in (None, self.row_shape) and self.dtype == form.dtype
 
     def cut(self) -> Iterator[Block]:
         """Its blocks, in the order of `blocks`."""
-        return cut(self.shape[0], self.shape[1], self.chunk_rows)
+        return cut_blocks(self.shape[0], self.shape[1], self.chunk_rows)
 
 
-class FileInfo(_Part):
+class FileInfo(_Entry):
     """Size in bytes and SHA-256 of one file."""
 
     bytes: NonNegativeInt
     sha256: Digest
 
 
-class Manifest(_Part):
+class Manifest(_Entry):
     """Everything about a cache but its values.
 
     Attributes:
@@ -213,14 +213,14 @@ class Manifest(_Part):
     axes: Axes
     rows: Size
     batch: PositiveInt
-    arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000), _each(ArrayInfo)]
-    files: Annotated[dict[str, FileInfo], _each(FileInfo)]
+    arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000), _validate_each(ArrayInfo)]
+    files: Annotated[dict[str, FileInfo], _validate_each(FileInfo)]
     values: Digest
     root: Digest
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
-        listed = paths.metadata(self.store, self.arrays)
+        listed = paths.list_metadata_paths(self.store, self.arrays)
         for name, array in self.arrays.items():
             _check_array(self, name, array)
             listed |= {block.file for block in array.blocks}
@@ -243,7 +243,7 @@ class Manifest(_Part):
         """What a row is of."""
         return self.axes.split(", ")[1]
 
-    def expectable(self) -> dict[str, Any]:
+    def comparable_entries(self) -> dict[str, Any]:
         """The entries that a reader may have expectations of: all but the arrays' bytes."""
         return self.model_dump(exclude={"arrays", "files"})
 
@@ -255,7 +255,7 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
         raise ValueError(f"arrays.{name}.shape: expected to begin with {[first, manifest.rows]}, found {array.shape}")
     if array.codec not in CODECS[manifest.store]:
         raise ValueError(f"arrays.{name}.codec: {manifest.store} has no {array.codec}")
-    if array.chunk_rows > array.shape[1] or array.chunk_rows * array.row_bytes > MOST_CHUNK_BYTES:
+    if array.chunk_rows > array.shape[1] or array.chunk_rows * array.row_bytes > MAX_CHUNK_BYTES:
         raise ValueError(f"arrays.{name}.chunk_rows: expected at most {array.shape[1]} rows and 1 GiB a chunk")
     if len(array.blocks) != array.shape[0] * -(-array.shape[1] // array.chunk_rows):
         raise ValueError(f"arrays.{name}.blocks: expected one a block, found {len(array.blocks)}")
@@ -263,26 +263,28 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
     for block, info in zip(array.cut(), array.blocks, strict=True):
         rows = array.chunk_rows if padded else block.stop - block.start
         whole_bytes = array.chunk_rows * array.row_bytes
-        if array.codec != "none" and info.bytes > most_encoded(whole_bytes, array.codec):
+        if array.codec != "none" and info.bytes > max_encoded_bytes(whole_bytes, array.codec):
             raise ValueError(f"arrays.{name}: {block}: expected at most its {whole_bytes} bytes, found {info.bytes}")
         if array.codec == "none" and info.bytes != rows * array.row_bytes:
             raise ValueError(f"arrays.{name}: {block}: expected {rows * array.row_bytes} bytes, found {info.bytes}")
         whole, end = manifest.files.get(info.file), info.offset + info.bytes
         if manifest.store == "zarr":
-            expected = info.file == paths.chunk(name, block.view, block.index, len(array.shape)) and info.offset == 0
+            expected = (
+                info.file == paths.chunk_path(name, block.view, block.index, len(array.shape)) and info.offset == 0
+            )
             fits = whole is not None and end + paths.CRC_BYTES == whole.bytes
         else:
-            expected, fits = info.file == paths.STORE["hdf5"], whole is not None and end <= whole.bytes
+            expected, fits = info.file == paths.STORE_PATHS["hdf5"], whole is not None and end <= whole.bytes
         if not (expected and fits):
             raise ValueError(f"arrays.{name}: {block}: bytes {info.offset} to {end} of {info.file!r} are not its place")
 
 
-def sealed(entries: Mapping[str, Any]) -> Manifest:
+def seal_manifest(entries: Mapping[str, Any]) -> Manifest:
     """A manifest from all its entries but `root`, which is their digest."""
     return Manifest.model_validate({**entries, "root": hash_json(entries)})
 
 
-def parse(data: bytes, where: str, fix: str) -> Manifest:
+def parse_manifest(data: bytes, where: str, fix: str) -> Manifest:
     """A manifest from the bytes of `manifest.json`.
 
     Raises:
@@ -305,7 +307,7 @@ def parse(data: bytes, where: str, fix: str) -> Manifest:
         root = entries.pop("root")
         unchanged = data == manifest.to_bytes() and hash_json(entries) == root
     except ValidationError as error:
-        raise InputError(where, expected="a valid manifest", found=str(_at(error)), fix=fix) from None
+        raise InputError(where, expected="a valid manifest", found=str(_first_error(error)), fix=fix) from None
     except (ValueError, RecursionError) as error:  # numbers and nestings that JSON allows and Python does not
         raise InputError(where, expected="a valid manifest", found=f"the whole: {error}", fix=fix) from None
     if not unchanged and b"\r\n" in data:
@@ -319,9 +321,9 @@ def parse(data: bytes, where: str, fix: str) -> Manifest:
 def _refuse_deep(value: Any) -> None:
     """Raise ValueError for values nested so deep that writing them out would take far more room."""
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         nested = [item for item in level if isinstance(item, dict | list)]
         level = [part for item in nested for part in (item.values() if isinstance(item, dict) else item)]
         if not level:
             return
-    raise ValueError(f"values nested more than {DEEPEST} deep")
+    raise ValueError(f"values nested more than {MAX_DEPTH} deep")

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-LARGEST = ("values", "indices", "tail")  # of logits, with top_k
+TOP_K_ARRAYS = ("values", "indices", "tail")  # of logits, with top_k
 
 
-def in_order(arrays: Mapping[str, T], field: Mapping[str, Any]) -> dict[str, T]:
+def sort_arrays(arrays: Mapping[str, T], field: Mapping[str, Any]) -> dict[str, T]:
     """Arrays by name, in the order of the format (section 6): as `taps` names them, `values, indices, tail`,
     and all others by name.
 
@@ -22,6 +22,6 @@ def in_order(arrays: Mapping[str, T], field: Mapping[str, Any]) -> dict[str, T]:
         field: the manifest's entry, `name` and `parameters`.
     """
     taps = field["parameters"].get("taps")
-    stated = [name for name in taps if isinstance(name, str)] if isinstance(taps, list | tuple) else LARGEST
+    stated = [name for name in taps if isinstance(name, str)] if isinstance(taps, list | tuple) else TOP_K_ARRAYS
     places = {name: place for place, name in enumerate(dict.fromkeys(stated))}
     return {name: arrays[name] for name in sorted(arrays, key=lambda name: (places.get(name, len(places)), name))}

@@ -15,10 +15,10 @@ from pipeline.base.expectations import differences
 from pipeline.base.plain_text import escape_unprintable
 from pipeline.cache import checked, damage
 from pipeline.cache.blocks import ArrayForm
-from pipeline.cache.dtypes import numbers
-from pipeline.cache.folder import Folder, LocalFolder, folder_of, read_manifest
+from pipeline.cache.dtypes import widen_bfloat16
+from pipeline.cache.folder import Folder, LocalFolder, locate_folder, read_manifest
 from pipeline.cache.manifest import ArrayInfo, Manifest
-from pipeline.cache.stored_array import StoredArray, stored_array
+from pipeline.cache.stored_array import StoredArray, open_array
 
 if TYPE_CHECKING:
     import torch
@@ -43,13 +43,15 @@ class Cache:
         """Two lines: whose knowledge of what, and its arrays."""
         made = self.manifest
         arrays = [f"{name} {each.dtype} {tuple(each.shape)}" for name, each in made.arrays.items()]
-        of = f"{_plain(made.field.name)} of {_plain(made.teacher.name)} on {_plain(made.dataset.name)}"
-        return f"Cache {_plain(self.folder.name)}: {of}\n  {join_names(arrays)}; {made.store}, root {made.root[:12]}"
+        of = f"{_clean_name(made.field.name)} of {_clean_name(made.teacher.name)} on {_clean_name(made.dataset.name)}"
+        return (
+            f"Cache {_clean_name(self.folder.name)}: {of}\n  {join_names(arrays)}; {made.store}, root {made.root[:12]}"
+        )
 
     def refuse_other_arrays(self, planned: Mapping[str, ArrayForm]) -> None:
         """Raise InputError unless it holds just these arrays: what its field's parameters promise."""
         found = self.manifest.arrays
-        if found.keys() != planned.keys() or not all(found[name].is_of(plan) for name, plan in planned.items()):
+        if found.keys() != planned.keys() or not all(found[name].matches(plan) for name, plan in planned.items()):
             raise InputError(
                 f"cache {self.folder.name}: arrays of field {self.manifest.field.name}",
                 expected=", ".join(f"{name} {plan.dtype} {plan.row_shape}" for name, plan in planned.items()),
@@ -67,15 +69,15 @@ class Cache:
             InputError: the cache has no such array, its bytes have changed, or it is larger than
                 the memory.
         """
-        name = self._named(array)
-        return numbers(self._whole(name), self.manifest.arrays[name].dtype)
+        name = self._find_array(array)
+        return widen_bfloat16(self._load_stored(name), self.manifest.arrays[name].dtype)
 
     def tensor(self, array: str | None = None, device: torch.device | str = "cpu") -> torch.Tensor:
         """A whole array (views, rows, ...) on a device, in its own number format."""
         from pipeline.cache.tensors import as_tensor
 
-        name = self._named(array)
-        return as_tensor(self._whole(name), self.manifest.arrays[name].dtype).to(device)
+        name = self._find_array(array)
+        return as_tensor(self._load_stored(name), self.manifest.arrays[name].dtype).to(device)
 
     def rows(self, ids: ArrayLike, view: ArrayLike = 0, array: str | None = None) -> NDArray[Any]:
         """The rows (n, ...) of sample ids (n,) in any order, in one view or in one view each.
@@ -86,33 +88,33 @@ class Cache:
         Raises:
             InputError: an id or a view that was not dumped, or bytes that have changed.
         """
-        name = self._named(array)
+        name = self._find_array(array)
         info = self.manifest.arrays[name]
         if name not in self._arrays:
-            self._arrays[name] = stored_array(self.folder, info, self.manifest.store, self.fix)
-        wanted = self._checked(np.asarray(ids), info.shape[1], "sample ids")
+            self._arrays[name] = open_array(self.folder, info, self.manifest.store, self.fix)
+        wanted = self._check_keys(np.asarray(ids), info.shape[1], "sample ids")
         one = view if isinstance(view, int) and 0 <= view < info.shape[0] else None
-        views = one if one is not None else self._checked(np.asarray(view), info.shape[0], "views")
+        views = one if one is not None else self._check_keys(np.asarray(view), info.shape[0], "views")
         if wanted.ndim != 1 or (one is None and views.shape not in ((), wanted.shape)):
             raise InputError(
                 f"cache {self.folder.name}: rows",
                 expected="ids (n,), and one view or one for each of them",
                 found=f"ids {wanted.shape}, views {np.shape(view)}",
             )
-        return numbers(self._arrays[name].gather(views, wanted), info.dtype)
+        return widen_bfloat16(self._arrays[name].gather(views, wanted), info.dtype)
 
-    def _whole(self, name: str) -> NDArray[Any]:
+    def _load_stored(self, name: str) -> NDArray[Any]:
         info = self.manifest.arrays[name]
         self._refuse_beyond_memory(name, info)
-        return stored_array(self.folder, info, self.manifest.store, self.fix).load()
+        return open_array(self.folder, info, self.manifest.store, self.fix).load()
 
-    def _named(self, array: str | None) -> str:
+    def _find_array(self, array: str | None) -> str:
         names = list(self.manifest.arrays)
         if (array or names[0]) not in names or (array is None and len(names) > 1):
             raise InputError(f"cache {self.folder.name}: array {array!r}", expected=f"one of {', '.join(names)}")
         return array or names[0]
 
-    def _checked(self, wanted: NDArray[Any], count: int, what: str) -> NDArray[np.int64]:
+    def _check_keys(self, wanted: NDArray[Any], count: int, what: str) -> NDArray[np.int64]:
         if wanted.dtype.kind not in "iu" and wanted.size:
             raise InputError(f"cache {self.folder.name}: {what}", expected="integers", found=str(wanted.dtype))
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < count):
@@ -157,7 +159,7 @@ def open(
         InputError: no cache, an incomplete or changed one, or one that differs from what is
             expected: each differing item is named. Nothing turns this into a warning.
     """
-    folder = folder_of(path, storage_options)
+    folder = locate_folder(path, storage_options)
     manifest = read_manifest(folder, fix)
     refuse_mismatch(folder.name, manifest, expect or {}, fix)
     if isinstance(folder, LocalFolder):
@@ -169,34 +171,34 @@ def open(
 
 def _refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
-    damage.refuse_listing(folder, manifest, fix)
-    seen = checked.signature(folder, manifest)
-    if not checked.is_known(folder, seen):
-        damage.refuse(folder, manifest, fix)
-        checked.remember(folder, seen)
+    damage.refuse_listing_damage(folder, manifest, fix)
+    seen = checked.compute_signature(folder, manifest)
+    if not checked.is_remembered(folder, seen):
+        damage.refuse_content_damage(folder, manifest, fix)
+        checked.remember_copy(folder, seen)
 
 
 def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fix: str) -> None:
     """Raise InputError with every expected entry that the manifest does not have."""
-    entries = manifest.expectable()
+    entries = manifest.comparable_entries()
     differing: list[str] = []
     for key, value in expect.items():
         found: Any = entries
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         differing += [
-            f"{place} expected {_short(wanted)}, found {_short(there)}"
+            f"{place} expected {_shorten(wanted)}, found {_shorten(there)}"
             for place, wanted, there in differences(value, found, key)
         ]
     if differing:
         raise InputError(f"cache {name} is another one than expected: " + "; ".join(differing), fix=fix)
 
 
-def _plain(text: str) -> str:
+def _clean_name(text: str) -> str:
     """A stranger's name in one short line."""
-    return _short(escape_unprintable(text))
+    return _shorten(escape_unprintable(text))
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

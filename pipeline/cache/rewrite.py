@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.cache.block_files import Compute
+from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Codec, Format, decode
-from pipeline.cache.dtypes import DType, numbers, rounded
+from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.reader import Cache
-from pipeline.cache.verify import Verified
+from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
 # What a rewritten cache keeps of the old one's manifest.
-KEPT = ("field", "teacher", "dataset", "views", "batch", "axes")
-EXACT = {"tail"}  # arrays that have one number format only
+KEPT_ENTRIES = ("field", "teacher", "dataset", "views", "batch", "axes")
+FIXED_DTYPE_ARRAYS = {"tail"}  # arrays that have one number format only
 
 
-def convert(
+def convert_cache(
     cache: Cache,
     target: Path,
     work: Path,
@@ -58,7 +58,9 @@ def convert(
         kept = codec or (array.codec if array.codec in CODECS[store] else "gzip")
         return ArrayPlan(
             array.row_shape,
-            cast("DType", dtype) if changed and name not in EXACT and array.dtype == before else array.dtype,
+            cast("DType", dtype)
+            if changed and name not in FIXED_DTYPE_ARRAYS and array.dtype == before
+            else array.dtype,
             kept,
         )
 
@@ -70,20 +72,20 @@ def convert(
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         ids = np.arange(block.start, block.stop)
         rows = {name: cache.rows(ids, block.view, name) for name in arrays}
-        return {name: _as(arrays[name].dtype, values, block, manifest.unit) for name, values in rows.items()}
+        return {name: _round_rows(arrays[name].dtype, values, block, manifest.unit) for name, values in rows.items()}
 
     def accept(made: Manifest) -> None:
         if not changed and made.values != manifest.values:
             raise InputError(f"cache {target}", expected=f"values of digest {manifest.values}", found=made.values)
 
-    description = {key: value for key, value in manifest.model_dump().items() if key in KEPT}
+    description = {key: value for key, value in manifest.model_dump().items() if key in KEPT_ENTRIES}
     if changed:
-        description["field"] = {**description["field"], "parameters": _parameters(manifest, str(before), str(dtype))}
+        description["field"] = {**description["field"], "parameters": _change_dtype(manifest, str(before), str(dtype))}
     place = work / manifest.root[:16]
     return write_cache(target, place, plan, compute, store=store, description=description, accept=accept)
 
 
-def _parameters(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:
+def _change_dtype(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:
     """A field's parameters after a change of format.
 
     Rounding from float32 gives what a dump in that format would have held; any other change gives
@@ -96,11 +98,11 @@ def _parameters(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:
     return parameters
 
 
-def _as(dtype: DType, values: NDArray[Any], block: Block, unit: str) -> NDArray[Any]:
+def _round_rows(dtype: DType, values: NDArray[Any], block: Block, unit: str) -> NDArray[Any]:
     if values.dtype.kind != "f":
         return values
-    made = rounded(values, dtype)
-    bad = np.flatnonzero(~np.isfinite(numbers(made, dtype).reshape(len(made), -1)).all(axis=1))
+    made = round_to_dtype(values, dtype)
+    bad = np.flatnonzero(~np.isfinite(widen_bfloat16(made, dtype).reshape(len(made), -1)).all(axis=1))
     if len(bad):
         raise InputError(
             f"{unit} {block.start + bad[0]} in {'view' if unit == 'sample' else 'plan'} {block.view}",
@@ -111,8 +113,8 @@ def _as(dtype: DType, values: NDArray[Any], block: Block, unit: str) -> NDArray[
     return made
 
 
-def repair(
-    folder: Path, manifest: Manifest, found: Verified, *, target: Path, work: Path, compute: Compute
+def repair_cache(
+    folder: Path, manifest: Manifest, found: Verification, *, target: Path, work: Path, compute: BlockFunction
 ) -> Manifest:
     """A new cache from a damaged one: sound blocks are copied, damaged ones computed again.
 
@@ -137,7 +139,7 @@ def repair(
             return compute(block)
         return {
             name: decode(
-                local.block(infos[name][block], "run `teachercache cache verify` again"),
+                local.read_block(infos[name][block], "run `teachercache cache verify` again"),
                 dtype=array.dtype, row_shape=array.row_shape, chunk_rows=array.chunk_rows, codec=array.codec,
                 store=manifest.store,
             )[: block.stop - block.start]
@@ -156,6 +158,6 @@ def repair(
     first = next(iter(arrays.values()))
     plans = {name: ArrayPlan(array.row_shape, array.dtype, array.codec) for name, array in arrays.items()}
     plan = StorePlan(plans, first.shape[0], manifest.rows, first.chunk_rows)
-    description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT, "package")}
+    description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT_ENTRIES, "package")}
     place = work / manifest.root[:16]
     return write_cache(target, place, plan, rows, store=manifest.store, description=description, accept=accept)

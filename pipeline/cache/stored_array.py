@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import Format, decode
 from pipeline.cache.crc import crc32c
-from pipeline.cache.digests import threads
-from pipeline.cache.dtypes import stored
-from pipeline.cache.folder import Folder, LocalFolder, open_regular, refused
+from pipeline.cache.digests import count_threads
+from pipeline.cache.dtypes import storage_dtype
+from pipeline.cache.folder import Folder, LocalFolder, block_error, open_regular_file
 from pipeline.cache.manifest import ArrayInfo, BlockInfo
 
 HELD_BYTES = 1 << 30  # of decoded blocks that an array keeps
-MOST_MAPS = 256  # files of one array that are mapped: each holds a descriptor
+MAX_MAPS = 256  # files of one array that are mapped: each holds a descriptor
 
 
 class StoredArray(Protocol):
@@ -35,10 +35,10 @@ class StoredArray(Protocol):
         ...
 
 
-def stored_array(folder: Folder, info: ArrayInfo, store: Format, fix: str) -> StoredArray:
+def open_array(folder: Folder, info: ArrayInfo, store: Format, fix: str) -> StoredArray:
     """The fastest way to an array: mapped where its bytes lie as they are, else decoded and held."""
     files = len({block.file for block in info.blocks})
-    if isinstance(folder, LocalFolder) and info.codec == "none" and files <= MOST_MAPS:
+    if isinstance(folder, LocalFolder) and info.codec == "none" and files <= MAX_MAPS:
         return MappedArray(folder, info, fix)
     return HeldArray(folder, info, store, fix)
 
@@ -54,40 +54,40 @@ class HeldArray:
         self.held: dict[int, NDArray[Any]] = {}  # by number, the one held longest first
 
     def load(self) -> NDArray[Any]:
-        values: NDArray[Any] = np.empty(self.info.shape, stored(self.info.dtype))
+        values: NDArray[Any] = np.empty(self.info.shape, storage_dtype(self.info.dtype))
 
         def read(number: int) -> None:
             block = self.blocks[number][0]
-            values[block.view, block.start : block.stop] = self._rows(number)
+            values[block.view, block.start : block.stop] = self._decode_block(number)
 
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(count_threads()) as pool:
             list(pool.map(read, range(len(self.blocks))))
         return values
 
     def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
         wanted, within = np.divmod(ids, self.info.chunk_rows)
         wanted = wanted + views * self.per_view
-        picked: NDArray[Any] = np.empty((len(ids), *self.info.row_shape), stored(self.info.dtype))
+        picked: NDArray[Any] = np.empty((len(ids), *self.info.row_shape), storage_dtype(self.info.dtype))
         numbers = np.unique(wanted).tolist()
-        with ThreadPoolExecutor(threads()) as pool:
-            for number, rows in zip(numbers, pool.map(self._hold, numbers), strict=True):
+        with ThreadPoolExecutor(count_threads()) as pool:
+            for number, rows in zip(numbers, pool.map(self._hold_block, numbers), strict=True):
                 mine = wanted == number
                 picked[mine] = rows[within[mine]]
         return picked
 
-    def _hold(self, number: int) -> NDArray[Any]:
+    def _hold_block(self, number: int) -> NDArray[Any]:
         rows = self.held.get(number)
         if rows is None:
-            rows = self._rows(number)
+            rows = self._decode_block(number)
             self.held[number] = rows
             while len(self.held) > self.kept:
                 self.held.pop(next(iter(self.held), number), None)
         return rows
 
-    def _rows(self, number: int) -> NDArray[Any]:
+    def _decode_block(self, number: int) -> NDArray[Any]:
         """A block's rows, decoded."""
         (block, info), array = self.blocks[number], self.info
-        data = self.folder.block(info, self.fix)
+        data = self.folder.read_block(info, self.fix)
         try:
             rows: NDArray[Any] = decode(
                 data,
@@ -98,11 +98,11 @@ class HeldArray:
                 codec=array.codec,
             )
         except ValueError as error:
-            raise refused(self.folder.name, info, str(error), self.fix) from None
+            raise block_error(self.folder.name, info, str(error), self.fix) from None
         return rows[: block.stop - block.start]
 
 
-def _aligned(size: int) -> NDArray[np.uint8]:
+def _allocate_aligned(size: int) -> NDArray[np.uint8]:
     """Uninitialised bytes at a multiple of 64: the kernel copies a file's pages there a quarter faster
     than to where numpy's large arrays begin, 16 bytes into a page (measured).
     """
@@ -112,7 +112,7 @@ def _aligned(size: int) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class _Mapped:
+class _AddressSpace:
     """Address space that the interpreter sees as one array of rows, one starting at every byte."""
 
     address: int
@@ -148,34 +148,34 @@ class MappedArray:
         self.mapping = Lock()
 
     def load(self) -> NDArray[Any]:
-        flat = _aligned(self.info.bytes)
-        values: NDArray[Any] = flat.view(stored(self.info.dtype)).reshape(self.info.shape)
+        flat = _allocate_aligned(self.info.bytes)
+        values: NDArray[Any] = flat.view(storage_dtype(self.info.dtype)).reshape(self.info.shape)
 
         def read(item: tuple[Block, BlockInfo]) -> None:
             block, info = item
             first = (block.view * self.info.shape[1] + block.start) * self.info.row_bytes
             out = flat[first : first + (block.stop - block.start) * self.info.row_bytes]
-            self.folder.block_into(info, out, self.fix)
+            self.folder.read_block_into(info, out, self.fix)
 
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(count_threads()) as pool:
             list(pool.map(read, self.blocks))
         return values
 
     def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
         if self.rows is None:
             with self.mapping:
-                self._map()
+                self._map_files()
         assert self.rows is not None
         block, within = np.divmod(ids, self.info.chunk_rows)
         block += views * self.per_view if not isinstance(views, int) or views else 0
         unchecked = self.unchecked
         if unchecked is not None:
-            self._check(unchecked, np.unique(block))
+            self._check_blocks(unchecked, np.unique(block))
         picked: NDArray[Any] = self.rows[self.starts[block] + within * self.info.row_bytes]
-        rows: NDArray[Any] = picked.view(stored(self.info.dtype)).reshape(len(ids), *self.info.row_shape)
+        rows: NDArray[Any] = picked.view(storage_dtype(self.info.dtype)).reshape(len(ids), *self.info.row_shape)
         return rows
 
-    def _map(self) -> None:
+    def _map_files(self) -> None:
         if self.rows is not None:  # another thread was first
             return
         addresses = []
@@ -183,26 +183,26 @@ class MappedArray:
             if info.file not in self.maps:
                 self.maps[info.file] = self._map_file(info)
             if info.offset + info.bytes > len(self.maps[info.file]):
-                raise refused(self.folder.name, info, "fewer bytes", self.fix)
+                raise block_error(self.folder.name, info, "fewer bytes", self.fix)
             addresses.append(self.maps[info.file].ctypes.data + info.offset)
         ends = [address + info.bytes for address, (_, info) in zip(addresses, self.blocks, strict=True)]
         base = min(addresses)
         self.starts = np.array(addresses, np.int64) - base
-        self.rows = np.asarray(_Mapped(base, max(ends) - base, self.info.row_bytes))
+        self.rows = np.asarray(_AddressSpace(base, max(ends) - base, self.info.row_bytes))
 
     def _map_file(self, info: BlockInfo) -> NDArray[np.uint8]:
         try:
-            with open_regular(self.folder.path / info.file) as file:
+            with open_regular_file(self.folder.path / info.file) as file:
                 return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # ValueError: it is empty
-            raise refused(self.folder.name, info, "no such file", self.fix) from None
+            raise block_error(self.folder.name, info, "no such file", self.fix) from None
 
-    def _check(self, unchecked: NDArray[np.bool_], blocks: NDArray[np.int64]) -> None:
+    def _check_blocks(self, unchecked: NDArray[np.bool_], blocks: NDArray[np.int64]) -> None:
         """Sum each block once, when its first row is asked for."""
         for number in blocks[unchecked[blocks]].tolist():
             info = self.blocks[number][1]
             if crc32c(self.maps[info.file][info.offset : info.offset + info.bytes]) != info.crc32c:
-                raise refused(self.folder.name, info, "another CRC-32C", self.fix)
+                raise block_error(self.folder.name, info, "another CRC-32C", self.fix)
             unchecked[number] = False
         if not unchecked.any():
             self.unchecked = None

@@ -1,4 +1,4 @@
-"""The stores that arrays are kept in: one module a format, each with `write` and `check`."""
+"""The stores that arrays are kept in: a module a format, with `write_store`, `check_store` and `check_own_store`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from pipeline.cache.codecs import Format
 STORES: dict[Format, str] = {"zarr": "pipeline.cache.zarr_store", "hdf5": "pipeline.cache.hdf5_store"}
 
 
-def store_of(name: Format) -> ModuleType:
+def load_store(name: Format) -> ModuleType:
     """The module of a format, imported when it is first used."""
     return importlib.import_module(STORES[name])

@@ -13,11 +13,11 @@ from pipeline.cache.blocks import Block
 from pipeline.cache.damage import Damage
 from pipeline.cache.folder import LocalFolder, RemoteFolder
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.stores import store_of
+from pipeline.cache.stores import load_store
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     """What a check of all bytes found.
 
     Attributes:
@@ -29,66 +29,68 @@ class Verified:
     structure: str | None
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Nothing is wrong."""
         return not self.damage and self.structure is None
 
     def advice(self, folder: Path) -> str | None:
         """What to do where the cache is sound but for files that an operating system has left in it."""
-        return damage.delete(folder, self.damage) if self.structure is None else None
+        return damage.advise_on_system_files(folder, self.damage) if self.structure is None else None
 
     def lines(self) -> list[str]:
         """One line a damaged file or block."""
-        found = [line for each in self.damage for line in _lines(each)]
+        found = [line for each in self.damage for line in _describe_damage(each)]
         return found + ([self.structure] if self.structure else [])
 
-    def told(self) -> list[str]:
+    def labelled_lines(self) -> list[str]:
         """The same lines, each with what it tells of: damage, or a file that is no part of the cache."""
-        foreign = {line for each in self.damage if each.of_the_system for line in _lines(each)}
+        foreign = {line for each in self.damage if each.is_system_file for line in _describe_damage(each)}
         return [f"{'foreign' if line in foreign else 'damaged'}: {line}" for line in self.lines()]
 
 
-def _lines(each: Damage) -> list[str]:
+def _describe_damage(each: Damage) -> list[str]:
     blocks = (f"{each.file}: damaged block: array {name!r}, {block}" for name, block in each.blocks)
     return [f"{each.file}: expected {each.expected}, found {each.found}", *blocks]
 
 
-def verify(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verified:
+def verify_cache(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verification:
     """Recompute every digest, whatever is remembered of earlier checks."""
     if isinstance(folder, RemoteFolder):
-        return Verified(tuple(_remote(folder, manifest)), None)
-    listed = tuple(damage.listing(folder.path, manifest))
-    found = listed + tuple(damage.contents(folder.path, manifest, skip=frozenset(each.file for each in listed)))
-    if found and damage.delete(folder.path, found) is None:
-        return Verified(found, None)
+        return Verification(tuple(_verify_remote(folder, manifest)), None)
+    listed = tuple(damage.find_listing_damage(folder.path, manifest))
+    found = listed + tuple(
+        damage.find_content_damage(folder.path, manifest, skip=frozenset(each.file for each in listed))
+    )
+    if found and damage.advise_on_system_files(folder.path, found) is None:
+        return Verification(found, None)
     try:
-        store_of(manifest.store).check(folder.path, manifest, "")
+        load_store(manifest.store).check_store(folder.path, manifest, "")
     except InputError as error:
-        return Verified(found, str(error))
-    return Verified(found, None)
+        return Verification(found, str(error))
+    return Verification(found, None)
 
 
-def _remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:
+def _verify_remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:
     for name in track(manifest.files, f"check {folder.name}", len(manifest.files)):
         try:
-            digest = folder.sha256(name, "")
+            digest = folder.hash_file(name, "")
         except InputError as error:
-            yield Damage(name, "a file that can be read", str(error), damage.blocks_in(manifest, name))
+            yield Damage(name, "a file that can be read", str(error), damage.list_blocks_of_file(manifest, name))
             continue
         if digest != manifest.files[name].sha256:
             bad = [
                 (array, block)
-                for array, block in damage.blocks_in(manifest, name)
-                if _is_bad(folder, manifest, array, block)
+                for array, block in damage.list_blocks_of_file(manifest, name)
+                if _is_bad_block(folder, manifest, array, block)
             ]
             yield Damage(name, "its sealed bytes", "another SHA-256", tuple(bad))
 
 
-def _is_bad(folder: RemoteFolder, manifest: Manifest, array: str, block: Block) -> bool:
+def _is_bad_block(folder: RemoteFolder, manifest: Manifest, array: str, block: Block) -> bool:
     described = manifest.arrays[array]
     info = dict(zip(described.cut(), described.blocks, strict=True))[block]
     try:
-        folder.block(info, "")
+        folder.read_block(info, "")
     except InputError:
         return True
     return False

@@ -28,23 +28,23 @@ from pipeline.base.files import (
 from pipeline.base.progress import track
 from pipeline.base.provenance import hash_code
 from pipeline.cache import paths
-from pipeline.cache.admission import read_back, refuse_unreadable
-from pipeline.cache.block_files import BlockFiles, Compute, write_blocks
+from pipeline.cache.admission import check_sealed, refuse_unreadable
+from pipeline.cache.block_files import BlockFiles, BlockFunction, write_blocks
 from pipeline.cache.blocks import Block, StorePlan
-from pipeline.cache.card import card
+from pipeline.cache.card import render_card
 from pipeline.cache.codecs import Format
-from pipeline.cache.digests import sha256_of_files, sha256_of_ranges
-from pipeline.cache.entries import manifest_entries, plain_entries
-from pipeline.cache.manifest import Manifest, sealed
-from pipeline.cache.order import in_order
-from pipeline.cache.stores import store_of
+from pipeline.cache.digests import hash_files, hash_ranges
+from pipeline.cache.entries import build_manifest_entries, to_plain_entries
+from pipeline.cache.manifest import Manifest, seal_manifest
+from pipeline.cache.order import sort_arrays
+from pipeline.cache.stores import load_store
 
 
 def write_cache(
     target: Path,
     work: Path,
     plan: StorePlan,
-    compute: Compute,
+    compute: BlockFunction,
     *,
     store: Format,
     description: Mapping[str, Any],
@@ -56,21 +56,21 @@ def write_cache(
     Args:
         compute: a block's values, (rows, ...) by array, in the plan's dtypes.
         accept: sees the sealed manifest before anything is published, and may refuse it.
-        target, work, plan, store, description, device: see `writing`.
+        target, work, plan, store, description, device: see `open_unfinished`.
 
     Raises:
         InputError: no reader would take the cache, another process writes the same one, or `compute`
             refuses a value.
         OSError: the disk is full or not writable; finished blocks stay in `work`.
     """
-    with writing(target, work, plan, store=store, description=description, device=device) as unfinished:
-        pending = unfinished.pending()
+    with open_unfinished(target, work, plan, store=store, description=description, device=device) as unfinished:
+        pending = unfinished.pending_blocks()
         write_blocks(unfinished.blocks, track(pending, f"dump {target.name}", len(pending)), compute)
         return unfinished.publish(accept)
 
 
 @contextmanager
-def writing(
+def open_unfinished(
     target: Path,
     work: Path,
     plan: StorePlan,
@@ -78,7 +78,7 @@ def writing(
     store: Format,
     description: Mapping[str, Any],
     device: str = "cpu",
-) -> Iterator[Unfinished]:
+) -> Iterator[UnfinishedCache]:
     """Hold a cache's lock while it is written.
 
     Args:
@@ -93,21 +93,21 @@ def writing(
     Raises:
         InputError: no reader would take the cache, or another process writes the same one.
     """
-    described = plain_entries(description)
-    plan = replace(plan, arrays=in_order(plan.arrays, described["field"]))
+    described = to_plain_entries(description)
+    plan = replace(plan, arrays=sort_arrays(plan.arrays, described["field"]))
     refuse_unreadable(target, plan, store, described)
     needed = plan.bytes * (2 if store == "hdf5" else 1)  # the blocks, then the file that is made of them
     with hold_lock(work.with_suffix(".lock")), explain_disk_full(target, needed):
         recover_output(work / "sealed", target)
-        blocks = BlockFiles(work / f"blocks-{_identity(plan, store, description, device)[:16]}", plan, store)
+        blocks = BlockFiles(work / f"blocks-{_digest_plan(plan, store, description, device)[:16]}", plan, store)
         for stale in work.glob("blocks-*"):
             if stale != blocks.folder:
                 remove_path(stale)
-        yield Unfinished(target, work, blocks, description)
+        yield UnfinishedCache(target, work, blocks, description)
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedCache:
     """A cache that is being written.
 
     Attributes:
@@ -122,47 +122,47 @@ class Unfinished:
     blocks: BlockFiles
     description: Mapping[str, Any]
 
-    def pending(self) -> list[Block]:
+    def pending_blocks(self) -> list[Block]:
         """The blocks that are not there yet, in order."""
-        return self.blocks.missing()
+        return self.blocks.missing_blocks()
 
-    def beside(self, plan: StorePlan) -> BlockFiles:
+    def open_row_files(self, plan: StorePlan) -> BlockFiles:
         """Room for rows that the blocks are made from, kept as long as they are."""
         return BlockFiles(self.blocks.folder / "rows", plan, "zarr")
 
     def publish(self, accept: Callable[[Manifest], None] = lambda _: None) -> Manifest:
         """Seal the store, all of whose blocks are there, read it back, and put it in its place."""
-        manifest = _seal(self.work / "sealed", self.blocks, self.description)
-        read_back(self.work / "sealed")
+        manifest = _seal_store(self.work / "sealed", self.blocks, self.description)
+        check_sealed(self.work / "sealed")
         accept(manifest)
         publish_output(self.work / "sealed", self.target)
         remove_path(self.work)
         return manifest
 
 
-def _identity(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
+def _digest_plan(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
     arrays = {name: [list(plan.shape(name)), array.dtype, array.codec] for name, array in plan.arrays.items()}
-    return hash_json([hash_code(), device, store, plan.chunk_rows, arrays, plain_entries(description)])
+    return hash_json([hash_code(), device, store, plan.chunk_rows, arrays, to_plain_entries(description)])
 
 
-def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
+def _seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
     plan, store = blocks.plan, blocks.store
     remove_path(folder)
     folder.mkdir(parents=True)
-    plain = plain_entries(description)
-    values, crcs = _values_digest(blocks, plan)
-    places = store_of(store).write(folder, plan, blocks.path)
-    (folder / paths.CARD).write_bytes(card(plain, plan, store).encode())  # the same line ends on any system
-    ranges = {key: (file, offset, _payload_bytes(blocks, *key)) for key, (file, offset) in places.items()}
-    block_digests = sha256_of_ranges(folder, ranges)
-    names = paths.metadata(store, plan.arrays) | {file for file, _ in places.values()}
+    plain = to_plain_entries(description)
+    values, crcs = _hash_values(blocks, plan)
+    places = load_store(store).write_store(folder, plan, blocks.path)
+    (folder / paths.CARD_PATH).write_bytes(render_card(plain, plan, store).encode())  # the same line ends on any system
+    ranges = {key: (file, offset, _count_payload_bytes(blocks, *key)) for key, (file, offset) in places.items()}
+    block_digests = hash_ranges(folder, ranges)
+    names = paths.list_metadata_paths(store, plan.arrays) | {file for file, _ in places.values()}
     for name in names:
         flush_file(folder / name)
-    digests = sha256_of_files(folder, names, f"seal {folder.parent.name}")
+    digests = hash_files(folder, names, f"seal {folder.parent.name}")
 
-    manifest = sealed(
-        manifest_entries(
+    manifest = seal_manifest(
+        build_manifest_entries(
             plan,
             store,
             plain,
@@ -174,25 +174,25 @@ def _seal(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> M
             values=values,
         )
     )
-    write_bytes(folder / paths.MANIFEST, manifest.to_bytes())
+    write_bytes(folder / paths.MANIFEST_PATH, manifest.to_bytes())
     return manifest
 
 
-def _payload_bytes(blocks: BlockFiles, name: str, block: Block) -> int:
+def _count_payload_bytes(blocks: BlockFiles, name: str, block: Block) -> int:
     return blocks.path(name, block).stat().st_size - paths.CRC_BYTES
 
 
-def _values_digest(blocks: BlockFiles, plan: StorePlan) -> tuple[str, dict[tuple[str, Block], int]]:
+def _hash_values(blocks: BlockFiles, plan: StorePlan) -> tuple[str, dict[tuple[str, Block], int]]:
     """The digest of the values (of each array its header, then its rows), and each block's CRC."""
     digest, crcs = hashlib.sha256(), {}
     for name in sorted(plan.arrays):
-        digest.update(values_header(name, plan.shape(name), plan.arrays[name].dtype))
+        digest.update(format_values_header(name, plan.shape(name), plan.arrays[name].dtype))
         for block in plan.blocks():
             rows, crcs[name, block] = blocks.read(name, block)
             digest.update(np.ascontiguousarray(rows))
     return digest.hexdigest(), crcs
 
 
-def values_header(name: str, shape: tuple[int, ...], dtype: str) -> bytes:
+def format_values_header(name: str, shape: tuple[int, ...], dtype: str) -> bytes:
     """What goes before an array's C-ordered little-endian bytes in the digest of the values."""
     return f"{name} {list(shape)} {dtype}\n".encode()

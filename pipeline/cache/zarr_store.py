@@ -18,15 +18,15 @@ from pipeline.base.files import encode_json
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import LEVELS, Codec
-from pipeline.cache.dtypes import stored
+from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
 
-NAME = paths.STORE["zarr"]
-MOST_METADATA = 1 << 16  # bytes of a zarr.json that are looked at
+NAME = paths.STORE_PATHS["zarr"]
+MAX_METADATA_BYTES = 1 << 16  # bytes of a zarr.json that are looked at
 GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
-def write(
+def write_store(
     folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
 ) -> dict[tuple[str, Block], tuple[str, int]]:
     """Assemble `data.zarr`: the block files are its chunks, linked into place.
@@ -37,16 +37,16 @@ def write(
     places = {}
     _write_json(folder / NAME / "zarr.json", GROUP)
     for name, array in plan.arrays.items():
-        shape, dtype = list(plan.shape(name)), stored(array.dtype)
-        _write_json(folder / NAME / name / "zarr.json", metadata(shape, dtype.name, plan.chunk_rows, array.codec))
+        shape, dtype = list(plan.shape(name)), storage_dtype(array.dtype)
+        _write_json(folder / NAME / name / "zarr.json", build_metadata(shape, dtype.name, plan.chunk_rows, array.codec))
         for block in plan.blocks():
-            place = paths.chunk(name, block.view, block.index, len(shape))
-            _link(block_file(name, block), folder / place)
+            place = paths.chunk_path(name, block.view, block.index, len(shape))
+            _link_file(block_file(name, block), folder / place)
             places[name, block] = (place, 0)
     return places
 
 
-def metadata(shape: list[int], dtype: str, chunk_rows: int, codec: Codec) -> dict[str, Any]:
+def build_metadata(shape: list[int], dtype: str, chunk_rows: int, codec: Codec) -> dict[str, Any]:
     """An array's `zarr.json`: a regular grid of chunks of one view, `chunk_rows` rows, whole rows."""
     serializer: dict[str, Any] = {"name": "bytes"}
     if dtype != "uint8":  # of one byte: no order
@@ -66,28 +66,31 @@ def metadata(shape: list[int], dtype: str, chunk_rows: int, codec: Codec) -> dic
     }
 
 
-def check(folder: Path, manifest: Manifest, fix: str) -> None:
+def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
     """Raise InputError unless the metadata say of each array just what the manifest says.
 
     So a Zarr library reads the same numbers from the same bytes, by no codec that is not listed.
     """
-    for name, expected in {"": GROUP, **{name: _of(array) for name, array in manifest.arrays.items()}}.items():
+    for name, expected in {
+        "": GROUP,
+        **{name: _describe_array(array) for name, array in manifest.arrays.items()},
+    }.items():
         path, canonical = folder / NAME / name / "zarr.json", encode_json(expected)
         with path.open("rb") as file:
-            found = file.read(MOST_METADATA)
+            found = file.read(MAX_METADATA_BYTES)
         if found != canonical:
             raise InputError(
-                f"{path}: {_differing(found, expected)}",
+                f"{path}: {_find_difference(found, expected)}",
                 expected="the metadata that the manifest's array has, in canonical bytes",
                 found="others",
                 fix=fix,
             )
 
 
-check_own = check  # JSON is no danger, whoever wrote it
+check_own_store = check_store  # JSON is no danger, whoever wrote it
 
 
-def _differing(data: bytes, expected: Mapping[str, Any]) -> str:
+def _find_difference(data: bytes, expected: Mapping[str, Any]) -> str:
     """The first entry that differs, where the bytes are JSON at all."""
     try:
         found = json.loads(data)
@@ -99,8 +102,8 @@ def _differing(data: bytes, expected: Mapping[str, Any]) -> str:
     return next((key for key in keys if found.get(key, ...) != expected.get(key, ...)), "its form")
 
 
-def _of(array: ArrayInfo) -> dict[str, Any]:
-    return metadata(array.shape, stored(array.dtype).name, array.chunk_rows, array.codec)
+def _describe_array(array: ArrayInfo) -> dict[str, Any]:
+    return build_metadata(array.shape, storage_dtype(array.dtype).name, array.chunk_rows, array.codec)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -108,7 +111,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_bytes(encode_json(value))
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

@@ -12,11 +12,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import progress_bar
-from pipeline.cache.block_files import Compute
+from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayForm, ArrayPlan, Block
 from pipeline.cache.codecs import Codec
 from pipeline.dumps.field import BatchField, Gather, RowField
-from pipeline.perplexity.pca import of_all, of_batch
+from pipeline.perplexity.pca import fit_projection, project_batch
 from pipeline.training.batch_plan import Last, batch_plan, count_batches
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
@@ -93,26 +93,26 @@ def affinities(
             fix="lower it or leave it out",
         )
     batches = batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
-    _refuse_short(batches, perplexity)
+    _refuse_short_batch(batches, perplexity)
 
     def features(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         rows = answer.values[tap].flatten(1).to(torch.float32)
         _refuse_non_finite(rows, f"features at tap {tap!r} of {name!r} for sample", answer.start)
         return {"features": (rows / 255 if tap == "pixels" else rows).cpu().numpy()}
 
-    def computed(gather: Gather) -> Compute:
+    def computed(gather: Gather) -> BlockFunction:
         from pipeline.perplexity import joint_probabilities, warm_up  # numba takes half a second to import
 
         with progress_bar("compile or load the perplexity search", 1) as bar:
             bar(1, f"{warm_up():.1f} s")
-        reduced = _reduction(gather, samples.rows, pca, pca_over)
+        reduced = _make_reduction(gather, samples.rows, pca, pca_over)
 
         def joint(features: Array, out: NDArray[Any]) -> NDArray[Any]:
             return joint_probabilities(reduced(features), perplexity, dtype=precision, out=out)
 
         def compute(block: Block) -> dict[str, NDArray[Any]]:
             ids = batches[block.view, block.start : block.stop]
-            return {"p": _triangles(joint, ids, gather, precision, dtype), "sample_ids": ids}
+            return {"p": _compute_triangles(joint, ids, gather, precision, dtype), "sample_ids": ids}
 
         return compute
 
@@ -126,7 +126,7 @@ def affinities(
     )
 
 
-def check(
+def check_options(
     *,
     batch_size: int,
     perplexity: float,
@@ -152,28 +152,28 @@ def check(
         raise ValueError("plan_seed: only with shuffle")
 
 
-def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
+def plan_arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     """The arrays of a cache with these parameters."""
     n = parameters["batch_size"]
     return {"p": ArrayForm((n * (n - 1) // 2,), parameters["dtype"]), "sample_ids": ArrayForm((n,), "int64")}
 
 
-def taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+def list_taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """What it reads inside of the network."""
     return () if parameters["tap"] == "pixels" else (parameters["tap"],)
 
 
-def rows(parameters: Mapping[str, Any], samples: int) -> int:
+def count_rows(parameters: Mapping[str, Any], samples: int) -> int:
     """Batches of one plan."""
     return count_batches(samples, parameters["batch_size"], parameters["last"])
 
 
-def plan(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def batch_plan_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the batch plan."""
     return {key: parameters[key] for key in ("batch_size", "plans", "shuffle", "plan_seed", "last")}
 
 
-def _refuse_short(batches: NDArray[np.int64], perplexity: float) -> None:
+def _refuse_short_batch(batches: NDArray[np.int64], perplexity: float) -> None:
     """A short last batch has fewer neighbours."""
     least = int((batches[0, -1] >= 0).sum())
     if perplexity >= least - 1:
@@ -192,16 +192,16 @@ def _refuse_non_finite(rows: torch.Tensor, what: str, first: int) -> None:
         raise InputError(f"{what} {first + bad}", expected="finite numbers", found="NaN or inf", fix="train it again")
 
 
-def _reduction(gather: Gather, rows: int, pca: int | None, over: str) -> Callable[[Array], Array]:
+def _make_reduction(gather: Gather, rows: int, pca: int | None, over: str) -> Callable[[Array], Array]:
     """From features (b, n, d) to those whose distances count."""
     if pca is None:
         return lambda features: features
     if over == "batch":
-        return lambda features: of_batch(features, pca)
-    return of_all(gather, rows, pca)
+        return lambda features: project_batch(features, pca)
+    return fit_projection(gather, rows, pca)
 
 
-def _triangles(
+def _compute_triangles(
     joint: Callable[[Array, NDArray[Any]], NDArray[Any]],
     ids: NDArray[np.int64],
     gather: Gather,

@@ -14,7 +14,7 @@ ENOUGH = 20  # rows a class, to say what another order of the columns would do; 
 ROWS = "are the rows in the order of images.npy?"
 
 
-def shares(favourites: NDArray[np.int64], dataset: Dataset) -> str:
+def describe_agreement(favourites: NDArray[np.int64], dataset: Dataset) -> str:
     """A line about how often the argmax is right, in each part of the data set.
 
     Args:
@@ -23,37 +23,37 @@ def shares(favourites: NDArray[np.int64], dataset: Dataset) -> str:
     """
     right = favourites == np.asarray(dataset.labels[: len(favourites)])
     parts = {part: right[dataset.rows(part)] for part in ("train", "validation", "test")}
-    told = [f"{_percent(each.mean())} of {len(each):,} {part} rows" for part, each in parts.items() if len(each)]
+    told = [f"{_format_percent(each.mean())} of {len(each):,} {part} rows" for part, each in parts.items() if len(each)]
     return "the argmax is right for " + ", ".join(told)
 
 
-def disorder(favourites: NDArray[np.int64], dataset: Dataset, *, named: bool) -> str | None:
+def find_disorder(favourites: NDArray[np.int64], dataset: Dataset, *, named: bool) -> str | None:
     """A warning where chance, or another order of the columns, does as well as these outputs.
 
     Args:
-        favourites, dataset: as for `shares`.
+        favourites, dataset: as for `describe_agreement`.
         named: the columns were matched by name.
     """
     labels, classes = np.asarray(dataset.labels[: len(favourites)]), len(dataset.classes)
     accuracy = float((favourites == labels).mean())
     chance = float(np.bincount(labels, minlength=classes).max() / len(labels))
-    enough, permuted = len(labels) >= ENOUGH * classes, _permuted(favourites, labels, classes)
+    enough, permuted = len(labels) >= ENOUGH * classes, _permuted_accuracy(favourites, labels, classes)
     gains = permuted > accuracy + 2 * NEAR
-    reasons = [f"near chance ({_percent(chance)})"] if accuracy <= chance + NEAR * (1 - chance) else []
+    reasons = [f"near chance ({_format_percent(chance)})"] if accuracy <= chance + NEAR * (1 - chance) else []
     if enough and gains:
-        reasons.append(f"though for {_percent(permuted)} with its columns in another order")
+        reasons.append(f"though for {_format_percent(permuted)} with its columns in another order")
     if not reasons:
         return None
-    columns = _columns(dataset.classes, named=named)
+    columns = _advise_on_columns(dataset.classes, named=named)
     advice = (columns if gains else ROWS) if enough else f"{ROWS} {columns}"
-    return f"the argmax is right for {_percent(accuracy)}, {', '.join(reasons)}: {advice}"
+    return f"the argmax is right for {_format_percent(accuracy)}, {', '.join(reasons)}: {advice}"
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _permuted(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
+def _permuted_accuracy(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
     """The accuracy, were each column that of the class that it mostly answers for."""
     pairs, counts = np.unique(favourites * classes + labels, return_counts=True)
     best = np.zeros(classes, np.int64)
@@ -61,7 +61,7 @@ def _permuted(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes:
     return float(best.sum() / len(labels))
 
 
-def _columns(classes: Sequence[str], *, named: bool) -> str:
+def _advise_on_columns(classes: Sequence[str], *, named: bool) -> str:
     """Advice on columns in another order."""
     if named:
         return "are the names in the order of the columns?"

@@ -10,10 +10,10 @@ from pathlib import Path
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.files import refuse_irregular_file
 
-SHOWN = 5  # names that a message lists of each kind
+MAX_NAMES = 5  # names that a message lists of each kind
 
 
-def columns_of(path: Path, classes: Sequence[str]) -> list[int]:
+def match_columns(path: Path, classes: Sequence[str]) -> list[int]:
     """For each class of a data set, in its order, the column that bears its name.
 
     Args:
@@ -24,12 +24,12 @@ def columns_of(path: Path, classes: Sequence[str]) -> list[int]:
     Raises:
         InputError: a name that is missing, stands there twice, or is no class: all of them are named.
     """
-    lines = _lines(path)
-    key = _key(classes)
+    lines = _read_lines(path)
+    key = _make_key(classes)
     places: dict[str, list[int]] = {}
     for number, (_, name) in enumerate(lines):
         places.setdefault(key(name), []).append(number)
-    problems = list(_problems(lines, places, classes, key))
+    problems = list(_find_problems(lines, places, classes, key))
     if problems:
         raise InputError(
             str(path),
@@ -39,7 +39,7 @@ def columns_of(path: Path, classes: Sequence[str]) -> list[int]:
     return [places[key(name)][0] for name in classes]
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def _read_lines(path: Path) -> list[tuple[int, str]]:
     """Number and text of each line that is not blank."""
     refuse_irregular_file(path, "a text file, one class a line")
     try:
@@ -53,7 +53,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _key(classes: Sequence[str]) -> Callable[[str], str]:
+def _make_key(classes: Sequence[str]) -> Callable[[str], str]:
     """What of a name is compared: all of it, where classes differ in nothing else."""
 
     def plain(name: str) -> str:
@@ -62,24 +62,24 @@ def _key(classes: Sequence[str]) -> Callable[[str], str]:
     return plain if len({plain(name) for name in classes}) == len(classes) else str
 
 
-def _problems(
+def _find_problems(
     lines: Sequence[tuple[int, str]], places: dict[str, list[int]], classes: Sequence[str], key: Callable[[str], str]
 ) -> Iterator[str]:
     missing = [name for name in classes if key(name) not in places]
     if missing:
-        yield "none of " + join_names([repr(name) for name in missing], most=SHOWN)
+        yield "none of " + join_names([repr(name) for name in missing], most=MAX_NAMES)
     known = {key(name) for name in classes}
     strange = {name: lines[numbers[0]][0] for name, numbers in places.items() if name not in known}
     if strange:
-        told = [f"{name!r} (line {at}{_near(name, missing)})" for name, at in strange.items()]
-        yield "no class: " + join_names(told, most=SHOWN)
+        told = [f"{name!r} (line {at}{_suggest_name(name, missing)})" for name, at in strange.items()]
+        yield "no class: " + join_names(told, most=MAX_NAMES)
     twice = {name: [str(lines[number][0]) for number in numbers] for name, numbers in places.items() if numbers[1:]}
     if twice:
         yield "twice: " + join_names(
-            [f"{name!r} (lines {join_names(at, most=SHOWN)})" for name, at in twice.items()], most=SHOWN
+            [f"{name!r} (lines {join_names(at, most=MAX_NAMES)})" for name, at in twice.items()], most=MAX_NAMES
         )
 
 
-def _near(name: str, missing: Sequence[str]) -> str:
+def _suggest_name(name: str, missing: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, missing[:1000], n=1)
     return f": {near[0]!r}?" if near else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache.block_files import Compute
+from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.manifest import Axes
 
@@ -50,7 +50,7 @@ class BatchField:
         arrays: by name, the shape of a row and the dtype on disk.
         plans, batches: their numbers.
         of: the rows that a batch is made from, in one array, in view 0.
-        computed: from those rows to the values of a block of batches.
+        prepare: from those rows to the values of a block of batches.
         parameters: what the network itself decides, for the manifest.
     """
 
@@ -60,13 +60,13 @@ class BatchField:
     plans: int
     batches: int
     of: RowField
-    computed: Callable[[Gather], Compute]
+    prepare: Callable[[Gather], BlockFunction]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 Field = RowField | BatchField
 
 
-def decisive(options: Mapping[str, Any]) -> dict[str, Any]:
+def select_decisive(options: Mapping[str, Any]) -> dict[str, Any]:
     """A field's options that decide its values, as a manifest states them: compression does not."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items() if key != "codec"}

@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_file, refuse_irregular_file
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.agreement import disorder, shares
-from pipeline.dumps.columns import columns_of
+from pipeline.dumps.agreement import describe_agreement, find_disorder
+from pipeline.dumps.columns import match_columns
 from pipeline.dumps.field import EXTERNAL
-from pipeline.dumps.outputs import Reading, Values, look_alikes, notes, reading_of, refuse, survey
+from pipeline.dumps.outputs import (
+    Reading,
+    Values,
+    choose_reading,
+    describe_reading,
+    refuse_wrong_values,
+    survey_outputs,
+    warn_of_look_alikes,
+)
 from pipeline.teacher import Samples, TeacherOutputs
 
 
@@ -67,7 +75,7 @@ class ForeignTeacher:
         """The logits of rows [start, stop) of the file."""
         self.shapes(reads)
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused by the dump, with its sample
-            rows = torch.from_numpy(self.reading.logits(self.rows(start, stop)).astype(np.float32))
+            rows = torch.from_numpy(self.reading.to_logits(self.rows(start, stop)).astype(np.float32))
         yield TeacherOutputs(view, start, stop, dict.fromkeys(reads, rows))
 
 
@@ -96,18 +104,18 @@ def read_outputs(
         InputError: no such array; one of another length, width or type; numbers that look like others than
             they are said to be; a class without a column.
     """
-    outputs = _opened(path, dataset)
-    reading = reading_of(values, floor, len(dataset.classes))
-    columns = None if classes is None else columns_of(classes, dataset.classes)
-    found = survey(outputs, reading)
+    outputs = _open_outputs(path, dataset)
+    reading = choose_reading(values, floor, len(dataset.classes))
+    columns = None if classes is None else match_columns(classes, dataset.classes)
+    found = survey_outputs(outputs, reading)
     names = np.array(dataset.classes, object)
     given = names if columns is None else names[np.argsort(columns)]
-    refuse(str(path), values, reading, found, tuple(given))
-    favourites = _favourites(outputs, columns)
+    refuse_wrong_values(str(path), values, reading, found, tuple(given))
+    favourites = _predict_classes(outputs, columns)
     test, per_class = dataset.rows("test"), [None] * len(names)
     accuracy: float | None = None
     if len(outputs) == len(dataset) and test.stop > test.start:
-        accuracy, per_class = _accuracy(favourites[test], dataset.labels[test], len(names))
+        accuracy, per_class = _measure_accuracy(favourites[test], dataset.labels[test], len(names))
     card = {
         "name": name,
         "model": EXTERNAL,
@@ -118,14 +126,14 @@ def read_outputs(
         "test_accuracy_per_class": per_class,
         "outputs": reading.parameters,
     }
-    told = (*notes(reading, found, len(names)), shares(favourites, dataset))
-    doubt = disorder(favourites, dataset, named=classes is not None)
-    warnings = (*look_alikes(reading, values, found), *([doubt] if doubt else []))
+    told = (*describe_reading(reading, found, len(names)), describe_agreement(favourites, dataset))
+    doubt = find_disorder(favourites, dataset, named=classes is not None)
+    warnings = (*warn_of_look_alikes(reading, values, found), *([doubt] if doubt else []))
     made = ForeignTeacher(outputs, card, reading, columns, told, warnings)
     return made, "all" if len(outputs) == len(dataset) else "train"
 
 
-def _opened(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
+def _open_outputs(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
     refuse_irregular_file(path, "a .npy file of numbers")
     try:
         outputs = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -149,13 +157,15 @@ def _opened(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
     return made
 
 
-def _favourites(outputs: NDArray[Any], columns: Sequence[int] | None) -> NDArray[np.int64]:
+def _predict_classes(outputs: NDArray[Any], columns: Sequence[int] | None) -> NDArray[np.int64]:
     """The class (rows,) that each row prefers."""
     favourites: NDArray[np.int64] = outputs.argmax(1)
     return favourites if columns is None else np.argsort(columns)[favourites]
 
 
-def _accuracy(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> tuple[float, list[Any]]:
+def _measure_accuracy(
+    favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> tuple[float, list[Any]]:
     right = favourites == labels
     members = [right[labels == label] for label in range(classes)]
     return float(right.mean()), [float(each.mean()) if len(each) else None for each in members]

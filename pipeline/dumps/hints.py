@@ -29,13 +29,13 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _pool(value: Any) -> Any:
+def _validate_pool(value: Any) -> Any:
     if value is not None and value != "global" and not _is_count(value, 1):
         raise ValueError(f"expected the side of a square, from 1, or global, found {value!r}")
     return value
 
 
-def _channels(value: Any) -> Any:
+def _validate_channels(value: Any) -> Any:
     listed = isinstance(value, tuple) and value and all(_is_count(each, 0) for each in value)
     if value is not None and not _is_count(value, 1) and not (listed and len(set(value)) == len(value)):
         shown = list(value) if isinstance(value, tuple) else value
@@ -44,11 +44,11 @@ def _channels(value: Any) -> Any:
 
 
 # (An int, a tuple of ints or None; pydantic writes a tuple beside a validator of one's own with a warning.)
-Channels = Annotated[Any, PlainValidator(_channels)]
-Pool = Annotated[int | Literal["global"] | None, PlainValidator(_pool)]
+Channels = Annotated[Any, PlainValidator(_validate_channels)]
+Pool = Annotated[int | Literal["global"] | None, PlainValidator(_validate_pool)]
 
 # The least magnitude that becomes infinite when it is rounded to nearest.
-BEYOND = {"float16": 65520.0, "float32": float("inf")}
+OVERFLOW = {"float16": 65520.0, "float32": float("inf")}
 
 
 def hints(
@@ -80,18 +80,18 @@ def hints(
     name = teacher.card["name"]
     if pool is not None and not any(len(shape) == 3 for shape in teacher.shapes(taps).values()):
         raise InputError("pool", expected="a tap with maps (C, H, W)", found=f"none among {', '.join(taps)}")
-    shapes = {tap: _shape(tap, shape, pool, channels) for tap, shape in teacher.shapes(taps).items()}
+    shapes = {tap: _plan_shape(tap, shape, pool, channels) for tap, shape in teacher.shapes(taps).items()}
 
     def values(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
-        kept = {tap: _chosen(answer.values[tap], pool, channels) for tap in taps}
+        kept = {tap: _select_and_pool(answer.values[tap], pool, channels) for tap in taps}
         for tap, activations in kept.items():
-            _refuse_beyond(activations, dtype, f"hint {tap!r} of {name!r} for sample", answer.start)
+            _refuse_overflow(activations, dtype, f"hint {tap!r} of {name!r} for sample", answer.start)
         return {tap: activations.to(getattr(torch, dtype)).cpu().numpy() for tap, activations in kept.items()}
 
     return RowField({tap: ArrayPlan(shape, dtype, codec) for tap, shape in shapes.items()}, taps, values)
 
 
-def check(*, taps: tuple[str, ...], **_: Any) -> None:
+def check_options(*, taps: tuple[str, ...], **_: Any) -> None:
     """Raise ValueError for a tap that is named twice, or that is none."""
     if not taps:
         raise ValueError("taps: expected at least one, such as [features]")
@@ -105,17 +105,17 @@ def check(*, taps: tuple[str, ...], **_: Any) -> None:
         raise ValueError("taps: expected activations, found 'pixels', which every student has")
 
 
-def taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+def list_taps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """What it reads inside of the network."""
     return tuple(parameters["taps"])
 
 
-def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
+def plan_arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     """The arrays of a cache with these parameters; their shapes are the network's affair."""
     return {tap: ArrayForm(None, parameters["dtype"]) for tap in parameters["taps"]}
 
 
-def _shape(tap: str, shape: tuple[int, ...], pool: Pool, channels: Channels) -> tuple[int, ...]:
+def _plan_shape(tap: str, shape: tuple[int, ...], pool: Pool, channels: Channels) -> tuple[int, ...]:
     """The shape of a sample's kept activations."""
     if not shape:
         raise InputError(f"tap {tap!r}", expected="activations of each sample", found="one number a sample")
@@ -128,10 +128,10 @@ def _shape(tap: str, shape: tuple[int, ...], pool: Pool, channels: Channels) -> 
         raise InputError(
             f"tap {tap!r}: pool", expected=f"at most {min(shape[1:])}, its map's side", found=str(pool), fix="lower it"
         )
-    return tuple(_chosen(torch.zeros((1, *shape)), pool, channels).shape[1:])
+    return tuple(_select_and_pool(torch.zeros((1, *shape)), pool, channels).shape[1:])
 
 
-def _chosen(activations: Tensor, pool: Pool, channels: Channels) -> Tensor:
+def _select_and_pool(activations: Tensor, pool: Pool, channels: Channels) -> Tensor:
     """The kept channels of activations (n, C, ...), pooled."""
     if isinstance(channels, int):
         activations = activations[:, :channels]
@@ -142,12 +142,12 @@ def _chosen(activations: Tensor, pool: Pool, channels: Channels) -> Tensor:
     return activations.mean((2, 3)) if pool == "global" else functional.avg_pool2d(activations, pool)
 
 
-def _refuse_beyond(activations: Tensor, dtype: str, what: str, first: int) -> None:
+def _refuse_overflow(activations: Tensor, dtype: str, what: str, first: int) -> None:
     """Raise InputError for the first sample with a value that the format cannot hold; `first` is the first one's id."""
-    if not activations.numel() or bool(activations.abs().amax() < BEYOND[dtype]):  # NaN is below nothing
+    if not activations.numel() or bool(activations.abs().amax() < OVERFLOW[dtype]):  # NaN is below nothing
         return
     worst = activations.abs().flatten(1).amax(1).cpu().numpy()
-    bad = int(np.flatnonzero(~(worst < BEYOND[dtype]))[0])
+    bad = int(np.flatnonzero(~(worst < OVERFLOW[dtype]))[0])
     overflow = bool(np.isfinite(worst[bad]))
     raise InputError(
         f"{what} {first + bad}",

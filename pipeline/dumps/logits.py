@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt
 from pipeline.base.errors import InputError
 from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.codecs import Codec
-from pipeline.cache.dtypes import numbers, rounded
+from pipeline.cache.dtypes import round_to_dtype, widen_bfloat16
 from pipeline.dumps.field import RowField
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
@@ -56,28 +56,28 @@ def logits(
         return RowField(
             {"logits": ArrayPlan((classes,), dtype, codec)},
             ("logits",),
-            lambda answer: {"logits": kept(answer.numpy("logits"), dtype, answer.start, name)},
-            _came_from(teacher),
+            lambda answer: {"logits": round_logits(answer.numpy("logits"), dtype, answer.start, name)},
+            _describe_origin(teacher),
         )
-    check(top_k=top_k, temperature=temperature)
+    check_options(top_k=top_k, temperature=temperature)
     assert temperature is not None
     refuse_all_classes(top_k, classes, name)
     return RowField(
-        largest_arrays(top_k, classes, dtype, codec),
+        plan_top_k_arrays(top_k, classes, dtype, codec),
         ("logits",),
-        lambda answer: largest(
+        lambda answer: select_top_k(
             answer.numpy("logits"), top_k, temperature, dtype=dtype, first=answer.start, teacher=name
         ),
-        _came_from(teacher),
+        _describe_origin(teacher),
     )
 
 
-def _came_from(teacher: TeacherLike) -> dict[str, Any]:
+def _describe_origin(teacher: TeacherLike) -> dict[str, Any]:
     """What the logits were before they were such, where they come from elsewhere."""
     return dict(teacher.card.get("outputs", {}))
 
 
-def check(*, top_k: int | None, temperature: float | None, **_: Any) -> None:
+def check_options(*, top_k: int | None, temperature: float | None, **_: Any) -> None:
     """Raise ValueError unless both are given, or neither."""
     if top_k is not None and temperature is None:
         raise ValueError("temperature: missing; the tail's mass is kept for one, that of the student's loss")
@@ -87,14 +87,14 @@ def check(*, top_k: int | None, temperature: float | None, **_: Any) -> None:
         raise ValueError("temperature: only with top_k; all logits serve any temperature")
 
 
-def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayPlan]:
+def plan_arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayPlan]:
     """The arrays of a cache with these parameters."""
     if parameters["top_k"] is None:
         return {"logits": ArrayPlan((classes,), parameters["dtype"])}
-    return largest_arrays(parameters["top_k"], classes, parameters["dtype"], "none")
+    return plan_top_k_arrays(parameters["top_k"], classes, parameters["dtype"], "none")
 
 
-def largest_arrays(top_k: int, classes: int, dtype: LogitsType, codec: Codec) -> dict[str, ArrayPlan]:
+def plan_top_k_arrays(top_k: int, classes: int, dtype: LogitsType, codec: Codec) -> dict[str, ArrayPlan]:
     """The arrays that hold the largest logits of each sample."""
     index: Literal["int16", "int32"] = "int16" if classes <= np.iinfo(np.int16).max else "int32"
     return {
@@ -104,32 +104,36 @@ def largest_arrays(top_k: int, classes: int, dtype: LogitsType, codec: Codec) ->
     }
 
 
-def largest(
+def select_top_k(
     exact: NDArray[np.float32], top_k: int, temperature: float, *, dtype: str, first: int, teacher: str
 ) -> dict[str, NDArray[Any]]:
     """The arrays `values`, `indices` and `tail` of logits (n, classes); `first` is the first one's sample id."""
-    order = _falling(exact)
-    values = kept(np.take_along_axis(exact, order[:, :top_k], 1), dtype, first, teacher)
+    order = _sort_falling(exact)
+    values = round_logits(np.take_along_axis(exact, order[:, :top_k], 1), dtype, first, teacher)
     rest = np.take_along_axis(exact, order[:, top_k:], 1).astype(np.float64) / temperature
     peak = rest.max(1, keepdims=True)
     tail = peak + np.log(np.exp(rest - peak).sum(1, keepdims=True))
-    index = largest_arrays(top_k, exact.shape[1], "float32", "none")["indices"].dtype
-    return {"values": values, "indices": order[:, :top_k].astype(index), "tail": kept(tail, "float32", first, teacher)}
+    index = plan_top_k_arrays(top_k, exact.shape[1], "float32", "none")["indices"].dtype
+    return {
+        "values": values,
+        "indices": order[:, :top_k].astype(index),
+        "tail": round_logits(tail, "float32", first, teacher),
+    }
 
 
-def _falling(exact: NDArray[np.float32]) -> NDArray[np.int64]:
+def _sort_falling(exact: NDArray[np.float32]) -> NDArray[np.int64]:
     """Classes by falling logit, the lower class first of equals: the same everywhere."""
     return np.argsort(-exact, axis=1, kind="stable")
 
 
-def kept(exact: NDArray[np.floating[Any]], dtype: str, first: int, teacher: str) -> NDArray[Any]:
+def round_logits(exact: NDArray[np.floating[Any]], dtype: str, first: int, teacher: str) -> NDArray[Any]:
     """Logits (n, ...) rounded to a format; `first` is the first row's sample id.
 
     Raises:
         InputError: a value that the format cannot hold, with its sample.
     """
-    stored = rounded(exact, dtype)
-    bad = np.flatnonzero(~np.isfinite(numbers(stored, dtype)).all(axis=1))
+    stored = round_to_dtype(exact, dtype)
+    bad = np.flatnonzero(~np.isfinite(widen_bfloat16(stored, dtype)).all(axis=1))
     if len(bad):
         overflow = np.isfinite(exact[bad[0]]).all()
         raise InputError(

@@ -47,7 +47,7 @@ def multichannel(
         InputError: a network without channels; (when computed) a score that is NaN.
     """
     name, classes = teacher.card["name"], len(teacher.card["classes"])
-    channels = _channels(teacher)
+    channels = _count_channels(teacher)
     least = np.float32(math.log(threshold) - math.log1p(-threshold))
 
     def values(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
@@ -55,11 +55,11 @@ def multichannel(
         _refuse_nan(scores, f"channels of {name!r} for sample", answer.start)
         return {"bits": np.packbits(scores >= least, axis=1)}
 
-    bits = ArrayPlan((row_bytes(classes, channels),), "uint8", codec)
+    bits = ArrayPlan((count_packed_bytes(classes, channels),), "uint8", codec)
     return RowField({"bits": bits}, (CHANNELS,), values, {"channels": channels})
 
 
-def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
+def plan_arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     """The arrays of a cache with these parameters.
 
     Raises:
@@ -68,15 +68,15 @@ def arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:
     channels = parameters.get("channels")
     if type(channels) is not int or channels < 1:
         raise InputError("field.parameters.channels", expected="a number from 1", found=repr(channels))
-    return {"bits": ArrayForm((row_bytes(classes, channels),), "uint8")}
+    return {"bits": ArrayForm((count_packed_bytes(classes, channels),), "uint8")}
 
 
-def row_bytes(classes: int, channels: int) -> int:
+def count_packed_bytes(classes: int, channels: int) -> int:
     """Bytes of a sample's labels."""
     return -(-classes * channels // 8)
 
 
-def _channels(teacher: TeacherLike) -> int:
+def _count_channels(teacher: TeacherLike) -> int:
     """The network's channels a class."""
     name, classes = teacher.card["name"], len(teacher.card["classes"])
     try:

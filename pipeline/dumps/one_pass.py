@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from pipeline.base.files import flush_file
 from pipeline.base.progress import track
-from pipeline.cache.block_files import BlockFiles, Compute
+from pipeline.cache.block_files import BlockFiles, BlockFunction
 from pipeline.cache.blocks import Block
-from pipeline.cache.dtypes import stored
+from pipeline.cache.dtypes import storage_dtype
 from pipeline.dumps.field import BatchField, Field, Gather, RowField
 from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
 
 
-class Sink:
+class RowCollector:
     """Gathers the rows of one field until a block is whole, and has it written.
 
     Args:
@@ -29,22 +29,22 @@ class Sink:
 
     def __init__(self, field: RowField, blocks: BlockFiles, submit: Callable[[Callable[[], None]], None]) -> None:
         self.field, self.blocks, self.submit = field, blocks, submit
-        self.pending = {(block.view, block.index): block for block in blocks.missing()}
+        self.pending = {(block.view, block.index): block for block in blocks.missing_blocks()}
         self.rows: dict[str, NDArray[Any]] = {}
 
-    def block_of(self, view: int, start: int) -> Block | None:
+    def find_block(self, view: int, start: int) -> Block | None:
         """The unfinished block that a row belongs to."""
         return self.pending.get((view, start // self.blocks.plan.chunk_rows))
 
-    def take(self, answer: TeacherOutputs) -> None:
+    def add(self, answer: TeacherOutputs) -> None:
         """Keep an answer's rows, and write the block that they complete."""
-        block = self.block_of(answer.view, answer.start)
+        block = self.find_block(answer.view, answer.start)
         if block is None:
             return
         if answer.start == block.start:
             arrays = self.blocks.plan.arrays.items()
             count = block.stop - block.start
-            self.rows = {name: np.empty((count, *plan.row_shape), stored(plan.dtype)) for name, plan in arrays}
+            self.rows = {name: np.empty((count, *plan.row_shape), storage_dtype(plan.dtype)) for name, plan in arrays}
         for name, values in self.field.values(answer).items():
             room = self.rows[name][answer.start - block.start : answer.stop - block.start]
             if values.shape != room.shape or values.dtype != room.dtype:  # an assignment would cast it
@@ -53,16 +53,18 @@ class Sink:
             room[:] = values
         if answer.stop == block.stop:
             rows = self.rows
-            self.submit(lambda: _write(self.blocks, block, rows))
+            self.submit(lambda: _write_block(self.blocks, block, rows))
 
 
-def _write(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]) -> None:
+def _write_block(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]) -> None:
     for name, values in rows.items():
         blocks.write(name, block, values)
         flush_file(blocks.path(name, block))
 
 
-def one_pass(teacher: TeacherLike, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str) -> None:
+def run_one_pass(
+    teacher: TeacherLike, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str
+) -> None:
     """Compute every block of these fields that is not there yet, asking the network once for each batch.
 
     Args:
@@ -82,36 +84,36 @@ def one_pass(teacher: TeacherLike, samples: Samples, wanted: Sequence[tuple[RowF
                 last.pop(0).result()
             last.append(background.submit(write))
 
-        sinks = [Sink(field, blocks, submit) for field, blocks in wanted]
-        for answer in track(*_answers(teacher, samples, sinks, title)):
-            for sink in sinks:
-                sink.take(answer)
+        collectors = [RowCollector(field, blocks, submit) for field, blocks in wanted]
+        for answer in track(*_plan_answers(teacher, samples, collectors, title)):
+            for collector in collectors:
+                collector.add(answer)
         for write in last:
             write.result()
 
 
-def _answers(
-    teacher: TeacherLike, samples: Samples, sinks: Sequence[Sink], title: str
+def _plan_answers(
+    teacher: TeacherLike, samples: Samples, collectors: Sequence[RowCollector], title: str
 ) -> tuple[Iterable[TeacherOutputs], str, int]:
-    """The answers that some sink waits for, with a title and their number."""
+    """The answers that some collector waits for, with a title and their number."""
     starts = range(0, samples.rows, samples.batch)
     places = [(view, start) for view in range(samples.views.count) for start in starts]
-    waiting = {place: [sink for sink in sinks if sink.block_of(*place)] for place in places}
+    waiting = {place: [collector for collector in collectors if collector.find_block(*place)] for place in places}
     needed = [place for place in places if waiting[place]]
 
     def asked() -> Iterable[TeacherOutputs]:
         for view, start in needed:
-            reads = dict.fromkeys(read for sink in waiting[view, start] for read in sink.field.reads)
+            reads = dict.fromkeys(read for collector in waiting[view, start] for read in collector.field.reads)
             stop = min(start + samples.batch, samples.rows)
             yield from teacher.answers(samples, reads, view, start, stop)
 
     return asked(), title, len(needed)
 
 
-def computing(teacher: TeacherLike, samples: Samples, field: Field) -> Compute:
+def make_block_function(teacher: TeacherLike, samples: Samples, field: Field) -> BlockFunction:
     """A function that computes any single block of a field, asking the network for just that."""
     if isinstance(field, BatchField):
-        return _computing_batches(teacher, samples, field)
+        return _make_batch_function(teacher, samples, field)
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         answers = teacher.answers(samples, field.reads, block.view, block.start, block.stop)
@@ -121,23 +123,23 @@ def computing(teacher: TeacherLike, samples: Samples, field: Field) -> Compute:
     return compute
 
 
-def _computing_batches(teacher: TeacherLike, samples: Samples, field: BatchField) -> Compute:
-    known: list[Compute] = []
+def _make_batch_function(teacher: TeacherLike, samples: Samples, field: BatchField) -> BlockFunction:
+    known: list[BlockFunction] = []
 
     def compute(block: Block) -> Any:
         if not known:  # any batch may hold any sample
-            whole = computing(teacher, samples, field.of)(Block(0, 0, 0, samples.rows))
+            whole = make_block_function(teacher, samples, field.of)(Block(0, 0, 0, samples.rows))
             (rows,) = whole.values()
-            known.append(field.computed(lambda ids: rows[ids]))
+            known.append(field.prepare(lambda ids: rows[ids]))
         return known[0](block)
 
     return compute
 
 
-def gathering(blocks: BlockFiles) -> Gather:
+def make_gather(blocks: BlockFiles) -> Gather:
     """Rows of the only array of finished blocks, by sample id; they stay in their files."""
     ((name, _),) = blocks.plan.arrays.items()
-    mapped = [blocks.mapped(name, block) for block in blocks.plan.blocks()]
+    mapped = [blocks.map_block(name, block) for block in blocks.plan.blocks()]
 
     def gather(ids: NDArray[np.int64]) -> NDArray[Any]:
         numbers = ids // blocks.plan.chunk_rows

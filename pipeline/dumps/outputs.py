@@ -32,7 +32,7 @@ class Reading:
     values: Values
     floor: float | None = None
 
-    def logits(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+    def to_logits(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """The logits (n, classes) of rows (n, classes): log-probabilities are such, up to a constant a row."""
         exact = np.asarray(rows, np.float64)
         if self.values == "logits":
@@ -69,18 +69,18 @@ class Survey:
     zero: tuple[int, int] | None = None
     below: int = 0
 
-    def mostly(self, kind: str) -> bool:
+    def is_mostly(self, kind: str) -> bool:
         """Whether more than half of the rows look like this: a few do by accident."""
         return self.like.get(kind, 0) > self.rows / 2
 
 
-def survey(outputs: NDArray[Any], reading: Reading) -> Survey:
+def survey_outputs(outputs: NDArray[Any], reading: Reading) -> Survey:
     """Look at rows (n, classes), a few megabytes at a time."""
     found = Survey()
     size = max(1, PIECE_BYTES // max(1, 8 * outputs.shape[1]))
     for start in range(0, len(outputs), size):
         rows = np.asarray(outputs[start : start + size], np.float64)
-        for kind, totals, good in _looks(rows):
+        for kind, totals, good in _classify_rows(rows):
             found.like[kind] = found.like.get(kind, 0) + int(good.sum())
             if kind not in found.other and not good.all():
                 bad = int(np.argmin(good))
@@ -88,8 +88,8 @@ def survey(outputs: NDArray[Any], reading: Reading) -> Survey:
                     start + bad,
                     f"numbers from {rows[bad].min():.6g} to {rows[bad].max():.6g}, {totals[bad]}",
                 )
-        found.infinite = found.infinite or _first(np.isneginf(rows), start)
-        found.zero = found.zero or _first(rows <= 0, start)
+        found.infinite = found.infinite or _find_first(np.isneginf(rows), start)
+        found.zero = found.zero or _find_first(rows <= 0, start)
         if reading.floor is not None:
             least = reading.floor if reading.values == "probabilities" else np.log(reading.floor)
             found.below += int((rows < least).sum())
@@ -97,7 +97,7 @@ def survey(outputs: NDArray[Any], reading: Reading) -> Survey:
     return found
 
 
-class _Totals:
+class _RowTotals:
     """Sums of rows, told when they are asked for."""
 
     def __init__(self, what: str, sums: NDArray[np.float64]) -> None:
@@ -107,25 +107,25 @@ class _Totals:
         return f"{self.what} {self.sums[row]:.6g}"
 
 
-def _looks(rows: NDArray[np.float64]) -> Iterator[tuple[str, _Totals, NDArray[np.bool_]]]:
+def _classify_rows(rows: NDArray[np.float64]) -> Iterator[tuple[str, _RowTotals, NDArray[np.bool_]]]:
     """Each kind that rows may look like, their sums, and which do; NaN looks like nothing."""
     with np.errstate(all="ignore"):
         sums, least, most = rows.sum(1), rows.min(1), rows.max(1)
         masses = np.exp(np.minimum(rows, 1.0)).sum(1)
-    told = _Totals("sum", sums)
+    told = _RowTotals("sum", sums)
     within = (least >= -NEGATIVE) & (most <= 1 + TOLERANCE)
     yield "probabilities", told, within & (np.abs(sums - 1) <= TOLERANCE)
-    yield "log-probabilities", _Totals("sum of exp", masses), (most <= TOLERANCE) & (np.abs(masses - 1) <= TOLERANCE)
+    yield "log-probabilities", _RowTotals("sum of exp", masses), (most <= TOLERANCE) & (np.abs(masses - 1) <= TOLERANCE)
     yield "percentages", told, (least >= -NEGATIVE) & (np.abs(sums - PERCENT) <= PERCENT * TOLERANCE)
     yield "[0, 1]", told, within
 
 
-def _first(there: NDArray[np.bool_], start: int) -> tuple[int, int] | None:
+def _find_first(there: NDArray[np.bool_], start: int) -> tuple[int, int] | None:
     places = np.argwhere(there)
     return (start + int(places[0, 0]), int(places[0, 1])) if len(places) else None
 
 
-def reading_of(values: Values | None, floor: float | None, classes: int) -> Reading:
+def choose_reading(values: Values | None, floor: float | None, classes: int) -> Reading:
     """How rows are to be read: as logits unless it is said otherwise.
 
     Raises:
@@ -144,7 +144,9 @@ def reading_of(values: Values | None, floor: float | None, classes: int) -> Read
     return reading
 
 
-def refuse(path: str, values: Values | None, reading: Reading, found: Survey, classes: tuple[str, ...]) -> None:
+def refuse_wrong_values(
+    path: str, values: Values | None, reading: Reading, found: Survey, classes: tuple[str, ...]
+) -> None:
     """Raise InputError where rows look like other numbers than they are said to be, or where one cannot be a logit.
 
     Args:
@@ -163,7 +165,7 @@ def refuse(path: str, values: Values | None, reading: Reading, found: Survey, cl
             f"{path}: sample {row}",
             expected=f"{reading.values}, {sums} sum to 1",
             found=why,
-            fix=_other_fix(found),
+            fix=_suggest_fix(found),
         )
     gap = found.zero if reading.values == "probabilities" else found.infinite
     if gap is None or reading.floor is not None:
@@ -187,7 +189,7 @@ def refuse(path: str, values: Values | None, reading: Reading, found: Survey, cl
 def _refuse_look_alikes(path: str, found: Survey) -> None:
     """Raise InputError where most rows look like something else than logits."""
     for kind in ("probabilities", "log-probabilities"):
-        if found.mostly(kind):
+        if found.is_mostly(kind):
             floor = found.zero if kind == "probabilities" else found.infinite
             raise InputError(
                 path,
@@ -195,7 +197,7 @@ def _refuse_look_alikes(path: str, found: Survey) -> None:
                 found=f"rows that look like {kind} ({found.like[kind]:,} of {found.rows:,})",
                 fix=f"say --values {kind}{' --floor 1e-6' if floor else ''}, or --values logits where they are such",
             )
-    if found.mostly("percentages"):
+    if found.is_mostly("percentages"):
         raise InputError(
             path,
             expected="logits",
@@ -204,16 +206,16 @@ def _refuse_look_alikes(path: str, found: Survey) -> None:
         )
 
 
-def _other_fix(found: Survey) -> str:
-    if found.mostly("percentages"):
+def _suggest_fix(found: Survey) -> str:
+    if found.is_mostly("percentages"):
         return "divide them by 100"
-    kinds = [kind for kind in ("probabilities", "log-probabilities") if found.mostly(kind)]
+    kinds = [kind for kind in ("probabilities", "log-probabilities") if found.is_mostly(kind)]
     if kinds:
         return f"mend this row, or say --values {kinds[0]}, which most rows look like"
     return "say --values logits where they are such, or let each row sum to 1"
 
 
-def notes(reading: Reading, found: Survey, classes: int) -> Iterator[str]:
+def describe_reading(reading: Reading, found: Survey, classes: int) -> Iterator[str]:
     """Lines that say what was made of the numbers."""
     if reading.values == "probabilities":
         yield "probabilities: their logarithms are kept, which are logits up to a constant a row"
@@ -224,7 +226,7 @@ def notes(reading: Reading, found: Survey, classes: int) -> Iterator[str]:
         yield f"floor: {count} were below {reading.floor:g} and count as that"
 
 
-def look_alikes(reading: Reading, values: Values | None, found: Survey) -> Iterator[str]:
+def warn_of_look_alikes(reading: Reading, values: Values | None, found: Survey) -> Iterator[str]:
     """Warnings of logits that look like something else all the same.
 
     Args:
@@ -234,10 +236,10 @@ def look_alikes(reading: Reading, values: Values | None, found: Survey) -> Itera
     """
     if reading.values != "logits":
         return
-    like = [kind for kind in ("probabilities", "log-probabilities", "percentages") if found.mostly(kind)]
+    like = [kind for kind in ("probabilities", "log-probabilities", "percentages") if found.is_mostly(kind)]
     if values and like:
         count = f"{found.like[like[0]]:,} of {found.rows:,} rows"
         yield f"taken as logits, as --values says, though {count} look like {like[0]}"
-    elif found.mostly("[0, 1]"):
+    elif found.is_mostly("[0, 1]"):
         count = f"{found.like['[0, 1]']:,} of {found.rows:,} rows"
         yield f"all numbers of {count} lie in [0, 1], though most sums are not 1: are they logits?"

@@ -17,8 +17,8 @@ from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, encode, is_padded
 from pipeline.dumps.field import BatchField, Field, RowField
-from pipeline.dumps.one_pass import computing
-from pipeline.dumps.run import store_plan
+from pipeline.dumps.one_pass import make_block_function
+from pipeline.dumps.run import plan_field_store
 from pipeline.teacher import Samples, TeacherLike
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ PROBE_BYTES = 16 << 20  # written and read back, to know the disk
 
 
 @dataclass(frozen=True)
-class Prediction:
+class DumpCost:
     """The cost of one dump.
 
     Attributes:
@@ -55,14 +55,16 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskSpeed:
     """Seconds a byte: to write, flush and hash; and to read."""
 
     write: float
     read: float
 
 
-def predict(teacher: TeacherLike, field: Field, seen: Samples, *, store: Format, epochs: int, disk: Disk) -> Prediction:
+def predict_cost(
+    teacher: TeacherLike, field: Field, seen: Samples, *, store: Format, epochs: int, disk: DiskSpeed
+) -> DumpCost:
     """Measure a few batches and scale them to the whole dump.
 
     Args:
@@ -71,19 +73,19 @@ def predict(teacher: TeacherLike, field: Field, seen: Samples, *, store: Format,
         seen: what the dump is of.
         store: "zarr" or "hdf5".
         epochs: of the students that would ask a live teacher.
-        disk: as `measure_disk` found it.
+        disk: as `measure_disk_speed` found it.
     """
-    plan = store_plan(field, seen)
-    forward, derived, once_for_all, shares = _measure(teacher, field, seen, store)
+    plan = plan_field_store(field, seen)
+    forward, derived, once_for_all, shares = _measure_batches(teacher, field, seen, store)
     blocks = len(list(plan.blocks()))
     stored = sum(
-        math.ceil(shares[name] * _padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
+        math.ceil(shares[name] * _count_padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
         for name in plan.arrays
     )
-    files = len(paths.metadata(store, plan.arrays)) + (blocks * len(plan.arrays) if store == "zarr" else 1)
+    files = len(paths.list_metadata_paths(store, plan.arrays)) + (blocks * len(plan.arrays) if store == "zarr" else 1)
     once = forward * seen.rows
     passes = seen.views.count if isinstance(field, RowField) else 1
-    return Prediction(
+    return DumpCost(
         bytes=stored,
         files=files,
         forward_seconds=once,
@@ -93,30 +95,30 @@ def predict(teacher: TeacherLike, field: Field, seen: Samples, *, store: Format,
     )
 
 
-def _padded_rows(plan: StorePlan, store: Format, name: str) -> int:
+def _count_padded_rows(plan: StorePlan, store: Format, name: str) -> int:
     if not is_padded(store, plan.arrays[name].codec):
         return plan.views * plan.rows
     return len(list(plan.blocks())) * plan.chunk_rows
 
 
-def _measure(
+def _measure_batches(
     teacher: TeacherLike, field: Field, seen: Samples, store: Format
 ) -> tuple[float, float, float, dict[str, float]]:
     """Seconds a sample of the pass, a batch of what is made from it, and before the first of these; and stored
     bytes a row of each array.
     """
     rows = field if isinstance(field, RowField) else field.of
-    compute = computing(teacher, seen, rows)
+    compute = make_block_function(teacher, seen, rows)
     compute(Block(0, 0, 0, min(seen.batch, seen.rows)))
     few = Block(0, 0, 0, min(BATCHES * seen.batch, seen.rows))
-    seconds, values = _timed(lambda: compute(few))
+    seconds, values = _time_call(lambda: compute(few))
     forward, derived, once, count = seconds / few.stop, 0.0, 0.0, few.stop
     if isinstance(field, BatchField):
         (samples,) = values.values()
-        once, batches = _timed(lambda: field.computed(lambda ids: samples[ids % len(samples)]))
+        once, batches = _time_call(lambda: field.prepare(lambda ids: samples[ids % len(samples)]))
         count = min(BATCHES, field.batches)
         batches(Block(0, 0, 0, 1))
-        seconds, values = _timed(lambda: batches(Block(0, 0, 0, count)))
+        seconds, values = _time_call(lambda: batches(Block(0, 0, 0, count)))
         derived = seconds / count
     shares = {
         name: len(encode(values[name], chunk_rows=count, codec=array.codec, store=store)) / count
@@ -125,17 +127,17 @@ def _measure(
     return forward, derived, once, shares
 
 
-def measure_disk(folder: Path) -> Disk:
+def measure_disk_speed(folder: Path) -> DiskSpeed:
     """Write, flush and hash a file in a folder, and read it again; nothing stays."""
     data = np.random.default_rng(0).bytes(PROBE_BYTES)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as place:
         probe = Path(place) / "probe"
-        write = _timed(lambda: write_bytes(probe, data))[0] + _timed(lambda: hash_file(probe))[0]
-        read = _timed(probe.read_bytes)[0]
-    return Disk(write / PROBE_BYTES, read / PROBE_BYTES)
+        write = _time_call(lambda: write_bytes(probe, data))[0] + _time_call(lambda: hash_file(probe))[0]
+        read = _time_call(probe.read_bytes)[0]
+    return DiskSpeed(write / PROBE_BYTES, read / PROBE_BYTES)
 
 
-def _timed(run: Callable[[], T]) -> tuple[float, T]:
+def _time_call(run: Callable[[], T]) -> tuple[float, T]:
     """Seconds, and the result."""
     start = time.perf_counter()
     made = run()

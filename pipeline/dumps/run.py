@@ -15,19 +15,19 @@ from pipeline.cache import admission
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Format
-from pipeline.cache.entries import plain_entries
+from pipeline.cache.entries import to_plain_entries
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
-from pipeline.cache.writer import Unfinished, writing
+from pipeline.cache.writer import UnfinishedCache, open_unfinished
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
-from pipeline.dumps.field import BatchField, Field, RowField, decisive
-from pipeline.dumps.one_pass import gathering, one_pass
+from pipeline.dumps.field import BatchField, Field, RowField, select_decisive
+from pipeline.dumps.one_pass import make_gather, run_one_pass
 from pipeline.teacher import Samples, TeacherLike, refuse_other_images
 from pipeline.views.view import PLAIN, Views
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DumpRequest:
     """A cache to be made.
 
     Attributes:
@@ -45,10 +45,10 @@ class Wanted:
     store: Format
 
 
-def dump(
+def dump_fields(
     teacher: TeacherLike,
     dataset: Dataset,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[DumpRequest],
     *,
     batch: int = 512,
     samples: Literal["train", "all"] = "train",
@@ -69,91 +69,95 @@ def dump(
         InputError: teacher and data set do not fit, or a value that cannot be stored: then
             nothing is published.
     """
-    seen = seen_samples(dataset, batch=batch, samples=samples, views=views)
+    seen = select_samples(dataset, batch=batch, samples=samples, views=views)
     refuse_other_images(teacher.card, dataset, f"dump {wanted[0].target.name!r} of {teacher.card['name']!r}")
-    fields = [_planned(teacher, seen, each) for each in wanted]
+    fields = [_make_requested_field(teacher, seen, each) for each in wanted]
     for each, field in zip(wanted, fields, strict=True):
         _refuse_codecs(each, field)
     with ExitStack() as stack:
         unfinished = []
         for each, field in zip(wanted, fields, strict=True):
-            plan = store_plan(field, seen)
-            described = describe(teacher.card, dataset, each, field, seen)
-            opened = writing(
+            plan = plan_field_store(field, seen)
+            described = describe_cache(teacher.card, dataset, each, field, seen)
+            opened = open_unfinished(
                 each.target, each.work, plan, store=each.store, description=described, device=teacher.device.type
             )
             unfinished.append(stack.enter_context(opened))
-        _compute(teacher, seen, list(zip(fields, unfinished, strict=True)))
+        _compute_blocks(teacher, seen, list(zip(fields, unfinished, strict=True)))
         return [each.publish() for each in unfinished]
 
 
-def refuse_unreadable(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: Field, seen: Samples) -> None:
+def refuse_unreadable(
+    card: Mapping[str, Any], dataset: Dataset, wanted: DumpRequest, field: Field, seen: Samples
+) -> None:
     """Raise InputError where no reader would take the cache; known before anything is computed."""
-    described = plain_entries(describe(card, dataset, wanted, field, seen))
-    admission.refuse_unreadable(wanted.target, store_plan(field, seen), wanted.store, described)
+    described = to_plain_entries(describe_cache(card, dataset, wanted, field, seen))
+    admission.refuse_unreadable(wanted.target, plan_field_store(field, seen), wanted.store, described)
 
 
-def _planned(teacher: TeacherLike, seen: Samples, wanted: Wanted) -> Field:
+def _make_requested_field(teacher: TeacherLike, seen: Samples, wanted: DumpRequest) -> Field:
     """A field, refused in the name of the dump that asks for it."""
     try:
-        return plan_field(teacher, seen, wanted.field, wanted.options)
+        return make_field(teacher, seen, wanted.field, wanted.options)
     except InputError as error:
         raise InputError(f"dump {wanted.target.name!r} of {teacher.card['name']!r}: {error}") from None
 
 
-def _refuse_codecs(wanted: Wanted, field: Field) -> None:
+def _refuse_codecs(wanted: DumpRequest, field: Field) -> None:
     unknown = {array.codec for array in field.arrays.values()} - set(CODECS[wanted.store])
     if unknown:
         known = ", ".join(CODECS[wanted.store])
         raise InputError(f"dump {wanted.target.name!r}: codec", expected=f"one of {known}", found=min(unknown))
 
 
-def _compute(teacher: TeacherLike, seen: Samples, wanted: Sequence[tuple[Field, Unfinished]]) -> None:
+def _compute_blocks(teacher: TeacherLike, seen: Samples, wanted: Sequence[tuple[Field, UnfinishedCache]]) -> None:
     """Every block that is not there yet: rows in one pass, then the batches that are made from them."""
     rows: list[tuple[RowField, BlockFiles]] = []
-    batches: list[tuple[BatchField, Unfinished, list[Block], BlockFiles]] = []
+    batches: list[tuple[BatchField, UnfinishedCache, list[Block], BlockFiles]] = []
     for field, unfinished in wanted:
         if isinstance(field, RowField):
             rows.append((field, unfinished.blocks))
-        elif pending := unfinished.pending():
-            beside = unfinished.beside(rows_plan(field, seen))
+        elif pending := unfinished.pending_blocks():
+            beside = unfinished.open_row_files(plan_row_store(field, seen))
             rows.append((field.of, beside))
             batches.append((field, unfinished, pending, beside))
     title = "dump " + ", ".join(unfinished.target.name for _, unfinished in wanted)
-    one_pass(teacher, seen, rows, title)
+    run_one_pass(teacher, seen, rows, title)
     for field, unfinished, pending, beside in batches:
-        compute = field.computed(gathering(beside))
+        compute = field.prepare(make_gather(beside))
         write_blocks(unfinished.blocks, track(pending, f"dump {unfinished.target.name}", len(pending)), compute)
 
 
-def seen_samples(dataset: Dataset, *, batch: int, samples: Literal["train", "all"], views: Views) -> Samples:
-    """What a teacher answers for; arguments as for `dump`."""
+def select_samples(dataset: Dataset, *, batch: int, samples: Literal["train", "all"], views: Views) -> Samples:
+    """What a teacher answers for; arguments as for `dump_fields`."""
     return Samples(dataset.images, dataset.bounds[0] if samples == "train" else len(dataset), batch, views)
 
 
-def plan_field(teacher: TeacherLike, seen: Samples, field: str, options: Mapping[str, Any]) -> Field:
+def make_field(teacher: TeacherLike, seen: Samples, field: str, options: Mapping[str, Any]) -> Field:
     """A field that is ready to be computed."""
     made: Field = FIELDS.function(field)(teacher, seen, **options)
     return made
 
 
-def store_plan(field: Field, seen: Samples) -> StorePlan:
+def plan_field_store(field: Field, seen: Samples) -> StorePlan:
     """How a field's arrays are cut into blocks."""
     if isinstance(field, BatchField):
         return plan_store(field.arrays, views=field.plans, rows=field.batches, batch=1)
     return plan_store(field.arrays, views=seen.views.count, rows=seen.rows, batch=seen.batch)
 
 
-def rows_plan(field: BatchField, seen: Samples) -> StorePlan:
+def plan_row_store(field: BatchField, seen: Samples) -> StorePlan:
     """How the rows that batches are made from are cut while they are kept."""
     return plan_store(field.of.arrays, views=1, rows=seen.rows, batch=seen.batch)
 
 
-def describe(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: Field, seen: Samples) -> dict[str, Any]:
+def describe_cache(
+    card: Mapping[str, Any], dataset: Dataset, wanted: DumpRequest, field: Field, seen: Samples
+) -> dict[str, Any]:
     """The manifest's entries that say what a cache is, of whom and of which data."""
     return {
         "axes": field.axes,
-        "field": FieldInfo(name=wanted.field, parameters=_parameters(wanted, field)),
+        "field": FieldInfo(name=wanted.field, parameters=_collect_parameters(wanted, field)),
         "teacher": TeacherInfo(
             name=card["name"],
             architecture=dict(card["model"]),
@@ -168,8 +172,8 @@ def describe(card: Mapping[str, Any], dataset: Dataset, wanted: Wanted, field: F
     }
 
 
-def _parameters(wanted: Wanted, field: Field) -> dict[str, Any]:
+def _collect_parameters(wanted: DumpRequest, field: Field) -> dict[str, Any]:
     """All that decides the values: what the caller leaves out is as the field's function has it."""
     options = inspect.signature(FIELDS.function(wanted.field)).parameters.values()
     defaults = {option.name: option.default for option in options if option.kind is option.KEYWORD_ONLY}
-    return {**decisive({**defaults, **wanted.options}), **field.parameters}
+    return {**select_decisive({**defaults, **wanted.options}), **field.parameters}

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 ROUNDING = 0.01  # of the sum of a batch's probabilities, in float16
 
 
-def on_device(cache: Cache, device: torch.device) -> CachedRows | CachedBatches:
+def load_field(cache: Cache, device: torch.device) -> CachedRows | CachedBatches:
     """A cached field, whole on the device."""
     kind = CachedRows if cache.manifest.unit == "sample" else CachedBatches
-    return kind.of(cache, device)
+    return kind.from_cache(cache, device)
 
 
-class Plan(BaseModel):
+class BatchPlan(BaseModel):
     """The batch plan that a manifest's parameters describe."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
@@ -72,36 +72,36 @@ class CachedBatches:
         return triangle[self.places[:m, :m]].fill_diagonal_(0.0)
 
     @classmethod
-    def of(cls, cache: Cache, device: torch.device) -> CachedBatches:
+    def from_cache(cls, cache: Cache, device: torch.device) -> CachedBatches:
         """The arrays of an affinities cache, moved to the device as they are.
 
         Raises:
             InputError: other arrays than its parameters describe, another batch plan, or numbers that
                 are no probabilities.
         """
-        plan, samples = _plan_of(cache), cache.manifest.dataset.bounds[0]
+        plan, samples = _read_plan(cache), cache.manifest.dataset.bounds[0]
         shapes = {name: tuple(info.shape) for name, info in cache.manifest.arrays.items()}
         *leading, n = plan.shape(samples)
         if shapes != {"p": (*leading, n * (n - 1) // 2), "sample_ids": (*leading, n)}:
-            _refuse(cache, "arrays", f"p and sample_ids of {leading[0]} plans, {leading[1]} batches of {n}")
+            _refuse_content(cache, "arrays", f"p and sample_ids of {leading[0]} plans, {leading[1]} batches of {n}")
         ids = plan.sample_ids(samples)
         if not torch.equal(cache.tensor("sample_ids"), ids):
-            _refuse(cache, "array 'sample_ids'", "the batch plan that its parameters describe")
+            _refuse_content(cache, "array 'sample_ids'", "the batch plan that its parameters describe")
         triangles = cache.tensor("p", device)
         real = (ids >= 0).sum(2).to(device)
         sums = triangles.sum(2, dtype=torch.float64) / (real * (real - 1) / 2).clamp(min=1)
         alone = real < 2
         if not bool((triangles >= 0).all() & ((sums - 1).abs() < ROUNDING).logical_or(alone).all()):
-            _refuse(cache, "array 'p'", "probabilities of pairs, whose sum is 1 in each batch")
+            _refuse_content(cache, "array 'p'", "probabilities of pairs, whose sum is 1 in each batch")
         places = torch.zeros((n, n), dtype=torch.int64)
         upper = torch.triu_indices(n, n, 1)
         places[upper[0], upper[1]] = torch.arange(triangles.shape[2])
         return cls(triangles, ids, (places + places.T).to(device))
 
 
-def _plan_of(cache: Cache) -> Plan:
+def _read_plan(cache: Cache) -> BatchPlan:
     try:
-        return Plan.model_validate(cache.manifest.field.parameters)
+        return BatchPlan.model_validate(cache.manifest.field.parameters)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -109,5 +109,5 @@ def _plan_of(cache: Cache) -> Plan:
     raise InputError(what, expected="those of a batch plan", found=found, fix=cache.fix)
 
 
-def _refuse(cache: Cache, what: str, expected: str) -> None:
+def _refuse_content(cache: Cache, what: str, expected: str) -> None:
     raise InputError(f"cache {cache.folder.name}: {what}", expected=expected, found="others", fix=cache.fix)

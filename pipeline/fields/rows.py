@@ -50,7 +50,7 @@ class CachedRows:
         return next(iter(picked.values())) if len(picked) == 1 else picked
 
     @classmethod
-    def of(cls, cache: Cache, device: torch.device) -> CachedRows:
+    def from_cache(cls, cache: Cache, device: torch.device) -> CachedRows:
         """All arrays of a cache, moved to the device as they are.
 
         Raises:
@@ -71,7 +71,7 @@ class CachedRows:
         return cls(arrays)
 
 
-class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
+class CachedDataset(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
     """Training samples with what their teachers said of them, for a `torch.utils.data.DataLoader`.
 
     Sample i is (image (C, H, W) uint8, label, fields): the image as the epoch's view shows it, and
@@ -100,7 +100,7 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
                     f"cache {name!r}: views",
                     expected=f"those of cache {first!r}, {views.parameters}" if others else str(views.parameters),
                     found=str(found),
-                    fix="read caches of other views in a CachedSamples of their own"
+                    fix="read caches of other views in a CachedDataset of their own"
                     if others
                     else "leave `views` out, or give `Views.from_cache(cache)`",
                 )
@@ -128,7 +128,11 @@ class CachedSamples(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
         images = self.views.apply(plain, self.views.words(ids, views))
         fields = {name: self._rows(cache, ids, views) for name, cache in self.caches.items()}
         return [
-            (images[i], int(self.dataset.labels[indices[i]]), {name: _row(rows, i) for name, rows in fields.items()})
+            (
+                images[i],
+                int(self.dataset.labels[indices[i]]),
+                {name: _pick_row(rows, i) for name, rows in fields.items()},
+            )
             for i in range(len(ids))
         ]
 
@@ -155,6 +159,6 @@ def _refuse_other_samples(name: str, cache: Cache, dataset: Dataset) -> None:
         )
 
 
-def _row(arrays: Mapping[str, Tensor], number: int) -> Any:
+def _pick_row(arrays: Mapping[str, Tensor], number: int) -> Any:
     rows = {name: values[number] for name, values in arrays.items()}
     return next(iter(rows.values())) if len(rows) == 1 else rows

@@ -24,7 +24,7 @@ def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]
         cache: of field affinities.
         labels: the true classes of all training samples, or None where nobody knows them.
     """
-    field = CachedBatches.of(cache, torch.device("cpu"))
+    field = CachedBatches.from_cache(cache, torch.device("cpu"))
     plans, batches, _ = field.plans.shape
     neighbours, same, chance = [], [], []
     parts = [(plan, batch) for plan in range(plans) for batch in range(batches)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.datasets.record import load
-from pipeline.dumps import planned_arrays
+from pipeline.dumps import plan_arrays
 from pipeline.inspection import INSPECTIONS
 
 
@@ -25,8 +25,8 @@ def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     manifest, name = cache.manifest, cache.manifest.field.name
     known = name in INSPECTIONS.entries
     if known:
-        cache.refuse_other_arrays(planned_arrays(name, manifest.field.parameters, len(manifest.dataset.classes)))
-    kept = manifest.expectable()
+        cache.refuse_other_arrays(plan_arrays(name, manifest.field.parameters, len(manifest.dataset.classes)))
+    kept = manifest.comparable_entries()
     arrays = {
         name: {
             "shape": array.shape,

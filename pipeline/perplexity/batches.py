@@ -12,16 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.perplexity.blas import one_thread
-from pipeline.perplexity.kernels import LARGEST, PRECISE, exponent_of, from_gram, refine, scale_extremes, search_all
+from pipeline.perplexity.blas import limit_to_one_thread
+from pipeline.perplexity.kernels import (
+    MAX_EXPONENT,
+    PRECISE,
+    find_exponent,
+    gram_to_distances,
+    refine_distances,
+    scale_extremes,
+    search_batches,
+)
 
 Dtype = Literal["float64", "float32"]
 Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 
 PRECISIONS: dict[Dtype, tuple[float, float]] = {"float64": PRECISE, "float32": (1e-5, 80.0)}
-LARGEST_DISTANCE = 900  # the exponent of distances whose sums are finite
-PIECE = 1 << 20  # bytes of distances or features at a time: between the core's cache and many small calls
+MAX_DISTANCE_EXPONENT = 900  # the exponent of distances whose sums are finite
+PIECE_BYTES = 1 << 20  # bytes of distances or features at a time: between the core's cache and many small calls
 
 
 class Conditional(NamedTuple):
@@ -50,12 +58,14 @@ class FeatureBatches:
             # Seen from one of its own points, a cloud that lies far away keeps its digits in the Gram matrix.
             np.subtract(features, features[:, :1].astype(np.float64), out=x)
         scale_extremes(x, exponents)
-        if exponents.max() > LARGEST:
-            raise _not_finite("features", "sample", start + int(np.argmax(exponents > LARGEST)), self.features)
+        if exponents.max() > MAX_EXPONENT:
+            raise _non_finite_error(
+                "features", "sample", start + int(np.argmax(exponents > MAX_EXPONENT)), self.features
+            )
         np.matmul(x, x.transpose(0, 2, 1), out=gram)  # numpy computes one half and copies it: exactly symmetric
-        if from_gram(gram):
+        if gram_to_distances(gram):
             np.copyto(x, features)
-            refine(gram, x, exponents)
+            refine_distances(gram, x, exponents)
         return gram, exponents
 
 
@@ -72,12 +82,12 @@ class DistanceBatches:
         copy = self.copy[: stop - start]
         np.copyto(copy, self.distances[start:stop])
         for batch, each in enumerate(copy, start):
-            if exponent_of(each) > LARGEST_DISTANCE:
-                raise _not_finite("distances", "row", batch, self.distances)
+            if find_exponent(each) > MAX_DISTANCE_EXPONENT:
+                raise _non_finite_error("distances", "row", batch, self.distances)
         return copy, self.exponents[: stop - start]
 
 
-def _not_finite(what: str, axis: str, batch: int, values: Floats) -> InputError:
+def _non_finite_error(what: str, axis: str, batch: int, values: Floats) -> InputError:
     bad = np.argwhere(~np.isfinite(values[batch]))
     where, found = "", "larger ones"
     if len(bad):
@@ -92,7 +102,7 @@ def _not_finite(what: str, axis: str, batch: int, values: Floats) -> InputError:
 Source = Callable[[int, int], tuple[Doubles, NDArray[np.int64]]]
 
 
-def _search(
+def _search_batches(
     source: Callable[[int], Source], shape: tuple[int, ...], perplexity: float, dtype: Dtype, threads: int | None,
     *, joint: bool, out: Floats | None = None,
 ) -> Conditional:  # fmt: skip
@@ -111,19 +121,19 @@ def _search(
 
     def work(batches: range, count: int) -> None:
         distances_of = source(count)
-        for start, stop in _pieces(batches, count):
+        for start, stop in _split_range(batches, count):
             distances, exponents = distances_of(start, stop)
-            search_all(distances, exponents, options, tuple(each[start:stop] for each in found))
+            search_batches(distances, exponents, options, tuple(each[start:stop] for each in found))
 
-    _share(work, shape, threads)
+    _run_in_threads(work, shape, threads)
     return found
 
 
-def _pieces(batches: range, count: int) -> list[tuple[int, int]]:
+def _split_range(batches: range, count: int) -> list[tuple[int, int]]:
     return [(start, min(start + count, batches.stop)) for start in range(batches.start, batches.stop, count)]
 
 
-def _share(work: Callable[[range, int], None], shape: tuple[int, ...], threads: int | None) -> None:
+def _run_in_threads(work: Callable[[range, int], None], shape: tuple[int, ...], threads: int | None) -> None:
     """Give each thread its part of the batches, and how many of them to take at a time.
 
     The error of the first batch that has one is raised.
@@ -131,10 +141,10 @@ def _share(work: Callable[[range, int], None], shape: tuple[int, ...], threads: 
     b, n, d = shape
     if threads is not None and threads < 1:
         raise InputError("threads", expected="at least 1", found=str(threads))
-    count = max(1, min(b, threads or _cores()))
-    at_a_time = max(1, PIECE // (8 * n * max(n, d)))
+    count = max(1, min(b, threads or _count_cores()))
+    at_a_time = max(1, PIECE_BYTES // (8 * n * max(n, d)))
     parts = [range(b * k // count, b * (k + 1) // count) for k in range(count)]
-    with one_thread():
+    with limit_to_one_thread():
         if count == 1:
             return work(parts[0], at_a_time)
         with ThreadPoolExecutor(count) as pool:
@@ -143,7 +153,7 @@ def _share(work: Callable[[range, int], None], shape: tuple[int, ...], threads: 
     return None
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -183,13 +193,13 @@ def squared_distances(features: Floats, *, threads: int | None = None) -> Double
 
     def work(batches: range, count: int) -> None:
         distances_of = FeatureBatches(features, count)
-        for start, stop in _pieces(batches, count):
+        for start, stop in _split_range(batches, count):
             distances, exponents = distances_of(start, stop)
             factors = np.ldexp(1.0, exponents)[:, None, None]
             with np.errstate(all="ignore"):
                 np.multiply(distances * factors, factors, out=found[start:stop])
 
-    _share(work, features.shape, threads)
+    _run_in_threads(work, features.shape, threads)
     return found
 
 
@@ -212,7 +222,7 @@ def conditional_from_distances(
     _check_array("distances", distances, "(b, n, n)")
     if distances.shape[1] != distances.shape[2]:
         raise InputError("distances", expected="(b, n, n)", found=str(distances.shape))
-    return _search(
+    return _search_batches(
         lambda count: DistanceBatches(distances, count), distances.shape, perplexity, dtype, threads, joint=False
     )
 
@@ -239,7 +249,7 @@ def conditional_probabilities(
         InputError: for another shape or type, NaN or infinity, a perplexity that no batch of n can have.
     """
     _check_array("features", features, "(b, n, d)")
-    return _search(
+    return _search_batches(
         lambda count: FeatureBatches(features, count), features.shape, perplexity, dtype, threads, joint=False
     )
 
@@ -262,7 +272,7 @@ def joint_probabilities(
             which costs a tenth of the time, and most of what a second thread gains.
     """
     _check_array("features", features, "(b, n, d)")
-    return _search(
+    return _search_batches(
         lambda count: FeatureBatches(features, count), features.shape, perplexity, dtype, threads, joint=True, out=out
     ).p
 

@@ -8,13 +8,13 @@ from functools import cache
 from threadpoolctl import ThreadpoolController
 
 
-def one_thread() -> AbstractContextManager[object]:
+def limit_to_one_thread() -> AbstractContextManager[object]:
     """While it is open, BLAS calls of this process use one thread each."""
-    found: AbstractContextManager[object] = _libraries().limit(limits=1)
+    found: AbstractContextManager[object] = _find_libraries().limit(limits=1)
     return found
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _find_libraries() -> ThreadpoolController:
     """The BLAS libraries of this process; looking for them takes milliseconds."""
     return ThreadpoolController().select(user_api="blas")

@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 SETTINGS: Any = numba.config
 
 
-def can_be_kept(source: Path) -> bool:
+def provide_code_folder(source: Path) -> bool:
     """Whether numba has a folder for the compiled code of a file; where it has none, it is given one, or that is said.
 
     Its own are NUMBA_CACHE_DIR and the folder beside the file, which an installation may not be written to.

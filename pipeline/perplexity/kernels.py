@@ -16,7 +16,7 @@ import scipy.linalg  # noqa: F401 - numba imports it in any case, but within the
 from numba import njit, types
 from numba.extending import overload
 
-from pipeline.perplexity.compiled import can_be_kept
+from pipeline.perplexity.compiled import provide_code_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ LOG2E = 1 / math.log(2)
 LN2 = math.log(2)
 PASSES = 200  # of one row at most; bisection alone would need fewer than 100
 PRECISE = (1e-8, 700.0)  # tolerance of the entropy in bits, and the largest |u|: exp(u) stays finite
-LARGEST = 1022  # the exponent of features whose differences are finite
+MAX_EXPONENT = 1022  # the exponent of features whose differences are finite
 MODERATE = 16  # exponents that leave squares nearly the whole range of float64: nothing is scaled
 FIRST = 1.7  # u of a typical row, in units of its mean distance (measured on relu features)
 CLOSE = 1e-4  # of |x|^2 + |y|^2: below, the Gram matrix leaves too few digits of |x - y|^2
@@ -32,7 +32,7 @@ NOT_FINITE = 0x7FF0_0000_0000_0000  # the bits of infinity; those of NaN are lar
 LEAST = 1e-290  # rows whose distances differ less are rows of equal distances: 1 / it is finite
 NEAREST = 1e-296  # of a row's mean: what is no farther is as near as the nearest; exp(700) tells the others apart
 TILE = 8  # rows and columns of a tile: a line of the cache, of float64
-KEPT = can_be_kept(Path(__file__))
+HAS_CODE_FOLDER = provide_code_folder(Path(__file__))
 PAD = 16  # columns of a row are made a multiple of it: two vectors of 8 floats
 
 # Minimax polynomials of 2^r, |r| <= 1/2; largest relative errors 8.2e-13 and 9.2e-8. The first
@@ -56,7 +56,7 @@ def kernel(*fastmath: str) -> Callable[[Function], Function]:
     # Multiplications and additions may always fuse; what else may be rearranged, each kernel says. What calls
     # another holds its code: a sum of its own there and in the code from disk may be in another order (measured).
     compiled = njit(
-        cache=KEPT, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", *fastmath}
+        cache=HAS_CODE_FOLDER, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", *fastmath}
     )  # fmt: skip
     return cast("Callable[[Function], Function]", compiled)
 
@@ -93,7 +93,7 @@ def exp2(t: Any) -> Any:
     raise NotImplementedError
 
 
-def _exp2(t: Any) -> Callable[[Any], Any]:
+def _select_exp2(t: Any) -> Callable[[Any], Any]:
     def single(t: Any) -> Any:
         return exp2_single(t)
 
@@ -103,26 +103,26 @@ def _exp2(t: Any) -> Callable[[Any], Any]:
     return single if t == types.float32 else double
 
 
-overload(exp2)(_exp2)
+overload(exp2)(_select_exp2)
 
 
 # --- distances -------------------------------------------------------------------------------------
 
 
 @kernel()
-def exponent_of(x: Any) -> Any:
-    """The least e with |x| < 2^e everywhere, x (n, d) float64; more than LARGEST where x has NaN or inf."""
+def find_exponent(x: Any) -> Any:
+    """The least e with |x| < 2^e everywhere, x (n, d) float64; more than MAX_EXPONENT where x has NaN or inf."""
     # The bits of |x| order as the numbers do, and a maximum of integers runs on all lanes whatever they stand for.
     bits = x.view(np.int64)
     peak = np.int64(0)
     for i in range(x.shape[0]):
         for k in range(x.shape[1]):
             peak = max(peak, bits[i, k] & np.int64(0x7FFF_FFFF_FFFF_FFFF))
-    return LARGEST + 1 if peak >= NOT_FINITE else math.frexp(np.int64(peak).view(np.float64))[1]
+    return MAX_EXPONENT + 1 if peak >= NOT_FINITE else math.frexp(np.int64(peak).view(np.float64))[1]
 
 
 @kernel()
-def scale(x: Any, exponent: Any) -> None:
+def scale_points(x: Any, exponent: Any) -> None:
     """Multiply x (n, d) by 2^-exponent in place; by two factors, since 2^-exponent itself may be no normal number."""
     half = exponent // 2
     first, second = math.ldexp(1.0, -half), math.ldexp(1.0, half - exponent)
@@ -135,14 +135,14 @@ def scale(x: Any, exponent: Any) -> None:
 def scale_extremes(x: Any, exponents: Any) -> None:
     """Fill exponents (c,), and scale each batch of x (c, n, d) by it: 0 where squares are safe as they are."""
     for batch in range(len(x)):
-        exponent = exponent_of(x[batch])
+        exponent = find_exponent(x[batch])
         exponents[batch] = 0 if abs(exponent) < MODERATE else exponent
-        if MODERATE <= abs(exponent) <= LARGEST:
-            scale(x[batch], exponent)
+        if MODERATE <= abs(exponent) <= MAX_EXPONENT:
+            scale_points(x[batch], exponent)
 
 
 @kernel()
-def from_gram(gram: Any) -> Any:
+def gram_to_distances(gram: Any) -> Any:
     """Turn Gram matrices (c, n, n) float64 into squared distances, in place.
 
     |x - y|^2 = |x|^2 + |y|^2 - 2 x y. Where that cancels to CLOSE of |x|^2 + |y|^2 or less, -1 is written;
@@ -164,7 +164,7 @@ def from_gram(gram: Any) -> Any:
 
 
 @kernel("reassoc", "nsz")
-def direct(x: Any, y: Any) -> Any:
+def squared_distance(x: Any, y: Any) -> Any:
     """|x - y|^2 of x, y (d,)."""
     total = 0.0
     for k in range(len(x)):
@@ -173,22 +173,22 @@ def direct(x: Any, y: Any) -> Any:
 
 
 @kernel()
-def refine(distances: Any, x: Any, exponents: Any) -> None:
+def refine_distances(distances: Any, x: Any, exponents: Any) -> None:
     """Replace each -1 of distances (c, n, n) by |x_i - x_j|^2 4^-exponent, x (c, n, d), which is overwritten."""
     for batch in range(len(x)):
         d, points = distances[batch], x[batch]
-        scale(points, exponents[batch])
+        scale_points(points, exponents[batch])
         for i in range(len(points)):
             for j in range(i):
                 if d[i, j] < 0:
-                    d[i, j] = d[j, i] = direct(points[i], points[j])
+                    d[i, j] = d[j, i] = squared_distance(points[i], points[j])
 
 
 # --- search ----------------------------------------------------------------------------------------
 
 
 @kernel("nnan", "nsz")
-def least(row: Any) -> Any:
+def find_least(row: Any) -> Any:
     """The smallest of the numbers (n,)."""
     low = row[0]
     for value in row:
@@ -197,7 +197,7 @@ def least(row: Any) -> Any:
 
 
 @kernel("reassoc", "nsz")
-def total_of(row: Any) -> Any:
+def sum_row(row: Any) -> Any:
     """The sum of the numbers (n,)."""
     total = 0.0
     for value in row:
@@ -206,7 +206,7 @@ def total_of(row: Any) -> Any:
 
 
 @kernel()
-def shift(row: Any, i: Any, x: Any) -> Any:
+def shift_row(row: Any, i: Any, x: Any) -> Any:
     """Squared distances of row i, (n,) float64, to x = -(distance - the smallest) / mean, x_i = 0.
 
     Without the smallest, no far point underflows to a row of zeros; divided by their mean, all rows look
@@ -214,11 +214,11 @@ def shift(row: Any, i: Any, x: Any) -> Any:
     row[i] becomes the smallest.
     """
     row[i] = np.inf
-    low = least(row)
+    low = find_least(row)
     row[i] = low
     for j in range(len(row)):
         x[j] = low - row[j]
-    mean = -total_of(x) / (len(row) - 1)
+    mean = -sum_row(x) / (len(row) - 1)
     if mean < LEAST:
         x[:] = 0
         return mean, len(row) - 1
@@ -230,7 +230,7 @@ def shift(row: Any, i: Any, x: Any) -> Any:
 
 
 @kernel("reassoc", "nsz")
-def moments(x: Any, e: Any, beta: Any) -> Any:
+def sum_moments(x: Any, e: Any, beta: Any) -> Any:
     """Sums of e, e t, e t^2 and e t^3 for t = beta x and e = 2^t; x and e (m,), e is overwritten."""
     for j in range(len(x)):
         e[j] = exp2(x[j] * beta)
@@ -248,7 +248,7 @@ def moments(x: Any, e: Any, beta: Any) -> Any:
 
 
 @kernel()
-def halley(mean: Any, second: Any, third: Any, excess: Any) -> Any:
+def halley_step(mean: Any, second: Any, third: Any, excess: Any) -> Any:
     """The step of u from the moments of t under p, and the entropy's excess over the target, in bits.
 
     With v the variance and k the third central moment of t, H' = -v ln 2 and H'' = -(2 v + k ln 2) ln 2,
@@ -263,10 +263,10 @@ def halley(mean: Any, second: Any, third: Any, excess: Any) -> Any:
 
 
 @kernel()
-def solve(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> Any:
+def solve_row(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> Any:
     """Search u from a first guess, so that p = 2^(x exp(u) log2 e) / sum has the entropy `target`, in bits.
 
-    space is x and e (m,) as of `shift` and `moments`; `padding` of the m columns are none; precision is the
+    space is x and e (m,) as of `shift_row` and `sum_moments`; `padding` of the m columns are none; precision is the
     tolerance of the entropy and the largest |u|. Returns u, the sum that belongs to e, and how much the
     entropy exceeds the target. A pass that does not halve the excess is followed by one that halves the
     bracket or goes twice as far as the farthest before.
@@ -275,7 +275,7 @@ def solve(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> 
     low, high, before, stride, to = -reach, reach, np.inf, 2.0, min(max(guess, -reach), reach)
     for _ in range(PASSES):
         u = to
-        s0, s1, s2, s3 = moments(x, e, x.dtype.type(math.exp(u) * LOG2E))
+        s0, s1, s2, s3 = sum_moments(x, e, x.dtype.type(math.exp(u) * LOG2E))
         total = np.float64(s0) - padding  # each of these is 2^0
         inverse = 1 / total
         mean = s1 * inverse
@@ -283,7 +283,7 @@ def solve(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> 
         if abs(excess) <= tolerance:
             break
         low, high = (u, high) if excess > 0 else (low, u)
-        to = u + halley(mean, s2 * inverse, s3 * inverse, excess)
+        to = u + halley_step(mean, s2 * inverse, s3 * inverse, excess)
         if not (low < to < high) or abs(excess) > before / 2:
             to = (low + high) / 2
         to = min(max(to, u - stride), u + stride)
@@ -293,18 +293,18 @@ def solve(space: Any, padding: Any, target: Any, guess: Any, precision: Any) -> 
 
 @kernel()
 def spread_evenly(x: Any, i: Any, ties: Any, p: Any) -> None:
-    """p_{.|i} where sigma goes to 0: the same for all that are as near as the nearest, by x of `shift`."""
+    """p_{.|i} where sigma goes to 0: the same for all that are as near as the nearest, by x of `shift_row`."""
     for j in range(len(p)):
         p[j] = 1 / ties if x[j] >= -NEAREST else 0.0
     p[i] = 0
 
 
 @kernel()
-def search(distances: Any, exponent: Any, perplexity: Any, precision: Any, found: Any) -> None:
+def search_batch(distances: Any, exponent: Any, perplexity: Any, precision: Any, found: Any) -> None:
     """Fill found, the p (n, n) of any type, sigmas (n,) and perplexities (n,) of one batch.
 
     distances (n, n) float64 are squared, times 4^-exponent, and finite; the diagonal is overwritten;
-    precision as of `solve`. A row that p's type cannot resolve is searched again in float64.
+    precision as of `solve_row`. A row that p's type cannot resolve is searched again in float64.
     """
     p, sigmas, perplexities = found
     n = len(distances)
@@ -313,15 +313,15 @@ def search(distances: Any, exponent: Any, perplexity: Any, precision: Any, found
     x, e = np.zeros(size, p.dtype), np.zeros(size, p.dtype)
     padding, target, guess = size - (n - 1), math.log2(perplexity), FIRST
     for i in range(n):
-        mean, ties = shift(distances[i], i, fine[0])
+        mean, ties = shift_row(distances[i], i, fine[0])
         if ties >= perplexity:
             spread_evenly(fine[0], i, ties, p[i])
             sigmas[i], perplexities[i] = 0.0, ties
             continue
         x[:] = fine[0]
-        u, total, excess = solve((x, e), padding, target, guess, precision)
+        u, total, excess = solve_row((x, e), padding, target, guess, precision)
         if abs(excess) > precision[0]:
-            u, total, excess = solve(fine, padding, target, guess, PRECISE)
+            u, total, excess = solve_row(fine, padding, target, guess, PRECISE)
             e[:] = fine[1]
         for j in range(n):
             p[i, j] = e[j] * p.dtype.type(1 / total)
@@ -346,8 +346,8 @@ def symmetrise(p: Any) -> None:
 
 
 @kernel()
-def search_all(distances: Any, exponents: Any, options: Any, found: Any) -> None:
-    """As `search`, for batches: distances (c, n, n), exponents (c,), found with a first axis c.
+def search_batches(distances: Any, exponents: Any, options: Any, found: Any) -> None:
+    """As `search_batch`, for batches: distances (c, n, n), exponents (c,), found with a first axis c.
 
     options are the perplexity, the precision, and whether p becomes the joint probabilities.
     """
@@ -355,6 +355,6 @@ def search_all(distances: Any, exponents: Any, options: Any, found: Any) -> None
     p, sigmas, perplexities = found
     for batch in range(len(distances)):
         part = p[batch], sigmas[batch], perplexities[batch]
-        search(distances[batch], exponents[batch], perplexity, precision, part)
+        search_batch(distances[batch], exponents[batch], perplexity, precision, part)
         if joint:
             symmetrise(p[batch])

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.perplexity.blas import one_thread
+from pipeline.perplexity.blas import limit_to_one_thread
 
 Array = NDArray[np.float64]
 
 PIECE_BYTES = 64 << 20  # of points in memory at a time
-WIDEST = 16_384  # features whose covariance (2 GB) is worth having
+MAX_FEATURES = 16_384  # features whose covariance (2 GB) is worth having
 
 
-def of_batch(features: Array, dimensions: int) -> Array:
+def project_batch(features: Array, dimensions: int) -> Array:
     """Each batch's points (b, n, d) on its own principal axes, (b, n, at most `dimensions`).
 
     From the Gram matrix X X^T = U L U^T of the centred points: the scores are U sqrt(L). A batch
@@ -26,13 +26,15 @@ def of_batch(features: Array, dimensions: int) -> Array:
     if dimensions >= min(features.shape[1] - 1, features.shape[2]):
         return features
     centred = features - features.mean(1, keepdims=True)
-    with one_thread():
+    with limit_to_one_thread():
         values, vectors = np.linalg.eigh(centred @ centred.transpose(0, 2, 1))  # rising
     kept: Array = vectors[:, :, -dimensions:] * np.sqrt(values[:, None, -dimensions:].clip(min=0))
     return kept
 
 
-def of_all(gather: Callable[[NDArray[np.int64]], NDArray[Any]], rows: int, dimensions: int) -> Callable[[Array], Array]:
+def fit_projection(
+    gather: Callable[[NDArray[np.int64]], NDArray[Any]], rows: int, dimensions: int
+) -> Callable[[Array], Array]:
     """A function to the principal axes of all points: (..., d) -> (..., at most `dimensions`).
 
     Args:
@@ -46,22 +48,25 @@ def of_all(gather: Callable[[NDArray[np.int64]], NDArray[Any]], rows: int, dimen
     width = gather(np.zeros(1, np.int64)).shape[1]
     if dimensions >= width:
         return lambda features: features
-    if width > WIDEST:
+    if width > MAX_FEATURES:
         raise InputError(
-            "pca_over: all", expected=f"at most {WIDEST:,} features", found=f"{width:,}", fix="use pca_over: batch"
+            "pca_over: all",
+            expected=f"at most {MAX_FEATURES:,} features",
+            found=f"{width:,}",
+            fix="use pca_over: batch",
         )
     piece = max(1, PIECE_BYTES // (8 * width))
     parts = [np.arange(start, min(start + piece, rows)) for start in range(0, rows, piece)]
     mean = sum(gather(ids).sum(0, dtype=np.float64) for ids in parts) / rows
     covariance = np.zeros((width, width))
-    with one_thread():
+    with limit_to_one_thread():
         for ids in parts:
             centred = gather(ids) - mean
             covariance += centred.T @ centred
         axes = np.linalg.eigh(covariance)[1][:, -dimensions:]  # of the largest values
 
     def projected(features: Array) -> Array:
-        with one_thread():
+        with limit_to_one_thread():
             made: Array = (features - mean) @ axes
         return made
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pipeline.base.plain_text import escape_prose
 from pipeline.base.statistics import FEWEST_VALUES, Difference, compare_pairs, summarize
-from pipeline.cache.dtypes import numbers
+from pipeline.cache.dtypes import widen_bfloat16
 from pipeline.cache.tensors import as_tensor
-from pipeline.dumps.logits import LogitsType, kept, largest, largest_arrays
+from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, round_logits, select_top_k
 from pipeline.training.chance import join_doubts
 
 
@@ -74,11 +74,11 @@ def keep(exact: NDArray[np.float32], encoding: Encoding, temperature: float, tea
     views, samples, classes = exact.shape
     flat = exact.reshape(-1, classes)
     if encoding.top_k is None:
-        arrays = {"logits": kept(flat, encoding.dtype, 0, teacher)}
+        arrays = {"logits": round_logits(flat, encoding.dtype, 0, teacher)}
         dtypes: dict[str, str] = {"logits": encoding.dtype}
     else:
-        arrays = largest(flat, encoding.top_k, temperature, dtype=encoding.dtype, first=0, teacher=teacher)
-        planned = largest_arrays(encoding.top_k, classes, encoding.dtype, "none")
+        arrays = select_top_k(flat, encoding.top_k, temperature, dtype=encoding.dtype, first=0, teacher=teacher)
+        planned = plan_top_k_arrays(encoding.top_k, classes, encoding.dtype, "none")
         dtypes = {name: array.dtype for name, array in planned.items()}
     return Kept({name: values.reshape(views, samples, -1) for name, values in arrays.items()}, dtypes)
 
@@ -91,7 +91,7 @@ def kl_error(exact: NDArray[np.float32], made: Kept, temperature: float) -> dict
     """
     classes = exact.shape[-1]
     p = _log_softmax(exact.reshape(-1, classes).astype(np.float64) / temperature)
-    values = {name: numbers(array, made.dtypes[name]) for name, array in made.arrays.items()}
+    values = {name: widen_bfloat16(array, made.dtypes[name]) for name, array in made.arrays.items()}
     if "logits" in values:
         q = _log_softmax(values["logits"].reshape(-1, classes).astype(np.float64) / temperature)
     else:

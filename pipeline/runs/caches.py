@@ -13,8 +13,8 @@ from pipeline.base.errors import InputError
 from pipeline.base.expectations import ANYTHING
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import derived_parameters, needs_head, plan_of, planned_arrays, planned_rows
-from pipeline.dumps.field import EXTERNAL, decisive
+from pipeline.dumps import batch_plan_options, count_rows, list_derived_parameters, needs_head, plan_arrays
+from pipeline.dumps.field import EXTERNAL, select_decisive
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.runs.networks import describe_architecture, recorded_weights
@@ -33,13 +33,13 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     expect = {**_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
     opened = cache.open(folder, expect, fix=_how_to_make(study, dump))
     parameters = opened.manifest.field.parameters
-    opened.refuse_other_arrays(planned_arrays(spec.field, parameters, len(dataset.classes)))
+    opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
     return opened
 
 
 def expected_parameters(spec: DumpParams) -> dict[str, Any]:
     """What a manifest says of a dump's field: its options, and whatever the network decides."""
-    return {**decisive(spec.options), **dict.fromkeys(derived_parameters(spec.field), ANYTHING)}
+    return {**select_decisive(spec.options), **dict.fromkeys(list_derived_parameters(spec.field), ANYTHING)}
 
 
 def _expected_network(study: Study, spec: DumpParams) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def _expected_rows(study: Study, spec: DumpParams, dataset: Dataset) -> dict[str
         "dataset.classes": list(dataset.classes),
         "dataset.samples": len(dataset),
         "dataset.bounds": list(dataset.bounds),
-        "axes": "plan, batch" if plan_of(spec.field, spec.options) else "view, sample",
+        "axes": "plan, batch" if batch_plan_options(spec.field, spec.options) else "view, sample",
         "views": study.views.views().parameters,
-        "rows": planned_rows(spec.field, spec.options, samples),
+        "rows": count_rows(spec.field, spec.options, samples),
         "batch": spec.batch,
         "store": spec.format,
     }

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import taps_of as taps_of_dump
+from pipeline.dumps import list_taps as taps_of_dump
 from pipeline.losses import term_taps
 from pipeline.models.build import build_network
 from pipeline.models.network import Network

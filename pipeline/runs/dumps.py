@@ -12,7 +12,7 @@ from pipeline.cache import Format
 from pipeline.cache.manifest import Manifest
 from pipeline.datasets.record import Dataset, load
 from pipeline.dumps.field import Field
-from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
+from pipeline.dumps.run import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result
 from pipeline.runs.stage import find_entry, in_study_folder, record_seconds
@@ -100,7 +100,7 @@ def _dump_together(study: Study, names: Sequence[str], device: str) -> Result:
     teacher, dataset = load_teacher_and_data(study, spec, device)
     doubt = teacher.card.get("doubt")
     wanted = [wanted_cache(study, name) for name in names]
-    made = dump(teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    made = dump_fields(teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=study.views.views())
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},
         text=tuple(_summary(name, manifest) for name, manifest in zip(names, made, strict=True)),
@@ -119,17 +119,17 @@ def stage_name(study: Study, name: str) -> str:
     return f"dump-{study.dumps[name].field}-{name}"
 
 
-def wanted_cache(study: Study, name: str) -> Wanted:
+def wanted_cache(study: Study, name: str) -> DumpRequest:
     """The cache that a configured dump is to make."""
     spec, layout = study.dumps[name], Layout(Path())
     work = layout.work(stage_name(study, name))
-    return Wanted(layout.cache(name), work, spec.field, spec.options, cast("Format", spec.format))
+    return DumpRequest(layout.cache(name), work, spec.field, spec.options, cast("Format", spec.format))
 
 
 def plan_dump(spec: DumpParams, study: Study, teacher: TeacherLike, dataset: Dataset) -> tuple[Field, Samples]:
     """A configured dump, ready to be computed, and what it is of."""
-    seen = seen_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
-    return plan_field(teacher, seen, spec.field, spec.options), seen
+    seen = select_samples(dataset, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    return make_field(teacher, seen, spec.field, spec.options), seen
 
 
 def load_teacher_and_data(study: Study, spec: DumpParams, device: str) -> tuple[Teacher, Dataset]:

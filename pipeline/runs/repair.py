@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pipeline.base.errors import InputError
 from pipeline.base.expectations import differences
-from pipeline.cache.block_files import Compute
+from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.manifest import Manifest
-from pipeline.dumps.one_pass import computing
+from pipeline.dumps.one_pass import make_block_function
 from pipeline.runs.caches import expected_parameters
 from pipeline.runs.dumps import load_teacher_and_data, plan_dump
 from pipeline.runs.stage import in_study_folder
@@ -15,7 +15,7 @@ from pipeline.study.sections import Study
 
 
 @in_study_folder
-def compute_from_study(study: Study, manifest: Manifest, device: str) -> Compute:
+def compute_from_study(study: Study, manifest: Manifest, device: str) -> BlockFunction:
     """What computes the blocks of a cache again.
 
     Raises:
@@ -27,7 +27,7 @@ def compute_from_study(study: Study, manifest: Manifest, device: str) -> Compute
             fingerprint, weights = dataset.fingerprint, teacher.card["weights_sha256"]
             if (fingerprint, weights) == (manifest.dataset.fingerprint, manifest.teacher.weights_sha256):
                 field, seen = plan_dump(spec, study, teacher, dataset)
-                return computing(teacher, seen, field)
+                return make_block_function(teacher, seen, field)
     raise InputError(
         study.file,
         expected=f"the dump of {manifest.field.name} of {manifest.teacher.name!r} that made this cache",

@@ -17,7 +17,7 @@ from pipeline.base.expectations import differences
 from pipeline.base.files import write_json
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset, load
-from pipeline.fields.batches import on_device
+from pipeline.fields.batches import load_field
 from pipeline.models.saved import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
 from pipeline.runs.checks import build_checked
@@ -88,7 +88,7 @@ def _read_inputs(study: Study, name: str, device: torch.device) -> _Inputs:
     network = build_checked(study, name, dataset)
     caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
     refuse_other_channels(network, caches, dataset)
-    targets = {dump: on_device(cache, device) for dump, cache in caches.items()}
+    targets = {dump: load_field(cache, device) for dump, cache in caches.items()}
     initial, init = _load_initial(study, spec)
     origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
     return _Inputs(dataset, splits, caches, targets, initial, origin)

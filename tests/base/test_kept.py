@@ -99,7 +99,7 @@ def test_copies_are_remembered_there_and_hashed_again_where_nothing_can_be(
     private_is: str, times: int, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hashed: list[str] = []
-    real = digests.sha256_of_files
+    real = digests.hash_files
 
     def noting(folder: Path, names: Any, title: str) -> dict[str, str]:
         hashed.append(folder.name)
@@ -146,7 +146,7 @@ def test_compiled_code_goes_where_something_can_be_written(
 ) -> None:
     chosen = {None: "", "unwritable": str(tmp_path / "file/x"), "writable": str(tmp_path / "mine")}[variable]
     monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", chosen)
-    assert compiled.can_be_kept(tmp_path / "file" / "kernels.py")
+    assert compiled.provide_code_folder(tmp_path / "file" / "kernels.py")
     assert str(compiled.SETTINGS.CACHE_DIR) == (
         chosen if variable == "writable" else str(private(places[1]) / "compiled")
     )
@@ -157,7 +157,7 @@ def test_beside_its_source_it_needs_no_other_folder(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", "")
-    assert compiled.can_be_kept(tmp_path / "kernels.py")
+    assert compiled.provide_code_folder(tmp_path / "kernels.py")
     assert compiled.SETTINGS.CACHE_DIR == ""
     assert list(places[1].iterdir()) == []
 
@@ -167,7 +167,7 @@ def test_where_nothing_can_be_kept_that_is_said(
 ) -> None:
     private(places[1]).touch()
     monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", "")
-    assert not compiled.can_be_kept(tmp_path / "file" / "kernels.py")
+    assert not compiled.provide_code_folder(tmp_path / "file" / "kernels.py")
     assert caplog.messages == [
         "no folder for compiled code can be written: each process compiles it; NUMBA_CACHE_DIR names one"
     ]

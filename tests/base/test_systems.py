@@ -69,11 +69,11 @@ def test_links_and_folders_are_no_files_on_a_system_that_cannot_say_so(
     (tmp_path / "file").write_bytes(b"a\r\nb\x1a")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     monkeypatch.delattr(os, "O_NOFOLLOW")
-    monkeypatch.setattr(folder, "OF_REGULAR", 0)
-    with folder.open_regular(tmp_path / "file") as file:
+    monkeypatch.setattr(folder, "REGULAR_FILE_FLAGS", 0)
+    with folder.open_regular_file(tmp_path / "file") as file:
         assert file.read() == b"a\r\nb\x1a"
     for other in (tmp_path, tmp_path / "link"):
         with pytest.raises(IsADirectoryError):
-            folder.open_regular(other)
+            folder.open_regular_file(other)
     with pytest.raises(FileNotFoundError):
-        folder.open_regular(tmp_path / "nothing")
+        folder.open_regular_file(tmp_path / "nothing")

@@ -27,8 +27,8 @@ from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.stores import store_of
-from pipeline.cache.verify import verify
+from pipeline.cache.stores import load_store
+from pipeline.cache.verify import verify_cache
 
 Store = Literal["zarr", "hdf5"]
 STORES: list[Store] = ["zarr", "hdf5"]
@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_nothing_that_looks_like_a_cache(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "data")
 
-    monkeypatch.setattr(store_of(store), "write", full)
+    monkeypatch.setattr(load_store(store), "write_store", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write(tmp_path, store, "float32")
     explained = files.explain_os_error(caught.value)
@@ -398,9 +398,11 @@ def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, co
     for number in (1, 4):
         block = made.arrays["logits"].blocks[number]
         flip(tmp_path / "dump" / block.file, block.offset + block.bytes // 2)
-    found = verify(LocalFolder(tmp_path / "dump"), made)
+    found = verify_cache(LocalFolder(tmp_path / "dump"), made)
     assert [block.index for each in found.damage for _, block in each.blocks] == [1, 4]
-    rewrite.repair(tmp_path / "dump", made, found, target=tmp_path / "new", work=tmp_path / "mending", compute=compute)
+    rewrite.repair_cache(
+        tmp_path / "dump", made, found, target=tmp_path / "new", work=tmp_path / "mending", compute=compute
+    )
     assert asked == [1, 4]
     assert tree(tmp_path / "new") == before
 
@@ -408,7 +410,7 @@ def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, co
         return {"logits": array[block.view, block.start : block.stop] + 1}
 
     with pytest.raises(InputError, match="another teacher, other data or another kind of machine; dump it again"):
-        rewrite.repair(
+        rewrite.repair_cache(
             tmp_path / "dump", made, found, target=tmp_path / "bad", work=tmp_path / "mending2", compute=other
         )
     assert not (tmp_path / "bad").exists()
@@ -420,7 +422,7 @@ def test_a_copy_is_hashed_once_and_again_when_it_was_touched(
 ) -> None:
     write(tmp_path, store)
     hashed: list[str] = []
-    real = digests.sha256_of_files
+    real = digests.hash_files
 
     def noting(folder: Path, names: Any, title: str) -> dict[str, str]:
         hashed.append(folder.name)

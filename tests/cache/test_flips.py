@@ -24,10 +24,10 @@ from pipeline.base.errors import InputError
 from pipeline.cache import checked, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format
-from pipeline.cache.dtypes import DType, numbers, rounded
+from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder, read_manifest
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.verify import Verified, verify
+from pipeline.cache.verify import Verification, verify_cache
 from tests.cache.test_cache import DESCRIPTION
 
 Form = tuple[Format, Codec, DType, int]
@@ -71,7 +71,7 @@ class Made:
 def write(folder: Path, form: Form, rows: int, classes: int, chunk_rows: int) -> Made:
     store, codec, dtype, top = form
     random = np.random.default_rng(len(str(form)))
-    logits = rounded(random.normal(size=(VIEWS, rows, classes)).astype(np.float32), dtype)
+    logits = round_to_dtype(random.normal(size=(VIEWS, rows, classes)).astype(np.float32), dtype)
     kept: dict[str, tuple[NDArray[Any], DType]] = {"logits": (logits, dtype)}
     if top:
         index = random.integers(0, classes, (VIEWS, rows, top)).astype(np.int16)
@@ -97,7 +97,7 @@ def write(folder: Path, form: Form, rows: int, classes: int, chunk_rows: int) ->
         "dataset": {**DESCRIPTION["dataset"], "samples": rows},
     }
     manifest = writer.write_cache(folder, folder.parent / "work", plan, compute, store=store, description=description)
-    values = {name: numbers(values, kind) for name, (values, kind) in kept.items()}
+    values = {name: widen_bfloat16(values, kind) for name, (values, kind) in kept.items()}
     return Made(
         folder, manifest, values, np.array([0, chunk_rows - 1, chunk_rows, rows - 1]), random.integers(0, VIEWS, 4)
     )
@@ -123,7 +123,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every copy passes for one that has been hashed: what is left are the checks of each read."""
-    monkeypatch.setattr(checked, "is_known", lambda *_: True)
+    monkeypatch.setattr(checked, "is_remembered", lambda *_: True)
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def replaced(path: Path, data: bytes) -> Iterator[None]:
 
 def is_detected(made: Made) -> bool:
     try:
-        return not verify(made.folder, read_manifest(made.folder, "")).whole
+        return not verify_cache(made.folder, read_manifest(made.folder, "")).is_whole
     except InputError:
         return True
 
@@ -251,7 +251,7 @@ def test_every_flipped_bit_is_found_and_none_is_read(caches: dict[str, Made], na
                 missed.append((file, at, bit))
             reads_the_same_or_refuses(made)
     assert not missed
-    assert verify(made.folder, read_manifest(made.folder, "")).whole
+    assert verify_cache(made.folder, read_manifest(made.folder, "")).is_whole
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -260,7 +260,7 @@ def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made
     missed = []
     for (file, at), bit in flips(made, 1)[::12]:
         cache.open(made.path)
-        assert checked.is_known(made.path, checked.signature(made.path, made.manifest))
+        assert checked.is_remembered(made.path, checked.compute_signature(made.path, made.manifest))
         tick(made, file)
         with flipped(made.path / file, at, bit, keep_time=True):
             try:
@@ -286,7 +286,7 @@ def test_damage_is_named_by_file_array_view_and_rows(caches: dict[str, Made], na
     for array, described in made.manifest.arrays.items():
         for block, info in zip(described.cut(), described.blocks, strict=True):
             with flipped(made.path / info.file, info.offset + random.randrange(info.bytes), random.randrange(8)):
-                found = verify(made.folder, made.manifest)
+                found = verify_cache(made.folder, made.manifest)
             assert [each.file for each in found.damage] == [info.file]
             assert found.damage[0].blocks == ((array, block),)
             assert found.lines()[1] == (
@@ -298,7 +298,7 @@ def test_two_damaged_blocks_of_one_file_are_both_named(caches: dict[str, Made]) 
     made = caches["hdf5-none-float32-top"]
     first, last = made.manifest.arrays["tail"].blocks[1], made.manifest.arrays["values"].blocks[4]
     with flipped(made.path / "data.h5", first.offset, 0), flipped(made.path / "data.h5", last.offset, 7):
-        found = verify(made.folder, made.manifest)
+        found = verify_cache(made.folder, made.manifest)
     assert [(name, block.name) for name, block in found.damage[0].blocks] == [("values", "1-1"), ("tail", "0-1")]
 
 
@@ -307,7 +307,7 @@ def test_metadata_and_checksums_damage_no_block(caches: dict[str, Made]) -> None
     chunk = made.manifest.arrays["logits"].blocks[3]
     for file, at in (("card.md", 9), ("data.zarr/logits/zarr.json", 40), (chunk.file, chunk.bytes + 1)):
         with flipped(made.path / file, at, 3):
-            found = verify(made.folder, made.manifest)
+            found = verify_cache(made.folder, made.manifest)
         assert [(each.file, each.blocks) for each in found.damage] == [(file, ())]
 
 
@@ -325,7 +325,7 @@ def test_every_cut_is_found_and_no_cut_file_is_read(larger: list[Made], trusted:
                     assert is_detected(made), (name, size)
                     assert refused(made), (name, size)
                 count += 1
-        assert verify(made.folder, made.manifest).whole
+        assert verify_cache(made.folder, made.manifest).is_whole
     assert count >= 150
 
 
@@ -345,7 +345,7 @@ def test_every_grown_file_is_found(larger: list[Made], trusted: None) -> None:
                 with replaced(made.path / name, data + more):
                     assert is_detected(made), (name, more[:8])
                     assert refused(made), (name, more[:8])
-        assert verify(made.folder, made.manifest).whole
+        assert verify_cache(made.folder, made.manifest).is_whole
 
 
 def test_a_cut_names_the_blocks_that_are_lost(larger: list[Made]) -> None:
@@ -355,7 +355,7 @@ def test_a_cut_names_the_blocks_that_are_lost(larger: list[Made]) -> None:
     blocks = list(zip(made.manifest.arrays["logits"].cut(), made.manifest.arrays["logits"].blocks, strict=True))
     data = (made.path / "data.h5").read_bytes()
     with replaced(made.path / "data.h5", data[: blocks[4][1].offset + 1]):
-        found = verify(made.folder, made.manifest)
+        found = verify_cache(made.folder, made.manifest)
     assert found.damage[0].found == str(blocks[4][1].offset + 1)
     assert [block for _, block in found.damage[0].blocks] == [block for block, _ in blocks[4:]]
 
@@ -374,5 +374,5 @@ def test_what_changes_after_opening_is_refused_when_it_is_read(caches: dict[str,
             opened = cache.open(made.path)
             with replaced(path, changed), pytest.raises(InputError, match=f"file {info.file}"):
                 opened.load() if read == "load" else opened.rows(np.array([0]))
-    assert isinstance(verify(made.folder, made.manifest), Verified)
-    assert verify(made.folder, made.manifest).whole
+    assert isinstance(verify_cache(made.folder, made.manifest), Verification)
+    assert verify_cache(made.folder, made.manifest).is_whole

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Codec, Format
-from pipeline.cache.dtypes import DType, numbers, rounded
+from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.verify import verify
+from pipeline.cache.verify import verify_cache
 from pipeline.cache.writer import write_cache
-from pipeline.dumps.logits import LogitsType, largest, largest_arrays
+from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, select_top_k
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "tests/golden"
@@ -49,15 +49,15 @@ def parts(name: str) -> tuple[Format, LogitsType, Codec, bool]:
 
 def plans(name: str) -> dict[str, ArrayPlan]:
     _, dtype, codec, top = parts(name)
-    return largest_arrays(TOP_K, 3, dtype, codec) if top else {"logits": ArrayPlan((3,), dtype, codec)}
+    return plan_top_k_arrays(TOP_K, 3, dtype, codec) if top else {"logits": ArrayPlan((3,), dtype, codec)}
 
 
 def stored(name: str) -> dict[str, NDArray[Any]]:
     """The arrays of a cache, as a dump of these logits stores them today."""
     _, dtype, _, top = parts(name)
     if not top:
-        return {"logits": rounded(logits(), dtype)}
-    made = [largest(view, TOP_K, TEMPERATURE, dtype=dtype, first=0, teacher="golden") for view in logits()]
+        return {"logits": round_to_dtype(logits(), dtype)}
+    made = [select_top_k(view, TOP_K, TEMPERATURE, dtype=dtype, first=0, teacher="golden") for view in logits()]
     return {array: np.stack([view[array] for view in made]) for array in made[0]}
 
 
@@ -111,12 +111,12 @@ def test_a_golden_cache_opens_and_holds_its_values(name: str, copy: Path) -> Non
 
 def test_a_golden_cache_is_whole(copy: Path) -> None:
     manifest = cache.open(copy).manifest
-    assert verify(LocalFolder(copy), manifest).lines() == []
+    assert verify_cache(LocalFolder(copy), manifest).lines() == []
     data = next(name for name, info in manifest.files.items() if name.startswith("data") and not name.endswith(".json"))
     changed = bytearray((copy / data).read_bytes())
     changed[-1] ^= 1
     (copy / data).write_bytes(changed)
-    assert not verify(LocalFolder(copy), manifest).whole
+    assert not verify_cache(LocalFolder(copy), manifest).is_whole
 
 
 def test_the_same_values_have_the_same_digest_today(name: str, tmp_path: Path) -> None:
@@ -136,6 +136,6 @@ def test_uncompressed_zarr_is_written_in_the_same_bytes_today(name: str, tmp_pat
 
 def test_the_values_are_exact_in_every_format() -> None:
     for dtype in ("float16", "bfloat16"):
-        exact = numbers(rounded(logits(), dtype), dtype).astype(np.float64)
+        exact = widen_bfloat16(round_to_dtype(logits(), dtype), dtype).astype(np.float64)
         assert np.array_equal(exact, np.array(GOLDEN["logits"]))
     assert len(np.unique(logits())) > 20

@@ -35,10 +35,10 @@ from pipeline.base.files import encode_json
 from pipeline.cache import codecs, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Codec, Format
-from pipeline.cache.crc import as_bytes, crc32c
+from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.folder import LocalFolder, read_manifest
-from pipeline.cache.verify import verify
-from pipeline.dumps.logits import kept
+from pipeline.cache.verify import verify_cache
+from pipeline.dumps.logits import round_logits
 from tests.cache.test_cache import DESCRIPTION
 from tests.conftest import ROOT
 
@@ -616,8 +616,8 @@ def test_a_check_of_all_bytes_names_it_too(make: Make, change: Callable[[Path], 
     folder = make()
     manifest = read_manifest(LocalFolder(folder), "")
     change(folder)
-    found = verify(LocalFolder(folder), manifest)
-    assert not found.whole
+    found = verify_cache(LocalFolder(folder), manifest)
+    assert not found.is_whole
     assert part.removeprefix("file ") in str(InputError(" ".join(found.lines())))
 
 
@@ -715,7 +715,7 @@ def test_zarr_metadata_that_contradict_the_manifest_are_refused(
     assert path.read_bytes() != before
     reseal(folder)
     assert part in refusal(folder)
-    found = verify(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
+    found = verify_cache(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
     assert not found.damage
     assert part in str(found.structure)
 
@@ -895,7 +895,7 @@ def test_hdf5_that_contradicts_the_manifest_is_refused(
     if version == "earliest":  # trees that the library walks without end are not even looked at
         part = "expected an HDF5 file with a superblock of version 3"
     assert part in refusal(folder)
-    found = verify(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
+    found = verify_cache(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
     assert not found.damage
     assert part in str(found.structure)
 
@@ -1078,7 +1078,7 @@ def refused_or_read(folder: Path) -> str:
 )
 def test_a_zarr_chunk_that_decodes_to_anything_else_is_refused(make: Make, codec: Codec, payload: bytes) -> None:
     folder = make("zarr", codec)
-    sum_ = as_bytes(crc32c(np.frombuffer(payload, np.uint8)))
+    sum_ = crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))
     (folder / CHUNK).write_bytes(payload + sum_)
     reseal(folder, encoded=True)
     text = refused_or_read(folder)
@@ -1125,7 +1125,7 @@ def test_the_frames_made_by_hand_are_frames() -> None:
 def test_a_zstd_chunk_with_empty_frames_more_is_what_was_sealed(make: Make, more: bytes) -> None:
     folder = make("zarr", "zstd")
     payload = bytes(zstd.compress(RIGHT)) + more
-    (folder / CHUNK).write_bytes(payload + as_bytes(crc32c(np.frombuffer(payload, np.uint8))))
+    (folder / CHUNK).write_bytes(payload + crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8))))
     reseal(folder, encoded=True)
     assert np.array_equal(cache.open(folder).load(), values())
 
@@ -1193,10 +1193,10 @@ def test_a_compressed_block_is_not_larger_than_what_it_holds(make: Make, claim: 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_value_that_is_no_number_is_refused_with_its_sample(bad: float, dtype: str) -> None:
     exact = np.zeros((4, 3), np.float32)
-    assert kept(exact, dtype, 0, "big").shape == (4, 3)
+    assert round_logits(exact, dtype, 0, "big").shape == (4, 3)
     exact[2, 1] = bad
     with pytest.raises(InputError) as caught:
-        kept(exact, dtype, 500, "big")
+        round_logits(exact, dtype, 500, "big")
     assert str(caught.value).startswith(
         f"logits of teacher 'big' for sample 502: expected finite {dtype} numbers, found NaN or inf"
     )
@@ -1204,9 +1204,9 @@ def test_a_value_that_is_no_number_is_refused_with_its_sample(bad: float, dtype:
 
 def test_a_value_beyond_its_format_is_refused_with_its_sample() -> None:
     exact = np.array([[1.0], [65519.0], [65520.0]], np.float32)
-    assert kept(exact[:2], "float16", 0, "big").dtype == np.float16
+    assert round_logits(exact[:2], "float16", 0, "big").dtype == np.float16
     with pytest.raises(InputError, match=r"sample 9: expected finite float16 numbers, found 65520, beyond its range"):
-        kept(exact, "float16", 7, "big")
+        round_logits(exact, "float16", 7, "big")
 
 
 def calls(tree: ast.AST) -> Iterator[str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format
-from pipeline.cache.dtypes import DType, stored
+from pipeline.cache.dtypes import DType, storage_dtype
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import DESCRIPTION
 
@@ -39,8 +39,8 @@ def arrays(dtype: DType) -> dict[str, NDArray[Any]]:
     found = {}
     for row_shape in ROW_SHAPES:
         shape = (VIEWS, ROWS, *row_shape)
-        data = generator.bytes(math.prod(shape) * stored(dtype).itemsize)
-        found[f"a{len(row_shape)}"] = np.frombuffer(data, stored(dtype)).reshape(shape)
+        data = generator.bytes(math.prod(shape) * storage_dtype(dtype).itemsize)
+        found[f"a{len(row_shape)}"] = np.frombuffer(data, storage_dtype(dtype)).reshape(shape)
     return found
 
 
@@ -63,7 +63,7 @@ def assert_same(found: dict[str, NDArray[Any]], dtype: DType) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert found[name].shape == values.shape
-        assert found[name].dtype == stored(dtype)
+        assert found[name].dtype == storage_dtype(dtype)
         assert found[name].tobytes() == values.tobytes()
 
 

@@ -24,9 +24,9 @@ from pipeline.base.errors import InputError
 from pipeline.cache import hdf5_check
 from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import Codec
-from pipeline.cache.damage import Damage, delete
-from pipeline.cache.folder import LocalFolder, folder_of, read_manifest
-from pipeline.cache.verify import Verified, verify
+from pipeline.cache.damage import Damage, advise_on_system_files
+from pipeline.cache.folder import LocalFolder, locate_folder, read_manifest
+from pipeline.cache.verify import Verification, verify_cache
 from tests.cache.test_cache import CHUNK, STORES, Store, flip, tree, values, write
 from tests.cache.test_tools import DUMP, out
 from tests.conftest import Capture, Run, refused
@@ -48,7 +48,7 @@ def test_hdf5_is_read_where_it_cannot_be_locked(
         fcntl.flock(held, fcntl.LOCK_EX)  # whoever asks for another lock does not get it
         opened = cache.open(tmp_path / "dump")
         assert np.array_equal(opened.load(), values())
-        assert verify(LocalFolder(tmp_path / "dump"), opened.manifest).whole
+        assert verify_cache(LocalFolder(tmp_path / "dump"), opened.manifest).is_whole
 
 
 def test_hdf5_is_written_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_without_flock_at_all(tmp_path: Path, name: str) -> None:
             env={**preloaded, "HDF5_USE_FILE_LOCKING": locking},
         )  # fmt: skip
         assert expected in done.stdout
-    code = f"from pipeline.cache.folder import *; from pipeline.cache.verify import *; f = folder_of({str(tmp_path / 'dump')!r}); print(verify(f, read_manifest(f, '')).whole)"
+    code = f"from pipeline.cache.folder import *; from pipeline.cache.verify import *; f = locate_folder({str(tmp_path / 'dump')!r}); print(verify_cache(f, read_manifest(f, '')).is_whole)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=preloaded)
     assert done.stdout == "True\n"
     assert made.store == "hdf5"
@@ -91,12 +91,12 @@ def test_without_flock_at_all(tmp_path: Path, name: str) -> None:
 def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, number = write(tmp_path, "hdf5"), getattr(errno, name)
     told = OSError(f"Unable to synchronously open file (unable to lock file, errno = {number}, error message = '...')")
-    assert hdf5_check.trouble(told) == hdf5_check.trouble(OSError(number, "x")) == number
+    assert hdf5_check.find_environment_errno(told) == hdf5_check.find_environment_errno(OSError(number, "x")) == number
     program = tmp_path / "check.py"
     program.write_text(f"import json; print(json.dumps({{'errno': {number}, 'problem': 'x'}}))")
     monkeypatch.setattr(hdf5_check, "__file__", str(program))
     with pytest.raises(OSError, match=r"data\.h5") as caught:
-        verify(LocalFolder(tmp_path / "dump"), made)
+        verify_cache(LocalFolder(tmp_path / "dump"), made)
     assert caught.value.errno == number
     if name in NO_LOCKS:
         assert "a file system that can do what was asked of it" in str(files.explain_os_error(caught.value))
@@ -104,7 +104,7 @@ def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, name: str, monkey
 
 def test_what_hdf5_says_of_the_bytes_is_damage() -> None:
     for error in (OSError("bad object header"), OSError(errno.EIO, "x"), KeyError("errno = 37"), RuntimeError("x")):
-        assert hdf5_check.trouble(error) == 0
+        assert hdf5_check.find_environment_errno(error) == 0
 
 
 # A full disk.
@@ -165,11 +165,11 @@ def test_the_advice_is_to_delete_what_a_system_has_left(tmp_path: Path, name: st
     assert f"file {name}: expected exactly the manifest's files, found " in message
     assert f"; delete {tmp_path / 'dump' / name}, which an operating system has left" in message
     assert "dvc repro" not in message
-    found = verify(LocalFolder(tmp_path / "dump"), made)
-    assert [line.partition(":")[0] for line in found.told()] == ["foreign"]
-    assert not found.whole
+    found = verify_cache(LocalFolder(tmp_path / "dump"), made)
+    assert [line.partition(":")[0] for line in found.labelled_lines()] == ["foreign"]
+    assert not found.is_whole
     path.rmdir() if name.endswith("/") else path.unlink()
-    assert verify(LocalFolder(tmp_path / "dump"), cache.open(tmp_path / "dump").manifest).whole
+    assert verify_cache(LocalFolder(tmp_path / "dump"), cache.open(tmp_path / "dump").manifest).is_whole
 
 
 def test_many_of_them_are_named_at_once(tmp_path: Path) -> None:
@@ -191,18 +191,21 @@ def test_any_other_file_may_be_a_sign_of_something_else(tmp_path: Path, name: st
     (tmp_path / "dump/.DS_Store").write_text("x")  # one beside it changes nothing
     with pytest.raises(InputError, match="take it out of there, or dump it again"):
         cache.open(tmp_path / "dump")
-    told = verify(LocalFolder(tmp_path / "dump"), made).told()
+    told = verify_cache(LocalFolder(tmp_path / "dump"), made).labelled_lines()
     assert sorted(line.partition(":")[0] for line in told) == ["damaged", "foreign"]
 
 
 def test_nothing_is_nothing_to_delete(tmp_path: Path) -> None:
-    assert delete(tmp_path, []) is None
-    assert Verified((), None).advice(tmp_path) is None
-    assert Verified((), "its metadata").advice(tmp_path) is None
+    assert advise_on_system_files(tmp_path, []) is None
+    assert Verification((), None).advice(tmp_path) is None
+    assert Verification((), "its metadata").advice(tmp_path) is None
     left = Damage(".DS_Store", "", "", unlisted=True)
-    assert delete(tmp_path, [left]) == f"delete {tmp_path}/.DS_Store, which an operating system has left there"
-    assert Verified((left,), "its metadata").advice(tmp_path) is None
-    assert delete(tmp_path, [left, Damage("card.md", "", "missing")]) is None
+    assert (
+        advise_on_system_files(tmp_path, [left])
+        == f"delete {tmp_path}/.DS_Store, which an operating system has left there"
+    )
+    assert Verification((left,), "its metadata").advice(tmp_path) is None
+    assert advise_on_system_files(tmp_path, [left, Damage("card.md", "", "missing")]) is None
 
 
 @pytest.mark.parametrize("left", [[], [".DS_Store"]])
@@ -216,8 +219,8 @@ def test_where_every_file_is_whole_the_store_is_asked(
     def contradicts(*_: Any) -> None:
         raise InputError("its metadata")
 
-    monkeypatch.setattr("pipeline.cache.verify.store_of", lambda _: SimpleNamespace(check=contradicts))
-    found = verify(LocalFolder(tmp_path / "dump"), made)
+    monkeypatch.setattr("pipeline.cache.verify.load_store", lambda _: SimpleNamespace(check_store=contradicts))
+    found = verify_cache(LocalFolder(tmp_path / "dump"), made)
     assert found.structure == "its metadata"
     assert found.advice(tmp_path) is None
 
@@ -233,9 +236,9 @@ def test_damage_is_told_first(tmp_path: Path) -> None:
     made = write(tmp_path)
     (tmp_path / "dump/.DS_Store").write_text("x")
     flip(tmp_path / "dump" / CHUNK, 100)
-    found = verify(LocalFolder(tmp_path / "dump"), made)
+    found = verify_cache(LocalFolder(tmp_path / "dump"), made)
     assert found.advice(tmp_path / "dump") is None
-    assert any(line.startswith(f"damaged: {CHUNK}") for line in found.told())
+    assert any(line.startswith(f"damaged: {CHUNK}") for line in found.labelled_lines())
     (tmp_path / "dump/card.md").unlink()
     with pytest.raises(InputError, match=r"file card\.md: expected .*, found missing; dump it again"):
         cache.open(tmp_path / "dump")
@@ -270,16 +273,16 @@ def test_over_a_url_what_is_not_listed_is_never_seen(tmp_path: Path) -> None:
     system.pipe("/left/.DS_Store", b"x")
     system.pipe("/left/data.zarr/._zarr.json", b"x")
     assert np.array_equal(cache.open("memory://left").load(), values())
-    folder = folder_of("memory://left")
-    assert verify(folder, read_manifest(folder, "")).whole
+    folder = locate_folder("memory://left")
+    assert verify_cache(folder, read_manifest(folder, "")).is_whole
 
 
 def test_names_that_are_no_system_s() -> None:
     assert files.is_system_file("Icon\r")
     for name in ("manifest.json", "card.md", "data.h5", "c", "0", ".x", "thumbs.db.txt", "nfs1"):
         assert not files.is_system_file(name)
-        assert not Damage(name, "", "", unlisted=True).of_the_system
-    assert not Damage(".DS_Store", "", "").of_the_system  # a listed one is missed, not left
+        assert not Damage(name, "", "", unlisted=True).is_system_file
+    assert not Damage(".DS_Store", "", "").is_system_file  # a listed one is missed, not left
 
 
 # Links, and files that may not be written.
@@ -307,9 +310,9 @@ def test_a_cache_is_read_through_links(tmp_path: Path, store: Store, codec: Code
         opened = cache.open(tmp_path / name)
         assert np.array_equal(opened.load(), values())
         assert np.array_equal(opened.rows([69, 3]), values()[0][[69, 3]])
-        folder = folder_of(tmp_path / name)
+        folder = locate_folder(tmp_path / name)
         assert isinstance(folder, LocalFolder)
-        assert verify(folder, made).whole
+        assert verify_cache(folder, made).is_whole
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -321,7 +324,7 @@ def test_a_cache_that_may_not_be_written_is_read(tmp_path: Path, store: Store) -
         path.chmod(path.stat().st_mode & ~0o222)
     before = [(path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in everything]
     assert np.array_equal(cache.open(tmp_path / "dump").load(), values())
-    assert verify(LocalFolder(tmp_path / "dump"), made).whole
+    assert verify_cache(LocalFolder(tmp_path / "dump"), made).is_whole
     assert [(path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in everything] == before
     for path, mode in zip(everything, modes, strict=True):
         path.chmod(mode)
@@ -337,7 +340,7 @@ def test_what_a_system_leaves_among_links_is_to_be_deleted(tmp_path: Path, name:
     parts = name.rstrip("/").split("/")
     top = next(number for number, part in enumerate(parts) if files.is_system_file(part))
     left = tmp_path / "links" / "/".join(parts[: top + 1])
-    for reader in (cache.open, folder_of):
+    for reader in (cache.open, locate_folder):
         with pytest.raises(InputError) as caught:
             reader(tmp_path / "links")
         assert str(caught.value).endswith(f"; delete {left}, which an operating system has left there")

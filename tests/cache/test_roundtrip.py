@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format, decode, encode, is_padded
-from pipeline.cache.dtypes import DType, numbers, rounded, stored
+from pipeline.cache.dtypes import DType, round_to_dtype, storage_dtype, widen_bfloat16
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import DESCRIPTION, tree
@@ -54,8 +54,8 @@ class Written:
 
 def patterns(generator: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> NDArray[Any]:
     """Any bits at all: NaN of every kind, infinities, denormals, both zeros."""
-    size = math.prod(shape) * stored(dtype).itemsize
-    return np.frombuffer(generator.bytes(size), stored(dtype)).reshape(shape)
+    size = math.prod(shape) * storage_dtype(dtype).itemsize
+    return np.frombuffer(generator.bytes(size), storage_dtype(dtype)).reshape(shape)
 
 
 @st.composite
@@ -214,29 +214,29 @@ def float32s() -> NDArray[np.float32]:
 
 def test_bfloat16_is_rounded_as_torch_rounds() -> None:
     values = float32s()
-    ours = rounded(values, "bfloat16")
+    ours = round_to_dtype(values, "bfloat16")
     theirs = torch.from_numpy(values).to(torch.bfloat16)
     bits = theirs.view(torch.int16).numpy().view(np.uint16)
     number = ~np.isnan(values)
     assert 0.9 < number.mean() < 1.0
-    assert np.isinf(numbers(ours, "bfloat16")[number & np.isfinite(values)]).any()
+    assert np.isinf(widen_bfloat16(ours, "bfloat16")[number & np.isfinite(values)]).any()
     assert ours.dtype == np.dtype("<u2")
     assert np.array_equal(ours[number], bits[number])
-    assert np.isnan(numbers(ours, "bfloat16")[~number]).all()
+    assert np.isnan(widen_bfloat16(ours, "bfloat16")[~number]).all()
     widened = theirs.float().numpy()
-    assert np.array_equal(numbers(ours, "bfloat16"), widened, equal_nan=True)
-    assert np.array_equal(np.signbit(numbers(ours, "bfloat16")[number]), np.signbit(widened[number]))
+    assert np.array_equal(widen_bfloat16(ours, "bfloat16"), widened, equal_nan=True)
+    assert np.array_equal(np.signbit(widen_bfloat16(ours, "bfloat16")[number]), np.signbit(widened[number]))
 
 
 def test_bfloat16_that_is_stored_is_not_rounded_again() -> None:
     bits = np.arange(1 << 16, dtype="<u2")
-    wide = numbers(bits, "bfloat16")
-    assert np.array_equal(rounded(wide, "bfloat16")[~np.isnan(wide)], bits[~np.isnan(wide)])
+    wide = widen_bfloat16(bits, "bfloat16")
+    assert np.array_equal(round_to_dtype(wide, "bfloat16")[~np.isnan(wide)], bits[~np.isnan(wide)])
     assert np.isnan(wide).sum() == 2 * 127
 
 
 def test_float16_is_rounded_as_torch_rounds() -> None:
     values = float32s()
-    ours, theirs = rounded(values, "float16"), torch.from_numpy(values).half().numpy()
+    ours, theirs = round_to_dtype(values, "float16"), torch.from_numpy(values).half().numpy()
     assert np.array_equal(ours, theirs, equal_nan=True)
     assert np.isinf(ours[np.isfinite(values)]).any()

@@ -18,12 +18,12 @@ from pipeline.cache import admission, manifest, rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.folder import LocalFolder
-from pipeline.cache.manifest import MOST_BYTES, Manifest
-from pipeline.cache.order import in_order
-from pipeline.cache.verify import verify
+from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest
+from pipeline.cache.order import sort_arrays
+from pipeline.cache.verify import verify_cache
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.one_pass import computing
-from pipeline.dumps.run import Wanted, dump, plan_field, seen_samples
+from pipeline.dumps.one_pass import make_block_function
+from pipeline.dumps.run import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.views.view import PLAIN
 from tests.cache.test_cache import DESCRIPTION, ROWS, flip
 from tests.cache.test_golden import FOLDER, GOLDEN
@@ -63,24 +63,26 @@ def test_arrays_in_any_order_are_repaired_and_converted(
     teacher = teacher_of(dataset, CNN)
     field, _, order = FIELDS[name]
     each = wanted(tmp_path, "dump", field, options_of(name, store), store)
-    (sealed,) = dump(teacher, dataset, [each], batch=BATCH)
+    (sealed,) = dump_fields(teacher, dataset, [each], batch=BATCH)
     before = tree(each.target)
     assert listed_in(each.target / "card.md") == order
     for array in order:
         block = sealed.arrays[array].blocks[0]
         flip(each.target / block.file, block.offset + block.bytes // 2)
     flip(each.target / "card.md", 5)
-    found = verify(LocalFolder(each.target), sealed)
+    found = verify_cache(LocalFolder(each.target), sealed)
     assert len({array for damage in found.damage for array, _ in damage.blocks}) == len(order)
-    seen = seen_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
-    compute = computing(teacher, seen, plan_field(teacher, seen, field, each.options))
-    rewrite.repair(each.target, sealed, found, target=tmp_path / "new", work=tmp_path / "mending", compute=compute)
+    seen = select_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
+    compute = make_block_function(teacher, seen, make_field(teacher, seen, field, each.options))
+    rewrite.repair_cache(
+        each.target, sealed, found, target=tmp_path / "new", work=tmp_path / "mending", compute=compute
+    )
     assert tree(tmp_path / "new") == before
     other: Format = "hdf5" if store == "zarr" else "zarr"
     for source, target, to in (("new", "there", other), ("there", "back", store)):
         codec = sealed.arrays[order[0]].codec if to == store else None
         opened = cache.open(tmp_path / source)
-        rewrite.convert(opened, tmp_path / target, tmp_path / f".{target}", store=to, codec=codec)
+        rewrite.convert_cache(opened, tmp_path / target, tmp_path / f".{target}", store=to, codec=codec)
     assert tree(tmp_path / "back") == before
     assert listed_in(tmp_path / "there/card.md") == order
 
@@ -91,12 +93,12 @@ def test_a_cache_that_was_sealed_long_ago_is_repaired(tmp_path: Path, name: str)
     made, values = cache.open(folder).manifest, golden_values(name)
     for file in {array.blocks[3].file for array in made.arrays.values()} | {"card.md"}:
         flip(folder / file, 5)
-    found = verify(LocalFolder(folder), made)
+    found = verify_cache(LocalFolder(folder), made)
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
-    rewrite.repair(folder, made, found, target=tmp_path / "new", work=tmp_path / "work", compute=compute)
+    rewrite.repair_cache(folder, made, found, target=tmp_path / "new", work=tmp_path / "work", compute=compute)
     assert cache.open(tmp_path / "new").manifest.root == GOLDEN["digests"][name]["root"]
     assert tree(tmp_path / "new") == tree(FOLDER / name)
 
@@ -131,7 +133,7 @@ def test_whoever_writes_the_order_is_one(tmp_path: Path, store: Format) -> None:
 )
 def test_the_order_follows_from_the_field_alone(taps: Any, order: list[str]) -> None:
     arrays = dict.fromkeys(["a", "tail", "z", "values"], 0)
-    assert list(in_order(arrays, {"name": "x", "parameters": {"taps": taps}})) == order
+    assert list(sort_arrays(arrays, {"name": "x", "parameters": {"taps": taps}})) == order
 
 
 # Sealed, and read back.
@@ -179,8 +181,8 @@ def attempt(folder: Path, plan: StorePlan, store: Format = "zarr", **changes: An
 def test_a_manifest_just_over_the_limit_is_refused_at_the_start(
     tmp_path: Path, store: Format, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "MOST_BYTES", limit := 40_000)
-    monkeypatch.setattr("pipeline.cache.folder.MOST_BYTES", limit)
+    monkeypatch.setattr(admission, "MAX_MANIFEST_BYTES", limit := 40_000)
+    monkeypatch.setattr("pipeline.cache.folder.MAX_MANIFEST_BYTES", limit)
     taken = [rows for rows in range(1, 200) if _is_taken(plan_of(rows, names=names), store)]
     assert taken == list(range(1, len(taken) + 1))
     largest = plan_of(len(taken), names=names)
@@ -208,7 +210,7 @@ def _is_taken(plan: StorePlan, store: Format) -> bool:
 @pytest.mark.parametrize(("views", "rows"), [(1, 40_000), (40_000, 1), (1 << 31, 1), (3, 1 << 40)])
 def test_far_too_many_blocks_are_refused_without_counting_them(tmp_path: Path, views: int, rows: int) -> None:
     message = attempt(tmp_path, plan_of(rows, views=views), views={**DESCRIPTION["views"], "count": views})
-    assert f"manifest: expected at most {MOST_BYTES >> 20} MiB, as readers do, found " in message
+    assert f"manifest: expected at most {MAX_MANIFEST_BYTES >> 20} MiB, as readers do, found " in message
     assert f"{views * rows:,} blocks, of {views:,} views" in message
 
 
@@ -257,9 +259,11 @@ def test_what_was_sealed_wrong_is_never_published(
     before = tree(tmp_path / "dump")
 
     def sealed(entries: dict[str, Any]) -> Manifest:
-        return manifest.sealed({**entries, "files": {**entries["files"], "card.md": {"bytes": 1, "sha256": "0" * 64}}})
+        return manifest.seal_manifest(
+            {**entries, "files": {**entries["files"], "card.md": {"bytes": 1, "sha256": "0" * 64}}}
+        )
 
-    monkeypatch.setattr(writer, "sealed", sealed)
+    monkeypatch.setattr(writer, "seal_manifest", sealed)
     with pytest.raises(InputError, match=r"file card.md: expected 1 bytes, found \d+; nothing was published"):
         write(2)
     assert tree(tmp_path / "dump") == before
@@ -268,7 +272,7 @@ def test_what_was_sealed_wrong_is_never_published(
 def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dataset: Dataset) -> None:
     teacher = teacher_of(dataset, CNN)
     teacher = replace(teacher, card={**teacher.card, "name": BAD})
-    each = [Wanted(tmp_path / name, tmp_path / f".{name}", "logits", {}, "zarr") for name in ("a", "b")]
+    each = [DumpRequest(tmp_path / name, tmp_path / f".{name}", "logits", {}, "zarr") for name in ("a", "b")]
     with pytest.raises(InputError, match=r"a: teacher\.name: expected text"):
-        dump(teacher, dataset, each, batch=BATCH)
+        dump_fields(teacher, dataset, each, batch=BATCH)
     assert list(tmp_path.iterdir()) == []

@@ -344,7 +344,7 @@ def test_plan_says_which_dump_would_be_refused(
     write_study(copy_of, study)
     told = {}
     for limit in (8 << 20, 3500, 1000):
-        monkeypatch.setattr(admission, "MOST_BYTES", limit)
+        monkeypatch.setattr(admission, "MAX_MANIFEST_BYTES", limit)
         capsys.readouterr()
         assert run(copy_of, "plan", "--json") == 0
         printed = capsys.readouterr()
@@ -358,7 +358,7 @@ def test_plan_says_which_dump_would_be_refused(
     )
     assert "3 blocks, of 1 views or plans of 3 arrays; dump fewer views, plans, taps or samples into one cache" in line
     assert [text.split("'")[1] for text in told[1000]] == sorted(study["dumps"])
-    monkeypatch.setattr(admission, "MOST_BYTES", 3500)
+    monkeypatch.setattr(admission, "MAX_MANIFEST_BYTES", 3500)
     refusal = refused(run, capsys, copy_of, "dump-logits", "top")
     assert refusal.split("found")[0] == line.replace(start, "error: ").split("found")[0]
     assert run(copy_of, "dump-logits", "big-logits") == 0
@@ -539,13 +539,13 @@ def test_what_a_stopped_one_has_done_is_kept(
         raise end
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_seal", stopped)
+        patch.setattr(writer, "_seal_store", stopped)
         assert run(copy_of, *create) != 0
     kept = sorted((copy_of / ".new.work").rglob("*.raw"))
     assert len(kept) > 1
     times = [path.stat().st_mtime_ns for path in kept]
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_seal", stopped)
+        patch.setattr(writer, "_seal_store", stopped)
         assert run(copy_of, *create) != 0
     assert [path.stat().st_mtime_ns for path in kept] == times  # taken up, not made again
     assert run(copy_of, *create) == 0
@@ -681,7 +681,7 @@ def test_indices_that_are_no_classes_are_refused(made: Path) -> None:
     )  # fmt: skip
     opened = cache.open(folder / "dump")
     with pytest.raises(InputError, match=r"array 'indices': expected classes 0\.\.9"):
-        CachedRows.of(opened, torch.device("cpu"))
+        CachedRows.from_cache(opened, torch.device("cpu"))
 
 
 def test_a_linked_chunk_is_repaired(run: Run, capsys: Capture, copy_of: Path) -> None:

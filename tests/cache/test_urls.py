@@ -27,8 +27,8 @@ from pipeline import cache
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format
-from pipeline.cache.folder import RemoteFolder, folder_of
-from pipeline.cache.verify import Verified, verify
+from pipeline.cache.folder import RemoteFolder, locate_folder
+from pipeline.cache.verify import Verification, verify_cache
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import CLASSES, DESCRIPTION, ROWS
 from tests.conftest import ROOT, shell
@@ -192,9 +192,9 @@ def refusal(action: Callable[[], object], *parts: str) -> None:
     assert_one_line(caught.value, *parts)
 
 
-def verified(opened: cache.Cache) -> Verified:
+def verified(opened: cache.Cache) -> Verification:
     assert isinstance(opened.folder, RemoteFolder)
-    return verify(opened.folder, opened.manifest)
+    return verify_cache(opened.folder, opened.manifest)
 
 
 @forms
@@ -205,7 +205,7 @@ def test_the_same_values(tmp_path: Path, serve: Serve, store: Format, codec: Cod
         assert np.array_equal(opened.rows(ids), values()[0][ids])
         assert np.array_equal(opened.rows(ids, views), values()[views, ids])
         assert opened.load().tobytes() == values().tobytes()
-        assert verified(opened).whole
+        assert verified(opened).is_whole
 
 
 @forms
@@ -383,7 +383,7 @@ def test_a_cache_in_a_dvc_remote(repository: Path, store: Format, codec: Codec) 
     ids = np.array([69, 0, 33, 33, 5])
     assert np.array_equal(opened.rows(ids, 1), values()[1][ids])
     assert opened.load().tobytes() == values().tobytes()
-    assert verified(opened).whole
+    assert verified(opened).is_whole
     assert not (repository / "data/cache").exists()  # nothing was pulled
 
 
@@ -448,10 +448,10 @@ class Pieces(Plain):
 def test_a_manifest_may_come_in_pieces(tmp_path: Path) -> None:
     folder = write(tmp_path, "zarr", "none")
     with over_http(folder, Pieces, []) as served:
-        remote = folder_of(served.url)
+        remote = locate_folder(served.url)
         assert isinstance(remote, RemoteFolder)
-        assert remote.manifest_bytes("") == (folder / "manifest.json").read_bytes()
-        assert len(remote.manifest_bytes("")) > 4000
+        assert remote.read_manifest_bytes("") == (folder / "manifest.json").read_bytes()
+        assert len(remote.read_manifest_bytes("")) > 4000
 
 
 class Cutting(Plain):

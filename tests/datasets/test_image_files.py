@@ -21,7 +21,7 @@ from PIL import Image, features
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
-from pipeline.cache.manifest import MOST_BYTES
+from pipeline.cache.manifest import MAX_MANIFEST_BYTES
 from pipeline.datasets import file_trees, image_files
 from pipeline.datasets import prepare as prepared_by
 from pipeline.datasets.file_trees import File
@@ -752,7 +752,7 @@ def test_names_that_a_reader_of_caches_has_no_room_for_are_refused(
     classes = read(write_zip(tmp_path / "a.zip", longest)).classes
     assert max(map(len, classes)) == 4096
     assert len(encode_json(list(classes))) > 6 * 4096
-    assert 2 * prepared_by.MOST_CLASS_BYTES <= MOST_BYTES
+    assert 2 * prepared_by.MOST_CLASS_BYTES <= MAX_MANIFEST_BYTES
     monkeypatch.setattr(prepared_by, "MOST_CLASS_BYTES", 6 * 4096)
     with refused("the names of 3 classes: expected at most 24,576 bytes of JSON", "found 24,594; shorten the names"):
         read(tmp_path / "a.zip")

@@ -18,8 +18,8 @@ from torch.optim import Adam
 from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.datasets.record import Dataset
-from pipeline.fields.batches import CachedBatches, on_device
-from pipeline.fields.rows import CachedSamples
+from pipeline.fields.batches import CachedBatches, load_field
+from pipeline.fields.rows import CachedDataset
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.perplexity import joint_probabilities
@@ -133,7 +133,7 @@ def test_what_becomes_of_the_last_samples(
     expected = np.zeros((N, N))
     expected[: len(real), : len(real)] = reference.joint(x[real], 5.0)
     assert np.allclose(full(opened, 0, batches - 1), expected, rtol=1e-5, atol=1e-12)
-    field = CachedBatches.of(opened, CPU)
+    field = CachedBatches.from_cache(opened, CPU)
     images = torch.zeros((len(real), 1, 8, 8), dtype=torch.uint8)
     zeros = torch.zeros(len(real), dtype=torch.int64)
     target = field.target(Batch(torch.from_numpy(real), zeros, images, zeros, 0, batches - 1))
@@ -180,7 +180,7 @@ def test_a_student_cannot_tell_the_cache_from_the_live_teacher(
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", {**OPTIONS, "plans": 2}))
     live = LivePlan(teacher, dataset)
     from_live, with_live = trained(dataset, live, monkeypatch)
-    from_cache, with_cache = trained(dataset, on_device(opened, CPU), monkeypatch)
+    from_cache, with_cache = trained(dataset, load_field(opened, CPU), monkeypatch)
     assert live.asked == 3 * 38
     assert from_cache.shape == (3 * 38, 2)
     assert from_cache.tobytes() == from_live.tobytes()
@@ -235,20 +235,22 @@ def test_a_strangers_plan_that_is_none_is_refused(
 ) -> None:
     from pipeline.dumps import affinities
 
-    monkeypatch.setattr(affinities, "_triangles", lambda _joint, ids, *_: np.ones((len(ids), N * (N - 1) // 2), "f4"))
+    monkeypatch.setattr(
+        affinities, "_compute_triangles", lambda _joint, ids, *_: np.ones((len(ids), N * (N - 1) // 2), "f4")
+    )
     real = batch_plan
 
     def planned(*arguments: Any, **options: Any) -> NDArray[np.int64]:
         return damaged_plan(real(*arguments, **options), kind)
 
     monkeypatch.setattr(affinities, "batch_plan", planned)
-    monkeypatch.setattr(affinities, "_refuse_short", lambda *_: None)
+    monkeypatch.setattr(affinities, "_refuse_short_batch", lambda *_: None)
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", {**OPTIONS, "plans": 2}))
     if kind == "sound":
-        CachedBatches.of(opened, CPU)
+        CachedBatches.from_cache(opened, CPU)
         return
     with pytest.raises(InputError, match="array 'sample_ids': expected the batch plan that its parameters describe"):
-        CachedBatches.of(opened, CPU)
+        CachedBatches.from_cache(opened, CPU)
 
 
 @pytest.mark.parametrize("kind", ["zero", "large", "negative", "nan"])
@@ -263,10 +265,10 @@ def test_a_strangers_numbers_that_are_no_probabilities_are_refused(
         made[2] *= kind != "zero"
         return made
 
-    monkeypatch.setattr(affinities, "_triangles", triangles)
+    monkeypatch.setattr(affinities, "_compute_triangles", triangles)
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", OPTIONS))
     with pytest.raises(InputError, match="array 'p': expected probabilities of pairs, whose sum is 1"):
-        CachedBatches.of(opened, CPU)
+        CachedBatches.from_cache(opened, CPU)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_a_strangers_parameters_that_are_not_its_arrays_are_refused(
     forged = field.model_copy(update={"parameters": {**field.parameters, **changed}})
     stranger = cache.Cache(opened.folder, opened.manifest.model_copy(update={"field": forged}))
     with pytest.raises(InputError, match=message):
-        CachedBatches.of(stranger, CPU)
+        CachedBatches.from_cache(stranger, CPU)
 
 
 def test_a_tiny_last_batch_of_large_ones_does_not_overflow(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
@@ -295,7 +297,7 @@ def test_a_tiny_last_batch_of_large_ones_does_not_overflow(tmp_path: Path, datas
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", options))
     assert (opened.load("sample_ids")[0, 1] >= 0).sum() == 6
     assert np.isfinite(opened.load("p")).all()
-    CachedBatches.of(opened, CPU)
+    CachedBatches.from_cache(opened, CPU)
 
 
 def test_features_that_are_not_finite_name_the_sample(tmp_path: Path, dataset: Dataset) -> None:
@@ -310,16 +312,16 @@ def test_features_that_are_not_finite_name_the_sample(tmp_path: Path, dataset: D
 def test_a_loop_of_ones_own_is_told_that_there_are_no_rows(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", OPTIONS))
     with pytest.raises(InputError, match="cache 'p': expected a field of samples, found affinities"):
-        CachedSamples(dataset, {"p": opened})
+        CachedDataset(dataset, {"p": opened})
 
 
 def test_convert_keeps_or_rounds(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
-    from pipeline.cache.rewrite import convert
+    from pipeline.cache.rewrite import convert_cache
 
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", OPTIONS))
-    other = convert(opened, tmp_path / "h", tmp_path / "w", store="hdf5", codec="gzip")
+    other = convert_cache(opened, tmp_path / "h", tmp_path / "w", store="hdf5", codec="gzip")
     assert other.values == opened.manifest.values
-    half = convert(opened, tmp_path / "half", tmp_path / "w2", dtype="float16")
+    half = convert_cache(opened, tmp_path / "half", tmp_path / "w2", dtype="float16")
     direct = made(teacher, dataset, wanted(tmp_path, "d", "affinities", {**OPTIONS, "dtype": "float16"}))
     assert half.field == direct.manifest.field
     converted = cache.open(tmp_path / "half").load("p")

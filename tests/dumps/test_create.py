@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache.rewrite import convert
+from pipeline.cache.rewrite import convert_cache
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import derived_parameters
-from pipeline.dumps.columns import columns_of
+from pipeline.dumps import list_derived_parameters
+from pipeline.dumps.columns import match_columns
 from pipeline.dumps.foreign import ForeignTeacher, read_outputs
-from pipeline.dumps.run import Wanted, dump
+from pipeline.dumps.run import DumpRequest, dump_fields
 from pipeline.teacher import Samples
 from tests.conftest import STUDY, Capture, Run, copied, refused, write_study
 from tests.scenes import digits
@@ -258,16 +258,16 @@ def test_columns_are_matched_by_name(tmp_path: Path, ending: str, mark: str, bla
     classes = sorted(names)
     text = mark + ending.join(names) + ending + blank.format(end=ending) * 2
     (tmp_path / "names.txt").write_bytes(text.encode())
-    assert [names[column] for column in columns_of(tmp_path / "names.txt", classes)] == classes
+    assert [names[column] for column in match_columns(tmp_path / "names.txt", classes)] == classes
     composed = text.replace("a\u0308", "ä").replace("dog", " dog\t")  # as another system writes accents
     (tmp_path / "names.txt").write_bytes(composed.encode())
-    assert [names[column] for column in columns_of(tmp_path / "names.txt", classes)] == classes
+    assert [names[column] for column in match_columns(tmp_path / "names.txt", classes)] == classes
 
 
 def test_classes_that_differ_in_little_are_told_apart(tmp_path: Path) -> None:
     classes = ["a", " a", "\u00e4", "a\u0308"]
     (tmp_path / "names.txt").write_text("a\u0308\n a\n\u00e4\na\n")
-    assert columns_of(tmp_path / "names.txt", classes) == [3, 1, 2, 0]
+    assert match_columns(tmp_path / "names.txt", classes) == [3, 1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_classes_that_differ_in_little_are_told_apart(tmp_path: Path) -> None:
 def test_names_that_are_not_the_classes_are_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     (tmp_path / "names.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as caught:
-        columns_of(tmp_path / "names.txt", ["cat", "dog", "owl"])
+        match_columns(tmp_path / "names.txt", ["cat", "dog", "owl"])
     assert message in str(caught.value)
 
 
@@ -299,7 +299,7 @@ def test_a_file_of_names_that_is_none_is_refused(tmp_path: Path) -> None:
         (Path("/dev/zero"), "a pipe, a socket or a device"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=f"expected a text file, one class a line, found {found}"):
-            columns_of(path, ["a"])
+            match_columns(path, ["a"])
 
 
 def cut_archive(path: Path) -> None:
@@ -472,7 +472,7 @@ def test_a_study_is_taught_by_probabilities(run: Run, capsys: Capture, place: Pa
     study["dumps"] = {"api-logits": {"field": "logits", "of": "api", "samples": "all", "batch": 512}}
     write_study(place, study)
     assert run(place, "train-student", "kd") == 0  # what the numbers were is no option of the study's
-    convert(made, place / "half", place / "work", store="hdf5", dtype="float16")
+    convert_cache(made, place / "half", place / "work", store="hdf5", dtype="float16")
     assert cache.open(place / "half").manifest.field.parameters["given"] == "probabilities"
     capsys.readouterr()
     assert run(place, "cache", "inspect", "data/cache/api-logits") == 0
@@ -485,7 +485,7 @@ def test_logits_are_sealed_in_the_bytes_that_they_always_were(run: Run, capsys: 
     made = cache.open(place / "data/cache/api-logits").manifest
     assert set(made.field.parameters) == {"dtype", "top_k", "temperature"}
     assert "- numbers" not in (place / "data/cache/api-logits/card.md").read_text()
-    assert derived_parameters("logits") == ("given", "floor")
+    assert list_derived_parameters("logits") == ("given", "floor")
 
 
 def test_warnings_are_loud(run: Run, capsys: Capture, place: Path) -> None:
@@ -505,8 +505,8 @@ def test_the_top_k_of_probabilities(tmp_path: Path, dataset: Dataset) -> None:
     made = {}
     for values, outputs in (("probabilities", softmax(logits)), ("logits", logits)):
         teacher = read(tmp_path, dataset, outputs, values=values)
-        each = Wanted(tmp_path / values, tmp_path / f".{values}", "logits", options, "zarr")
-        dump(teacher, dataset, [each], samples="all")
+        each = DumpRequest(tmp_path / values, tmp_path / f".{values}", "logits", options, "zarr")
+        dump_fields(teacher, dataset, [each], samples="all")
         made[values] = cache.open(each.target)
     assert np.array_equal(made["probabilities"].load("indices"), made["logits"].load("indices"))
     ours, true = (np.concatenate([it.load("values") / 4, it.load("tail")], 2) for it in made.values())
@@ -527,7 +527,7 @@ def test_a_stopped_seal_of_other_columns_is_not_taken_up(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_seal", stopped)
+        patch.setattr(writer, "_seal_store", stopped)
         assert run(place, *CREATE, "--dtype", "float32") != 0
     assert list((place / "data/cache/.api-logits.work").rglob("*.raw"))
     assert run(place, *CREATE, "--dtype", "float32", "--classes", "names.txt") == 0

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.cache.block_files import Compute
+from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
-from pipeline.dumps import planned_arrays
-from pipeline.fields.batches import CachedBatches, on_device
+from pipeline.dumps import plan_arrays
+from pipeline.fields.batches import CachedBatches, load_field
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.multichannel_bce import unpack_bits
 from pipeline.training.batches import Batch
@@ -51,7 +51,7 @@ def write(folder: Path, name: str) -> Manifest:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
     plan, made = StorePlan(plans, first, rows, 2), compute
-    used: Compute = made
+    used: BlockFunction = made
     target, work = folder / name, folder / f".{name}.work"
     return write_cache(target, work, plan, used, store=store, description=described(name))  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ def test_it_opens_and_holds_its_values(name: str, tmp_path: Path) -> None:
     opened = cache.open(shutil.copytree(FOLDER / name, tmp_path / name), {"field.name": field})
     manifest = opened.manifest
     assert {"values": manifest.values, "root": manifest.root} == GOLDEN["digests"][name]
-    opened.refuse_other_arrays(planned_arrays(field, manifest.field.parameters, 3))
+    opened.refuse_other_arrays(plan_arrays(field, manifest.field.parameters, 3))
     for array, values in stored(name).items():
         assert opened.load(array).tobytes() == values.tobytes()
         assert len(np.unique(values)) > 2
@@ -78,7 +78,7 @@ def test_all_are_listed() -> None:
 
 
 def test_what_a_student_makes_of_them(tmp_path: Path) -> None:
-    fields = {name: on_device(cache.open(FOLDER / name), torch.device("cpu")) for name in NAMES}
+    fields = {name: load_field(cache.open(FOLDER / name), torch.device("cpu")) for name in NAMES}
     affinities, labels = fields["affinities-zarr"], fields["multichannel-zarr"]
     assert isinstance(affinities, CachedBatches)
     assert isinstance(labels, CachedRows)

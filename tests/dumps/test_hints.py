@@ -237,7 +237,7 @@ def test_a_strangers_parameters_end_in_one_line(
 ) -> None:
     from pipeline.dumps import run as room
 
-    monkeypatch.setattr(room, "decisive", lambda _: {})
+    monkeypatch.setattr(room, "select_decisive", lambda _: {})
     made(teacher, dataset, wanted(tmp_path, "h", "hints", {}))
     line = refused(run, capsys, tmp_path, "cache", "inspect", "h")
     assert "parameters of field hints: expected those of a dump" in line

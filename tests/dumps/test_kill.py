@@ -23,7 +23,7 @@ from pipeline import cache
 from pipeline.base.provenance import hash_code
 from pipeline.cache import blocks
 from pipeline.datasets.record import Dataset, ImagesFile
-from pipeline.dumps.run import Wanted, dump
+from pipeline.dumps.run import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher, TeacherLike, TeacherOutputs
 from pipeline.views.view import Views
@@ -83,8 +83,8 @@ class Scene:
         return self.folder / "work"
 
     def run(self, dtype: str = "float32") -> None:
-        wanted = Wanted(self.target, self.work, "logits", {"dtype": dtype}, self.store)
-        dump(self.teacher, self.dataset, [wanted], batch=BATCH, views=FLIPPED)
+        wanted = DumpRequest(self.target, self.work, "logits", {"dtype": dtype}, self.store)
+        dump_fields(self.teacher, self.dataset, [wanted], batch=BATCH, views=FLIPPED)
 
     def fork(self, before: Callable[[], None] = lambda: None) -> int:
         """A child that runs the dump; its process id."""
@@ -262,7 +262,9 @@ def memory(folder: Path, store: Store) -> dict[str, int]:
     order = np.arange(rows)
     dataset = Dataset(images, order % CLASSES, (rows, rows), tuple(map(str, range(CLASSES))), order, "large")
     teacher: TeacherLike = CheapTeacher(card_for(dataset), torch.device("cpu"))
-    dump(teacher, dataset, [Wanted(folder / "dump", folder / "work", "logits", {"dtype": "float16"}, store)])
+    dump_fields(
+        teacher, dataset, [DumpRequest(folder / "dump", folder / "work", "logits", {"dtype": "float16"}, store)]
+    )
     grown = peak() - base
     written = sum(path.stat().st_size for path in (folder / "dump").rglob("*") if path.is_file())
     shutil.rmtree(folder / "dump")

@@ -19,9 +19,9 @@ from pipeline import cache
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps import derived_parameters, planned_arrays
+from pipeline.dumps import list_derived_parameters, plan_arrays
 from pipeline.dumps.foreign import ForeignTeacher
-from pipeline.dumps.run import Wanted, dump
+from pipeline.dumps.run import DumpRequest, dump_fields
 from pipeline.fields.rows import CachedRows
 from pipeline.inspection.overview import overview
 from pipeline.losses import term_fields, term_taps
@@ -88,10 +88,10 @@ def teacher(network: Network, dataset: Dataset) -> Teacher:
 def made(
     teacher: Any, dataset: Dataset, folder: Path, store: Literal["zarr", "hdf5"] = "zarr", views: Views = PLAIN, **options: Any
 ) -> cache.Cache:  # fmt: skip
-    dump(
+    dump_fields(
         teacher,
         dataset,
-        [Wanted(folder / "dump", folder / "work", "multichannel", options, store)],
+        [DumpRequest(folder / "dump", folder / "work", "multichannel", options, store)],
         batch=BATCH,
         views=views,
     )
@@ -173,15 +173,15 @@ def test_a_score_that_is_nan_names_its_sample(tmp_path: Path, dataset: Dataset) 
 
 
 def test_10_classes_of_36_channels_take_45_bytes(dataset: Dataset) -> None:
-    (plan,) = planned_arrays("multichannel", {"channels": 36}, 10).values()
+    (plan,) = plan_arrays("multichannel", {"channels": 36}, 10).values()
     assert (plan.row_shape, plan.dtype) == ((45,), "uint8")
-    assert derived_parameters("multichannel") == ("channels",)
+    assert list_derived_parameters("multichannel") == ("channels",)
 
 
 @pytest.mark.parametrize("channels", [None, 0, -3, "25", True, 2.0])
 def test_a_manifest_without_a_number_of_channels_is_refused(channels: Any) -> None:
     with refused("field.parameters.channels: expected a number from 1, found"):
-        planned_arrays("multichannel", {"threshold": 0.5, "channels": channels}, 10)
+        plan_arrays("multichannel", {"threshold": 0.5, "channels": channels}, 10)
 
 
 def test_networks_without_channels_are_refused(tmp_path: Path, dataset: Dataset, network: Network) -> None:
@@ -302,7 +302,7 @@ def test_training_from_cached_bits_is_training_with_the_live_teacher(
 ) -> None:
     live = LiveBits(teacher, dataset)
     with_live = taught(splits, live, 2)
-    with_cache = taught(splits, CachedRows.of(made(teacher, dataset, tmp_path), CPU), 2)
+    with_cache = taught(splits, CachedRows.from_cache(made(teacher, dataset, tmp_path), CPU), 2)
     assert live.asked > 30
     assert with_live.fitted.history == with_cache.fitted.history
     state, other = with_cache.state("last"), with_live.state("last")
@@ -314,7 +314,7 @@ def test_a_teacher_with_channels_is_good_and_its_bits_teach(
 ) -> None:
     right, _ = evaluate(network, splits.validation)
     assert right.double().mean() > 0.94
-    student = taught(splits, CachedRows.of(made(teacher, dataset, tmp_path), CPU), 12)
+    student = taught(splits, CachedRows.from_cache(made(teacher, dataset, tmp_path), CPU), 12)
     assert student.fitted.history[-1]["validation/accuracy"] > 0.9
     assert student.fitted.history[0]["validation/accuracy"] < 0.8  # it has learnt that
 

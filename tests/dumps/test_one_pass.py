@@ -14,8 +14,8 @@ from pipeline.cache.block_files import BlockFiles
 from pipeline.cache.blocks import ArrayPlan, plan_store
 from pipeline.datasets.record import Dataset
 from pipeline.dumps.field import RowField
-from pipeline.dumps.one_pass import one_pass
-from pipeline.dumps.run import Wanted, dump
+from pipeline.dumps.one_pass import run_one_pass
+from pipeline.dumps.run import DumpRequest, dump_fields
 from pipeline.teacher import Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 from tests.conftest import Capture, Run, refused, write_study
@@ -42,7 +42,7 @@ def teacher(dataset: Dataset) -> Teacher:
     return teacher_of(dataset, VOTER)
 
 
-def all_of(folder: Path, store: Any = "zarr") -> list[Wanted]:
+def all_of(folder: Path, store: Any = "zarr") -> list[DumpRequest]:
     codec = {"codec": "gzip"} if store == "hdf5" else {}
     return [wanted(folder, name, field, {**options, **codec}, store) for name, (field, options) in FIELDS.items()]
 
@@ -67,13 +67,13 @@ def test_the_same_bytes_in_one_pass_over_the_data(
     teacher = teacher_of(dataset, VOTER)
     counting = Counting(teacher)
     together = all_of(tmp_path / "together", store)
-    made = dump(teacher, dataset, together, batch=BATCH, views=views)
+    made = dump_fields(teacher, dataset, together, batch=BATCH, views=views)
     batches = -(-dataset.bounds[0] // BATCH) * views.count
     probes = len(FIELDS) - 2  # two of them only read logits
     assert batches <= counting.passes <= batches + probes
     assert len({manifest.arrays[name].chunk_rows for manifest in made for name in manifest.arrays}) > 2
     for each in all_of(tmp_path / "alone", store):
-        dump(teacher, dataset, [each], batch=BATCH, views=views)
+        dump_fields(teacher, dataset, [each], batch=BATCH, views=views)
         other = tmp_path / "together" / each.target.name
         assert tree(other) == tree(each.target)
         assert len(tree(other)) >= 3
@@ -86,7 +86,7 @@ def test_a_dump_that_was_cut_goes_on_alone_or_together(
 ) -> None:
     monkeypatch.setattr(blocks, "TARGET_BYTES", 20_000)
     whole = all_of(tmp_path / "whole")
-    dump(teacher, dataset, whole, batch=BATCH)
+    dump_fields(teacher, dataset, whole, batch=BATCH)
     real, written = BlockFiles.write, 0
 
     def write(self: BlockFiles, name: str, block: Any, values: Any) -> None:
@@ -99,11 +99,11 @@ def test_a_dump_that_was_cut_goes_on_alone_or_together(
     cut = all_of(tmp_path / "cut")
     monkeypatch.setattr(BlockFiles, "write", write)
     with pytest.raises(KeyboardInterrupt):
-        dump(teacher, dataset, cut, batch=BATCH)
+        dump_fields(teacher, dataset, cut, batch=BATCH)
     assert not any(each.target.exists() for each in cut)
     monkeypatch.setattr(BlockFiles, "write", real)
-    dump(teacher, dataset, [cut[-1]], batch=BATCH)
-    dump(teacher, dataset, cut[:-1], batch=BATCH)
+    dump_fields(teacher, dataset, [cut[-1]], batch=BATCH)
+    dump_fields(teacher, dataset, cut[:-1], batch=BATCH)
     assert all(tree(a.target) == tree(b.target) for a, b in zip(whole, cut, strict=True))
 
 
@@ -116,12 +116,12 @@ def test_a_field_that_does_not_make_what_it_planned_is_a_bug(
     blocks_of_x = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=100, batch=BATCH), "zarr")
     samples = Samples(dataset.images, 100, BATCH)
     with pytest.raises(ValueError, match="array 'x': planned uint8"):
-        one_pass(teacher, samples, [(field, blocks_of_x)], "x")
+        run_one_pass(teacher, samples, [(field, blocks_of_x)], "x")
 
 
 def test_a_codec_that_the_store_lacks_is_refused_at_once(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     with pytest.raises(InputError, match="dump 'h': codec: expected one of none, gzip, found zstd"):
-        dump(teacher, dataset, [wanted(tmp_path, "h", "hints", {}, "hdf5")])
+        dump_fields(teacher, dataset, [wanted(tmp_path, "h", "hints", {}, "hdf5")])
     assert not list(tmp_path.iterdir())
 
 
@@ -131,7 +131,7 @@ def test_one_refusal_publishes_nothing(tmp_path: Path, dataset: Dataset) -> None
         loud.network.members[0].body.fc.weight.mul_(1e7)  # type: ignore[union-attr, operator]
     each = all_of(tmp_path)
     with pytest.raises(InputError, match="hint 'features'"):
-        dump(loud, dataset, each, batch=BATCH)
+        dump_fields(loud, dataset, each, batch=BATCH)
     assert not any(one.target.exists() for one in each)
 
 

@@ -20,8 +20,8 @@ from pipeline.base.errors import InputError
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import Wanted, dump
-from pipeline.fields.rows import CachedRows, CachedSamples
+from pipeline.dumps.run import DumpRequest, dump_fields
+from pipeline.fields.rows import CachedDataset, CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network
@@ -83,8 +83,8 @@ def teacher(dataset: Dataset) -> Teacher:
 def made(
     teacher: Teacher, dataset: Dataset, folder: Path, dtype: str, store: Literal["zarr", "hdf5"], views: Views = PLAIN
 ) -> cache.Cache:
-    wanted = Wanted(folder / "dump", folder / "work", "logits", {"dtype": dtype}, store)
-    dump(teacher, dataset, [wanted], batch=BATCH, views=views)
+    wanted = DumpRequest(folder / "dump", folder / "work", "logits", {"dtype": dtype}, store)
+    dump_fields(teacher, dataset, [wanted], batch=BATCH, views=views)
     return cache.open(folder / "dump")
 
 
@@ -116,7 +116,7 @@ def test_training_from_an_fp32_cache_is_training_with_the_live_teacher(
     opened = made(teacher, dataset, tmp_path, "float32", store)
     live = LiveTeacher(teacher, dataset.images[dataset.rows("train")])
     from_live, with_live = losses(dataset, live, monkeypatch)
-    from_cache, with_cache = losses(dataset, CachedRows.of(opened, CPU), monkeypatch)
+    from_cache, with_cache = losses(dataset, CachedRows.from_cache(opened, CPU), monkeypatch)
     assert live.forwards > 20
     assert from_cache.shape == (18, 3)
     assert from_cache.tobytes() == from_live.tobytes()
@@ -138,12 +138,12 @@ def test_augmented_training_from_a_cache_is_training_with_the_live_teacher(
     assert len(np.unique(opened.load()[:, 0], axis=0)) > 8  # the views of one sample differ
     live = LiveTeacher(teacher, dataset.images[dataset.rows("train")], views)
     from_live, with_live = losses(dataset, live, monkeypatch, views, epochs=3)
-    from_cache, with_cache = losses(dataset, CachedRows.of(opened, CPU), monkeypatch, views, epochs=3)
+    from_cache, with_cache = losses(dataset, CachedRows.from_cache(opened, CPU), monkeypatch, views, epochs=3)
     assert from_cache.shape == (54, 3)
     assert from_cache.tobytes() == from_live.tobytes()
     state, other = with_cache.state("last"), with_live.state("last")
     assert all(torch.equal(state[name], other[name]) for name in state)
-    unaugmented, _ = losses(dataset, CachedRows.of(opened, CPU), monkeypatch, epochs=3)
+    unaugmented, _ = losses(dataset, CachedRows.from_cache(opened, CPU), monkeypatch, epochs=3)
     assert not np.array_equal(unaugmented, from_cache)
 
 
@@ -165,7 +165,7 @@ def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Datase
 def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     views = Views("crop_flip", 4, 3, {"padding": 1})
     opened = made(teacher, dataset, tmp_path, "float32", "hdf5", views)
-    samples = CachedSamples(dataset, {"big": opened})
+    samples = CachedDataset(dataset, {"big": opened})
     assert samples.views == views  # the cache says which they are
     samples.set_epoch(6)
     loader = DataLoader(samples, batch_size=50, shuffle=True, generator=torch.Generator().manual_seed(0), num_workers=2)
@@ -188,21 +188,21 @@ def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset
     with pytest.raises(
         InputError, match=r"views: expected .*'none'.*; leave `views` out, or give `Views.from_cache\(cache\)`"
     ):
-        CachedSamples(dataset, {"big": opened}, PLAIN)
+        CachedDataset(dataset, {"big": opened}, PLAIN)
     plain = made(teacher, dataset, tmp_path / "plain", "float32", "zarr", PLAIN)
     with pytest.raises(
-        InputError, match=r"'plain': views: expected those of cache 'big', .*in a CachedSamples of their"
+        InputError, match=r"'plain': views: expected those of cache 'big', .*in a CachedDataset of their"
     ):
-        CachedSamples(dataset, {"big": opened, "plain": plain})
-    assert CachedSamples(dataset, {"plain": plain}).views == CachedSamples(dataset, {}).views == PLAIN
-    drawn = CachedSamples(dataset, {"big": opened}, Views.from_cache(opened, "draw"))
+        CachedDataset(dataset, {"big": opened, "plain": plain})
+    assert CachedDataset(dataset, {"plain": plain}).views == CachedDataset(dataset, {}).views == PLAIN
+    drawn = CachedDataset(dataset, {"big": opened}, Views.from_cache(opened, "draw"))
     assert drawn.views == replace(views, order="draw")
     other = prepare("digits", "digits", Place("digits"), validation=0.3)
     with pytest.raises(InputError, match="data set: expected digits"):
-        CachedSamples(other, {"big": opened}, views)
+        CachedDataset(other, {"big": opened}, views)
 
 
-def _ids(samples: CachedSamples, images: Tensor) -> list[int]:
+def _ids(samples: CachedDataset, images: Tensor) -> list[int]:
     """Which samples these images are, found by their pixels."""
     every = torch.stack([samples[i][0] for i in range(len(samples))]).flatten(1).float()
     return torch.cdist(images.flatten(1).float(), every).argmin(1).tolist()
@@ -217,7 +217,7 @@ def test_an_fp16_cache_is_off_by_its_rounding_alone(
     assert opened.load().dtype == np.float16
     assert np.all(np.abs(opened.load()[0] - exact) <= np.abs(exact) * 2.0**-11 + 2.0**-25)
     from_live, _ = losses(dataset, LiveTeacher(teacher, images), monkeypatch)
-    from_cache, _ = losses(dataset, CachedRows.of(opened, CPU), monkeypatch)
+    from_cache, _ = losses(dataset, CachedRows.from_cache(opened, CPU), monkeypatch)
     assert np.array_equal(from_cache, from_live) is False
     # Soft targets move by at most max |error| of a logit over the temperature, per class pair.
     assert np.allclose(from_cache, from_live, rtol=2.0**-9)

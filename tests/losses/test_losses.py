@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.dumps.logits import largest
+from pipeline.dumps.logits import select_top_k
 from pipeline.losses import find_mismatch
 from pipeline.losses.logits_mse import logits_mse
 from pipeline.losses.mutual_kl import mutual_kl
@@ -23,7 +23,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def kept(teacher: Tensor, k: int, temperature: float) -> dict[str, Tensor]:
     """Top-k arrays as the dump makes them."""
-    made = largest(teacher.float().numpy(), k, temperature, dtype="float32", first=0, teacher="t")
+    made = select_top_k(teacher.float().numpy(), k, temperature, dtype="float32", first=0, teacher="t")
     return {name: torch.from_numpy(values) for name, values in made.items()}
 
 
@@ -39,12 +39,12 @@ def test_top_k_of_all_classes_but_one_is_all_classes(temperature: float) -> None
 
 def test_what_a_dump_keeps_of_the_largest_logits() -> None:
     exact = np.array([[1.0, 3.0, 3.0, -2.0], [0.0, 0.0, 0.0, 0.0]], np.float32)
-    made = largest(exact, 2, 2.0, dtype="float16", first=0, teacher="t")
+    made = select_top_k(exact, 2, 2.0, dtype="float16", first=0, teacher="t")
     assert made["indices"].dtype == np.int16
     assert made["indices"].tolist() == [[1, 2], [0, 1]]  # of equals the lower class first
     assert made["values"].tolist() == [[3.0, 3.0], [0.0, 0.0]]
     assert made["tail"].ravel() == pytest.approx([np.log(np.exp(0.5) + np.exp(-1.0)), np.log(2.0)], abs=1e-6)
-    wide = largest(np.zeros((1, 40_000), np.float32), 1, 1.0, dtype="float32", first=0, teacher="t")
+    wide = select_top_k(np.zeros((1, 40_000), np.float32), 1, 1.0, dtype="float32", first=0, teacher="t")
     assert wide["indices"].dtype == np.int32
 
 

@@ -394,7 +394,7 @@ def test_a_batch_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) 
     features = digits()
     whole = joint_probabilities(features, PERPLEXITY)
     assert all(np.array_equal(joint_probabilities(features[k : k + 1], PERPLEXITY)[0], whole[k]) for k in range(6))
-    monkeypatch.setattr(batches, "PIECE", 1)
+    monkeypatch.setattr(batches, "PIECE_BYTES", 1)
     assert np.array_equal(joint_probabilities(features, PERPLEXITY), whole)
 
 
@@ -421,7 +421,7 @@ def test_the_number_of_threads(
         return pool(count)
 
     monkeypatch.setattr(batches, "ThreadPoolExecutor", counting)
-    monkeypatch.setattr(batches, "_cores", lambda: cores)
+    monkeypatch.setattr(batches, "_count_cores", lambda: cores)
     CALLS[name](normal(5, 8, 8), 3, threads=threads)
     assert started == ([] if expected is None else [expected])
 
@@ -570,7 +570,7 @@ def test_powers_of_two() -> None:
 @pytest.mark.parametrize(("dtype", "beta"), [("float32", 8e34), ("float64", 1e304)])
 def test_what_is_far_away_adds_nothing_to_the_moments(dtype: Dtype, beta: float) -> None:
     x = np.array([0, -33, -1e-3] * 16, dtype)
-    assert kernels.moments(x, np.empty_like(x), x.dtype.type(beta)) == (16, 0, 0, 0)
+    assert kernels.sum_moments(x, np.empty_like(x), x.dtype.type(beta)) == (16, 0, 0, 0)
 
 
 def entropy_and_step(x: Array, u: float, target: float) -> tuple[float, float]:
@@ -578,7 +578,7 @@ def entropy_and_step(x: Array, u: float, target: float) -> tuple[float, float]:
     p = np.exp2(t) / np.exp2(t).sum()
     excess = float(-(p * np.log2(p)).sum()) - target
     first, second, third = (float((p * t**power).sum()) for power in (1, 2, 3))
-    return excess, float(kernels.halley(first, second, third, excess))
+    return excess, float(kernels.halley_step(first, second, third, excess))
 
 
 def test_the_step_is_of_third_order() -> None:
@@ -603,9 +603,9 @@ def test_few_passes_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         e[:] = np.exp2(t)
         return tuple(float((e * t**power).sum()) for power in range(4))
 
-    solve: Any = kernels.solve
+    solve: Any = kernels.solve_row
     plain = solve.py_func
-    monkeypatch.setattr(kernels, "moments", counted)
+    monkeypatch.setattr(kernels, "sum_moments", counted)
     distances = squared_distances(digits()[:1])[0]
     guess = kernels.FIRST
     for i, row in enumerate(distances):

@@ -197,7 +197,7 @@ def test_the_first_batch_is_that_of_the_training(
     assert ids.tolist() == [sample for sample in opened.load("sample_ids")[0, 0].tolist() if sample >= 0]
     labels = torch.from_numpy(dataset.labels[ids])
     batch = Batch(torch.from_numpy(ids), labels, labels, labels, epoch=0, number=0)
-    np.testing.assert_allclose(p, CachedBatches.of(opened, CPU).target(batch).numpy(), rtol=1e-6, atol=1e-20)
+    np.testing.assert_allclose(p, CachedBatches.from_cache(opened, CPU).target(batch).numpy(), rtol=1e-6, atol=1e-20)
     assert p.sum() == pytest.approx(1, rel=1e-5)
 
 

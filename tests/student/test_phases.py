@@ -43,7 +43,7 @@ def dataset() -> Dataset:
 def hints(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CachedRows:
     teacher = teacher_of(dataset, CNN)
     opened = made(teacher, dataset, wanted(tmp_path_factory.mktemp("hints"), "h", "hints", {"dtype": "float32"}))
-    return CachedRows.of(opened, CPU)
+    return CachedRows.from_cache(opened, CPU)
 
 
 def training_options(epochs: int, lr: float = 0.01) -> TrainingOptions:

@@ -69,7 +69,7 @@ def affinity_picture(
 
 def first_batch(cache: Cache) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """P (n, n) of the first batch of the first plan, and its sample ids (n,)."""
-    field = CachedBatches.of(cache, torch.device("cpu"))
+    field = CachedBatches.from_cache(cache, torch.device("cpu"))
     ids = field.plans[0, 0].numpy()
     ids = ids[ids >= 0]
     return field.matrix(0, 0, len(ids)).double().numpy(), ids
