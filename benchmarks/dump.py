@@ -29,7 +29,7 @@ from pipeline.cache.manifest import Manifest
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import DumpRequest, dump_fields, select_samples
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields, select_samples
 from pipeline.perplexity import warm_up
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
 from pipeline.training.optimizers import OPTIMIZERS, constant

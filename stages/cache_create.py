@@ -52,9 +52,9 @@ def create(
     from pipeline.base.errors import InputError
     from pipeline.base.files import hash_file, hash_json
     from pipeline.datasets.record import load
-    from pipeline.dumps.foreign import read_outputs
+    from pipeline.dumps.dump_fields import DumpRequest, dump_fields
+    from pipeline.dumps.foreign.teacher import read_outputs
     from pipeline.dumps.logits import check_options
-    from pipeline.dumps.run import DumpRequest, dump_fields
 
     cli.refuse_existing(to)
     if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):

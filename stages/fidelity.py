@@ -96,8 +96,8 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
 
     from pipeline.base.progress import track
     from pipeline.cache.blocks import Block
+    from pipeline.dumps.dump_fields import make_field, select_samples
     from pipeline.dumps.one_pass import make_block_function
-    from pipeline.dumps.run import make_field, select_samples
     from pipeline.runs.dumps import load_teacher_and_data
 
     spec = study.dumps[dump]

@@ -13,7 +13,7 @@ from stages import cli
 
 if TYPE_CHECKING:
     from pipeline.datasets.record import Dataset
-    from pipeline.dumps.plan import DiskSpeed, DumpCost
+    from pipeline.dumps.cost import DiskSpeed, DumpCost
     from pipeline.study.parts import DumpParams
     from pipeline.study.sections import PhaseParams, Study
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plan(params: cli.ParamsFile = cli.DEFAULT_PARAMS, device: cli.Device = "auto", as_json: cli.AsJson = False) -> None:
     """Predict each dump's bytes, files and seconds, and from how many students on it pays."""
     study = cli.open_study(params)
-    from pipeline.dumps.plan import measure_disk_speed
+    from pipeline.dumps.cost import measure_disk_speed
 
     disk = measure_disk_speed(Path())
     datasets: dict[str, Dataset] = {}
@@ -69,8 +69,8 @@ def _predict(
     from pipeline.base.device import resolve_device
     from pipeline.base.errors import InputError
     from pipeline.cache import Format
-    from pipeline.dumps.plan import predict_cost
-    from pipeline.dumps.run import refuse_unreadable
+    from pipeline.dumps.cost import predict_cost
+    from pipeline.dumps.dump_fields import refuse_unreadable
     from pipeline.runs.datasets import load_or_read
     from pipeline.runs.dumps import plan_dump, wanted_cache
     from pipeline.runs.training import training_options

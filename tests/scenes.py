@@ -17,7 +17,7 @@ from pipeline import cache
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import DumpRequest, dump_fields
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.training import fit as training

@@ -75,7 +75,7 @@ def test_the_cache_knows_neither() -> None:
     [
         ("datasets", {"raw", "record", "split", "prepare", "copies", "class_folders", "file_trees", "image_files"}),
         ("models", {"initial", "network", "weights", "ready_weights", "constructor", "saved", "build"}),
-        ("dumps", {"field", "run", "foreign", "one_pass"}),
+        ("dumps", {"field", "dump_fields", "one_pass"}),
         ("views", {"counter", "mirror", "view"}),
         ("models/heads", {"channels"}),
         ("losses", {"step", "recipe", "hinted", "discriminator"}),

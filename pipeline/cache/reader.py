@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.expectations import differences
 from pipeline.base.plain_text import escape_unprintable
-from pipeline.cache import checked, damage
+from pipeline.cache import checked_copies, damage
 from pipeline.cache.blocks import ArrayForm
 from pipeline.cache.dtypes import widen_bfloat16
 from pipeline.cache.folder import Folder, LocalFolder, locate_folder, read_manifest
@@ -172,10 +172,10 @@ def open(
 def _refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
     damage.refuse_listing_damage(folder, manifest, fix)
-    seen = checked.compute_signature(folder, manifest)
-    if not checked.is_remembered(folder, seen):
+    seen = checked_copies.compute_signature(folder, manifest)
+    if not checked_copies.is_remembered(folder, seen):
         damage.refuse_content_damage(folder, manifest, fix)
-        checked.remember_copy(folder, seen)
+        checked_copies.remember_copy(folder, seen)
 
 
 def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fix: str) -> None:

@@ -28,15 +28,15 @@ from pipeline.base.files import (
 from pipeline.base.progress import track
 from pipeline.base.provenance import hash_code
 from pipeline.cache import paths
-from pipeline.cache.admission import check_sealed, refuse_unreadable
+from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, BlockFunction, write_blocks
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.card import render_card
 from pipeline.cache.codecs import Format
 from pipeline.cache.digests import hash_files, hash_ranges
-from pipeline.cache.entries import build_manifest_entries, to_plain_entries
 from pipeline.cache.manifest import Manifest, seal_manifest
-from pipeline.cache.order import sort_arrays
+from pipeline.cache.manifest_entries import build_manifest_entries, to_plain_entries
+from pipeline.cache.readability import check_sealed, refuse_unreadable
 from pipeline.cache.stores import load_store
 
 

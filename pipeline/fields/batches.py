@@ -12,19 +12,12 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
-from pipeline.fields.rows import CachedRows
 from pipeline.training.batch_plan import Last, batch_plan, count_batches
 
 if TYPE_CHECKING:
     from pipeline.training.batches import Batch
 
 ROUNDING = 0.01  # of the sum of a batch's probabilities, in float16
-
-
-def load_field(cache: Cache, device: torch.device) -> CachedRows | CachedBatches:
-    """A cached field, whole on the device."""
-    kind = CachedRows if cache.manifest.unit == "sample" else CachedBatches
-    return kind.from_cache(cache, device)
 
 
 class BatchPlan(BaseModel):

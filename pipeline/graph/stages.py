@@ -43,9 +43,10 @@ READING = (
     *FORMAT,
     *(
         f"pipeline.cache.{name}"
-        for name in ("checked", "damage", "folder", "links", "reader", "stored_array", "tensors")
+        for name in ("checked_copies", "damage", "folder", "links", "reader", "stored_array", "tensors")
     ),
     "pipeline.base.user_folders",
+    "pipeline.fields",
     "pipeline.fields.rows",
     "pipeline.training.batch_plan",
     "pipeline.fields.batches",
@@ -53,7 +54,10 @@ READING = (
 )
 WRITING = (
     *FORMAT,
-    *(f"pipeline.cache.{name}" for name in ("admission", "block_files", "card", "entries", "order", "writer")),
+    *(
+        f"pipeline.cache.{name}"
+        for name in ("readability", "block_files", "card", "manifest_entries", "array_order", "writer")
+    ),
     *(f"pipeline.cache.{name}" for name in ("damage", "folder", "links")),
     "pipeline.base.plain_text",
 )
@@ -235,7 +239,7 @@ class _Compiler:
                 *modules_of(params.field),
                 "pipeline.dumps.field",
                 "pipeline.dumps.one_pass",
-                "pipeline.dumps.run",
+                "pipeline.dumps.dump_fields",
                 "pipeline.teacher",
                 "stages.dumping",
                 *NETWORK,

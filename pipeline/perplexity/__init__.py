@@ -8,7 +8,7 @@ their first use and kept on disk: `warm_up` does that beforehand and says how lo
 One batch is worked on by one thread from end to end, so no result depends on the number of threads.
 """
 
-from pipeline.perplexity.batches import (
+from pipeline.perplexity.probabilities import (
     Conditional,
     Dtype,
     conditional_from_distances,

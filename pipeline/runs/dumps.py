@@ -11,8 +11,8 @@ from pipeline.base.errors import InputError
 from pipeline.cache import Format
 from pipeline.cache.manifest import Manifest
 from pipeline.datasets.record import Dataset, load
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.dumps.field import Field
-from pipeline.dumps.run import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result
 from pipeline.runs.stage import find_entry, in_study_folder, record_seconds

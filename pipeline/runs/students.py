@@ -17,7 +17,7 @@ from pipeline.base.expectations import differences
 from pipeline.base.files import write_json
 from pipeline.cache import Cache
 from pipeline.datasets.record import Dataset, load
-from pipeline.fields.batches import load_field
+from pipeline.fields import load_field
 from pipeline.models.saved import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
 from pipeline.runs.checks import build_checked

@@ -16,7 +16,7 @@ import pytest
 from pipeline import cache
 from pipeline.base import user_folders as kept
 from pipeline.cache import damage, digests
-from pipeline.perplexity import compiled, joint_probabilities
+from pipeline.perplexity import compiled_code, joint_probabilities
 from tests.cache.test_cache import values, write
 from tests.conftest import ROOT
 
@@ -145,9 +145,9 @@ def test_compiled_code_goes_where_something_can_be_written(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     chosen = {None: "", "unwritable": str(tmp_path / "file/x"), "writable": str(tmp_path / "mine")}[variable]
-    monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", chosen)
-    assert compiled.provide_code_folder(tmp_path / "file" / "kernels.py")
-    assert str(compiled.SETTINGS.CACHE_DIR) == (
+    monkeypatch.setattr(compiled_code.SETTINGS, "CACHE_DIR", chosen)
+    assert compiled_code.provide_code_folder(tmp_path / "file" / "kernels.py")
+    assert str(compiled_code.SETTINGS.CACHE_DIR) == (
         chosen if variable == "writable" else str(private(places[1]) / "compiled")
     )
     assert caplog.messages == []
@@ -156,9 +156,9 @@ def test_compiled_code_goes_where_something_can_be_written(
 def test_beside_its_source_it_needs_no_other_folder(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", "")
-    assert compiled.provide_code_folder(tmp_path / "kernels.py")
-    assert compiled.SETTINGS.CACHE_DIR == ""
+    monkeypatch.setattr(compiled_code.SETTINGS, "CACHE_DIR", "")
+    assert compiled_code.provide_code_folder(tmp_path / "kernels.py")
+    assert compiled_code.SETTINGS.CACHE_DIR == ""
     assert list(places[1].iterdir()) == []
 
 
@@ -166,8 +166,8 @@ def test_where_nothing_can_be_kept_that_is_said(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     private(places[1]).touch()
-    monkeypatch.setattr(compiled.SETTINGS, "CACHE_DIR", "")
-    assert not compiled.provide_code_folder(tmp_path / "file" / "kernels.py")
+    monkeypatch.setattr(compiled_code.SETTINGS, "CACHE_DIR", "")
+    assert not compiled_code.provide_code_folder(tmp_path / "file" / "kernels.py")
     assert caplog.messages == [
         "no folder for compiled code can be written: each process compiles it; NUMBA_CACHE_DIR names one"
     ]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.base import files
 from pipeline.base.errors import InputError
-from pipeline.cache import checked, damage, digests, rewrite, writer
+from pipeline.cache import checked_copies, damage, digests, rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType
@@ -449,7 +449,7 @@ def test_a_copy_is_hashed_once_and_again_when_it_was_touched(
 def test_where_nothing_can_be_remembered_everything_is_hashed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checked, "find_user_folder", lambda _: None)
+    monkeypatch.setattr(checked_copies, "find_user_folder", lambda _: None)
     write(tmp_path)
     for _ in range(2):
         assert np.array_equal(cache.open(tmp_path / "dump").load(), values())

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import checked, writer
+from pipeline.cache import checked_copies, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
@@ -123,7 +123,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every copy passes for one that has been hashed: what is left are the checks of each read."""
-    monkeypatch.setattr(checked, "is_remembered", lambda *_: True)
+    monkeypatch.setattr(checked_copies, "is_remembered", lambda *_: True)
 
 
 @contextmanager
@@ -260,7 +260,7 @@ def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made
     missed = []
     for (file, at), bit in flips(made, 1)[::12]:
         cache.open(made.path)
-        assert checked.is_remembered(made.path, checked.compute_signature(made.path, made.manifest))
+        assert checked_copies.is_remembered(made.path, checked_copies.compute_signature(made.path, made.manifest))
         tick(made, file)
         with flipped(made.path / file, at, bit, keep_time=True):
             try:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import admission, manifest, rewrite, writer
+from pipeline.cache import manifest, readability, rewrite, writer
+from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest
-from pipeline.cache.order import sort_arrays
 from pipeline.cache.verify import verify_cache
 from pipeline.datasets.record import Dataset
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.dumps.one_pass import make_block_function
-from pipeline.dumps.run import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.views.view import PLAIN
 from tests.cache.test_cache import DESCRIPTION, ROWS, flip
 from tests.cache.test_golden import FOLDER, GOLDEN
@@ -181,7 +181,7 @@ def attempt(folder: Path, plan: StorePlan, store: Format = "zarr", **changes: An
 def test_a_manifest_just_over_the_limit_is_refused_at_the_start(
     tmp_path: Path, store: Format, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_MANIFEST_BYTES", limit := 40_000)
+    monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", limit := 40_000)
     monkeypatch.setattr("pipeline.cache.folder.MAX_MANIFEST_BYTES", limit)
     taken = [rows for rows in range(1, 200) if _is_taken(plan_of(rows, names=names), store)]
     assert taken == list(range(1, len(taken) + 1))
@@ -201,7 +201,7 @@ def test_a_manifest_just_over_the_limit_is_refused_at_the_start(
 
 def _is_taken(plan: StorePlan, store: Format) -> bool:
     try:
-        admission.refuse_unreadable(Path("dump"), plan, store, described())
+        readability.refuse_unreadable(Path("dump"), plan, store, described())
     except InputError:
         return False
     return True

@@ -16,7 +16,7 @@ import torch
 from pipeline import cache
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.statistics import compare_pairs
-from pipeline.cache import admission, blocks, writer
+from pipeline.cache import blocks, readability, writer
 from pipeline.cache.dtypes import DType
 from pipeline.fields.rows import CachedRows
 from pipeline.graph import stages as graph
@@ -344,7 +344,7 @@ def test_plan_says_which_dump_would_be_refused(
     write_study(copy_of, study)
     told = {}
     for limit in (8 << 20, 3500, 1000):
-        monkeypatch.setattr(admission, "MAX_MANIFEST_BYTES", limit)
+        monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", limit)
         capsys.readouterr()
         assert run(copy_of, "plan", "--json") == 0
         printed = capsys.readouterr()
@@ -358,7 +358,7 @@ def test_plan_says_which_dump_would_be_refused(
     )
     assert "3 blocks, of 1 views or plans of 3 arrays; dump fewer views, plans, taps or samples into one cache" in line
     assert [text.split("'")[1] for text in told[1000]] == sorted(study["dumps"])
-    monkeypatch.setattr(admission, "MAX_MANIFEST_BYTES", 3500)
+    monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", 3500)
     refusal = refused(run, capsys, copy_of, "dump-logits", "top")
     assert refusal.split("found")[0] == line.replace(start, "error: ").split("found")[0]
     assert run(copy_of, "dump-logits", "big-logits") == 0

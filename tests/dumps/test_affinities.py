@@ -18,8 +18,9 @@ from torch.optim import Adam
 from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.datasets.record import Dataset
-from pipeline.fields.batches import CachedBatches, load_field
-from pipeline.fields.rows import CachedDataset
+from pipeline.fields import load_field
+from pipeline.fields.batches import CachedBatches
+from pipeline.fields.dataset import CachedDataset
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.perplexity import joint_probabilities

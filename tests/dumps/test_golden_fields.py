@@ -18,7 +18,8 @@ from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
 from pipeline.dumps import plan_arrays
-from pipeline.fields.batches import CachedBatches, load_field
+from pipeline.fields import load_field
+from pipeline.fields.batches import CachedBatches
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.multichannel_bce import unpack_bits
 from pipeline.training.batches import Batch

@@ -235,7 +235,7 @@ def test_convert_keeps_to_the_fields_formats(
 def test_a_strangers_parameters_end_in_one_line(
     run: Run, capsys: Capture, tmp_path: Path, dataset: Dataset, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.dumps import run as room
+    from pipeline.dumps import dump_fields as room
 
     monkeypatch.setattr(room, "select_decisive", lambda _: {})
     made(teacher, dataset, wanted(tmp_path, "h", "hints", {}))

@@ -23,7 +23,7 @@ from pipeline import cache
 from pipeline.base.provenance import hash_code
 from pipeline.cache import blocks
 from pipeline.datasets.record import Dataset, ImagesFile
-from pipeline.dumps.run import DumpRequest, dump_fields
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher, TeacherLike, TeacherOutputs
 from pipeline.views.view import Views

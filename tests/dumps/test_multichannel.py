@@ -20,8 +20,8 @@ from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import list_derived_parameters, plan_arrays
-from pipeline.dumps.foreign import ForeignTeacher
-from pipeline.dumps.run import DumpRequest, dump_fields
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields
+from pipeline.dumps.foreign.teacher import ForeignTeacher
 from pipeline.fields.rows import CachedRows
 from pipeline.inspection.overview import overview
 from pipeline.losses import term_fields, term_taps

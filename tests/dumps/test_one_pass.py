@@ -13,9 +13,9 @@ from pipeline.cache import blocks
 from pipeline.cache.block_files import BlockFiles
 from pipeline.cache.blocks import ArrayPlan, plan_store
 from pipeline.datasets.record import Dataset
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.field import RowField
 from pipeline.dumps.one_pass import run_one_pass
-from pipeline.dumps.run import DumpRequest, dump_fields
 from pipeline.teacher import Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 from tests.conftest import Capture, Run, refused, write_study

@@ -20,8 +20,9 @@ from pipeline.base.errors import InputError
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.raw import Place
 from pipeline.datasets.record import Dataset
-from pipeline.dumps.run import DumpRequest, dump_fields
-from pipeline.fields.rows import CachedDataset, CachedRows
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields
+from pipeline.fields.dataset import CachedDataset
+from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network

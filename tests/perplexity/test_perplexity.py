@@ -21,11 +21,11 @@ from pipeline.base.errors import InputError
 from pipeline.perplexity import (
     Conditional,
     Dtype,
-    batches,
     conditional_from_distances,
     conditional_probabilities,
     joint_probabilities,
     kernels,
+    probabilities,
     squared_distances,
     warm_up,
 )
@@ -394,7 +394,7 @@ def test_a_batch_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) 
     features = digits()
     whole = joint_probabilities(features, PERPLEXITY)
     assert all(np.array_equal(joint_probabilities(features[k : k + 1], PERPLEXITY)[0], whole[k]) for k in range(6))
-    monkeypatch.setattr(batches, "PIECE_BYTES", 1)
+    monkeypatch.setattr(probabilities, "PIECE_BYTES", 1)
     assert np.array_equal(joint_probabilities(features, PERPLEXITY), whole)
 
 
@@ -420,8 +420,8 @@ def test_the_number_of_threads(
         started.append(count)
         return pool(count)
 
-    monkeypatch.setattr(batches, "ThreadPoolExecutor", counting)
-    monkeypatch.setattr(batches, "_count_cores", lambda: cores)
+    monkeypatch.setattr(probabilities, "ThreadPoolExecutor", counting)
+    monkeypatch.setattr(probabilities, "_count_cores", lambda: cores)
     CALLS[name](normal(5, 8, 8), 3, threads=threads)
     assert started == ([] if expected is None else [expected])
 

@@ -443,7 +443,7 @@ POISONED = """
 import importlib.abc, sys
 class Poison(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name in ("pipeline.teacher", "pipeline.dumps.run", "stages.dump"):
+        if name in ("pipeline.teacher", "pipeline.dumps.dump_fields", "stages.dump"):
             raise SystemExit(f"a student reached for {name}")
 sys.meta_path.insert(0, Poison())
 from stages import cli

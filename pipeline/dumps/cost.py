@@ -16,9 +16,9 @@ from pipeline.base.files import hash_file, write_bytes
 from pipeline.cache import paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, encode, is_padded
+from pipeline.dumps.dump_fields import plan_field_store
 from pipeline.dumps.field import BatchField, Field, RowField
 from pipeline.dumps.one_pass import make_block_function
-from pipeline.dumps.run import plan_field_store
 from pipeline.teacher import Samples, TeacherLike
 
 T = TypeVar("T")

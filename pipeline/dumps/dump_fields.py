@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
-from pipeline.cache import admission
+from pipeline.cache import readability
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Format
-from pipeline.cache.entries import to_plain_entries
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
+from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.writer import UnfinishedCache, open_unfinished
 from pipeline.datasets.record import Dataset
 from pipeline.dumps import FIELDS
@@ -92,7 +92,7 @@ def refuse_unreadable(
 ) -> None:
     """Raise InputError where no reader would take the cache; known before anything is computed."""
     described = to_plain_entries(describe_cache(card, dataset, wanted, field, seen))
-    admission.refuse_unreadable(wanted.target, plan_field_store(field, seen), wanted.store, described)
+    readability.refuse_unreadable(wanted.target, plan_field_store(field, seen), wanted.store, described)
 
 
 def _make_requested_field(teacher: TeacherLike, seen: Samples, wanted: DumpRequest) -> Field:
