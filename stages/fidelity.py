@@ -68,7 +68,7 @@ def fidelity(
 def _soft_targets(student: str, spec: StudentParams) -> TermParams:
     from pipeline.base.errors import InputError
 
-    for key in ("pretrain", "init", "trains"):
+    for key in ("pretrain", "init", "trainable"):
         if getattr(spec, key):
             raise InputError(
                 f"student {student!r}",

@@ -37,8 +37,8 @@ from pipeline.study.sections import (
     StudentParams,
     Study,
     TeacherParams,
+    TrainableParams,
     TrainingParams,
-    TrainsParams,
 )
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.views import POLICIES
@@ -120,7 +120,7 @@ SECTIONS: dict[tuple[str, str, str], Defaults] = {
     ("parameters.md", "Training", "key"): of_section(TrainingParams),
     ("parameters.md", "Training", "key of `on_nan`"): of_section(RestoreParams),
     ("parameters.md", "Phases", "key"): of_section(PhaseParams, TrainingParams),
-    ("parameters.md", "Phases", "key of `trains`"): of_section(TrainsParams),
+    ("parameters.md", "Phases", "key of `trainable`"): of_section(TrainableParams),
     ("parameters.md", "Models", "key"): of_section(ModelParams),
     ("parameters.md", "Binary", "key"): of_function(binarise_network),
     ("parameters.md", "Dumps", "key"): of_section(DumpParams),

@@ -226,7 +226,7 @@ def test_a_study_of_such_classes_is_reported(run: Run, tmp_path: Path, capsys: C
             "b-_c": {**small, "losses": {"soft_targets": {}}},
             "n" * 100: {**small, "losses": {"hint_mse": {}}},
         },
-        "report": {"claims": {"one": {"says": r"$\frac$ | [bold]`better`[/] <b>", "ahead": "b-_c", "behind": "a_"}}},
+        "report": {"claims": {"one": {"text": r"$\frac$ | [bold]`better`[/] <b>", "ahead": "b-_c", "behind": "a_"}}},
     })  # fmt: skip
     commands = [
         "prepare photos",

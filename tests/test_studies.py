@@ -82,7 +82,7 @@ def test_the_table_of_all_claims_has_every_claim() -> None:
         assert verdicts.keys() == each.keys()
         for name, claim in each.items():
             assert any(
-                f"[{study}]" in row and claim.says in row and f"**{verdicts[name]['verdict']}" in row for row in rows
+                f"[{study}]" in row and claim.text in row and f"**{verdicts[name]['verdict']}" in row for row in rows
             )
 
 

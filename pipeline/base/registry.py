@@ -51,6 +51,9 @@ def _expand_home(path: Path) -> Path:
 FilePath = Annotated[Path, Field(strict=False), BeforeValidator(_refuse_url), AfterValidator(_expand_home)]
 
 
+# Keys of `params.yaml` by their names of before, which are refused with today's.
+RENAMED_KEYS = {"of": "metric", "says": "text", "schedule": "lr_schedule", "trains": "trainable"}
+
 # Of an option that came after caches were sealed: unset it stands in no card, so that these stay readable.
 UNSET = object()
 
@@ -64,17 +67,20 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys_only(cls, values: Any) -> Any:
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             raise PydanticCustomError("mapping", "expected a mapping of keys")
         for key in values if cls.model_config.get("extra") == "forbid" else ():
             if key not in cls.model_fields:
-                raise PydanticCustomError(
-                    "unknown_key",
-                    "{text}",
-                    {"text": describe_unknown("key", key, cls.model_fields.keys() - cls.implied_keys)},
-                )
+                raise PydanticCustomError("unknown_key", "{text}", {"text": cls._describe_unknown_key(key)})
         return values
+
+    @classmethod
+    def _describe_unknown_key(cls, key: object) -> str:
+        renamed = RENAMED_KEYS.get(str(key))
+        if renamed in cls.model_fields:
+            return f"unknown key {key!r}: it is now called {renamed!r}; rename it"
+        return describe_unknown("key", key, cls.model_fields.keys() - cls.implied_keys)
 
     def options_beyond(self, base: type[Section]) -> dict[str, Any]:
         """The values of the fields that `base` does not have: what the named function takes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -14,12 +14,12 @@ from pipeline.report.groups import Group, compare
 from pipeline.report.measures import Networks, Race, Side, values_of
 from pipeline.report.page import Section, Table
 
-Of = Literal["test", "validation", "epochs"]
+Metric = Literal["test", "validation", "epochs"]
 How = Literal["paired", "welch", "one-sample"]
 Outcome = Literal["reproduced", "not reproduced", "unclear"]
 
 COLUMNS = ("claim", "measured", "difference", "95 % interval", "asked", "verdict")
-WHAT: dict[Of, str] = {
+WHAT: dict[Metric, str] = {
     "test": "test accuracy",
     "validation": "end-of-training validation accuracy",
     "epochs": "epochs",
@@ -37,23 +37,23 @@ class Claim:
 
     Attributes:
         name: in the study.
-        says: the source's words.
-        ahead, behind: groups or teachers, at most one of them a teacher; two groups where `of` is epochs.
-        of: accuracy on a part, or the epochs that are saved.
+        text: the source's words.
+        ahead, behind: groups or teachers, at most one of them a teacher; two groups where `metric` is epochs.
+        metric: accuracy on a part, or the epochs that are saved.
         by: points, or epochs.
     """
 
     name: str
-    says: str
+    text: str
     ahead: str
     behind: str
-    of: Of
+    metric: Metric
     by: float = 0.0
 
     @property
     def unit(self) -> str:
         """Of the difference."""
-        return "epochs" if self.of == "epochs" else "points"
+        return "epochs" if self.metric == "epochs" else "points"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,11 @@ class Verdict:
         claim, made = self.claim, self.estimate
         low, high = made.interval or (None, None)
         return {
-            **{key: value for key, value in asdict(claim).items() if key != "name"},
+            "says": claim.text,
+            "ahead": claim.ahead,
+            "behind": claim.behind,
+            "of": claim.metric,
+            "by": claim.by,
             "unit": claim.unit,
             "values": _by_side(map(list, self.values)),
             "n": _by_side(map(len, self.values)),
@@ -134,14 +138,14 @@ class Verdict:
         claim, made, unit = self.claim, self.estimate, self.claim.unit
         ends = "" if made.interval is None else f"{made.interval[0]:+.2f} to {made.interval[1]:+.2f}"
         outcome = self.outcome + (f" ({self.reason})" if self.reason else "")
-        return (claim.says, self._measured(), f"{made.difference:+.2f} {unit}", ends, f"> {claim.by:g} {unit}", outcome)
+        return (claim.text, self._measured(), f"{made.difference:+.2f} {unit}", ends, f"> {claim.by:g} {unit}", outcome)
 
     def _measured(self) -> str:
         """Which side is taken from which, of what, and how."""
         names, counts = (self.claim.ahead, self.claim.behind), tuple(map(len, self.values))
         if self.race:
             names, counts = names[::-1], counts[::-1]
-        what = WHAT[self.claim.of] + (f" to {_percent(self.race)} on validation" if self.race else "")
+        what = WHAT[self.claim.metric] + (f" to {_percent(self.race)} on validation" if self.race else "")
         n = counts[:1] if self.estimate.how == "paired" else counts
         return f"{' - '.join(names)}, {what}, {HOW[self.estimate.how]}, n = {' and '.join(map(str, n))}"
 
@@ -152,11 +156,11 @@ def verdict(claim: Claim, networks: Networks) -> Verdict:
     Raises:
         InputError: it is about validation accuracies that nobody logged.
     """
-    if claim.of == "epochs":
+    if claim.metric == "epochs":
         race = networks.race(claim.ahead, claim.behind)
         values = race.ahead.values, race.behind.values
         return Verdict(claim, values, at_least_wide(estimate(race.behind, race.ahead), EPOCH), race)
-    ahead, behind = (networks.accuracy(name, claim.of) for name in (claim.ahead, claim.behind))
+    ahead, behind = (networks.accuracy(name, claim.metric) for name in (claim.ahead, claim.behind))
     return Verdict(claim, (values_of(ahead), values_of(behind)), estimate(ahead, behind).times(100))
 
 
@@ -215,7 +219,7 @@ def _blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
         "spread alone: each teacher was trained once."
     )
     yield Table(COLUMNS, tuple(each.cells() for each in verdicts), texts=2, quoted=True)
-    if any(each.claim.of == "validation" for each in verdicts):
+    if any(each.claim.metric == "validation" for each in verdicts):
         yield "End-of-training validation accuracy: the mean over the last twentieth of the epochs."
     races = [each for each in verdicts if each.race]
     if races:

@@ -93,7 +93,7 @@ def drawn(
 
 def _boxes(teachers: Mapping[str, Metrics], groups: Sequence[Group], published: Published | None) -> Picture:
     """Test accuracies, with the source's where it reports such."""
-    of_test = published if published and published.of == "test" else None
+    of_test = published if published and published.metric == "test" else None
     source = {name: 1 - error / 100 for name, error in errors_of(of_test).items()}
     lines = {name: metrics["test_accuracy"] for name, metrics in teachers.items()}
     dot = UNITS[groups[0].unit if groups else "run"]

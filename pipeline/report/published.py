@@ -19,12 +19,12 @@ class Published:
     """The source's numbers.
 
     Attributes:
-        of: the part that they are measured on.
+        metric: the part whose accuracy they are.
         kind: what they are.
         values: percent, by group or teacher.
     """
 
-    of: Part
+    metric: Part
     kind: Kind
     values: Mapping[str, float]
 
@@ -59,7 +59,7 @@ def beside(published: Published, networks: Networks) -> dict[str, Beside]:
 
 
 def _beside(name: str, theirs: float, published: Published, networks: Networks) -> Beside:
-    accuracies = values_of(networks.accuracy(name, published.of))
+    accuracies = values_of(networks.accuracy(name, published.metric))
     values = [100 - 100 * value if published.kind == "error" else 100 * value for value in accuracies]
     made, (low, high) = summarize(values), interval(values) or (None, None)
     return Beside(made.mean, made.std, low, high, made.n, theirs, made.mean - theirs)
@@ -71,8 +71,8 @@ def section(published: Published, rows: Mapping[str, Beside]) -> Section:
 
 
 def _blocks(published: Published, rows: Mapping[str, Beside]) -> Iterator[str | Table]:
-    what = f"{PARTS[published.of]} {published.kind}"
-    end = ", the mean over the last twentieth of the epochs" if published.of == "validation" else ""
+    what = f"{PARTS[published.metric]} {published.kind}"
+    end = ", the mean over the last twentieth of the epochs" if published.metric == "validation" else ""
     yield f"What the study's source reports, beside the {what} measured here{end}. Difference: ours - the source's."
     columns = ("network", f"{what} (%)", "std", "95 % interval", "n", "the source's", "difference (points)")
     yield Table(columns, tuple(_cells(name, row) for name, row in rows.items()))
@@ -92,4 +92,8 @@ def _cells(name: str, row: Beside) -> tuple[str, ...]:
 
 def numbers(published: Published, rows: Mapping[str, Beside]) -> dict[str, Any]:
     """As JSON, nothing rounded."""
-    return {"of": published.of, "kind": published.kind, "networks": {name: asdict(row) for name, row in rows.items()}}
+    return {
+        "of": published.metric,
+        "kind": published.kind,
+        "networks": {name: asdict(row) for name, row in rows.items()},
+    }

@@ -33,7 +33,7 @@ def picture(
     taught_by = {teacher for group in drawn_of for each in group.students for teacher in students[each]["taught_by"]}
     teachers = [teacher for teacher in networks.teachers if teacher in taught_by]
     lines = {f"teacher {each} ({part})": error for each in teachers for part, error in _teacher(each, networks)}
-    of = published.of if published else ""
+    of = published.metric if published else ""
     return Picture(f"sweep-{name}.png", _caption(sweep.option, made, of), draw(sweep.option, made, lines, of))
 
 

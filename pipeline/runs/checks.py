@@ -53,8 +53,8 @@ def _trainable_parts(study: Study, name: str) -> Iterator[tuple[str, TrainablePa
         phases, own = study.students[name].phases, f"students.{name}"
         keys = [*(f"{own}.pretrain.{number}" for number in range(len(phases) - 1)), own]
         for key, phase in zip(keys, phases, strict=True):
-            if phase.trains is not None:
-                yield f"{key}.trains", trainable_part(phase.trains)
+            if phase.trainable is not None:
+                yield f"{key}.trainable", trainable_part(phase.trainable)
 
 
 def _taps_asked_for(study: Study, name: str) -> Iterator[tuple[str, str]]:

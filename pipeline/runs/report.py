@@ -102,7 +102,7 @@ def _published(report: ReportParams) -> Published | None:
     given = report.published
     if given is None:
         return None
-    return Published(given.of, "error" if given.error else "accuracy", given.error or given.accuracy)
+    return Published(given.metric, "error" if given.error else "accuracy", given.error or given.accuracy)
 
 
 def _asked(study: Study, students: Students) -> Asked:

@@ -104,7 +104,7 @@ def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, Cach
 
 
 def _build_phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]], *, what: str) -> Phase:
-    trainable = None if params.trains is None else trainable_part(params.trains)
+    trainable = None if params.trainable is None else trainable_part(params.trainable)
     recipe = build_recipe(params, epochs)
     recipe.refuse_weightless(epochs, what)
     return Phase(recipe, training_options(params), watch, trainable)

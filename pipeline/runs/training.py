@@ -8,7 +8,7 @@ from functools import partial
 from itertools import accumulate
 
 from pipeline.base.progress import progress_bar
-from pipeline.study.sections import TrainingParams, TrainsParams
+from pipeline.study.sections import TrainableParams, TrainingParams
 from pipeline.training.curves import Curves
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.training.options import Restore, TrainingOptions
@@ -20,7 +20,7 @@ def training_options(params: TrainingParams) -> TrainingOptions:
     """The optimiser, schedule and length of a teacher or student."""
     return TrainingOptions(
         optimizer=partial(OPTIMIZERS.function(params.optimizer.name), **params.optimizer.options),
-        scheduler=partial(LR_SCHEDULES.function(params.schedule.name), **params.schedule.options),
+        scheduler=partial(LR_SCHEDULES.function(params.lr_schedule.name), **params.lr_schedule.options),
         epochs=params.epochs,
         steps=params.steps,
         batch_size=params.batch_size,
@@ -30,7 +30,7 @@ def training_options(params: TrainingParams) -> TrainingOptions:
     )
 
 
-def trainable_part(params: TrainsParams) -> TrainablePart:
+def trainable_part(params: TrainableParams) -> TrainablePart:
     """The part that a phase trains."""
     return TrainablePart(params.up_to, params.only)
 

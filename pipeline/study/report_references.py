@@ -90,7 +90,7 @@ def _refuse_sides(report: ReportParams, teachers: Collection[str]) -> None:
         both = (claim.ahead, claim.behind)
         if all(side in teachers for side in both):
             raise ValueError(f"report.claims.{name}: expected at least one student, found two teachers")
-        if claim.of == "epochs" and any(side in teachers for side in both):
+        if claim.metric == "epochs" and any(side in teachers for side in both):
             raise ValueError(f"report.claims.{name}: expected students, whose epochs can be counted, found a teacher")
 
 

@@ -16,13 +16,13 @@ class PublishedParams(Section):
     """What the source of a study reports, to lay beside what was measured here.
 
     Attributes:
-        of: what it is measured on: `test`, or `validation` at the end of training (mean of the last
+        metric: accuracy on `test`, or on `validation` at the end of training (mean of the last
             twentieth of the epochs).
         error: by student, group or teacher, percent.
         accuracy: likewise; only one of the two.
     """
 
-    of: Literal["test", "validation"] = "test"
+    metric: Literal["test", "validation"] = "test"
     error: dict[Name, Percent] = Field(default_factory=dict)
     accuracy: dict[Name, Percent] = Field(default_factory=dict)
 
@@ -42,18 +42,18 @@ class ClaimParams(Section):
     """A claim of the source: `ahead` is ahead of `behind`, by more than `by`.
 
     Attributes:
-        says: the claim in the source's words or numbers.
+        text: the claim in the source's words or numbers.
         ahead, behind: students, groups or teachers.
-        of: what is compared: accuracy on `test` (the reported epoch), on `validation` (mean over the last
+        metric: what is compared: accuracy on `test` (the reported epoch), on `validation` (mean over the last
             twentieth of the epochs), or the `epochs` until the validation accuracy first reaches what `behind`
             ends with (fewer is ahead).
         by: points, or epochs.
     """
 
-    says: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1)]
     ahead: Name
     behind: Name
-    of: Literal["test", "validation", "epochs"] = "test"
+    metric: Literal["test", "validation", "epochs"] = "test"
     by: NonNegativeFloat = 0.0
 
 
@@ -99,6 +99,6 @@ class ReportParams(Section):
     @property
     def validated(self) -> frozenset[str]:
         """The students, groups and teachers whose validation accuracy is reported or compared."""
-        claims = [claim for claim in self.claims.values() if claim.of != "test"]
-        published = self.published.names if self.published and self.published.of == "validation" else ()
+        claims = [claim for claim in self.claims.values() if claim.metric != "test"]
+        published = self.published.names if self.published and self.published.metric == "validation" else ()
         return frozenset([*published, *(side for claim in claims for side in (claim.ahead, claim.behind))])

@@ -62,7 +62,7 @@ class TrainingParams(Section):
     """How a network is trained, whatever its loss."""
 
     optimizer: Optimizer = Field(default_factory=partial(optimizer, "adam"))
-    schedule: LrSchedule = Field(default_factory=partial(lr_schedule, "constant"))
+    lr_schedule: LrSchedule = Field(default_factory=partial(lr_schedule, "constant"))
     epochs: PositiveInt | None = None
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 128
@@ -132,35 +132,35 @@ class TeacherParams(NetworkParams):
         return self
 
     def _refuse_training_keys(self) -> None:
-        trained = {"optimizer", "schedule", "batch_size", "drop_last", "l1", "on_nan"} & self.model_fields_set
+        trained = {"optimizer", "lr_schedule", "batch_size", "drop_last", "l1", "on_nan"} & self.model_fields_set
         if trained:
             raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 
 
-class TrainsParams(Section):
+class TrainableParams(Section):
     """The part of a network that a phase trains: all below a tap (`up_to`), or `only` the named modules."""
 
     up_to: str | None = None
     only: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _one(self) -> TrainsParams:
+    def _one(self) -> TrainableParams:
         if (self.up_to is None) == (self.only is None):
             raise ValueError("expected exactly one of up_to and only")
         return self
 
 
-def _trains(value: Any) -> TrainsParams | None:
-    if value is None or isinstance(value, TrainsParams):
+def _parse_trainable(value: Any) -> TrainableParams | None:
+    if value is None or isinstance(value, TrainableParams):
         return value
-    return validate_nested(TrainsParams, {"up_to": value} if isinstance(value, str) else value)
+    return validate_nested(TrainableParams, {"up_to": value} if isinstance(value, str) else value)
 
 
 class PhaseParams(TrainingParams):
     """A recipe of losses, how it is trained, and which part of the network."""
 
     losses: Terms
-    trains: Annotated[SerializeAsAny[TrainsParams] | None, PlainValidator(_trains)] = None
+    trainable: Annotated[SerializeAsAny[TrainableParams] | None, PlainValidator(_parse_trainable)] = None
 
     def reads(self) -> list[str]:
         """The dumps that its losses read, each once."""

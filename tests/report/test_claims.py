@@ -16,7 +16,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, read_json
 from pipeline.graph import stages as graph
 from pipeline.report.build import build
-from pipeline.report.claims import Claim, Of, Verdict, verdict
+from pipeline.report.claims import Claim, Metric, Verdict, verdict
 from pipeline.report.groups import Group, Unit, grouped
 from pipeline.report.measures import Networks, end, first_reaching
 from pipeline.report.page import Report
@@ -45,7 +45,7 @@ def networks(*groups: Group, **curves: Any) -> Networks:
     )
 
 
-def claim(ahead: str, behind: str, of: Of = "test", by: float = 0.0) -> Claim:
+def claim(ahead: str, behind: str, of: Metric = "test", by: float = 0.0) -> Claim:
     return Claim("a", "it is so", ahead, behind, of, by)
 
 
@@ -309,7 +309,7 @@ def test_the_numbers_are_json() -> None:
     assert (made["published"]["of"], made["published"]["kind"]) == ("test", "error")
 
 
-STATED = {"says": "so", "ahead": "kd", "behind": "baseline"}
+STATED = {"text": "so", "ahead": "kd", "behind": "baseline"}
 
 
 @pytest.mark.parametrize(
@@ -318,10 +318,10 @@ STATED = {"says": "so", "ahead": "kd", "behind": "baseline"}
         ({"claims": {"a": {**STATED, "ahead": "kdd"}}}, r"report\.claims\.a\.ahead: unknown .* 'kdd'.*did you mean 'kd'"),
         ({"claims": {"a": {**STATED, "behind": "base"}}}, r"report\.claims\.a\.behind: unknown .* 'base'"),
         ({"claims": {"a": {**STATED, "behind": "kd"}}}, r"report\.claims\.a: expected two networks, found 'kd' twice"),
-        ({"claims": {"a": {**STATED, "ahead": "big", "of": "epochs"}}}, r"report\.claims\.a: expected students, .* found a teacher"),
-        ({"claims": {"a": {**STATED, "of": "last"}}}, r"report\.claims\.a\.of: expected 'test', 'validation' or 'epochs'"),
+        ({"claims": {"a": {**STATED, "ahead": "big", "metric": "epochs"}}}, r"report\.claims\.a: expected students, .* found a teacher"),
+        ({"claims": {"a": {**STATED, "metric": "last"}}}, r"report\.claims\.a\.metric: expected 'test', 'validation' or 'epochs'"),
         ({"claims": {"a": {**STATED, "by": -1}}}, r"report\.claims\.a\.by"),
-        ({"claims": {"a": {**STATED, "says": ""}}}, r"report\.claims\.a\.says"),
+        ({"claims": {"a": {**STATED, "text": ""}}}, r"report\.claims\.a\.text"),
         ({"published": {"error": {"kd": 1.0}, "accuracy": {"kd": 99.0}}}, r"report\.published: .*exactly one of error and accuracy"),
         ({"published": {}}, r"report\.published: .*exactly one of error and accuracy"),
         ({"published": {"error": {"kdd": 1.0}}}, r"report\.published: unknown .* 'kdd'"),
@@ -337,9 +337,11 @@ def test_what_the_section_cannot_mean_is_refused(study: dict[str, Any], section:
         parse_study(study)
 
 
-@pytest.mark.parametrize("of", ["validation", "epochs"])
-def test_validation_accuracies_that_nobody_measures_are_refused_before_training(study: dict[str, Any], of: str) -> None:
-    study["report"] = {"claims": {"a": {"says": "so", "ahead": "kd", "behind": "baseline", "of": of}}}
+@pytest.mark.parametrize("metric", ["validation", "epochs"])
+def test_validation_accuracies_that_nobody_measures_are_refused_before_training(
+    study: dict[str, Any], metric: str
+) -> None:
+    study["report"] = {"claims": {"a": {"text": "so", "ahead": "kd", "behind": "baseline", "metric": metric}}}
     parse_study(study)
     del study["datasets"]["digits"]["validation"]
     with pytest.raises(InputError, match="asks for the validation accuracy of 'baseline'; expected a network"):
@@ -349,23 +351,23 @@ def test_validation_accuracies_that_nobody_measures_are_refused_before_training(
 def test_the_example_of_the_report_page_is_valid(study: dict[str, Any]) -> None:
     shown, _ = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)
     made = parse_study({**study, **YAML(typ="safe").load(shown)}).report
-    assert [each.of for each in made.claims.values()] == ["test", "epochs"]
+    assert [each.metric for each in made.claims.values()] == ["test", "epochs"]
     assert made.published is not None
 
 
 def test_a_teachers_curve_is_a_dependency_where_it_is_read(study: dict[str, Any]) -> None:
     for of, needed in {"test": False, "validation": True}.items():
-        study["report"] = {"published": {"of": of, "error": {"big": 1.0}}}
+        study["report"] = {"published": {"metric": of, "error": {"big": 1.0}}}
         assert ("data/teachers/big" in graph.stages(parse_study(study), study)[-1].deps) == needed
 
 
 def test_the_command_writes_both(copy_of: Any, run: Run, study: dict[str, Any]) -> None:
     study["report"] = {
         "claims": {
-            "end": {**STATED, "of": "validation", "behind": "big"},
-            "sooner": {**STATED, "of": "epochs", "by": 1},
+            "end": {**STATED, "metric": "validation", "behind": "big"},
+            "sooner": {**STATED, "metric": "epochs", "by": 1},
         },
-        "published": {"of": "validation", "error": {"kd": 50.0, "big": 50.0}},
+        "published": {"metric": "validation", "error": {"kd": 50.0, "big": 50.0}},
     }
     write_study(copy_of, study)
     assert run(copy_of, "report") == 0

@@ -165,12 +165,12 @@ def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> 
 def test_a_part_that_is_not_there_is_named_before_anything_is_trained(
     run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any], place: str
 ) -> None:
-    part = {"trains": {"only": ["classifier"]}}
+    part = {"trainable": {"only": ["classifier"]}}
     phase = {"losses": {"ce": {}}, "epochs": 1}
     study["students"]["kd"] |= (
         {"pretrain": [phase]} | part if place == "own" else {"pretrain": [phase, {**phase, **part}]}
     )
-    key = "students.kd.trains" if place == "own" else "students.kd.pretrain.1.trains"
+    key = "students.kd.trainable" if place == "own" else "students.kd.pretrain.1.trainable"
     line = refused(run, capsys, write_study(copy_of, study), "train-student", "kd")
     assert f"params.yaml: {key}: unknown module with weights 'classifier'" in line
 

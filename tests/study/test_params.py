@@ -74,7 +74,7 @@ MISTAKES = [
     ("students.kd.model.name", "torchvision:resnet19", "students.kd.model.name", "unknown torchvision model", "resnet18"),
     ("students.kd.optimizer", {"name": "adamm"}, "students.kd.optimizer.name", "unknown optimizer 'adamm'", "'adam'"),
     ("students.kd.optimizer", {"name": "adam", "lr": -1}, "students.kd.optimizer.lr", "greater than 0", "-1"),
-    ("students.kd.schedule", "cosin", "students.kd.schedule.name", "unknown learning-rate schedule", "'cosine'"),
+    ("students.kd.lr_schedule", "cosin", "students.kd.lr_schedule.name", "unknown learning-rate schedule", "'cosine'"),
     ("students.kd.losses.soft_target", {}, "students.kd.losses.soft_target", "unknown loss 'soft_target'", "soft_targets"),
     ("students.kd.losses.soft_targets.temprature", 2, "students.kd.losses.soft_targets", "'temprature'", "'temperature'"),
     ("students.kd.losses.soft_targets.form", "lk", "students.kd.losses.soft_targets.form", "'ce' or 'kl'", "'lk'"),
@@ -122,8 +122,8 @@ MISTAKES = [
     ("datasets.digits.train", {"first": 0}, "datasets.digits.train.first", "greater than 0", "found 0"),
     ("datasets.digits.root", "", "datasets.digits.root", "at least 1 character", ""),
     ("students.kd.optimizer", {"name": "sgd", "nesterov": True}, "students.kd.optimizer", "Nesterov", ""),
-    ("students.kd.schedule", {"name": "plateau", "factor": 2.0}, "students.kd.schedule.factor", "less than 1", "2.0"),
-    ("students.kd.schedule", "step", "students.kd.schedule", "exactly one of every and milestones", ""),
+    ("students.kd.lr_schedule", {"name": "plateau", "factor": 2.0}, "students.kd.lr_schedule.factor", "less than 1", "2.0"),
+    ("students.kd.lr_schedule", "step", "students.kd.lr_schedule", "exactly one of every and milestones", ""),
     ("teachers.big.members", ["a", "b"], "teachers.big", "an ensemble has no model", ""),
     ("students.kd.losses.loss", {"loss": "ce"}, "students.kd.losses.loss", "this name is taken", "say `loss: NAME`"),
     ("students.kd.losses.mine", {}, "students.kd.losses.mine.loss", "unknown loss 'mine'", ""),
@@ -132,7 +132,7 @@ MISTAKES = [
     ("students.kd.losses.soft_targets.reads", {"teacher": "big-logits"}, "losses.soft_targets.reads", "unknown role 'teacher'", "target"),
     ("students.kd.losses.adversarial", {}, "losses.adversarial", "a student that starts from another one", "`init: STUDENT`"),
     ("students.kd.losses.ce.weight", {"name": "piecewise", "unit": "share", "points": [[0, 1], [2, 0]]}, "losses.ce.weight", "shares of the phase", "0 to 1"),
-    ("students.kd.trains", {"only": []}, "students.kd.trains.only", "at least 1 in the list", "found []"),
+    ("students.kd.trainable", {"only": []}, "students.kd.trainable.only", "at least 1 in the list", "found []"),
     ("students.kd.losses.adversarial", {"reads": "big-logits"}, "losses.adversarial.reads", "a dump for each of teacher, initial", "'big-logits' alone"),
     ("students.kd.losses.adversarial", {"discriminator": {"width": [3]}}, "losses.adversarial.discriminator", "unknown key 'width'", "widths"),
     ("students.kd.losses", {"../x": {"loss": "ce"}}, "students.kd.losses.../x", "a name of letters, digits", ""),
@@ -146,9 +146,9 @@ MISTAKES = [
     ("students.kd.init", {"student": "baseline", "sead": 2}, "students.kd.init", "unknown key 'sead'", "did you mean 'seed'?"),
     ("students.kd.init", 3, "students.kd.init", "a student, or {student: NAME, seed: 0}", "3"),
     ("students.kd.init", "kd", "students.kd", "other teachers (or start) than itself", "kd <- kd"),
-    ("students.kd.trains", {"up_to": "a", "only": ["b"]}, "students.kd.trains", "exactly one of up_to and only", ""),
-    ("students.kd.trains", {}, "students.kd.trains", "exactly one of up_to and only", ""),
-    ("students.kd.trains", 3, "students.kd.trains", "expected a mapping", ""),
+    ("students.kd.trainable", {"up_to": "a", "only": ["b"]}, "students.kd.trainable", "exactly one of up_to and only", ""),
+    ("students.kd.trainable", {}, "students.kd.trainable", "exactly one of up_to and only", ""),
+    ("students.kd.trainable", 3, "students.kd.trainable", "expected a mapping", ""),
     ("students.kd.on_nan", "go", "students.kd.on_nan", "stop, restore or {divide: 100.0, at_most: 10}", "'go'"),
     ("students.kd.on_nan", {"divide": 1.0}, "students.kd.on_nan.divide", "greater than 1", "1.0"),
     ("students.kd.binary", "xnorr", "students.kd.binary.form", "'weights' or 'xnor'", "'xnorr'"),
@@ -217,9 +217,34 @@ def test_a_student_cannot_teach_itself(study: Study) -> None:
         parse_study(study)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("students.kd.trains", "features", "students.kd: unknown key 'trains': it is now called 'trainable'"),
+        ("students.kd.schedule", "cosine", "students.kd: unknown key 'schedule': it is now called 'lr_schedule'"),
+        ("teachers.big.schedule", "cosine", "teachers.big: unknown key 'schedule': it is now called 'lr_schedule'"),
+        ("students.kd.pretrain", [{"losses": {"ce": {}}, "epochs": 1, "trains": "features"}], "pretrain.0: unknown key 'trains'"),
+        ("report.claims", {"a": {"says": "so"}}, "report.claims.a: unknown key 'says': it is now called 'text'"),
+        ("report.claims", {"a": {"text": "so", "of": "test"}}, "claims.a: unknown key 'of': it is now called 'metric'"),
+        ("report.published", {"of": "test", "error": {"kd": 1}}, "published: unknown key 'of': it is now called 'metric'"),
+    ],
+)  # fmt: skip
+def test_a_key_of_before_is_refused_with_its_name_of_today(study: Study, key: str, value: Any, message: str) -> None:
+    place: Any = study
+    *path, last = key.split(".")
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    with pytest.raises(InputError) as refused:
+        parse_study(study)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "rename it" in str(refused.value)
+
+
 def test_a_part_may_be_named_by_its_tap_alone(study: Study) -> None:
-    study["students"]["kd"]["trains"] = "features"
-    made = parse_study(study).students["kd"].trains
+    study["students"]["kd"]["trainable"] = "features"
+    made = parse_study(study).students["kd"].trainable
     assert made is not None
     assert (made.up_to, made.only) == ("features", None)
 
