@@ -73,12 +73,15 @@ def test_the_cache_knows_neither() -> None:
 @pytest.mark.parametrize(
     ("room", "contracts"),
     [
-        ("datasets", {"raw", "record", "split", "prepare", "copies", "class_folders", "file_trees", "image_files"}),
-        ("models", {"initial", "network", "weights", "ready_weights", "constructor", "saved", "build"}),
+        (
+            "datasets",
+            {"raw", "dataset", "split", "prepare", "duplicates", "class_folders", "file_trees", "image_files"},
+        ),
+        ("models", {"initial", "network", "weights", "foreign_weights", "constructor", "network_files", "build"}),
         ("dumps", {"field", "dump_fields", "one_pass"}),
-        ("views", {"counter", "mirror", "view"}),
+        ("views", {"random_words", "mirror", "view"}),
         ("models/heads", {"channels"}),
-        ("losses", {"step", "recipe", "hinted", "discriminator"}),
+        ("losses", {"outputs", "recipe", "hints", "discriminator"}),
         ("report/pictures", {"canvas", "selection", "choice", "gather"}),
     ],
 )

@@ -25,14 +25,16 @@ from pipeline.study.references import order_students
 from pipeline.study.sections import StudentParams, Study, TeacherParams
 from pipeline.views import POLICIES
 
-NETWORK = tuple(f"pipeline.models.{name}" for name in ("build", "network", "ready_weights", "saved", "weights"))
+NETWORK = tuple(
+    f"pipeline.models.{name}" for name in ("build", "network", "foreign_weights", "network_files", "weights")
+)
 BINARY = ("pipeline.models.binary.convert", "pipeline.models.binary.layers")
 HEAD = ("pipeline.models.heads.channels",)
 TRAINING = (
     *NETWORK,
     "pipeline.models.size",
     *(f"pipeline.training.{name}" for name in ("batches", "options", "trainee", "fit", "trainable", "rows", "orders")),
-    *(f"pipeline.training.{name}" for name in ("optimizers", "curves", "chance")),
+    *(f"pipeline.training.{name}" for name in ("optimizers", "curves", "doubts")),
     *(f"pipeline.base.{name}" for name in ("seeds", "plain_text")),
     "stages.run",
 )
@@ -61,14 +63,14 @@ WRITING = (
     *(f"pipeline.cache.{name}" for name in ("damage", "folder", "links")),
     "pipeline.base.plain_text",
 )
-VIEWS = tuple(f"pipeline.views.{name}" for name in ("counter", "mirror", "view"))
-RECORD = ("pipeline.datasets.record",)
+VIEWS = tuple(f"pipeline.views.{name}" for name in ("random_words", "mirror", "view"))
+RECORD = ("pipeline.datasets.dataset",)
 REPORT = (
     *NETWORK,
     *RECORD,
     *VIEWS,
     *(f"pipeline.base.{name}" for name in ("plain_text", "statistics")),
-    *(f"pipeline.training.{name}" for name in ("curves", "chance")),
+    *(f"pipeline.training.{name}" for name in ("curves", "doubts")),
     "pipeline.losses.weights.schedules",
     "pipeline.report.comparisons",
     *(
@@ -83,7 +85,7 @@ REPORT = (
         for name in ("affinities", "canvas", "choice", "feature_map", "gather", "hints")
     ),
     *(f"pipeline.report.pictures.{name}" for name in ("multichannel", "selection")),
-    "pipeline.losses.step",
+    "pipeline.losses.outputs",
     "pipeline.losses.tsne",
     "stages.report",
     "stages.run",
@@ -190,7 +192,7 @@ class _Compiler:
             "Data sets",
             modules=_modules(
                 *modules_of_source(params.source),
-                "pipeline.datasets.copies",
+                "pipeline.datasets.duplicates",
                 "pipeline.datasets.prepare",
                 "pipeline.base.plain_text",
                 "pipeline.datasets.raw",
@@ -273,7 +275,7 @@ class _Compiler:
                 *network_modules(params),
                 "pipeline.losses.weights.schedules",
                 "pipeline.losses.recipe",
-                "pipeline.losses.step",
+                "pipeline.losses.outputs",
                 *_schedules(params),
                 *(module for term in params.terms() for module in modules_of_loss(term.loss)),
                 *self.views(),

@@ -146,7 +146,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(study: dict[str, Any]) -> 
         if not caches:  # the code that opens caches is loaded, and opens none
             needed -= {*graph.READING, *graph.WRITING}
         if not caches and "student" not in root:
-            needed -= {"pipeline.losses.recipe", "pipeline.losses.step", "pipeline.losses.weights.schedules"}
+            needed -= {"pipeline.losses.recipe", "pipeline.losses.outputs", "pipeline.losses.weights.schedules"}
         helpers = {
             name
             for name in imports(ROOT / f"{root.replace('.', '/')}.py")
