@@ -69,7 +69,7 @@ class ForeignTeacher:
                 raise InputError(f"{read!r} of {name!r}", expected="logits, all that its file holds", found=read)
         return dict.fromkeys(reads, self.outputs.shape[1:])
 
-    def answers(
+    def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
     ) -> Iterator[TeacherOutputs]:
         """The logits of rows [start, stop) of the file."""
