@@ -17,7 +17,8 @@ def graph(
     """Compile params.yaml into dvc.yaml, the stage graph that `dvc repro` runs."""
     study = cli.open_study(params)
     from pipeline.base.files import write_bytes
-    from pipeline.graph.dvc_yaml import compiled_from, refuse_other_code, refuse_stale, text_of, to_yaml
+    from pipeline.graph.checkout import refuse_other_code
+    from pipeline.graph.dvc_yaml import compiled_from, refuse_stale, text_of, to_yaml
     from pipeline.graph.gitignore import add_lines
     from pipeline.graph.stages import stages
     from pipeline.study.params_file import find_unavailable_models, read_params

@@ -75,13 +75,13 @@ def test_the_cache_knows_neither() -> None:
     [
         (
             "datasets",
-            {"raw", "dataset", "split", "prepare", "duplicates", "class_folders", "file_trees", "image_files"},
+            {"raw", "record", "split", "prepare", "copies", "class_folders", "file_trees", "image_files", "idx"},
         ),
-        ("models", {"initial", "network", "weights", "foreign_weights", "constructor", "network_files", "build"}),
+        ("models", {"initial", "network", "weights", "ready_weights", "constructor", "saved", "build"}),
         ("dumps", {"field", "dump_fields", "one_pass"}),
-        ("views", {"random_words", "mirror", "view"}),
+        ("views", {"counter", "mirror", "view"}),
         ("models/heads", {"channels"}),
-        ("losses", {"outputs", "recipe", "hints", "discriminator"}),
+        ("losses", {"step", "recipe", "hinted", "discriminator"}),
         ("report/pictures", {"canvas", "selection", "choice", "gather"}),
     ],
 )

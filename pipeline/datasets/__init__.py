@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from pipeline.base.registry import Registry
 
-__all__ = ["SOURCES", "modules_of"]
+__all__ = ["SOURCES"]
 
 SOURCES = Registry(
     "source",
@@ -24,9 +22,3 @@ SOURCES = Registry(
         "amat": "pipeline.datasets.amat:amat",
     },
 )
-
-
-def modules_of(source: str) -> tuple[str, ...]:
-    """The modules that decide a source's images: its own, and those that it names in `USES`."""
-    module = sys.modules[SOURCES.function(source).__module__]
-    return (module.__name__, *getattr(module, "USES", ()))

@@ -6,8 +6,7 @@ Its module also has `plan_arrays(parameters, classes)`, what a cache of the fiel
 - `count_rows(parameters, samples)`, the length of the second axis where that is not the number of samples;
 - `batch_plan_options(parameters)`, the options that decide the batch plan of its rows (`batch_size` among them);
 - `DERIVED`, the manifest's parameters that the network decides;
-- `list_taps(parameters)`, what it reads inside of the network;
-- `USES`, modules of ours beside its own that decide the values;
+- `taps(parameters)`, what it reads inside of the network;
 - `NEEDS_HEAD`, True where it asks for channels, which only networks with a head have.
 """
 
@@ -24,7 +23,6 @@ __all__ = [
     "FIELDS",
     "check_options",
     "derived_parameters",
-    "modules_of",
     "needs_head",
     "plan_of",
     "planned_arrays",
@@ -77,12 +75,6 @@ def list_taps(field: str, parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """What such a field reads inside of the network."""
     taps = getattr(_field_module(field), "list_taps", None)
     return taps(parameters) if taps else ()
-
-
-def modules_of(field: str) -> tuple[str, ...]:
-    """The modules that decide a field's values."""
-    module = _field_module(field)
-    return (module.__name__, *getattr(module, "USES", ()))
 
 
 def needs_head(field: str) -> bool:

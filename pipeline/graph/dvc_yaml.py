@@ -5,105 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
-import tomllib
-from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
+from pipeline.graph.checkout import is_own_checkout, refuse_other_code
+from pipeline.graph.code import code_paths
 from pipeline.graph.stages import Stage, command_line, stages
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 
-OURS = ("pipeline", "stages")  # the packages of this distribution
-
-
-def module_files(modules: Iterable[str], study: Path, checkout: Path | None) -> list[str]:
-    """The source files that decide what a stage makes, relative to the study's folder.
-
-    Of our own packages only where the study is that of this project's own checkout: whoever edits a
-    loss there expects `dvc repro` to notice. Any other study, the ones below the checkout included,
-    uses them as a tool. The user's own modules count where they lie in the study's repository.
-
-    Args:
-        modules: dotted names.
-        study: the folder of params.yaml, resolved.
-        checkout: the same where it is this project's own.
-    """
-    found = (
-        _own_file(name, checkout) if name.partition(".")[0] in OURS else _users_file(name, study) for name in modules
-    )
-    return sorted({_relative(file, study) for file in found if file is not None})
-
-
-def _own_file(name: str, checkout: Path | None) -> Path | None:
-    if checkout is None:
-        return None
-    stem = checkout / name.replace(".", "/")
-    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
-
-
-def _users_file(name: str, study: Path) -> Path | None:
-    """The file that Python imports by this name; None where another machine would not get it with the study."""
-    try:
-        found = find_spec(name)
-    except Exception:  # noqa: BLE001 - the packages around the user's module may raise anything
-        found = None
-    if found is not None and found.origin:
-        file = Path(found.origin).resolve()
-    else:  # it may be there without what it imports
-        file = study / f"{name.replace('.', '/')}.py"
-    # An environment often lies inside of the repository, and is none of it.
-    installed = file.is_relative_to(sys.prefix) or {"site-packages", "dist-packages"} & set(file.parts)
-    here = file.is_file() and file.is_relative_to(repository_of(study) or study)
-    return file if here and not installed else None
-
-
-def _relative(file: Path, folder: Path) -> str:
-    up = 0
-    while not file.is_relative_to(folder):
-        folder, up = folder.parent, up + 1
-    return "../" * up + file.relative_to(folder).as_posix()
-
-
-def repository_of(folder: Path) -> Path | None:
-    """The nearest folder at or above with a `.git`, or None."""
-    folder = folder.resolve()
-    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
-
-
-def is_own_checkout(folder: Path) -> bool:
-    """Whether a folder is a checkout of this project."""
-    try:
-        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return project == "teachercache" and all((folder / package / "__init__.py").is_file() for package in OURS)
-
-
-def refuse_other_code(folder: Path) -> None:
-    """Raise InputError in a checkout of this project while another one's code runs.
-
-    Its stages would depend on files that do not decide what they make.
-    """
-    folder, running = folder.resolve(), Path(__file__).resolve().parents[2]
-    if folder == running or not is_own_checkout(folder) or sources(folder) == sources(running):
-        return
-    raise InputError(
-        str(folder),
-        expected="the code of this checkout, on which its stages depend",
-        found=f"other code running, from {running}",
-        fix="run `pip install -e .` here, or set PYTHONPATH to this folder",
-    )
-
-
-def sources(checkout: Path) -> dict[str, bytes]:
-    """The source files of our packages, by their paths in a checkout."""
-    files = (file for package in OURS for file in (checkout / package).rglob("*.py"))
-    return {file.relative_to(checkout).as_posix(): file.read_bytes() for file in files}
-
+LINE = 120  # characters
 
 HEADER = """\
 # Compiled from {file} by `{command}`. Do not edit: edit {file} and compile again.
@@ -130,7 +43,7 @@ def to_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> s
             group = stage.group
         lines.append(f"  {stage.name}:")
         lines.append(f"    cmd: {_plain(stage.command, COMMAND)}")
-        lines += _list("deps", [*stage.deps, *module_files(stage.modules, folder, checkout)])
+        lines += _flow("deps", stage.deps, code_paths(stage.modules, folder, checkout))
         lines += _params(stage.params, file)
         lines += _list("outs", [*stage.outs, *(f"{path}: {{cache: false}}" for path in stage.kept_in_git)])
         lines += _list("metrics", [f"{path}: {{cache: false}}" for path in stage.metrics])
@@ -197,12 +110,32 @@ def _list(key: str, items: Iterable[str]) -> list[str]:
     return [f"    {key}:", *listed] if listed else []
 
 
-def _params(keys: Iterable[str], file: str) -> list[str]:
+def _flow(key: str, *groups: Iterable[str], indent: int = 4) -> list[str]:
+    """A list in as few lines as it takes, a group's items from the beginning of a line; nothing where all are empty."""
+    filled = [line for group in groups for line in _fill([*map(_plain, group)], LINE - indent - 4)]
+    if not filled:
+        return []
+    start, rest = f"{' ' * indent}{key}: [", ",\n".join(filled)
+    if len(filled) == 1 and len(start) + len(rest) < LINE:
+        return [f"{start}{rest}]"]
+    return [start, *(f"{' ' * (indent + 2)}{line}" for line in rest.splitlines()), f"{' ' * indent}]"]
+
+
+def _fill(items: Sequence[str], width: int) -> list[str]:
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(item) + 2 <= width:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(item)
+    return lines
+
+
+def _params(keys: Sequence[str], file: str) -> list[str]:
     """The keys that a stage uses, below the file's name where it is not the one that DVC reads by itself."""
-    if file == "params.yaml":
-        return _list("params", keys)
-    listed = [f"          - {key}" for key in keys]
-    return ["    params:", f"      - {_plain(file)}:", *listed] if listed else []
+    if file == "params.yaml" or not keys:
+        return _flow("params", keys)
+    return ["    params:", *_flow(f"- {_plain(file)}", keys, indent=6)]
 
 
 def _plain(text: str, plain: str = PLAIN) -> str:

@@ -10,86 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
-from pipeline.cache.stores import STORES
-from pipeline.datasets import modules_of as modules_of_source
-from pipeline.dumps import modules_of
-from pipeline.losses import modules_of as modules_of_loss
+from pipeline.datasets import SOURCES
+from pipeline.dumps import FIELDS
+from pipeline.losses import TERMS
 from pipeline.losses.weights.schedules import SCHEDULES
 from pipeline.models import MODELS
-from pipeline.models import modules_of as modules_of_model
 from pipeline.models.heads import HEADS
 from pipeline.report.pictures.choice import choice
 from pipeline.study.layout import Layout
-from pipeline.study.parts import DumpParams, ModelParams
+from pipeline.study.parts import DumpParams
 from pipeline.study.references import order_students
-from pipeline.study.sections import StudentParams, Study, TeacherParams
+from pipeline.study.sections import StudentParams, Study, TeacherParams, weight_files
 from pipeline.views import POLICIES
-
-NETWORK = tuple(
-    f"pipeline.models.{name}" for name in ("build", "network", "foreign_weights", "network_files", "weights")
-)
-BINARY = ("pipeline.models.binary.convert", "pipeline.models.binary.layers")
-HEAD = ("pipeline.models.heads.channels",)
-TRAINING = (
-    *NETWORK,
-    "pipeline.models.size",
-    *(f"pipeline.training.{name}" for name in ("batches", "options", "trainee", "fit", "trainable", "rows", "orders")),
-    *(f"pipeline.training.{name}" for name in ("optimizers", "curves", "doubts")),
-    *(f"pipeline.base.{name}" for name in ("seeds", "plain_text")),
-    "stages.run",
-)
-FORMAT = tuple(
-    f"pipeline.cache.{name}" for name in ("blocks", "codecs", "crc", "digests", "dtypes", "manifest", "paths")
-)
-READING = (
-    *FORMAT,
-    *(
-        f"pipeline.cache.{name}"
-        for name in ("checked_copies", "damage", "folder", "links", "reader", "stored_array", "tensors")
-    ),
-    "pipeline.base.user_folders",
-    "pipeline.fields",
-    "pipeline.fields.rows",
-    "pipeline.training.batch_plan",
-    "pipeline.fields.batches",
-    "pipeline.dumps.field",
-)
-WRITING = (
-    *FORMAT,
-    *(
-        f"pipeline.cache.{name}"
-        for name in ("readability", "block_files", "card", "manifest_entries", "array_order", "writer")
-    ),
-    *(f"pipeline.cache.{name}" for name in ("damage", "folder", "links")),
-    "pipeline.base.plain_text",
-)
-VIEWS = tuple(f"pipeline.views.{name}" for name in ("random_words", "mirror", "view"))
-RECORD = ("pipeline.datasets.dataset",)
-REPORT = (
-    *NETWORK,
-    *RECORD,
-    *VIEWS,
-    *(f"pipeline.base.{name}" for name in ("plain_text", "statistics")),
-    *(f"pipeline.training.{name}" for name in ("curves", "doubts")),
-    "pipeline.losses.weights.schedules",
-    "pipeline.report.comparisons",
-    *(
-        f"pipeline.report.figures.{name}"
-        for name in ("accuracy", "curves", "pareto", "style", "sweep", "terms", "weights")
-    ),
-    *(f"pipeline.report.{name}" for name in ("build", "claims", "comparing", "drawing", "groups", "histories")),
-    *(f"pipeline.report.{name}" for name in ("measures", "metrics", "notes", "numbers", "page", "published", "sweeps")),
-    *(f"pipeline.report.{name}" for name in ("table", "weights")),
-    *(
-        f"pipeline.report.pictures.{name}"
-        for name in ("affinities", "canvas", "choice", "feature_map", "gather", "hints")
-    ),
-    *(f"pipeline.report.pictures.{name}" for name in ("multichannel", "selection")),
-    "pipeline.losses.outputs",
-    "pipeline.losses.tsne",
-    "stages.report",
-    "stages.run",
-)
 
 
 @dataclass(frozen=True)
@@ -99,7 +31,8 @@ class Stage:
     Attributes:
         name: the stage's name in dvc.yaml.
         command: the shell command.
-        modules: our modules that decide the result.
+        modules: that decide the result: of the run, and of the parts that it finds by their names. What these import
+            decides it too: see `graph.code`.
         deps, outs: paths read and written.
         params: keys of params.yaml that it uses.
         metrics: small JSON files that git keeps.
@@ -190,18 +123,7 @@ class _Compiler:
             f"prepare-{name}",
             self.command(f"prepare {name}"),
             "Data sets",
-            modules=_modules(
-                *modules_of_source(params.source),
-                "pipeline.datasets.duplicates",
-                "pipeline.datasets.prepare",
-                "pipeline.base.plain_text",
-                "pipeline.datasets.raw",
-                "pipeline.datasets.split",
-                "stages.data",
-                "stages.prepare",
-                "stages.run",
-                *RECORD,
-            ),
+            modules=_modules("pipeline.runs.datasets", SOURCES.module(params.source)),
             deps=_files(params.root),
             params=self.keys(f"datasets.{name}" if "datasets" in self.raw else "dataset"),
             outs=(self.path(self.layout.prepared(name)),),
@@ -213,12 +135,10 @@ class _Compiler:
             f"train-teacher-{name}",
             self.command(f"train-teacher {name}"),
             "Teachers",
-            modules=_modules(
-                "pipeline.teacher", "stages.train_teacher", *TRAINING, *RECORD, *self.views(), *network_modules(params)
-            ),
+            modules=_modules("pipeline.runs.teachers", self.policy, *network_modules(params)),
             deps=(
                 self.prepared(params),
-                *_files(params.weights, *_paths(params)),
+                *_files(*weight_files(params)),
                 *self.teachers(params.members or ()),
             ),
             params=self.keys("seed", "views", f"teachers.{name}"),
@@ -238,17 +158,9 @@ class _Compiler:
             self.command(f"dump-{params.field} {name}"),
             "Dumps: what teachers know, computed once",
             modules=_modules(
-                *modules_of(params.field),
-                "pipeline.dumps.field",
-                "pipeline.dumps.one_pass",
-                "pipeline.dumps.dump_fields",
-                "pipeline.teacher",
-                "stages.dumping",
-                *NETWORK,
-                *RECORD,
-                *WRITING,
-                _store(params),
-                *self.views(),
+                "pipeline.runs.dumps",
+                FIELDS.module(params.field),
+                self.policy,
                 *(module for network in networks for module in network_modules(network)),
             ),
             deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
@@ -259,32 +171,20 @@ class _Compiler:
     def student(self, name: str) -> Stage:
         params = self.study.students[name]
         dumps = params.all_reads()
-        stores = [_store(self.study.dumps[dump]) for dump in dumps]
         return Stage(
             f"train-student-{name}",
             self.command(f"train-student {name}"),
             "Students: from the cache alone",
             modules=_modules(
-                "pipeline.student",
-                "pipeline.training.result",
-                "pipeline.base.statistics",
-                "stages.cohort",
-                "stages.train_student",
-                *TRAINING,
-                *RECORD,
+                "pipeline.runs.students",
+                self.policy,
                 *network_modules(params),
-                "pipeline.losses.weights.schedules",
-                "pipeline.losses.recipe",
-                "pipeline.losses.outputs",
                 *_schedules(params),
-                *(module for term in params.terms() for module in modules_of_loss(term.loss)),
-                *self.views(),
-                *(READING if dumps else ()),
-                *stores,
+                *(TERMS.module(term.loss) for term in params.terms()),
             ),
             deps=(
                 self.prepared(params),
-                *_files(*_paths(params)),
+                *_files(*weight_files(params)),
                 *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
                 *((self.path(self.layout.student(params.init.student)),) if params.init else ()),
             ),
@@ -302,9 +202,7 @@ class _Compiler:
             "report",
             self.command("report"),
             "Report",
-            modules=_modules(
-                *REPORT, *schedules, *map(_store, dumps), *((*READING, *self.views(), *networks) if dumps else ())
-            ),
+            modules=_modules("pipeline.runs.report", self.policy, *schedules, *networks),
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
@@ -326,9 +224,10 @@ class _Compiler:
         keys = (key for dump, of in outside.items() for key in (f"teachers.{of}", f"dumps.{dump}"))
         return ("cache", *dict.fromkeys(keys)) if outside else ()
 
-    def views(self) -> tuple[str, ...]:
-        """The modules that decide how training images are shown."""
-        return (*VIEWS, str(POLICIES.module(self.study.views.policy)))
+    @property
+    def policy(self) -> str | None:
+        """The module that decides how training images are augmented."""
+        return POLICIES.module(self.study.views.policy)
 
     def command(self, command: str) -> str:
         return command_line(command, self.study.file)
@@ -347,32 +246,20 @@ class _Compiler:
         return tuple(self.path(self.layout.teacher(name)) for name in names)
 
 
-def network_modules(params: TeacherParams | StudentParams) -> tuple[str, ...]:
+def network_modules(params: TeacherParams | StudentParams) -> tuple[str | None, ...]:
     """The modules that build a network (its architecture may be the user's own); none for an ensemble."""
     if params.model is None:
         return ()
-    prefix = params.model.name.partition(":")[0]
-    elsewhere = ("pipeline.models.constructor", f"pipeline.models.{prefix}_model")
-    outside = elsewhere if prefix in ("torchvision", "timm") else (prefix,)
-    model = modules_of_model(params.model.name) if params.model.name in MODELS.entries else outside
-    head = (*HEAD, str(HEADS.module(params.head.name))) if params.head else ()
-    return (*model, *head, *(BINARY if params.binary else ()))
+    name, prefix = params.model.name, params.model.name.partition(":")[0]
+    elsewhere = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
+    head = HEADS.module(params.head.name) if params.head else None
+    binary = "pipeline.models.binary.convert" if params.binary else None
+    return (MODELS.module(name) or elsewhere, head, binary)
 
 
-def _schedules(params: StudentParams) -> list[str]:
+def _schedules(params: StudentParams) -> list[str | None]:
     """The modules of the schedules that its losses' weights follow."""
-    return [str(SCHEDULES.module(term.weight["name"])) for term in params.terms() if isinstance(term.weight, dict)]
-
-
-def _store(dump: DumpParams) -> str:
-    assert dump.format is not None  # `references.complete` has filled it in
-    return STORES[dump.format]
-
-
-def _paths(params: TeacherParams | StudentParams) -> tuple[Path, ...]:
-    """The files that a model's options name (`weights`)."""
-    options = params.model.options_beyond(ModelParams).values() if params.model else ()
-    return tuple(value for value in options if isinstance(value, Path))
+    return [SCHEDULES.module(term.weight["name"]) for term in params.terms() if isinstance(term.weight, dict)]
 
 
 def _files(*paths: Path | str | None) -> tuple[str, ...]:

@@ -11,8 +11,7 @@ The module may have
 - `train_prepared(rows, options, seed, what)`: a module that is trained before the student, on all
   rows of what it reads (by role), and stays as it is; with numbers for the student's metrics.
   Such a term's target is None: it reads nothing while the student trains;
-- `PEERS = True`: it learns from the other students of its cohort (`outputs.peers`);
-- `USES`: further modules that decide its values.
+- `PEERS = True`: it learns from the other students of its cohort (`outputs.peers`).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from pipeline.base.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipeline.losses.outputs import Outputs
+    from pipeline.losses.step import Outputs
 
     Learned = Callable[[Outputs, Any, Mapping[str, Any]], nn.Module | None]
     Prepared = Callable[[Mapping[str, Tensor], Mapping[str, Any], int, str], tuple[nn.Module, dict[str, Any]]]
@@ -39,7 +38,6 @@ __all__ = [
     "find_mismatch",
     "learned_factory",
     "learns_from_peers",
-    "modules_of",
     "prepared_factory",
     "term_fields",
     "term_taps",
@@ -98,11 +96,6 @@ def prepared_factory(name: str) -> Prepared | None:
 def learns_from_peers(name: str) -> bool:
     """Whether a term needs other students beside its own."""
     return bool(getattr(_module(name), "PEERS", False))
-
-
-def modules_of(name: str) -> tuple[str, ...]:
-    """The modules that decide a term's values."""
-    return (_module(name).__name__, *getattr(_module(name), "USES", ()))
 
 
 def _call_hook(name: str, function: str, default: Any, *arguments: Any) -> Any:

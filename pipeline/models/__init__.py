@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.base.registry import AbsentError, Registry
 
-__all__ = ["MODELS", "modules_of"]
+__all__ = ["MODELS"]
 
 
 def _elsewhere(name: str) -> Callable[..., Any] | None:
@@ -56,9 +56,3 @@ MODELS = Registry(
     },
     _elsewhere,
 )
-
-
-def modules_of(model: str) -> tuple[str, ...]:
-    """The modules that decide a listed architecture: its own, and those that it names in `USES`."""
-    module = sys.modules[MODELS.function(model).__module__]
-    return (module.__name__, *getattr(module, "USES", ()))

@@ -10,8 +10,6 @@ from torch import nn
 from pipeline.models.initial import Initial, apply_he_init
 from pipeline.models.network import Layers
 
-USES = ("pipeline.models.initial",)
-
 # (channels, kernel) of each convolution of the three blocks; the last 1x1 gives the classes.
 BLOCKS = (((192, 5), (160, 1), (96, 1)), ((192, 5), (192, 1), (192, 1)), ((192, 3), (192, 1)))
 

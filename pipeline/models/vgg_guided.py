@@ -11,8 +11,6 @@ from pipeline.base.errors import InputError
 from pipeline.models.initial import Initial, apply_he_init
 from pipeline.models.network import Layers
 
-USES = ("pipeline.models.initial",)
-
 TEACHER = (32, "M", 64, "M", 128, 128, "G", "M", 256, 256, "M", 256, 256, "M")
 STUDENT = (16, 16, "M", 32, 32, "M", 64, 64, 64, "H", "M", 128, 128, 128, "M", 256, 256, "M")
 

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
 from pipeline.base.errors import InputError
+from pipeline.views.counter import below, chance
 from pipeline.views.mirror import mirror
-from pipeline.views.random_words import bernoulli, uniform_integers
 
 BITS = 16  # of the table of ratios
 UNIT = 11  # bits of a neighbour's weight: two weights and a pixel fill 30 bits of an int32
@@ -52,16 +52,14 @@ def random_resized_crop(
         (B, C, H, W) uint8, the same pixels on every device.
 
     Raises:
-        InputError: see `draw_boxes`.
+        InputError: see `boxes`.
     """
     height, width = images.shape[2:]
-    patches = resize_boxes(images, draw_boxes(words, height, width, scale, ratio))
-    return mirror(patches, bernoulli(words[:, 0], 0.5)) if flip else patches
+    patches = resized(images, boxes(words, height, width, scale, ratio))
+    return mirror(patches, chance(words[:, 0], 0.5)) if flip else patches
 
 
-def draw_boxes(
-    words: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Tensor:
+def boxes(words: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
     """Random boxes inside an image: (B, 4) int64 of top, left, height, width, the same on every device.
 
     The area is uniform in `scale` and the logarithm of the ratio in that of `ratio`. A side that comes
@@ -89,8 +87,8 @@ def draw_boxes(
     aspect = _aspects(*ratio, words.device)[words[:, 2] >> (32 - BITS)]
     tall = (area / aspect).sqrt().round().long().clamp(1, height)
     wide = (area * aspect).sqrt().round().long().clamp(1, width)
-    top = uniform_integers(words[:, 3], height - tall + 1)
-    left = uniform_integers(words[:, 4], width - wide + 1)
+    top = below(words[:, 3], height - tall + 1)
+    left = below(words[:, 4], width - wide + 1)
     return torch.stack([top, left, tall, wide], dim=1)
 
 
@@ -107,7 +105,7 @@ def _aspects(low: float, high: float, device: torch.device) -> Tensor:
     return made.to(device)
 
 
-def resize_boxes(images: Tensor, places: Tensor) -> Tensor:
+def resized(images: Tensor, places: Tensor) -> Tensor:
     """One box of each image, bilinearly resized to the image's size (pixels are squares: `align_corners=False`).
 
     A pixel outside the box has no part in the result.

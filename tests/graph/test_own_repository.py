@@ -15,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.base.errors import InputError
+from pipeline.graph import checkout as room
 from pipeline.graph import dvc_yaml
 from pipeline.graph import stages as graph
 from pipeline.graph.gitignore import LINES, missing_lines
@@ -444,7 +445,7 @@ def test_a_module_outside_of_the_repository_is_no_dependency(
 
 def checkout(folder: Path) -> Path:
     """A copy of what a checkout of this project is known by."""
-    for package in dvc_yaml.OURS:
+    for package in room.OURS:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(ROOT / "params.yaml", folder)
@@ -456,7 +457,7 @@ def test_another_checkout_of_this_project_is_refused_while_this_ones_code_runs(
 ) -> None:
     folder = checkout(tmp_path)
     assert run(folder, "graph") == 0  # the same bytes, as in DVC's own copies of a workspace
-    assert "- pipeline/student.py" in (folder / "dvc.yaml").read_text()
+    assert "pipeline/student.py" in (folder / "dvc.yaml").read_text()
     with (folder / "pipeline/student.py").open("a") as file:
         file.write("# edited\n")
     for command in (("graph",), ("graph", "--check")):
@@ -467,12 +468,12 @@ def test_another_checkout_of_this_project_is_refused_while_this_ones_code_runs(
 
 def test_a_project_of_another_name_is_no_checkout_of_ours(tmp_path: Path) -> None:
     folder = checkout(tmp_path)
-    assert dvc_yaml.is_own_checkout(folder)
+    assert room.is_own_checkout(folder)
     for text in ("[project]\nname = 'mine'\n", "[tool.x]\n", "not toml", "project = 1\n"):
         (folder / "pyproject.toml").write_text(text)
-        assert not dvc_yaml.is_own_checkout(folder)
+        assert not room.is_own_checkout(folder)
     (folder / "pyproject.toml").unlink()
-    assert not dvc_yaml.is_own_checkout(folder)
+    assert not room.is_own_checkout(folder)
 
 
 @pytest.mark.parametrize(

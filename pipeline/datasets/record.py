@@ -1,4 +1,4 @@
-"""The data set that every source becomes, and its files on disk."""
+"""The one record that every source becomes, and its form on disk."""
 
 from __future__ import annotations
 
@@ -112,8 +112,7 @@ class Dataset:
                 expected=f"labels in 0..{len(self.classes) - 1}",
                 found=f"{self.labels.min()}..{self.labels.max()}",
             )
-        found = compute_fingerprint(self.images, self.labels, self.bounds, len(self.classes))
-        object.__setattr__(self, "fingerprint", found)
+        object.__setattr__(self, "fingerprint", fingerprint(self.images, self.labels, self.bounds, len(self.classes)))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -144,7 +143,7 @@ class Dataset:
         }
 
 
-def compute_fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
+def fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
     """SHA-256 over pixels, labels, their order, the split and the number of classes: two equal ones train alike."""
     header = {"shape": list(images.shape), "bounds": list(bounds), "classes": classes}
     digest = hashlib.sha256(encode_json(header))
@@ -155,7 +154,7 @@ def compute_fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple
     return digest.hexdigest()
 
 
-def save_dataset(dataset: Dataset, folder: Path) -> None:
+def save(dataset: Dataset, folder: Path) -> None:
     """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`.
 
     Raises:
@@ -171,8 +170,8 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
         write_json(folder / "dataset.json", dataset.card())
 
 
-def load_dataset(folder: Path | str, *, resident: bool = True) -> Dataset:
-    """Read what `save_dataset` wrote.
+def load(folder: Path | str, *, resident: bool = True) -> Dataset:
+    """Read what `save` wrote.
 
     Args:
         folder: of the prepared data.
