@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.views import POLICIES
 from tests.conftest import ROOT
 
 PIPELINE = sorted((ROOT / "pipeline").rglob("*.py"))
+HOUSE = [*PIPELINE, *sorted((ROOT / "stages").rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -54,20 +56,47 @@ def test_the_library_knows_neither_commands_nor_dvc(path: Path) -> None:
     assert not importing(path, "stages", "typer", "dvc")
 
 
-@pytest.mark.parametrize("path", [ROOT / "pipeline/student.py", *sorted((ROOT / "pipeline/losses").glob("*.py"))])
-def test_students_and_losses_know_no_teacher(path: Path) -> None:
-    assert not importing(path, "pipeline.teacher", "pipeline.dumps")
+def floors() -> list[set[str]]:
+    """The rooms of each floor, from the ground, as docs/house.md states them."""
+    text = (ROOT / "docs/house.md").read_text().partition("## Floors")[2]
+    return [set(re.findall(r"`(\w+)`", line)) for line in re.findall(r"^\d+\. (.+)$", text, re.MULTILINE)]
 
 
-def test_the_teacher_knows_no_student() -> None:
-    for path in (ROOT / "pipeline/teacher.py", *sorted((ROOT / "pipeline/dumps").glob("*.py"))):
-        assert not importing(path, "pipeline.student", "pipeline.losses")
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "pipeline" else parts[0]
 
 
-def test_the_cache_knows_neither() -> None:
+def test_the_floors_name_every_room() -> None:
+    rooms = {room_of(path) for path in PIPELINE if path != ROOT / "pipeline/__init__.py"} | {"stages"}
+    assert sorted(name for floor in floors() for name in floor) == sorted(rooms)
+    assert len(list((ROOT / "pipeline").glob("*.py"))) <= 5
+
+
+@pytest.mark.parametrize("path", HOUSE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_room_imports_from_floors_below_it_alone(path: Path) -> None:
+    if path == ROOT / "pipeline/__init__.py":
+        assert not importing(path, "pipeline", "stages")
+        return
+    level = {name: number for number, floor in enumerate(floors()) for name in floor}
+    room = room_of(path)
+    found = [name.split(".") for name in importing(path, "pipeline", "stages")]
+    rooms = {parts[1] if parts[0] == "pipeline" and len(parts) > 1 else parts[0] for parts in found} & level.keys()
+    assert not {name for name in rooms - {room} if level[name] >= level[room]}
+
+
+def test_students_and_losses_know_no_teacher_nor_the_teacher_them() -> None:
+    """Of one floor or not: a student needs the cache alone."""
+    for path in PIPELINE:
+        if room_of(path) in ("student", "losses", "fields"):
+            assert not importing(path, "pipeline.teacher", "pipeline.dumps"), path
+        if room_of(path) in ("teacher", "dumps"):
+            assert not importing(path, "pipeline.student", "pipeline.losses"), path
+
+
+def test_the_cache_is_read_without_torch() -> None:
     for path in sorted((ROOT / "pipeline/cache").glob("*.py")):
-        torch = ("torch",) if path.stem != "tensors" else ()
-        assert not importing(path, *torch, "pipeline.teacher", "pipeline.student", "pipeline.dumps", "pipeline.models")
+        assert path.stem == "tensors" or not importing(path, "torch"), path
 
 
 @pytest.mark.parametrize(
@@ -82,6 +111,9 @@ def test_the_cache_knows_neither() -> None:
         ("views", {"counter", "mirror", "view"}),
         ("models/heads", {"channels"}),
         ("losses", {"step", "recipe", "hinted", "discriminator"}),
+        ("losses/weights", {"schedules"}),
+        ("inspection", {"overview"}),
+        ("report/figures", {"style"}),
         ("report/pictures", {"canvas", "selection", "choice", "gather"}),
     ],
 )
