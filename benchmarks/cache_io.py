@@ -1,31 +1,29 @@
 """Reading and writing a cache against plain numpy and the stores' own libraries, side by side.
 
-    python benchmarks/cache_io.py [--repeats 7] [--sizes 100 400]
+    python benchmarks/cache_io.py [--repeats 7] [--sizes 100 400] [--device cuda]
 
 Uncompressed float16 logits of each size in MB, in both stores. Every ratio is taken within one
-repeat, the two sides one behind the other; printed are the median, the spread and the count.
-Files lie in the page cache: what is measured is the code, not the disk (but for the writes).
+repeat, the two sides one behind the other. Files lie in the page cache: what is measured is the
+code, not the disk (but for the writes). On a GPU only the loading onto it is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
-import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import h5py
 import numpy as np
+import torch
 import zarr
+from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
 from numpy.typing import NDArray
 
 from pipeline import cache
@@ -84,6 +82,10 @@ class Case:
             "batch": BATCH,
         }  # fmt: skip
 
+    def row(self, what: str, value: Spread | float, goal: Goal | None = None) -> Row:
+        """A line of the table of stores."""
+        return Row(labels={"cache": str(self), "what": what}, values={"value": value}, goal=goal)
+
     def __str__(self) -> str:
         return f"{self.store}, {self.megabytes} MB, {self.classes} classes"
 
@@ -92,36 +94,7 @@ class Accepted(Exception):  # noqa: N818 - no error: it stops a writer that has 
     """Raised before anything is published, so that the blocks stay."""
 
 
-def seconds(action: Callable[[], object], calls: int = 1) -> float:
-    """Wall-clock seconds of a call, the median of some: short ones suffer from whatever else runs."""
-    found = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        action()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
-
-
-def pairs(repeats: int, ours: Callable[[], float], theirs: Callable[[], float]) -> list[tuple[float, float]]:
-    """Seconds of both sides, interleaved, the order swapped each time; the first pair warms up."""
-    found = []
-    for number in range(repeats + 1):
-        if number % 2:
-            mine, other = ours(), theirs()
-        else:
-            other, mine = theirs(), ours()
-        found.append((mine, other))
-    return found[1:]
-
-
-def spread(values: Iterable[float], form: str = ".2f") -> str:
-    """Median (min to max, n)."""
-    ordered = sorted(values)
-    ends = f"{ordered[0]:{form}} to {ordered[-1]:{form}}, n = {len(ordered)}"
-    return f"{statistics.median(ordered):{form}} ({ends})"
-
-
-def logits(rows: int, classes: int) -> NDArray[np.float16]:
+def make_logits(rows: int, classes: int) -> NDArray[np.float16]:
     """Normal numbers, made in pieces: float32 of a whole cache may not fit."""
     made: NDArray[np.float16] = np.empty((rows, classes), np.float16)
     generator = np.random.default_rng(0)
@@ -147,7 +120,7 @@ def refuse(_: Manifest) -> None:
     raise Accepted
 
 
-def sealing(case: Case, values: NDArray[Any]) -> float:
+def time_seal(case: Case, values: NDArray[Any]) -> float:
     """Seconds to seal and publish when all blocks are there: assembly, digests, manifest, renames."""
     try:
         write(case, values, refuse)
@@ -157,7 +130,7 @@ def sealing(case: Case, values: NDArray[Any]) -> float:
     raise AssertionError
 
 
-def write_all_blocks(case: Case, values: NDArray[Any]) -> float:
+def time_block_writes(case: Case, values: NDArray[Any]) -> float:
     """Seconds to write all row blocks, and to see them on the disk."""
     os.sync()
     plan = case.plan()
@@ -172,7 +145,7 @@ def write_all_blocks(case: Case, values: NDArray[Any]) -> float:
         remove_path(blocks.folder)
 
 
-def save_and_sync(path: Path, values: NDArray[Any]) -> float:
+def time_save(path: Path, values: NDArray[Any]) -> float:
     """Seconds of `np.save` and fsync."""
     remove_path(path)
     os.sync()
@@ -186,7 +159,7 @@ def save_and_sync(path: Path, values: NDArray[Any]) -> float:
     return seconds(save)
 
 
-def without_sums(opened: Cache) -> Cache:
+def drop_sums(opened: Cache) -> Cache:
     """The same cache, whose blocks all have the checksum 0."""
     arrays = {
         name: array.model_copy(update={"blocks": [block.model_copy(update={"crc32c": 0}) for block in array.blocks]})
@@ -200,7 +173,7 @@ def no_sum(*_: object) -> int:
     return 0
 
 
-def library_rows(case: Case) -> Callable[[NDArray[np.int64]], object]:
+def find_library_rows(case: Case) -> Callable[[NDArray[np.int64]], object]:
     """Rows by the store's own library: `zarr.Array.oindex`, or h5py's indexing (sorted ids only)."""
     if case.store == "zarr":
         array: Any = zarr.open_group(case.target / "data.zarr", mode="r")["logits"]
@@ -209,12 +182,12 @@ def library_rows(case: Case) -> Callable[[NDArray[np.int64]], object]:
     return lambda ids: data[0, np.sort(ids)]
 
 
-def drawn(case: Case, generator: np.random.Generator, times: int) -> list[NDArray[np.int64]]:
+def draw_batches(case: Case, generator: np.random.Generator, times: int) -> list[NDArray[np.int64]]:
     """Batches of shuffled ids, none twice in a batch."""
     return [generator.choice(case.rows, IDS, replace=False, shuffle=True) for _ in range(times)]
 
 
-def per_gather(rows: Callable[[NDArray[np.int64]], object], batches: list[NDArray[np.int64]]) -> float:
+def time_gather(rows: Callable[[NDArray[np.int64]], object], batches: list[NDArray[np.int64]]) -> float:
     """Seconds a gather, over many."""
 
     def every() -> None:
@@ -224,45 +197,26 @@ def per_gather(rows: Callable[[NDArray[np.int64]], object], batches: list[NDArra
     return seconds(every) / len(batches)
 
 
-def loads(case: Case, opened: Cache, repeats: int) -> Iterator[tuple[str, str, str]]:
-    """Bulk load, with and without the checksums."""
-    plain = opened.load()[0]
-    assert np.array_equal(plain[:: case.rows // 100], np.load(case.npy, mmap_mode="r")[:: case.rows // 100])
-    del plain
-
-    def theirs() -> float:
-        return seconds(lambda: np.load(case.npy), LOADS)
-
-    found = pairs(repeats, lambda: seconds(opened.load, LOADS), theirs)
-    yield "load, CRC-32C checked / `np.load`", spread(mine / other for mine, other in found), "at most 2"
-    yield "load, CRC-32C checked, s", spread((mine for mine, _ in found), ".3f"), ""
-    unsummed = without_sums(opened)
-    with mock.patch("pipeline.cache.folder.crc32c", no_sum):
-        found = pairs(repeats, lambda: seconds(unsummed.load, LOADS), theirs)
-    yield "load, no checks / `np.load`", spread(mine / other for mine, other in found), "at most 1.2"
+def compare(repeats: int, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Seconds of both sides, by repeat."""
+    found = interleave({"ours": ours, "theirs": theirs}, repeats)
+    return found["ours"], found["theirs"]
 
 
-def gathers(case: Case, opened: Cache, repeats: int) -> Iterator[tuple[str, str, str]]:
-    """Rows of 128 ids, the checksums summed and all pages present before."""
-    generator = np.random.default_rng(1)
-    mapped = np.load(case.npy, mmap_mode="r")
-    opened.rows(np.arange(case.rows))
-    np.asarray(mapped).sum(dtype=np.float32)
-
-    def ours() -> float:
-        return per_gather(opened.rows, drawn(case, generator, DRAWS))
-
-    found = pairs(repeats, ours, lambda: per_gather(lambda ids: mapped[ids], drawn(case, generator, DRAWS)))
-    yield f"{IDS} rows / `np.memmap`", spread(mine / other for mine, other in found), "at most 1.5"
-    microseconds = spread((1e6 * mine for mine, _ in found), ".0f")
-    yield f"{IDS} rows, microseconds", microseconds, ""
-    library = library_rows(case)
-    found = pairs(repeats, ours, lambda: per_gather(library, drawn(case, generator, LIBRARY_DRAWS)))
-    name, goal = ("`zarr.Array.oindex`", "at least 200") if case.store == "zarr" else ("h5py, sorted ids", "")
-    yield f"{name} / {IDS} rows", spread((other / mine for mine, other in found), ".0f"), goal
+def time_npy(case: Case) -> float:
+    """Seconds of `np.load`."""
+    return seconds(lambda: np.load(case.npy), LOADS)
 
 
-def opens(case: Case, repeats: int) -> Iterator[tuple[str, str, str]]:
+def measure_writes(case: Case, values: NDArray[Any], repeats: int) -> Iterator[Row]:
+    """Row blocks against `np.save`, and the seal."""
+    ours, theirs = compare(repeats, lambda: time_block_writes(case, values), lambda: time_save(case.npy, values))
+    yield case.row("speed of block writes / `np.save` + fsync", ratios(theirs, ours), Goal(at_least=0.7))
+    yield case.row("block writes, s", Spread.of(ours))
+    yield case.row("seal and publish, s", Spread.of(time_seal(case, values) for _ in range(max(1, repeats // 2))))
+
+
+def measure_opens(case: Case, repeats: int) -> Iterator[Row]:
     """Opening a copy for the first time, and again."""
     notes, first, later = Path(os.environ["XDG_CACHE_HOME"]) / "teachercache", [], []
     for _ in range(repeats):
@@ -270,73 +224,107 @@ def opens(case: Case, repeats: int) -> Iterator[tuple[str, str, str]]:
         first.append(seconds(lambda: cache.open(case.target)))
         later.append(seconds(lambda: cache.open(case.target)))
     size = sum(path.stat().st_size for path in case.target.rglob("*") if path.is_file())
-    yield "first open (SHA-256), s", spread(first, ".3f"), ""
-    yield "first open, GB/s", spread(size / 1e9 / each for each in first), ""
-    yield "later open, s", spread(later, ".4f"), ""
-    payload = 2 * case.rows * case.classes
-    yield "stored bytes / payload bytes", f"{size / payload:.4f}", "at most 1.02 from 100 MB"
+    yield case.row("first open (SHA-256), s", Spread.of(first))
+    yield case.row("first open, GB/s", Spread.of(size / 1e9 / each for each in first))
+    yield case.row("later open, s", Spread.of(later))
+    goal = Goal(at_most=1.02) if case.megabytes >= 100 else None
+    yield case.row("stored bytes / payload bytes", round(size / (2 * case.rows * case.classes), 4), goal)
 
 
-def writes(case: Case, values: NDArray[Any], repeats: int) -> Iterator[tuple[str, str, str]]:
-    """Row blocks against `np.save`, and the seal."""
-    found = pairs(repeats, lambda: write_all_blocks(case, values), lambda: save_and_sync(case.npy, values))
-    yield (
-        "speed of block writes / `np.save` + fsync",
-        spread(other / mine for mine, other in found),
-        "at least 0.7",
+def measure_loads(case: Case, opened: Cache, repeats: int) -> Iterator[Row]:
+    """Bulk load, with and without the checksums."""
+    plain = opened.load()[0]
+    assert np.array_equal(plain[:: case.rows // 100], np.load(case.npy, mmap_mode="r")[:: case.rows // 100])
+    del plain
+    theirs = partial(time_npy, case)
+    checked, plainly = compare(repeats, lambda: seconds(opened.load, LOADS), theirs)
+    yield case.row("load, CRC-32C checked / `np.load`", ratios(checked, plainly), Goal(at_most=2))
+    yield case.row("load, CRC-32C checked, s", Spread.of(checked))
+    unsummed = drop_sums(opened)
+    with mock.patch("pipeline.cache.folder.crc32c", no_sum):
+        unchecked, plainly = compare(repeats, lambda: seconds(unsummed.load, LOADS), theirs)
+    yield case.row("load, no checks / `np.load`", ratios(unchecked, plainly), Goal(at_most=1.2))
+
+
+def measure_gathers(case: Case, opened: Cache, repeats: int) -> Iterator[Row]:
+    """Rows of 128 ids, the checksums summed and all pages present before."""
+    generator = np.random.default_rng(1)
+    mapped = np.load(case.npy, mmap_mode="r")
+    opened.rows(np.arange(case.rows))
+    np.asarray(mapped).sum(dtype=np.float32)
+
+    def gather(rows: Callable[[NDArray[np.int64]], object], draws: int) -> Callable[[], float]:
+        return lambda: time_gather(rows, draw_batches(case, generator, draws))
+
+    ours, theirs = compare(repeats, gather(opened.rows, DRAWS), gather(lambda ids: mapped[ids], DRAWS))
+    yield case.row(f"{IDS} rows / `np.memmap`", ratios(ours, theirs), Goal(at_most=1.5))
+    yield case.row(f"{IDS} rows, microseconds", Spread.of(1e6 * each for each in ours))
+    ours, theirs = compare(repeats, gather(opened.rows, DRAWS), gather(find_library_rows(case), LIBRARY_DRAWS))
+    name, goal = ("`zarr.Array.oindex`", Goal(at_least=200)) if case.store == "zarr" else ("h5py, sorted ids", None)
+    yield case.row(f"{name} / {IDS} rows", ratios(theirs, ours), goal)
+
+
+def measure_tensors(case: Case, opened: Cache, device: torch.device, repeats: int) -> Iterator[Row]:
+    """Bulk load onto a device, against `np.load` and the same move."""
+
+    def time_move(load: Callable[[], torch.Tensor]) -> float:
+        def move() -> None:
+            load().to(device)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return seconds(move, LOADS)
+
+    ours, theirs = compare(
+        repeats,
+        lambda: time_move(lambda: opened.tensor(device=device)),
+        lambda: time_move(lambda: torch.from_numpy(np.load(case.npy))),
     )
-    yield "block writes, s", spread(mine for mine, _ in found), ""
-    yield "seal and publish, s", spread(sealing(case, values) for _ in range(max(1, repeats // 2))), ""
+    labels = {"cache": str(case), "device": name_device(str(device))}
+    yield Row(
+        labels=labels, values={"`Cache.tensor` / `np.load` and `.to`": ratios(ours, theirs), "s": Spread.of(ours)}
+    )
 
 
-def measured(case: Case, repeats: int) -> Iterator[tuple[str, str, str]]:
-    """What is measured of one case: name, numbers, goal."""
-    values = logits(case.rows, case.classes)
-    yield from writes(case, values, repeats)
+def measure_case(case: Case, device: torch.device, repeats: int) -> Iterator[tuple[str, Row]]:
+    """All rows of one case, each with its table."""
+    case.folder.mkdir()
+    values = make_logits(case.rows, case.classes)
+    if device.type == "cpu":
+        yield from (("store", row) for row in measure_writes(case, values, repeats))
+    else:
+        np.save(case.npy, values)
+        write(case, values)
     del values
-    yield from opens(case, repeats)
     opened = cache.open(case.target)
-    yield from loads(case, opened, repeats)
-    yield from gathers(case, opened, repeats)
+    if device.type == "cpu":
+        rows = chain(
+            measure_opens(case, repeats), measure_loads(case, opened, repeats), measure_gathers(case, opened, repeats)
+        )
+        yield from (("store", row) for row in rows)
+    yield from (("device", row) for row in measure_tensors(case, opened, device, repeats))
+    remove_path(case.folder)
 
 
-def machine() -> str:
-    """What the numbers were taken on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    names = ("numpy", "zarr", "h5py", "numcodecs", "google-crc32c")
-    libraries = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {libraries}"
-
-
-def load_now() -> str:
-    """The load averages: other work on the machine shows here."""
-    return " ".join(f"{each:.2f}" for each in os.getloadavg())
+def measure(sizes: list[int], device: torch.device, repeats: int) -> Iterator[tuple[str, Row]]:
+    """Every size in both stores, the least one with few classes too."""
+    shapes = [(1000, size) for size in sizes] + [(10, min(sizes))]
+    with tempfile.TemporaryDirectory(prefix="cache-io-") as base:
+        os.environ["XDG_CACHE_HOME"] = str(Path(base) / "notes")
+        for classes, size in shapes:
+            for store in get_args(Format):
+                case = Case(store, classes, size, Path(base) / f"{store}-{classes}-{size}")
+                yield from measure_case(case, device, repeats)
 
 
 def main() -> None:
-    """Measure every case and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 400])
-    options = parser.parse_args()
-    shapes = [(1000, size) for size in options.sizes] + [(10, min(options.sizes))]
-    base = Path(tempfile.mkdtemp(prefix="cache-io-"))
-    os.environ["XDG_CACHE_HOME"] = str(base / "notes")
-    print(f"{machine()}\n\nload before: {load_now()}\n")
-    print("| cache | what | median (min to max, n) | goal |\n|---|---|---|---|")
-    try:
-        for classes, size in shapes:
-            for store in ("zarr", "hdf5"):
-                case = Case(store, classes, size, base / f"{store}-{classes}-{size}")
-                case.folder.mkdir()
-                for what, numbers, goal in measured(case, options.repeats):
-                    print(f"| {case} | {what} | {numbers} | {goal} |", flush=True)
-                remove_path(case.folder)
-    finally:
-        shutil.rmtree(base)
-    print(f"\nload after: {load_now()}")
+    """Measure and record."""
+    options = parser(__doc__, repeats=7)
+    options.add_argument("--sizes", type=int, nargs="+", default=[100, 400], help="megabytes")
+    given = options.parse_args()
+    rows = measure(given.sizes, torch.device(given.device), given.repeats)
+    libraries = ["numpy", "torch", "zarr", "h5py", "numcodecs", "google-crc32c"]
+    record("cache_io", rows, given, libraries, sizes=given.sizes)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,29 @@
 """All four fields of 60,000 images in one pass, beside the forward pass alone.
 
-    python benchmarks/dump.py [--mnist FOLDER] [--device cuda] [--repeats 3] [--rows 60000]
+    python benchmarks/dump.py [--mnist FOLDER] [--repeats 3] [--rows 60000] [--steps 300] [--device cuda]
 
 The teacher is the CNN 32-64-512 with a multi-channel head (`channels` of 360 bits). Without --mnist
-(the folder with the idx files) the images are drawn at random, and the hints compress worse.
-Prints the median of the ratios (dump / forward) of interleaved repeats, their spread, the bytes of each
-field and the growth of the resident memory.
+(the folder with the idx files) the images are drawn at random, and the hints compress worse. Every repeat
+runs the forward pass, all fields in one pass and each field alone; measured too are the bytes of each array
+and the growth of the resident memory.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
 import shutil
-import statistics
 import tempfile
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import psutil
 import torch
+from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
 
 from pipeline.cache.manifest import Manifest
 from pipeline.datasets.prepare import prepare
@@ -37,7 +37,7 @@ from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN
 
-BATCH, STEPS = 512, 300
+BATCH = 512
 MODEL = {"name": "cnn", "widths": [32, 64, 512], "head": {"name": "multichannel", "kernel": 127, "stride": 11}}
 FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "logits": ("logits", {}),
@@ -47,7 +47,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def images_of(mnist: str | None, rows: int) -> Dataset:
+def read_images(mnist: str | None, rows: int) -> Dataset:
     """MNIST's training images, or as many random ones."""
     if mnist is not None:
         whole = prepare("mnist", "mnist", Place("mnist", mnist))
@@ -59,9 +59,9 @@ def images_of(mnist: str | None, rows: int) -> Dataset:
     )
 
 
-def teacher_of(dataset: Dataset, device: torch.device) -> Teacher:
-    """Trained for a few hundred steps: its activations look like a teacher's."""
-    options = TrainingOptions(lambda p: OPTIMIZERS.function("adam")(p, lr=1e-3), constant, steps=STEPS, batch_size=50)
+def make_teacher(dataset: Dataset, steps: int, device: torch.device) -> Teacher:
+    """Trained for some steps: after a few hundred its activations look like a teacher's."""
+    options = TrainingOptions(lambda p: OPTIMIZERS.function("adam")(p, lr=1e-3), constant, steps=steps, batch_size=50)
     splits = Splits.from_dataset(dataset, device)
     network, _ = train_teacher(splits, model=MODEL, options=options, seed=0, what="teacher")
     card = {
@@ -72,24 +72,22 @@ def teacher_of(dataset: Dataset, device: torch.device) -> Teacher:
 
 
 @torch.no_grad()
-def forward(teacher: Teacher, samples: Samples) -> float:
-    """Seconds of the network over all images, its answers thrown away."""
+def run_forward(teacher: Teacher, samples: Samples) -> None:
+    """The network over all images, its answers thrown away."""
     teacher.network.eval()
-    start = time.perf_counter()
     for images, _ in samples.batches(0, 0, samples.rows, teacher.device):
         teacher.network(images)
     if teacher.device.type == "cuda":
         torch.cuda.synchronize(teacher.device)
-    return time.perf_counter() - start
 
 
-class Watch:
+class MemoryWatch:
     """The most resident memory while it is open, above that at its start, in bytes; mapped files left out."""
 
     def __enter__(self) -> Self:
         self.process, self.grown, self.open = psutil.Process(), 0, True
         self.base = self.resident()
-        self.thread = threading.Thread(target=self.look)
+        self.thread = threading.Thread(target=self.poll)
         self.thread.start()
         return self
 
@@ -97,7 +95,7 @@ class Watch:
         info = self.process.memory_info()
         return int(info.rss - info.shared)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         while self.open:
             self.grown = max(self.grown, self.resident() - self.base)
             time.sleep(0.02)
@@ -107,58 +105,93 @@ class Watch:
         self.thread.join()
 
 
-def dumped(teacher: Teacher, dataset: Dataset, folder: Path, names: list[str]) -> tuple[float, list[Manifest], int]:
-    """Seconds, manifests and memory of one pass with these fields."""
-    wanted = [DumpRequest(folder / name, folder / f".{name}", *FIELDS[name], "zarr") for name in names]
-    with Watch() as watch:
-        start = time.perf_counter()
-        made = dump_fields(teacher, dataset, wanted, batch=BATCH)
-        seconds = time.perf_counter() - start
-    shutil.rmtree(folder)
-    folder.mkdir()
-    return seconds, made, watch.grown
+@dataclass
+class Passes:
+    """Dumps of one teacher, and what the last one of all fields left.
+
+    Attributes:
+        folder: where caches are written, and removed.
+        manifests: by field.
+        grown: the most bytes of resident memory, in each dump of all fields.
+    """
+
+    teacher: Teacher
+    dataset: Dataset
+    folder: Path
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    grown: list[int] = field(default_factory=list)
+
+    def time_dump(self, *names: str) -> float:
+        """Seconds of one pass with these fields."""
+        wanted = [DumpRequest(self.folder / name, self.folder / f".{name}", *FIELDS[name], "zarr") for name in names]
+        found: list[Manifest] = []
+        with MemoryWatch() as watch:
+            spent = seconds(lambda: found.extend(dump_fields(self.teacher, self.dataset, wanted, batch=BATCH)))
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        if len(names) == len(FIELDS):
+            self.manifests = dict(zip(names, found, strict=True))
+            self.grown.append(watch.grown)
+        return spent
+
+
+def measure_times(passes: Passes, samples: Samples, repeats: int) -> Iterator[Row]:
+    """One pass, and each field alone, beside the forward pass."""
+    run_forward(passes.teacher, samples)  # warms up: a whole round more would take minutes
+    sides: dict[str, Callable[[], float]] = {
+        "forward alone": partial(seconds, partial(run_forward, passes.teacher, samples)),
+        "all fields in one pass": partial(passes.time_dump, *FIELDS),
+    }
+    sides |= {f"{name} alone": partial(passes.time_dump, name) for name in FIELDS}
+    found = interleave(sides, repeats, warm_up=False)
+    for name, each in found.items():
+        values = {"times forward": ratios(each, found["forward alone"]), "s": Spread.of(each)}
+        goal = Goal(at_most=1.25) if name == "all fields in one pass" else None
+        labels = {"what": name, "device": name_device(str(passes.teacher.device))}
+        yield Row(labels=labels, values=values, goal=goal)
+
+
+def measure_bytes(passes: Passes) -> Iterator[Row]:
+    """Each array as it was stored."""
+    for name, manifest in passes.manifests.items():
+        for array, info in manifest.arrays.items():
+            stored = sum(block.bytes for block in info.blocks)
+            labels = {"field": name, "array": array, "stored as": f"{info.dtype}, {info.codec}"}
+            values = {"bytes an image": stored / passes.dataset.bounds[0], "of raw": stored / info.bytes}
+            yield Row(labels=labels, values=values)
+
+
+def measure_memory(passes: Passes) -> Row:
+    """Above that before the dump; mapped files left out."""
+    what = {"what": "growth of the resident memory in one pass of all fields"}
+    return Row(labels=what, values={"MB": Spread.of(grown / 1e6 for grown in passes.grown)})
+
+
+def measure(teacher: Teacher, dataset: Dataset, folder: Path | None, repeats: int) -> Iterator[tuple[str, Row]]:
+    """All rows."""
+    print(f"compiling or loading the perplexity search: {warm_up():.2f} s, once")
+    samples = select_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        passes = Passes(teacher, dataset, Path(place) / "caches")
+        passes.folder.mkdir()
+        yield from (("times", row) for row in measure_times(passes, samples, repeats))
+    yield from (("bytes", row) for row in measure_bytes(passes))
+    yield "memory", measure_memory(passes)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mnist")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=60_000)
-    parser.add_argument("--folder", type=Path, help="where the caches are written; a temporary folder unless given")
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
-    print(f"compiling or loading the perplexity search: {warm_up():.2f} s, once")
-    dataset = images_of(options.mnist, options.rows)
-    teacher = teacher_of(dataset, device)
-    samples = select_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
-    names, ratios, seconds = list(FIELDS), [], []
-    with tempfile.TemporaryDirectory(dir=options.folder) as place:
-        folder = Path(place) / "caches"
-        folder.mkdir()
-        forward(teacher, samples)
-        for _ in range(options.repeats):
-            alone = forward(teacher, samples)
-            spent, made, grown = dumped(teacher, dataset, folder, names)
-            ratios.append(spent / alone)
-            seconds.append((alone, spent))
-        each = {name: dumped(teacher, dataset, folder, [name])[0] for name in names}
-    print(
-        f"{options.rows:,} images of {dataset.name}: forward {statistics.median(s for s, _ in seconds):.1f} s, "
-        f"dump of {', '.join(names)} {statistics.median(s for _, s in seconds):.1f} s, "
-        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, n = {len(ratios)})"
-    )
-    alone_each = ", ".join(f"{name} {spent:.1f} s" for name, spent in each.items())
-    print(f"resident memory grew by {grown / 1e6:.0f} MB; one by one: {alone_each}")
-    for name, manifest in zip(names, made, strict=True):
-        for array, info in manifest.arrays.items():
-            stored = sum(block.bytes for block in info.blocks)
-            print(
-                f"{name}/{array}: {stored:,} bytes, {stored / options.rows:.1f} an image, "
-                f"{stored / info.bytes:.2f} of raw ({info.dtype}, {info.codec})"
-            )
+    """Measure and record."""
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--mnist", help="the folder of MNIST's idx files")
+    options.add_argument("--rows", type=int, default=60_000)
+    options.add_argument("--steps", type=int, default=300, help="of the teacher's training")
+    options.add_argument("--folder", type=Path, help="where the caches are written; a temporary folder unless given")
+    given = options.parse_args()
+    dataset = read_images(given.mnist, given.rows)
+    teacher = make_teacher(dataset, given.steps, torch.device(given.device))
+    rows = measure(teacher, dataset, given.folder, given.repeats)
+    libraries = ["torch", "numpy", "numba", "numcodecs"]
+    record("dump", rows, given, libraries, images=dataset.name, rows=given.rows, steps=given.steps)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,20 @@
 """One epoch of a student: our engine against the usual DataLoader loop, side by side.
 
-    python benchmarks/student_epoch.py [--device cuda] [--repeats 7]
+    python benchmarks/student_epoch.py [--repeats 7] [--rows 12800] [--device cuda]
 
 Both train the same network with Adam on the same images and cached logits with the same loss;
-the loop reads them through a `TensorDataset` and a shuffling `DataLoader`. Prints the median
-of the ratios (loop / ours) of interleaved repeats, and their spread.
+the loop reads them through a `TensorDataset` and a shuffling `DataLoader`. A ratio (loop / ours)
+is taken within one repeat.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands do, before torch is imported
-
 import torch
+from measurement import Row, Spread, interleave, name_device, parser, ratios, record, seconds
 from torch.nn import functional
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
@@ -42,13 +36,12 @@ CASES = {
 }
 
 
-def ours(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: Mapping[str, Any]) -> float:
-    """Seconds of one epoch, validation and test left out."""
+def train_ours(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: Mapping[str, Any]) -> None:
+    """One epoch, validation and test left out."""
     nothing = Rows(rows.images[:1], rows.labels[:1], rows.classes)
     empty = Rows(rows.images[:0], rows.labels[:0], rows.classes)
     recipe = Recipe((Term("soft_targets", steady(1, value=1.0), {"temperature": TEMPERATURE}, "dump"),))
     options = TrainingOptions(partial(Adam, lr=1e-3), constant, epochs=1, batch_size=BATCH)
-    start = time.perf_counter()
     splits = Splits(rows, empty, nothing, shape)
     train_student(
         splits,
@@ -59,13 +52,11 @@ def ours(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: M
         seed=0,
         what="ours",
     )
-    return time.perf_counter() - start
 
 
-def loop(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: Mapping[str, Any]) -> float:
-    """Seconds of one epoch of the usual loop."""
+def train_loop(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: Mapping[str, Any]) -> None:
+    """One epoch of the usual loop."""
     device = rows.labels.device
-    start = time.perf_counter()
     network = build_network(model, shape, 10).to(device)
     optimizer = Adam(network.parameters(), lr=1e-3)
     data = TensorDataset(rows.images.cpu(), rows.labels.cpu(), logits.cpu())
@@ -78,30 +69,36 @@ def loop(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], model: M
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         loss.item()
-    return time.perf_counter() - start
 
 
-def main() -> None:
-    """Measure every case and print one line each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=7)
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
-    for name, (count, shape, model) in CASES.items():
+def measure(most: int, device: torch.device, repeats: int) -> Iterator[tuple[str, Row]]:
+    """A row of each case."""
+    for name, (images_of_case, shape, model) in CASES.items():
+        count = min(images_of_case, most)
         images = torch.randint(256, (count, *shape), dtype=torch.uint8, device=device)
         rows = Rows(images, torch.randint(10, (count,), device=device), 10)
         logits = torch.randn(count, 10, device=device).half()
-        pairs = [
-            (loop(rows, logits, shape, model), ours(rows, logits, shape, model)) for _ in range(options.repeats + 1)
-        ][1:]
-        ratios = sorted(slow / fast for slow, fast in pairs)
-        fast = statistics.median(pair[1] for pair in pairs)
-        print(
-            f"{name}: {statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f}, n = {len(ratios)}), "
-            f"ours {1e3 * fast:.0f} ms an epoch"
+        found = interleave(
+            {
+                "loop": partial(seconds, partial(train_loop, rows, logits, shape, model)),
+                "ours": partial(seconds, partial(train_ours, rows, logits, shape, model)),
+            },
+            repeats,
         )
+        values = {
+            "loop / ours": ratios(found["loop"], found["ours"]),
+            "ours, ms an epoch": Spread.of(1e3 * each for each in found["ours"]),
+        }
+        yield "epochs", Row(labels={"network": name, "device": name_device(str(device))}, values=values)
+
+
+def main() -> None:
+    """Measure and record."""
+    options = parser(__doc__, repeats=7)
+    options.add_argument("--rows", type=int, default=12_800, help="images of a case, at most")
+    given = options.parse_args()
+    rows = measure(given.rows, torch.device(given.device), given.repeats)
+    record("student_epoch", rows, given, ["torch", "numpy"], rows=given.rows)
 
 
 if __name__ == "__main__":
