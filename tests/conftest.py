@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -83,6 +83,11 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if isinstance(value, list) else value
+
+
+def sweep(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Parameters of a test: those of `quick` in every run, the others where `pytest -m exhaustive` asks for them."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
 
 
 def write_study(folder: Path, study: dict[str, Any]) -> Path:
