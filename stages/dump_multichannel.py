@@ -1,24 +1,12 @@
 """A trained network -> data/cache/<dump>, field multichannel."""
 
-from __future__ import annotations
-
-from typing import Annotated
-
-import typer
-
 from stages import cli
+from stages.dump_field import dump_command
 
-
-def dump_multichannel(
-    dump: Annotated[str, typer.Argument(help="A name under dumps: in params.yaml, of field multichannel.")],
-    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
-    device: cli.Device = "auto",
-) -> None:
-    """Compute the binary channel labels of a network with a head for every sample, once, and seal them in a cache."""
-    from pipeline import runs
-
-    cli.show(runs.make_dump(cli.open_study(params), dump, "multichannel", device))
-
+dump_multichannel = dump_command(
+    "multichannel",
+    "Compute the binary channel labels of a network with a head for every sample, once, and seal them in a cache.",
+)
 
 if __name__ == "__main__":
     cli.main(dump_multichannel)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from stages import cli
 from stages.cache_convert import convert
@@ -14,6 +16,7 @@ from stages.cache_inspect import inspect
 from stages.cache_verify import verify
 from stages.dump import dump
 from stages.dump_affinities import dump_affinities
+from stages.dump_field import dump_command
 from stages.dump_hints import dump_hints
 from stages.dump_logits import dump_logits
 from stages.dump_multichannel import dump_multichannel
@@ -27,8 +30,21 @@ from stages.report import report
 from stages.train_student import train_student
 from stages.train_teacher import train_teacher
 
+
+class Commands(TyperGroup):
+    """The commands, and `dump-FIELD` of a field that has none of its own."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        field = cmd_name.removeprefix("dump-")
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or field == cmd_name:
+            return found
+        return get_command(cli.single(dump_command(field, f"Compute field {field}, once, and seal it in a cache.")))
+
+
 app = typer.Typer(
     name="teachercache",
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -8,9 +8,11 @@ from typing import cast
 
 from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
+from pipeline.base.registry import describe_unknown
 from pipeline.cache import Format
 from pipeline.cache.manifest import Manifest
 from pipeline.datasets.record import Dataset, load
+from pipeline.dumps import FIELDS
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.dumps.field import Field
 from pipeline.runs.networks import find_network
@@ -35,6 +37,8 @@ def make_dump(study: Study, name: str, field: str | None = None, device: str = "
     Raises:
         InputError: no such dump, one of another field, or whatever the library refuses.
     """
+    if field is not None and field not in FIELDS.entries:
+        raise InputError(describe_unknown("field", field, FIELDS.entries))
     spec = find_entry(study.dumps, "dumps", name, study.file)
     if field not in (None, spec.field):
         raise InputError(
