@@ -221,11 +221,12 @@ def list_joints(values: Array) -> Sides:
     """Features to joint probabilities, ours into memory that is there, as a dump does it."""
     n = values.shape[1]
     wide, narrow = (np.empty((len(values), n, n), dtype) for dtype in ("float64", "float32"))
+    doubles = values.astype(np.float64)
     return {
         "scikit-learn": lambda: join_sklearn(values),
         "this, float64": lambda: joint_probabilities(values, PERPLEXITY, threads=1, out=wide),
         "this, float32": lambda: joint_probabilities(values, PERPLEXITY, dtype="float32", threads=1, out=narrow),
-        "the Gram matrices alone, OpenBLAS": lambda: [each @ each.T for each in values],
+        "the Gram matrices alone": lambda: np.matmul(doubles, doubles.transpose(0, 2, 1), out=wide),
     }
 
 
