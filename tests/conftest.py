@@ -7,13 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes share two cores
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="teachercache-tests-")  # the user's own is left alone
+os.environ["DVC_TEST"] = "1"  # asks nobody for a newer version, and reports to nobody
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from hypothesis import settings
 from ruamel.yaml import YAML
 
 from stages import cli
+from tests.warm import Programs
 
 # The same examples at every run. Before a change of what they are about: pytest --hypothesis-profile=explore
 settings.register_profile("tests", max_examples=60, derandomize=True, database=None, deadline=None)
@@ -58,6 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _clean() -> Iterator[None]:
     yield
+    if programs.cache_info().currsize:
+        programs().close()
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
@@ -78,6 +83,11 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if isinstance(value, list) else value
+
+
+def sweep(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Parameters of a test: those of `quick` in every run, the others where `pytest -m exhaustive` asks for them."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
 
 
 def write_study(folder: Path, study: dict[str, Any]) -> Path:
@@ -124,7 +134,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in (
         "prepare digits", "train-teacher big", "dump-logits big-logits", "train-student baseline", "train-student kd",
     ):  # fmt: skip
-        shell(folder, f"{sys.executable} -m stages.main {command}")
+        shell(folder, f"teachercache {command}")
     return folder
 
 
@@ -134,16 +144,30 @@ def copy_of(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "copy"))
 
 
+@cache
+def programs() -> Programs:
+    """The programs that `shell` starts."""
+    folder = Path(os.environ["XDG_CACHE_HOME"], "programs")
+    folder.mkdir()
+    return Programs(folder)
+
+
 def shell(folder: Path, command: str, **variables: str) -> str:
-    """Run a shell command with this environment's programs first; its output, both streams."""
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """Run a shell command, `teachercache` and `dvc` as forks of a warm process; its output, both streams."""
     done = subprocess.run(
         command, shell=True, cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PATH": programs, **variables},
+        env={**os.environ, "PATH": programs().path, **variables},
     )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode == 0, f"{command}\n{output}"
     return output
+
+
+def warm_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `python -c` or `-m` does, as a fork of a warm process: not for what is about imports."""
+    return subprocess.run(
+        [programs().folder / "python", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def refused(run: Run, capsys: Capture, folder: Path, *command: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from ruamel.yaml import YAML
 from pipeline import losses
 from pipeline.losses.step import Outputs
 from pipeline.study.params_file import parse_study, read_params
-from tests.conftest import ROOT, Run, write_study
+from tests.conftest import ROOT, Run, warm_python, write_study
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -33,7 +31,7 @@ def test_the_python_of_readme_and_page_reads_caches(copy_of: Path, run: Run, stu
     examples = [code for code in examples if "runs" not in code]
     assert len(examples) == 6
     code = "\n".join([*examples, "print(tuple(images.shape), tuple(teacher_logits.shape))"])
-    done = subprocess.run([sys.executable, "-c", code], cwd=copy_of, capture_output=True, text=True, check=False)
+    done = warm_python(copy_of, "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("digits\n(1, 200, 10)\n[[") == 2
     assert "\n(2, 16)\n" in done.stdout
@@ -67,9 +65,7 @@ def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(
 @pytest.mark.parametrize("number", range(6))
 def test_every_example_of_the_extension_guide_is_whole(number: int) -> None:
     code = blocks("docs/extending.md", "python")[number]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = warm_python(ROOT, "-W", "error", "-c", code)
     assert done.returncode == 0, done.stderr
 
 

@@ -29,6 +29,7 @@ from pipeline.cache.folder import LocalFolder, read_manifest
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.verify import Verification, verify_cache
 from tests.cache.test_cache import DESCRIPTION
+from tests.conftest import sweep
 
 Form = tuple[Format, Codec, DType, int]
 FORMS: list[Form] = [  # the last is top-k, or 0 for all logits
@@ -45,6 +46,8 @@ FORMS: list[Form] = [  # the last is top-k, or 0 for all logits
 NAMES = ["-".join([store, codec, dtype, *(["top"] if top else [])]) for store, codec, dtype, top in FORMS]
 VIEWS, ROWS, CLASSES, CHUNK = 2, 300, 7, 112  # blocks of 112, 112 and 76 rows a view
 FLIPS = 160  # of each form in its files, besides those in each line of its manifest
+FEW = 10  # of so many flips, one is made in the default run: in every region of every file all the same
+SHARES = sweep([FEW, 1], FEW)
 PAGE = 4096
 
 Place = tuple[str, int]  # a file below the cache's folder, and a byte of it
@@ -206,11 +209,11 @@ def regions(made: Made, name: str) -> list[range]:
     return [part for part in found if part]
 
 
-def places_in(made: Made, random: Random) -> list[Place]:
+def places_in(made: Made, random: Random, share: int) -> list[Place]:
     """Bytes of all files but the manifest, of every region."""
     parts = [(name, part) for name in made.manifest.files for part in regions(made, name)]
     each = max(3, FLIPS // len(parts))
-    return [(name, at) for name, part in parts for at in random.sample(part, min(each, len(part)))]
+    return [(name, at) for name, part in parts for at in random.sample(part, min(each, len(part)))[::share]]
 
 
 def places_in_lines(made: Made, random: Random) -> list[Place]:
@@ -223,29 +226,39 @@ def places_in_lines(made: Made, random: Random) -> list[Place]:
     return [("manifest.json", at) for at in places]
 
 
-def flips(made: Made, seed: int) -> list[tuple[Place, int]]:
+def flips(made: Made, seed: int, share: int = 1) -> list[tuple[Place, int]]:
+    """One flip of `share`: a place and a bit."""
     random = Random(f"{made.path.parent.name} {seed}")
-    return [(place, random.randrange(8)) for place in places_in(made, random) + places_in_lines(made, random)]
+    places = places_in(made, random, share) + places_in_lines(made, random)[::share]
+    return [(place, random.randrange(8)) for place in places]
 
 
-def test_the_flips_are_many_and_everywhere(caches: dict[str, Made]) -> None:
+def test_the_flips_are_many(caches: dict[str, Made]) -> None:
     assert sum(len(flips(made, 0)) for made in caches.values()) >= 2000
     for made in caches.values():
-        places = [place for place, _ in flips(made, 0)]
-        assert {name for name, _ in places} == set(made.files())
         text = (made.path / "manifest.json").read_bytes()
-        lines = {text.count(b"\n", 0, at) for name, at in places if name == "manifest.json"}
+        lines = {text.count(b"\n", 0, at) for (name, at), _ in flips(made, 0) if name == "manifest.json"}
         assert lines == set(range(text.count(b"\n")))
+
+
+@pytest.mark.parametrize("share", [1, FEW])
+def test_the_flips_are_everywhere(caches: dict[str, Made], share: int) -> None:
+    for made in caches.values():
+        places = [place for place, _ in flips(made, 0, share)]
+        assert {name for name, _ in places} == set(made.files())
         for array in made.manifest.arrays.values():
             for info in array.blocks:
                 assert any(name == info.file and 0 <= at - info.offset < info.bytes for name, at in places)
 
 
+@pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_flipped_bit_is_found_and_none_is_read(caches: dict[str, Made], name: str, trusted: None) -> None:
+def test_every_flipped_bit_is_found_and_none_is_read(
+    caches: dict[str, Made], name: str, share: int, trusted: None
+) -> None:
     made = caches[name]
     missed = []
-    for (file, at), bit in flips(made, 0):
+    for (file, at), bit in flips(made, 0, share):
         with flipped(made.path / file, at, bit):
             if not is_detected(made):
                 missed.append((file, at, bit))
@@ -254,11 +267,12 @@ def test_every_flipped_bit_is_found_and_none_is_read(caches: dict[str, Made], na
     assert verify_cache(made.folder, read_manifest(made.folder, "")).is_whole
 
 
+@pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made], name: str) -> None:
+def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made], name: str, share: int) -> None:
     made = caches[name]
     missed = []
-    for (file, at), bit in flips(made, 1)[::12]:
+    for (file, at), bit in flips(made, 1, share)[::12]:
         cache.open(made.path)
         assert checked_copies.is_remembered(made.path, checked_copies.compute_signature(made.path, made.manifest))
         tick(made, file)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -486,7 +487,7 @@ def test_a_cache_handed_over_without_anything_else_trains_a_student(
 
 
 def test_a_closed_pipe_ends_quietly(made: Path) -> None:
-    shown = shell(made, f"(teachercache cache inspect {DUMP} --json; echo code $? >&2) | true")
+    shown = shell(made, f"({sys.executable} -m stages.main cache inspect {DUMP} --json; echo code $? >&2) | true")
     assert "Traceback" not in shown
     assert os.path.exists(made / DUMP)  # noqa: PTH110
 

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from pipeline.base.files import encode_json, hash_json, write_bytes
 from pipeline.export import folder as room
 from pipeline.export import onnx_graph
 from pipeline.models.build import build_network
-from tests.conftest import ROOT, Capture, Run, refused, write_study
+from tests.conftest import ROOT, Capture, Run, refused, sweep, warm_python, write_study
 from tests.students import CLASSES, network_of, pixels, save_photos, study_of, untrained
 
 SMALL = {"model": {"name": "mlp", "widths": [6], "mean": (0.5,), "std": (0.25,)}}
@@ -49,10 +48,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def python(code: str, folder: Path) -> str:
-    """What a fresh process prints, in a folder that is no study."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True, check=False
-    )
+    """What another process prints, in a folder that is no study."""
+    done = warm_python(folder, "-W", "error", "-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -175,9 +172,7 @@ def test_a_killed_export_leaves_nothing_half(run: Run, small: Path, tmp_path: Pa
     code = (
         f"import os, pathlib, signal; from pipeline.export import folder; {patch}; from stages.main import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "export", "small", "--to", str(tmp_path / "out")], cwd=small, check=False
-    )
+    done = warm_python(small, "-c", code, "export", "small", "--to", str(tmp_path / "out"))
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     assert (tmp_path / ".out.work").exists(), "it was not killed in the middle"
@@ -469,7 +464,7 @@ def test_every_model_binary_and_headed_is_a_graph_of_any_batch(name: str) -> Non
     assert_same(lambda images: graph(torch.from_numpy(images)).detach().numpy(), several)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", sweep(TINY, "mlp", "cnn"))
 def test_every_model_each_way_to_be_binary_and_each_head_become_onnx(name: str) -> None:
     insides: list[dict[str, Any]] = [{"form": "xnor"}, {"form": "weights"}, {"form": "xnor", "scale_map": False}]
     several = Several([of_kind(name, *kind) for kind in zip(ENDS, insides, strict=True)]).eval()
