@@ -26,9 +26,9 @@ import torch
 from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
 
 from pipeline.cache.manifest import Manifest
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
-from pipeline.datasets.record import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, select_samples
 from pipeline.perplexity import warm_up
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
@@ -50,7 +50,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
 def read_images(mnist: str | None, rows: int) -> Dataset:
     """MNIST's training images, or as many random ones."""
     if mnist is not None:
-        whole = prepare("mnist", "mnist", Place("mnist", mnist))
+        whole = prepare_dataset("mnist", "mnist", Place("mnist", mnist))
         return replace(whole, bounds=(rows, whole.bounds[1]))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (rows + 100, 1, 28, 28), np.uint8)

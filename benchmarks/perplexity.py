@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.manifold import _t_sne, _utils
 from sklearn.metrics import pairwise_distances
 
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
 from pipeline.perplexity import (
     conditional_from_distances,
@@ -65,7 +65,7 @@ def read_images(mnist: Path | None, count: int) -> Array:
         values: Array = digits[generator.integers(len(digits), size=count)]
         noisy: Array = values + 0.05 * generator.standard_normal(values.shape)
         return noisy.astype(np.float32)
-    whole = prepare("mnist", "mnist", Place("mnist", str(mnist)))
+    whole = prepare_dataset("mnist", "mnist", Place("mnist", str(mnist)))
     return whole.images[:count].reshape(count, -1).astype(np.float32) / 255
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pipeline.base.errors import InputError
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.fields.rows import Target
+from pipeline.losses.outputs import Outputs
 from pipeline.losses.recipe import Recipe
-from pipeline.losses.step import Outputs
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.models.size import count_bits
@@ -209,8 +209,8 @@ def _member(
 ) -> Member:
     """A network as a phase trains it, while `stack` is open: the part it trains, the taps that its losses read."""
     if phase.trainable is not None:
-        stack.enter_context(network.training_only(phase.trainable.parameter_names(network, train.images[:2])))
-    taps = stack.enter_context(network.tapping(phase.recipe.taps))
+        stack.enter_context(network.train_only(phase.trainable.parameter_names(network, train.images[:2])))
+    taps = stack.enter_context(network.record_taps(phase.recipe.taps))
     beside = {**_learned(network, train, targets, phase.recipe, taps), **prepared}
     objective = _objective(phase.recipe, targets, taps, beside)
     return Member(network, objective, nn.ModuleList(beside.values()).to(train.labels.device), watch)

@@ -16,11 +16,11 @@ from torch.nn import functional
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, read_json
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
-from pipeline.datasets.record import Dataset, Images
+from pipeline.datasets.dataset import Dataset, Images
 from pipeline.models.build import build_network
+from pipeline.models.foreign_weights import load_foreign_weights
 from pipeline.models.network import Network
-from pipeline.models.ready_weights import load_ready
-from pipeline.models.saved import load_network
+from pipeline.models.network_files import load_network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
 from pipeline.training.options import TrainingOptions
@@ -55,8 +55,8 @@ class Ensemble(nn.Module):
         stacked = torch.stack([functional.log_softmax(answer, dim=1) for answer in answers])
         return stacked.logsumexp(0) - float(np.log(len(answers)))
 
-    def tapped(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and activations of a single network; see `Network.tapped`.
+    def forward_with_taps(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and activations of a single network; see `Network.forward_with_taps`.
 
         Raises:
             InputError: there are several, or it has no such tap.
@@ -69,7 +69,7 @@ class Ensemble(nn.Module):
                 fix="name one of its members",
             )
         only: Network = self.members[0]  # type: ignore[assignment]
-        return only.tapped(images, names)
+        return only.forward_with_taps(images, names)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class TeacherLike(Protocol):
 
     def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]: ...
 
-    def answers(
+    def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
     ) -> Iterator[TeacherOutputs]: ...
 
@@ -156,7 +156,7 @@ class Teacher:
         return {read: tuple(values.shape[1:]) for read, values in self._values(probe, tuple(reads)).items()}
 
     @torch.no_grad()
-    def answers(
+    def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
     ) -> Iterator[TeacherOutputs]:
         """What the network says of rows [start, stop) in one view, a batch of the fixed partition at a time.
@@ -182,7 +182,7 @@ class Teacher:
         values = {"pixels": images} if "pixels" in reads else {}
         if asked := [read for read in reads if read != "pixels"]:
             taps = [read for read in asked if read != "logits"]
-            logits, activations = self.network.tapped(images, taps) if taps else (self.network(images), {})
+            logits, activations = self.network.forward_with_taps(images, taps) if taps else (self.network(images), {})
             values |= {"logits": logits, **activations}
         return {read: values[read] for read in reads}
 
@@ -228,15 +228,15 @@ def train_teacher(
     return network, fitted
 
 
-def teacher_from_file(path: Path, *, model: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Network:
-    """A ready teacher: the architecture with the weights of a file as `load_ready` reads it.
+def load_foreign_teacher(path: Path, *, model: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Network:
+    """A ready teacher: the architecture with the weights of a file as `load_foreign_weights` reads it.
 
     Raises:
         InputError: the file is missing, damaged, holds NaN, or is of another architecture.
     """
     network = build_network(model, shape, classes, files=False)
     # Another file than this tool's names the tensors of the body; the whole network's begin with `body.`.
-    load_ready([network.body, network], path)
+    load_foreign_weights([network.body, network], path)
     return network
 
 

@@ -51,7 +51,7 @@ def create(
     """
     from pipeline.base.errors import InputError
     from pipeline.base.files import hash_file, hash_json
-    from pipeline.datasets.record import load
+    from pipeline.datasets.dataset import load_dataset
     from pipeline.dumps.dump_fields import DumpRequest, dump_fields
     from pipeline.dumps.foreign.teacher import read_outputs
     from pipeline.dumps.logits import check_options
@@ -67,7 +67,7 @@ def create(
         check_options(top_k=top_k, temperature=temperature)
     except ValueError as error:
         raise InputError(f"--{error}") from None
-    dataset = load(data, resident=False)
+    dataset = load_dataset(data, resident=False)
     foreign, samples = read_outputs(source, dataset, teacher, sha256, values=values, floor=floor, classes=classes)
     with cli.work_beside(to) as work:
         # Blocks of another file's outputs, or of its columns in another order, are never taken up.

@@ -51,12 +51,12 @@ def export(
 
 def _onnx(network: Network, card: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """The graph, and how it was compared: on test images where the prepared data are here."""
-    from pipeline.datasets.record import load
+    from pipeline.datasets.dataset import load_dataset
     from pipeline.export.onnx_graph import compared, images_to_check, to_onnx
     from pipeline.study.layout import Layout
 
     prepared = Layout(Path()).prepared(card["dataset"]["name"])
-    dataset = load(prepared, resident=False) if (prepared / "dataset.json").exists() else None
+    dataset = load_dataset(prepared, resident=False) if (prepared / "dataset.json").exists() else None
     images, what = images_to_check(dataset, card["dataset"]["fingerprint"], tuple(card["shape"]))
     graph = to_onnx(network, card["shape"])
     return graph, compared(graph, network, images, what)

@@ -114,7 +114,7 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
     """What each seed of a student reaches that is taught by these arrays."""
     from pipeline.base.progress import track
     from pipeline.base.seeds import derive_seed
-    from pipeline.datasets.record import load
+    from pipeline.datasets.dataset import load_dataset
     from pipeline.fields.rows import CachedRows
     from pipeline.report.fidelity import Reached
     from pipeline.runs.recipes import build_recipe
@@ -126,9 +126,9 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
     from pipeline.training.rows import Splits
 
     spec = study.students[student]
-    dataset, how = load(Layout(Path()).prepared(str(spec.dataset))), training_options(spec)
+    dataset, how = load_dataset(Layout(Path()).prepared(str(spec.dataset))), training_options(spec)
     splits = Splits.from_dataset(dataset, device)
-    loss = build_recipe(spec, how.epochs_for(len(splits.train)))
+    loss = build_recipe(spec, how.count_epochs(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
     runs = (
         train_student(

@@ -12,7 +12,7 @@ import typer
 from stages import cli
 
 if TYPE_CHECKING:
-    from pipeline.datasets.record import Dataset
+    from pipeline.datasets.dataset import Dataset
     from pipeline.dumps.cost import DiskSpeed, DumpCost
     from pipeline.study.parts import DumpParams
     from pipeline.study.sections import PhaseParams, Study
@@ -86,7 +86,7 @@ def _predict(
         cli.warn(f"dump {name!r} would be refused: {error}")
     readers = [s for s in study.students.values() if name in s.all_reads()]
     epochs = [
-        sum(_askings(phase, name, training_options(phase).epochs_for(dataset.bounds[0])) for phase in s.phases)
+        sum(_askings(phase, name, training_options(phase).count_epochs(dataset.bounds[0])) for phase in s.phases)
         for s in readers
         for _ in range(s.seeds)
     ]

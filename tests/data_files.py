@@ -21,8 +21,8 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.raw import Raw
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.raw import RawDataset
 
 # Read when the tests are collected: some of them set the variable.
 SHARED = Path(os.environ.get("TEACHERCACHE_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -46,16 +46,16 @@ def real(*names: str) -> Path:
     return path
 
 
-def some(shape: tuple[int, int, int], train: int = 12, test: int = 11, classes: int = 10, seed: int = 0) -> Raw:
+def some(shape: tuple[int, int, int], train: int = 12, test: int = 11, classes: int = 10, seed: int = 0) -> RawDataset:
     """Random pixels and labels; every label occurs where there are rows enough."""
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (train + test, *shape), dtype=np.uint8)
     labels = np.concatenate([generator.permutation(np.arange(n) % classes) for n in (train, test)])
     names = tuple(f"c{label:02}" for label in range(classes))
-    return Raw(images[:train], labels[:train], images[train:], labels[train:], names)
+    return RawDataset(images[:train], labels[:train], images[train:], labels[train:], names)
 
 
-def assert_holds(dataset: Dataset, raw: Raw) -> None:
+def assert_holds(dataset: Dataset, raw: RawDataset) -> None:
     """The data set is the source as it stands, without a validation part."""
     np.testing.assert_array_equal(dataset.images, np.concatenate([raw.train_images, raw.test_images]))
     np.testing.assert_array_equal(dataset.labels, np.concatenate([raw.train_labels, raw.test_labels]))
@@ -69,7 +69,7 @@ def idx(array: NDArray[Any]) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
-def write_idx(folder: Path, raw: Raw, *, gzipped: bool = False) -> None:
+def write_idx(folder: Path, raw: RawDataset, *, gzipped: bool = False) -> None:
     """The four files of the MNIST family."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, NDArray[Any]] = {
@@ -83,7 +83,7 @@ def write_idx(folder: Path, raw: Raw, *, gzipped: bool = False) -> None:
         (folder / f"{stem}{'.gz' if gzipped else ''}").write_bytes(gzip.compress(data) if gzipped else data)
 
 
-def write_cifar(folder: Path, raw: Raw, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def write_cifar(folder: Path, raw: RawDataset, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The python batches of `CIFAR10` or `CIFAR100`, torchvision told their checksums."""
     published: Any = getattr(datasets, name)
     labels_key, meta_key, batches = {
@@ -115,7 +115,7 @@ def write_cifar(folder: Path, raw: Raw, monkeypatch: pytest.MonkeyPatch, name: s
         monkeypatch.setattr(published, attribute, value)
 
 
-def write_svhn(folder: Path, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_svhn(folder: Path, raw: RawDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The two .mat files: X (H, W, C, n), y (n, 1) with 10 for the digit 0."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = dict(datasets.SVHN.split_list)
@@ -137,13 +137,15 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def picture_raw(shape: tuple[int, int, int] = (3, 6, 5), classes: int = 3) -> Raw:
+def picture_raw(shape: tuple[int, int, int] = (3, 6, 5), classes: int = 3) -> RawDataset:
     """Like `some`, rows in the order in which an image folder is read: by class."""
     raw = some(shape, classes=classes)
-    return Raw(raw.train_images, np.sort(raw.train_labels), raw.test_images, np.sort(raw.test_labels), raw.classes)
+    return RawDataset(
+        raw.train_images, np.sort(raw.train_labels), raw.test_images, np.sort(raw.test_labels), raw.classes
+    )
 
 
-def tree(raw: Raw, train: str = "train", test: str = "test") -> dict[str, bytes]:
+def tree(raw: RawDataset, train: str = "train", test: str = "test") -> dict[str, bytes]:
     """`train/<class>/<image>.png` and `test/...`, listed in an order that nobody should rely on."""
     files = {
         f"{part}/{raw.classes[label]}/{row:03}.png": png(pixels)

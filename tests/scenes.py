@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
-from pipeline.datasets.record import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher
@@ -29,7 +29,7 @@ CNN = {"name": "cnn", "widths": [4, 6, 16]}
 
 
 def digits() -> Dataset:
-    return prepare("digits", "digits", Place("digits"), validation=0.2)
+    return prepare_dataset("digits", "digits", Place("digits"), validation=0.2)
 
 
 def teacher_of(dataset: Dataset, model: dict[str, Any], seed: int = 0) -> Teacher:
@@ -66,7 +66,7 @@ def activations(
 ) -> NDArray[np.float32]:
     """What the network itself says of the training samples, asked over the fixed partition."""
     rows = dataset.bounds[0]
-    answers = teacher.answers(Samples(dataset.images, rows, BATCH, views), [tap], view, 0, rows)
+    answers = teacher.compute_outputs(Samples(dataset.images, rows, BATCH, views), [tap], view, 0, rows)
     return np.concatenate([answer.numpy(tap) for answer in answers])
 
 

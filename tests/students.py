@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.datasets import record
+from pipeline.datasets.dataset import Dataset, save_dataset
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network, save_network
+from pipeline.models.network_files import load_network, save_network
 from pipeline.runs.networks import describe_architecture
 from pipeline.study.params_file import parse_study
 from pipeline.study.sections import describe_model
@@ -67,13 +67,13 @@ def untrained(
     return folder
 
 
-def save_photos(folder: Path, shape: tuple[int, int, int], classes: tuple[str, ...], seed: int = 0) -> record.Dataset:
+def save_photos(folder: Path, shape: tuple[int, int, int], classes: tuple[str, ...], seed: int = 0) -> Dataset:
     """Prepared data of 20 training and 10 test images."""
     generator = np.random.default_rng(seed)
-    dataset = record.Dataset(
+    dataset = Dataset(
         pixels(generator, 30, shape), np.arange(30) % len(classes), (20, 20), classes, np.arange(30), "photos"
     )
-    record.save(dataset, folder / "data/prepared/photos")
+    save_dataset(dataset, folder / "data/prepared/photos")
     return dataset
 
 

@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 
 from pipeline import losses
-from pipeline.losses.step import Outputs
+from pipeline.losses.outputs import Outputs
 from pipeline.study.params_file import parse_study, read_params
 from tests.conftest import ROOT, Run, warm_python, write_study
 

@@ -104,13 +104,13 @@ def test_the_cache_is_read_without_torch() -> None:
     [
         (
             "datasets",
-            {"raw", "record", "split", "prepare", "copies", "class_folders", "file_trees", "image_files", "idx"},
+            {"raw", "dataset", "split", "prepare", "duplicates", "class_folders", "file_trees", "image_files", "idx"},
         ),
-        ("models", {"initial", "network", "weights", "ready_weights", "constructor", "saved", "build"}),
+        ("models", {"initial", "network", "weights", "foreign_weights", "constructor", "network_files", "build"}),
         ("dumps", {"field", "dump_fields", "one_pass"}),
-        ("views", {"counter", "mirror", "view"}),
+        ("views", {"random_words", "mirror", "view"}),
         ("models/heads", {"channels"}),
-        ("losses", {"step", "recipe", "hinted", "discriminator"}),
+        ("losses", {"outputs", "recipe", "hints", "discriminator"}),
         ("losses/weights", {"schedules"}),
         ("inspection", {"overview"}),
         ("report/figures", {"style"}),

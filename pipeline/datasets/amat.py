@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import progress_bar
-from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels
+from pipeline.datasets.raw import Labels, Pixels, Place, RawDataset, as_labels
 
 Variation = Literal["basic", "rotated", "random_background", "image_background", "rotated_image_background"]
 
@@ -45,7 +45,7 @@ def amat(
     variation: Variation | None = None,
     order: Literal["auto", "rows", "columns"] = "auto",
     validation_lines: NonNegativeInt = 2000,
-) -> Raw:
+) -> RawDataset:
     """The published MNIST variations: 12,000 + 50,000 images (1, 28, 28), as text in two files.
 
     A line is 784 numbers from 0 to 1, then the label. A pixel becomes the whole number nearest to 255 times its
@@ -77,7 +77,7 @@ def amat(
             fix="state fewer; 0 keeps the file's order",
         )
     train_images, train_labels = np.roll(train_images, validation_lines, 0), np.roll(train_labels, validation_lines)
-    return Raw(train_images, train_labels, test_images, test_labels, tuple("0123456789"))
+    return RawDataset(train_images, train_labels, test_images, test_labels, tuple("0123456789"))
 
 
 def read_amat(path: Path, *, by_columns: bool) -> tuple[Pixels, Labels]:

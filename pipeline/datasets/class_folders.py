@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import InputError, join_names
 from pipeline.datasets.file_trees import File, Tree
-from pipeline.datasets.image_files import is_image, left_out
+from pipeline.datasets.image_files import describe_left_out, is_image
 
 Classes = dict[str, list[File]]  # the images by class, classes in the order of their names
 
@@ -35,7 +35,7 @@ class PartFolder:
     @property
     def where(self) -> str:
         """What messages call it."""
-        return self.tree.called(self.path)
+        return self.tree.display_path(self.path)
 
     @property
     def count(self) -> int:
@@ -47,7 +47,7 @@ class PartFolder:
         return file.path.relative_to(self.path)
 
 
-def outermost(path: PurePosixPath, parts: Iterable[str]) -> tuple[str, PurePosixPath] | None:
+def find_part(path: PurePosixPath, parts: Iterable[str]) -> tuple[str, PurePosixPath] | None:
     """The part that a path lies in, and the part's folder: the first that bears a part's name.
 
     (What bears one below it is a class, or lies in a class.)
@@ -89,7 +89,7 @@ def find_classes(root: Path, trees: Sequence[Tree], parts: Sequence[str]) -> tup
 def _part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, PartFolder]]:
     """The parts' folders in a tree; files that lie in no class folder are added to `outside`."""
     within: dict[PurePosixPath, list[PurePosixPath]] = {folder: [] for folder in tree.folders}
-    lies_in = {folder: outermost(folder, parts) for folder in tree.folders}
+    lies_in = {folder: find_part(folder, parts) for folder in tree.folders}
     for folder in tree.folders - {PurePosixPath()}:
         within[folder.parent].append(folder)
     found: dict[tuple[str, PurePosixPath] | None, PartFolder] = {}
@@ -138,7 +138,10 @@ def _classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Se
         for name, files in folder.images.items():
             classes.setdefault(name, []).extend(files)
     empty = {
-        folder.tree.called(folder.path / name) for folder in counted for name in folder.images if not classes[name]
+        folder.tree.display_path(folder.path / name)
+        for folder in counted
+        for name in folder.images
+        if not classes[name]
     }
     if empty:
         raise InputError(
@@ -227,7 +230,7 @@ def _folded(name: str) -> str:
 
 
 def _notices(others: Sequence[File], outside: Sequence[File], parts: Sequence[str]) -> list[str]:
-    said = [left_out(others)] if others else []
+    said = [describe_left_out(others)] if others else []
     if outside:
         places = " and ".join(f"{part}/<class>/" for part in parts)
         count = f"{len(outside)} files" if len(outside) > 1 else "a file"

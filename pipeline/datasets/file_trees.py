@@ -52,7 +52,7 @@ class File:
     open: Callable[[], IO[bytes]]
 
     @classmethod
-    def at(cls, place: Path | str, below: PurePosixPath, where: str) -> File:
+    def from_path(cls, place: Path | str, below: PurePosixPath, where: str) -> File:
         """A file of the file system."""
         return cls(below, where, lambda: Path(place).open("rb"))
 
@@ -71,11 +71,11 @@ class Tree:
     files: tuple[File, ...]
     folders: frozenset[PurePosixPath]
 
-    def called(self, path: PurePosixPath) -> str:
+    def display_path(self, path: PurePosixPath) -> str:
         """What messages call a path in it."""
         return self.where + str(path) if self.where.endswith(":") else str(Path(self.where) / path)
 
-    def under(self, top: str) -> Tree:
+    def nest_under(self, top: str) -> Tree:
         """The same below a folder that is not there."""
         files = tuple(replace(file, path=top / file.path) for file in self.files)
         return Tree(self.where, files, frozenset({PurePosixPath(), *(top / folder for folder in self.folders)}))
@@ -89,7 +89,7 @@ def is_hidden(name: str) -> bool:
 # ------------------------------------------------------------------ folders
 
 
-def walk(root: Path, shown: str) -> Tree:
+def walk_folder(root: Path, shown: str) -> Tree:
     """What lies below a folder, links followed.
 
     Args:
@@ -106,7 +106,7 @@ def walk(root: Path, shown: str) -> Tree:
         if kind == "folder":
             folders.add(path)
         elif kind == "file":
-            files.append(File.at(entry.path, path, where))
+            files.append(File.from_path(entry.path, path, where))
         else:  # a pipe or a device would be read for ever
             files.append(File(path, where, io.BytesIO))
     return Tree(shown, tuple(files), frozenset(folders))
@@ -180,7 +180,7 @@ def _refusal(where: str, error: OSError) -> InputError:
 # ------------------------------------------------------------------ zips
 
 
-def unzip(path: Path, held: ExitStack) -> Tree:
+def read_zip(path: Path, held: ExitStack) -> Tree:
     """What lies in a zip; nothing is unpacked, and a link is followed inside of it.
 
     Args:

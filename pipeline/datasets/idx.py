@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.raw import Place, Raw, as_labels, torchvision_errors
+from pipeline.datasets.raw import Place, RawDataset, as_labels, convert_torchvision_errors
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -20,34 +20,34 @@ LETTERS = tuple("ABCDEFGHIJ")
 UNSIGNED_BYTE = 8  # the idx code of the only element type in use here
 
 
-def mnist(place: Place) -> Raw:
+def mnist(place: Place) -> RawDataset:
     """Handwritten digits, 60,000 + 10,000 of (1, 28, 28)."""
-    return load(place, "MNIST", DIGITS)
+    return load_idx_dataset(place, "MNIST", DIGITS)
 
 
-def fashion_mnist(place: Place) -> Raw:
+def fashion_mnist(place: Place) -> RawDataset:
     """Pieces of clothing, 60,000 + 10,000 of (1, 28, 28)."""
-    return load(place, "FashionMNIST", CLOTHES)
+    return load_idx_dataset(place, "FashionMNIST", CLOTHES)
 
 
-def kmnist(place: Place) -> Raw:
+def kmnist(place: Place) -> RawDataset:
     """Ten cursive Japanese characters, 60,000 + 10,000 of (1, 28, 28)."""
-    return load(place, "KMNIST", KANA)
+    return load_idx_dataset(place, "KMNIST", KANA)
 
 
-def notmnist(place: Place) -> Raw:
+def notmnist(place: Place) -> RawDataset:
     """Letters A to J in many fonts, in MNIST's format, (1, 28, 28); torchvision does not offer it."""
-    return load(place, None, LETTERS)
+    return load_idx_dataset(place, None, LETTERS)
 
 
-def load(place: Place, torchvision_name: str | None, classes: tuple[str, ...]) -> Raw:
+def load_idx_dataset(place: Place, torchvision_name: str | None, classes: tuple[str, ...]) -> RawDataset:
     """Read the four files from the folder itself or from torchvision's `<name>/raw` below it."""
     folder = place.find()
     if torchvision_name and place.download and _locate(folder, torchvision_name, "train-images-idx3-ubyte") is None:
         _download(folder, torchvision_name)
     train_images, train_labels = _part(folder, torchvision_name, "train", len(classes))
     test_images, test_labels = _part(folder, torchvision_name, "t10k", len(classes))
-    return Raw(train_images, train_labels, test_images, test_labels, classes)
+    return RawDataset(train_images, train_labels, test_images, test_labels, classes)
 
 
 def _part(folder: Path, name: str | None, prefix: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -119,5 +119,5 @@ def _require(folder: Path, name: str | None, stem: str) -> Path:
 def _download(folder: Path, name: str) -> None:
     from torchvision import datasets  # a heavy import
 
-    with torchvision_errors(folder, name):
+    with convert_torchvision_errors(folder, name):
         getattr(datasets, name)(str(folder), download=True)

@@ -53,7 +53,7 @@ def _formats() -> tuple[tuple[str, ...], dict[str, str]]:
     return known, {suffix: name for suffix, name in Image.EXTENSION.items() if name in taken}
 
 
-def formats_of(file: File) -> tuple[str, ...]:
+def possible_formats(file: File) -> tuple[str, ...]:
     """The formats that a file may have: those without a signature only where its suffix says so."""
     known, suffixes = _formats()
     own = suffixes.get(file.path.suffix.lower())
@@ -75,7 +75,7 @@ def is_image(file: File) -> bool:
         raise _unreadable(file, error) from None
     with opened, _limited():
         try:
-            Image.open(opened, formats=formats_of(file)).close()
+            Image.open(opened, formats=possible_formats(file)).close()
         except Image.DecompressionBombError:
             return True
         except UNREADABLE:
@@ -83,7 +83,7 @@ def is_image(file: File) -> bool:
     return True
 
 
-def sort_out(files: Iterable[File]) -> tuple[list[File], list[File]]:
+def separate_images(files: Iterable[File]) -> tuple[list[File], list[File]]:
     """Those that are images, and those that are none (see `is_image`)."""
     images: list[File] = []
     others: list[File] = []
@@ -132,7 +132,7 @@ class Decoder:
             InputError: no image, a damaged one, one of more than `MOST_PIXELS`, or one that `make` cannot take.
         """
         try:
-            with Image.open(_read_all(file), formats=formats_of(file)) as image:
+            with Image.open(_read_all(file), formats=possible_formats(file)) as image:
                 if image.width * image.height <= HUGE_PIXELS:
                     return make(image)
                 self.huge.append(file.where)
@@ -180,7 +180,7 @@ def _unreadable(file: File, error: BaseException) -> InputError:
     return InputError(file.where, expected=expected, found=found, fix=fix)
 
 
-def left_out(files: Sequence[File]) -> str:
+def describe_left_out(files: Sequence[File]) -> str:
     """A count of files that are no images, with a few of their names."""
     count = f"{len(files)} files that are no images" if len(files) > 1 else "a file that is no image"
     return f"{count} ({join_names(sorted(file.where for file in files))})"

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
-from pipeline.datasets.class_folders import Classes, find_classes, outermost
-from pipeline.datasets.file_trees import Tree, unzip, walk
+from pipeline.datasets.class_folders import Classes, find_classes, find_part
+from pipeline.datasets.file_trees import Tree, read_zip, walk_folder
 from pipeline.datasets.image_files import Decoder
-from pipeline.datasets.raw import Labels, Pixels, Place, Raw, as_labels, fit, refuse_beyond_memory
+from pipeline.datasets.raw import Labels, Pixels, Place, RawDataset, as_labels, fit_image, refuse_beyond_memory
 
 
 def imagefolder(
@@ -27,7 +27,7 @@ def imagefolder(
     test_folder: str | None = "test",
     size: int | None = None,
     grey: bool = False,
-) -> Raw:
+) -> RawDataset:
     """Images in one folder a class, named by the folder, in the order of their names.
 
     Args:
@@ -63,7 +63,7 @@ def imagefolder(
             found=str(test_images.shape[2:]),
             fix="state `size:`",
         )
-    return Raw(
+    return RawDataset(
         train_images,
         train_labels,
         test_images,
@@ -89,13 +89,13 @@ def _two_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | N
 
 def _trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[Tree]:
     """The folder, and the zips that lie in it; `train.zip` may hold the classes of `train` at its top."""
-    folder = walk(root, str(root)) if root.is_dir() else None
+    folder = walk_folder(root, str(root)) if root.is_dir() else None
     in_folder = [file.path for file in folder.files if len(file.path.parts) == 1] if folder else []
     zips = [path for path in in_folder if path.suffix.lower() == ".zip" and (root / path).is_file()]
     for path in [root / path for path in sorted(zips)] if folder else [root]:
-        tree = unzip(path, held)
-        holds_parts = any(outermost(inside, [part for part in parts if part != "."]) for inside in tree.folders)
-        yield tree.under(path.stem) if path.stem in parts and not holds_parts else tree
+        tree = read_zip(path, held)
+        holds_parts = any(find_part(inside, [part for part in parts if part != "."]) for inside in tree.folders)
+        yield tree.nest_under(path.stem) if path.stem in parts and not holds_parts else tree
     if folder:
         yield replace(folder, files=tuple(file for file in folder.files if file.path not in zips))
 
@@ -104,7 +104,7 @@ def _decode(classes: Classes, size: int | None, grey: bool, decoder: Decoder) ->
     files = [file for members in classes.values() for file in members]
     labels = [label for label, members in enumerate(classes.values()) for _ in members]
     with decoder.threads() as threads:
-        decoded = threads.map(lambda file: decoder.read(file, lambda image: fit(image, size, grey=grey)), files)
+        decoded = threads.map(lambda file: decoder.read(file, lambda image: fit_image(image, size, grey=grey)), files)
         for row, pixels in enumerate(track(decoded, "images", len(files))):
             if row == 0:
                 refuse_beyond_memory((len(files), *pixels.shape))

@@ -25,7 +25,7 @@ from pydantic import Field, PositiveInt
 from pipeline.base.errors import InputError
 from pipeline.base.progress import progress_bar
 from pipeline.datasets.idx import mnist
-from pipeline.datasets.raw import Labels, Pixels, Place, Raw
+from pipeline.datasets.raw import Labels, Pixels, Place, RawDataset
 
 Variation = Literal["basic", "rotated", "random_background", "image_background", "rotated_image_background"]
 Words = NDArray[np.uint64]
@@ -36,7 +36,7 @@ PICTURES = ("china.jpg", "flower.jpg")  # they come with scikit-learn (`load_sam
 ORDER, ANGLES, NOISE, PATCHES = range(4)  # each use of random words has a stream of its own
 CHUNK = 512  # images made at a time: their temporary arrays fit the processor's cache
 ANGLE_BITS = 16  # a turn has 65,536 angles; a step between them moves the furthest pixel by 0.002 pixels
-COSINE_BITS = 15  # the finest at which no table entry lies near a tie: see `cosines`
+COSINE_BITS = 15  # the finest at which no table entry lies near a tie: see `cosine_table`
 FRACTION_BITS = 10  # of a pixel, in the weights of the interpolation
 MARGIN = 2  # dark pixels around a digit, so that whatever is outside reads as dark
 
@@ -49,7 +49,7 @@ def mnist_variations(
     train_count: PositiveInt = 12_000,
     test_count: PositiveInt = 50_000,
     least_deviation: Annotated[int, Field(ge=0, le=127)] = 20,
-) -> Raw:
+) -> RawDataset:
     """MNIST's digits (1, 28, 28), varied; with `validation: {first: 2000}`: 10,000 / 2,000 / 50,000.
 
     All 70,000 digits are shuffled by `variation_seed`; the first `train_count` are the training part, the next
@@ -71,15 +71,17 @@ def mnist_variations(
         InputError: MNIST's files, more digits than there are, or no patch of such a deviation.
     """
     folder = "mnist" if place.folder == "mnist_variations" else place.folder
-    source: Raw = mnist(replace(place, folder=folder))
-    chosen = drawn_order(source, variation_seed, train_count, test_count)
+    source: RawDataset = mnist(replace(place, folder=folder))
+    chosen = draw_order(source, variation_seed, train_count, test_count)
     digits = np.concatenate([source.train_images, source.test_images])[chosen, 0]
     labels: Labels = np.concatenate([source.train_labels, source.test_labels])[chosen]
-    images = varied(digits, variation, variation_seed, least_deviation)[:, None]
-    return Raw(images[:train_count], labels[:train_count], images[train_count:], labels[train_count:], source.classes)
+    images = vary_digits(digits, variation, variation_seed, least_deviation)[:, None]
+    return RawDataset(
+        images[:train_count], labels[:train_count], images[train_count:], labels[train_count:], source.classes
+    )
 
 
-def drawn_order(source: Raw, seed: int, train_count: int, test_count: int) -> Whole:
+def draw_order(source: RawDataset, seed: int, train_count: int, test_count: int) -> Whole:
     """(train_count + test_count,) rows of the source's two parts, shuffled."""
     total, wanted = len(source.train_labels) + len(source.test_labels), train_count + test_count
     if wanted > total:
@@ -89,23 +91,23 @@ def drawn_order(source: Raw, seed: int, train_count: int, test_count: int) -> Wh
             found=f"{train_count} + {test_count} = {wanted}",
             fix="ask for fewer",
         )
-    return np.argsort(stream(seed, ORDER).random_raw(total), kind="stable")[:wanted]
+    return np.argsort(random_stream(seed, ORDER).random_raw(total), kind="stable")[:wanted]
 
 
-def varied(digits: Pixels, variation: Variation, seed: int, least_deviation: int) -> Pixels:
+def vary_digits(digits: Pixels, variation: Variation, seed: int, least_deviation: int) -> Pixels:
     """The variation of digits (n, H, W) uint8, of which row i depends on the seed, i and digit i alone."""
     _, *shape = digits.shape
     height, width = shape
-    angles = stream(seed, ANGLES).random_raw(len(digits)) >> np.uint64(64 - ANGLE_BITS)
+    angles = random_stream(seed, ANGLES).random_raw(len(digits)) >> np.uint64(64 - ANGLE_BITS)
     backgrounds = {
-        "random_background": lambda: noise(seed, height, width),
-        "image_background": lambda: patches(seed, height, width, least_deviation),
-        "rotated_image_background": lambda: patches(seed, height, width, least_deviation),
+        "random_background": lambda: noise_backgrounds(seed, height, width),
+        "image_background": lambda: patch_backgrounds(seed, height, width, least_deviation),
+        "rotated_image_background": lambda: patch_backgrounds(seed, height, width, least_deviation),
     }
     behind = backgrounds[variation]() if variation in backgrounds else None
     made = np.empty_like(digits)
     for rows in chunks(len(digits), f"drawing {variation}"):
-        images = rotated(digits[rows], angles[rows]) if variation.startswith("rotated") else digits[rows]
+        images = rotate(digits[rows], angles[rows]) if variation.startswith("rotated") else digits[rows]
         made[rows] = images if behind is None else np.maximum(images, behind(len(images)))
     return made
 
@@ -118,12 +120,12 @@ def chunks(count: int, description: str) -> Iterator[slice]:
             bar(min(start + CHUNK, count))
 
 
-def stream(seed: int, use: int) -> np.random.Philox:
+def random_stream(seed: int, use: int) -> np.random.Philox:
     """Random 64-bit words for one use."""
     return np.random.Philox(key=use << 64 | seed)
 
 
-def rotated(images: Pixels, angles: Words) -> Pixels:
+def rotate(images: Pixels, angles: Words) -> Pixels:
     """Images (n, H, W) turned counter-clockwise around their centre, dark where nothing was.
 
     Args:
@@ -131,13 +133,13 @@ def rotated(images: Pixels, angles: Words) -> Pixels:
         angles: (n,), in steps of 1 / 2^ANGLE_BITS of a turn.
     """
     count, height, width = images.shape
-    table, quarter = cosines(), 1 << ANGLE_BITS - 2
+    table, quarter = cosine_table(), 1 << ANGLE_BITS - 2
     cosine = table[angles.astype(np.int64)][:, None, None]
     sine = table[angles.astype(np.int64) - quarter][:, None, None]  # an index below 0 counts from the end: one turn
     # Twice the distance from the centre, so that the middle between two pixels is a whole number.
     down, right = 2 * np.arange(height)[:, None] - (height - 1), 2 * np.arange(width) - (width - 1)
-    y = source_place(cosine * down + sine * right, height)
-    x = source_place(cosine * right - sine * down, width)
+    y = source_coordinate(cosine * down + sine * right, height)
+    x = source_coordinate(cosine * right - sine * down, width)
     padded = np.pad(images, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))).ravel()
     row = width + 2 * MARGIN
     corner = np.arange(count)[:, None, None] * (row * (height + 2 * MARGIN))
@@ -151,7 +153,7 @@ def rotated(images: Pixels, angles: Words) -> Pixels:
     return made
 
 
-def source_place(twice: Whole, size: int) -> Whole:
+def source_coordinate(twice: Whole, size: int) -> Whole:
     """Where a pixel comes from, in units of 2^-FRACTION_BITS pixels; those outside lie in the margin.
 
     Args:
@@ -164,7 +166,7 @@ def source_place(twice: Whole, size: int) -> Whole:
 
 
 @cache
-def cosines() -> Whole:
+def cosine_table() -> Whole:
     """(2^ANGLE_BITS,) cosines of a whole turn, in units of 2^-COSINE_BITS.
 
     Libraries' cosines differ in the last bit from machine to machine. Before they are rounded, none of these is
@@ -177,9 +179,9 @@ def cosines() -> Whole:
     return table
 
 
-def noise(seed: int, height: int, width: int) -> Backgrounds:
+def noise_backgrounds(seed: int, height: int, width: int) -> Backgrounds:
     """Backgrounds whose pixels are independent and uniform in 0..255."""
-    words, size = stream(seed, NOISE), height * width
+    words, size = random_stream(seed, NOISE), height * width
 
     def behind(count: int) -> Pixels:
         drawn = words.random_raw((count, -(-size // 8))).astype("<u8")  # eight pixels a word, whatever the machine
@@ -188,11 +190,11 @@ def noise(seed: int, height: int, width: int) -> Backgrounds:
     return behind
 
 
-def patches(seed: int, height: int, width: int, least_deviation: int) -> Backgrounds:
+def patch_backgrounds(seed: int, height: int, width: int, least_deviation: int) -> Backgrounds:
     """Backgrounds that are patches of the sample photographs, each eligible patch of both equally likely."""
-    words = stream(seed, PATCHES)
-    windows = [sliding_window_view(picture, (height, width)) for picture in photographs()]
-    corners = [np.argwhere(textured(picture, height, width, least_deviation)) for picture in photographs()]
+    words = random_stream(seed, PATCHES)
+    windows = [sliding_window_view(picture, (height, width)) for picture in read_photographs()]
+    corners = [np.argwhere(has_texture(picture, height, width, least_deviation)) for picture in read_photographs()]
     ends = np.cumsum([len(found) for found in corners])
     if not ends[-1]:
         raise InputError(
@@ -214,7 +216,7 @@ def patches(seed: int, height: int, width: int, least_deviation: int) -> Backgro
     return behind
 
 
-def photographs() -> Iterator[Pixels]:
+def read_photographs() -> Iterator[Pixels]:
     """The sample photographs' brightness, (427, 640) each, as their files hold it."""
     for name in PICTURES:
         with (resources.files("sklearn.datasets.images") / name).open("rb") as file, Image.open(file) as image:
@@ -222,7 +224,7 @@ def photographs() -> Iterator[Pixels]:
             yield np.asarray(image.convert("L"))
 
 
-def textured(picture: Pixels, height: int, width: int, least_deviation: int) -> NDArray[np.bool_]:
+def has_texture(picture: Pixels, height: int, width: int, least_deviation: int) -> NDArray[np.bool_]:
     """Whether the patch with its upper left corner here has at least that standard deviation.
 
     n sum(g^2) - (sum g)^2 >= (n deviation)^2 in whole numbers, so that no rounding decides.

@@ -13,15 +13,23 @@ from PIL import Image
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.plain_text import is_unicode
 from pipeline.datasets import SOURCES
-from pipeline.datasets.copies import Copies, Dropped, Duplicates, Rows, copies, dropped, first_of_each
-from pipeline.datasets.raw import Labels, Pixels, Place, Raw, fit, refuse_beyond_memory, refuse_size
-from pipeline.datasets.record import Dataset
-from pipeline.datasets.split import Amount, Folds, split
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.duplicates import (
+    DroppedCounts,
+    DuplicateCounts,
+    Duplicates,
+    Indices,
+    count_dropped,
+    count_duplicates,
+    first_occurrences,
+)
+from pipeline.datasets.raw import Labels, Pixels, Place, RawDataset, fit_image, refuse_beyond_memory, refuse_size
+from pipeline.datasets.split import Amount, Folds, split_rows
 
 MOST_CLASS_BYTES = 4 << 20  # of the classes' names as JSON: half of the manifest that a cache's reader takes
 
 
-def prepare(
+def prepare_dataset(
     name: str,
     source: str,
     place: Place,
@@ -41,8 +49,8 @@ def prepare(
         name: the data set's name, for its card.
         source: a name of `SOURCES`.
         place: where its files are.
-        size, grey: pixels to make of the source's (see `raw.fit`).
-        train, validation, folds, seed: the split (see `split.split`).
+        size, grey: pixels to make of the source's (see `raw.fit_image`).
+        train, validation, folds, seed: the split (see `split.split_rows`).
         duplicates: images with just the pixels of another: `keep` counts them; `refuse` refuses them; `drop` keeps
             the first of each, before the data are split, and one of the source's test part rather than a training
             image, so that none stands in two splits.
@@ -59,19 +67,19 @@ def prepare(
     _refuse_names(raw.classes)
     images = np.concatenate([raw.train_images, raw.test_images])
     if not decodes and (size is not None or grey):
-        images = refit(images, size, grey)
+        images = refit_images(images, size, grey)
     labels, ends = np.concatenate([raw.train_labels, raw.test_labels]), len(raw.train_labels)
-    first = preferred(images, ends) if duplicates == "drop" else np.arange(len(images))
+    first = choose_kept(images, ends) if duplicates == "drop" else np.arange(len(images))
     kept = np.unique(first)
     pool, test = kept[kept < ends], kept[kept >= ends]
     _refuse_emptied(raw, labels, first, rows=range(ends if folds is None else len(labels)))
     how = {"train": train, "validation": validation, "folds": folds, "seed": seed, "classes": raw.classes}
-    parts = split(labels[pool], labels[test], **how)
+    parts = split_rows(labels[pool], labels[test], **how)
     origin = kept[np.concatenate(parts)]
     bounds = len(parts[0]), len(parts[0]) + len(parts[1])
     chosen = np.ascontiguousarray(images[origin])
-    found = copies(chosen, labels[origin], bounds)
-    known, said = _account(raw, found, origin, dropped(labels, first))
+    found = count_duplicates(chosen, labels[origin], bounds)
+    known, said = _account(raw, found, origin, count_dropped(labels, first))
     if found and duplicates == "refuse":
         raise InputError(
             f"data set {name!r}",
@@ -82,14 +90,14 @@ def prepare(
     return Dataset(chosen, labels[origin], bounds, raw.classes, origin, name, known, (*raw.notices, *said))
 
 
-def preferred(images: Pixels, ends: int) -> Rows:
+def choose_kept(images: Pixels, ends: int) -> Indices:
     """(N,): for each of the images (N, ...) the one to keep of its picture: the first in the test part, rows `ends`
     and beyond, if it is there, else the first of all.
     """
-    return first_of_each(images, [*range(ends, len(images)), *range(ends)])
+    return first_occurrences(images, [*range(ends, len(images)), *range(ends)])
 
 
-def _refuse_emptied(raw: Raw, labels: Labels, first: Rows, rows: range) -> None:
+def _refuse_emptied(raw: RawDataset, labels: Labels, first: Indices, rows: range) -> None:
     """Raise InputError for classes of which, in the rows to train on, nothing but copies of others was."""
     here = np.arange(rows.stop)
     emptied = np.setdiff1d(labels[here], labels[here[first[here] == here]])
@@ -105,20 +113,20 @@ def _refuse_emptied(raw: Raw, labels: Labels, first: Rows, rows: range) -> None:
         )
 
 
-def _name(raw: Raw, label: int) -> str:
+def _name(raw: RawDataset, label: int) -> str:
     return raw.classes[label] if raw.classes else str(label)
 
 
 def _account(
-    raw: Raw, found: Copies | None, origin: Rows, lost: Dropped | None
+    raw: RawDataset, found: DuplicateCounts | None, origin: Indices, lost: DroppedCounts | None
 ) -> tuple[dict[str, int] | None, tuple[str, ...]]:
     """What is kept with the data set of its copies, and what is said of them."""
     if found is not None:
         first, again = (join_names([raw.name_of(int(origin[row]))]) for row in found.example)
-        return found.counts, (f"{found.described(len(origin))}, such as {first} and {again}",)
+        return found.counts, (f"{found.describe(len(origin))}, such as {first} and {again}",)
     if lost is not None:
         first, again = (join_names([raw.name_of(row)]) for row in lost.example)
-        return lost.counts, (f"{lost.described()}, such as {again}, a copy of {first}",)
+        return lost.counts, (f"{lost.describe()}, such as {again}, a copy of {first}",)
     return None, ()
 
 
@@ -139,10 +147,10 @@ def _refuse_names(classes: Sequence[str]) -> None:
         )
 
 
-def refit(images: Pixels, size: int | None, grey: bool) -> Pixels:
+def refit_images(images: Pixels, size: int | None, grey: bool) -> Pixels:
     """Images (N, C, H, W) as grey ones, or of another size."""
     only_grey = grey or images.shape[1] == 1
     height, width = (size, size) if size is not None else images.shape[2:]
     refuse_beyond_memory((len(images), 1 if only_grey else 3, height, width))
     pictures = (Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)) for image in images)
-    return np.stack([fit(picture, size, grey=only_grey) for picture in pictures])
+    return np.stack([fit_image(picture, size, grey=only_grey) for picture in pictures])

@@ -27,7 +27,7 @@ WAYS = "put the files there, set `root:` or TEACHERCACHE_DATA, or `download: tru
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawDataset:
     """A source as published: pixels (n, C, H, W) uint8 and labels (n,) int64 of both its parts.
 
     Attributes:
@@ -114,7 +114,7 @@ def _listed(path: Path) -> Iterator[Path]:
     return path.iterdir()
 
 
-def fit(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
+def fit_image(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
     """One image as (C, H, W) uint8.
 
     RGB or grey, transparent parts laid over white; where a size is stated, resized so that the
@@ -159,7 +159,7 @@ def refuse_beyond_memory(shape: Sequence[int]) -> None:
 
 
 @contextmanager
-def torchvision_errors(folder: Path, name: str) -> Iterator[None]:
+def convert_torchvision_errors(folder: Path, name: str) -> Iterator[None]:
     """Say in our form that torchvision did not find a source's files whole."""
     try:
         yield

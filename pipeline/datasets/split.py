@@ -31,7 +31,7 @@ class Folds:
 Amount = First | int | float  # the first n, a number, or a share below 1; the latter two stratified
 
 
-def split(
+def split_rows(
     train_labels: NDArray[np.int64],
     test_labels: NDArray[np.int64],
     *,
@@ -63,7 +63,7 @@ def split(
         pool = np.arange(len(train_labels))
         test = np.arange(len(train_labels), len(labels))
     else:
-        fold = fold_of_each(labels, folds.count, seed)
+        fold = assign_folds(labels, folds.count, seed)
         pool, test = np.flatnonzero(fold != folds.test), np.flatnonzero(fold == folds.test)
     if folds is not None and not len(test):
         raise InputError(
@@ -76,20 +76,21 @@ def split(
         raise InputError("test images", expected="some", found="none", fix="add a test part, or state `folds:`")
     more = "add images of these classes" + ", or state other `folds:`" * (folds is not None)
     _refuse_untrained("data set", pool, labels, names, more)
-    held_out = take(pool, labels, validation, "validation", seed, spare=1) if validation is not None else pool[:0]
+    held_out = take_rows(pool, labels, validation, "validation", seed, spare=1) if validation is not None else pool[:0]
     rest = np.setdiff1d(pool, held_out, assume_unique=True)
-    chosen = take(rest, labels, train, "train", seed, least=1) if train is not None else rest
+    chosen = take_rows(rest, labels, train, "train", seed, least=1) if train is not None else rest
     if not len(chosen):
         raise InputError("train", expected="at least one image", found="none left beside validation and test")
     if isinstance(validation, First):
-        drawn = _drawn(validation, "validation", drawable(pool, labels, spare=1))
+        drawn = _advise_draw(validation, "validation", drawable_counts(pool, labels, spare=1))
         _refuse_untrained("validation", rest, labels, names, drawn)
     if isinstance(train, First):
-        _refuse_untrained("train", chosen, labels, names, _drawn(train, "train", drawable(rest, labels, least=1)))
+        drawn = _advise_draw(train, "train", drawable_counts(rest, labels, least=1))
+        _refuse_untrained("train", chosen, labels, names, drawn)
     return chosen, held_out, test
 
 
-def _drawn(amount: First, key: str, possible: range) -> str:
+def _advise_draw(amount: First, key: str, possible: range) -> str:
     """Advice to draw from each class in place of the first: that many, or the nearest number that can be."""
     if not possible:
         return "add images of these classes"
@@ -118,7 +119,7 @@ def _refuse_untrained(key: str, rows: Indices, labels: NDArray[np.int64], names:
         )
 
 
-def take(
+def take_rows(
     pool: Indices,
     labels: NDArray[np.int64],
     amount: Amount,
@@ -146,7 +147,7 @@ def take(
     else:
         wanted = round(amount * len(pool)) if isinstance(amount, float) else amount
     first = isinstance(amount, First)
-    possible = range(1, len(pool) + 1) if first else drawable(pool, labels, least=least, spare=spare)
+    possible = range(1, len(pool) + 1) if first else drawable_counts(pool, labels, least=least, spare=spare)
     if wanted not in possible:
         amounts = f"{possible[0]} to {possible[-1]} images" if possible else "more images to choose from"
         reason = f", so that each of {len(np.unique(labels[pool]))} classes has one that trains"
@@ -158,16 +159,16 @@ def take(
         )
     if first:
         return pool[:wanted]
-    return stratified(pool, labels, wanted, seed, least=least, spare=spare)
+    return draw_stratified(pool, labels, wanted, seed, least=least, spare=spare)
 
 
-def drawable(pool: Indices, labels: NDArray[np.int64], *, least: int = 0, spare: int = 0) -> range:
+def drawable_counts(pool: Indices, labels: NDArray[np.int64], *, least: int = 0, spare: int = 0) -> range:
     """How many rows of `pool` a draw can take that takes `least` of each class, and leaves `spare`, at least."""
     count = len(np.unique(labels[pool]))
     return range(max(1, count * least), len(pool) - count * spare + 1)
 
 
-def stratified(
+def draw_stratified(
     pool: Indices, labels: NDArray[np.int64], wanted: int, seed: int, *, least: int = 0, spare: int = 0
 ) -> Indices:
     """`wanted` rows of `pool`, each class with its share (largest remainders), drawn by `seed`; of each class `least`
@@ -175,7 +176,7 @@ def stratified(
     """
     generator = np.random.Generator(np.random.Philox(seed))
     classes, counts = np.unique(labels[pool], return_counts=True)
-    quota = quotas(counts, wanted, least, counts - spare)
+    quota = class_quotas(counts, wanted, least, counts - spare)
     drawn = [
         generator.permutation(pool[labels[pool] == label])[:number]
         for label, number in zip(classes, quota, strict=True)
@@ -183,7 +184,7 @@ def stratified(
     return np.sort(np.concatenate(drawn))
 
 
-def quotas(counts: Indices, wanted: int, least: int, most: Indices) -> Indices:
+def class_quotas(counts: Indices, wanted: int, least: int, most: Indices) -> Indices:
     """(C,) whole numbers of sum `wanted`, proportional to `counts` (largest remainders) but within `least` and `most`.
 
     What a bound takes from one class goes to that which is then furthest from its share.
@@ -199,7 +200,7 @@ def quotas(counts: Indices, wanted: int, least: int, most: Indices) -> Indices:
     return np.asarray(quota, np.int64)
 
 
-def fold_of_each(labels: NDArray[np.int64], count: int, seed: int) -> Indices:
+def assign_folds(labels: NDArray[np.int64], count: int, seed: int) -> Indices:
     """(N,) fold numbers; each class spread evenly, fold sizes within one of each other."""
     generator = np.random.Generator(np.random.Philox(seed))
     shuffled = generator.permutation(len(labels))

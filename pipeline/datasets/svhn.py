@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pipeline.datasets.raw import Place, Raw, as_labels, torchvision_errors
+from pipeline.datasets.raw import Place, RawDataset, as_labels, convert_torchvision_errors
 
 
-def svhn(place: Place) -> Raw:
+def svhn(place: Place) -> RawDataset:
     """73,257 + 26,032 colour images (3, 32, 32) of ten digits (the files' label 10 is the digit 0)."""
     from torchvision import datasets  # a heavy import
 
     folder = place.find()
-    with torchvision_errors(folder, "SVHN"):
+    with convert_torchvision_errors(folder, "SVHN"):
         train, test = (datasets.SVHN(str(folder), split=split, download=place.download) for split in ("train", "test"))
-    return Raw(train.data, as_labels(train.labels), test.data, as_labels(test.labels), tuple("0123456789"))
+    return RawDataset(train.data, as_labels(train.labels), test.data, as_labels(test.labels), tuple("0123456789"))

@@ -17,7 +17,7 @@ from pipeline.cache.blocks import ArrayForm, ArrayPlan, Block
 from pipeline.cache.codecs import Codec
 from pipeline.dumps.field import BatchField, Gather, RowField
 from pipeline.perplexity.pca import fit_projection, project_batch
-from pipeline.training.batch_plan import Last, batch_plan, count_batches
+from pipeline.training.batch_plan import Last, count_batches, make_batch_plan
 
 if TYPE_CHECKING:  # a student's process reads this module's options, and must not load a teacher's room
     from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
@@ -61,7 +61,7 @@ def affinities(
         perplexity: 2^H of each point's neighbours; below n - 1.
         pca: reduce features to so many dimensions before, as the classic t-SNE code does.
         pca_over: each batch for itself, or all samples together.
-        plans, shuffle, plan_seed, last: see `pipeline.training.batch_plan`.
+        plans, shuffle, plan_seed, last: see `pipeline.training.batch_plan.make_batch_plan`.
         precision: of the search.
         dtype: on disk.
         codec: compression.
@@ -81,7 +81,7 @@ def affinities(
             found=str(pca),
             fix="lower it or leave it out",
         )
-    batches = batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
+    batches = make_batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
     _refuse_short_batch(batches, perplexity)
 
     def features(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:

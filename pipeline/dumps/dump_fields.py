@@ -18,7 +18,7 @@ from pipeline.cache.codecs import CODECS, Format
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.writer import UnfinishedCache, open_unfinished
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, select_decisive
 from pipeline.dumps.one_pass import make_gather, run_one_pass

@@ -105,7 +105,7 @@ def _plan_answers(
         for view, start in needed:
             reads = dict.fromkeys(read for collector in waiting[view, start] for read in collector.field.reads)
             stop = min(start + samples.batch, samples.rows)
-            yield from teacher.answers(samples, reads, view, start, stop)
+            yield from teacher.compute_outputs(samples, reads, view, start, stop)
 
     return asked(), title, len(needed)
 
@@ -116,7 +116,7 @@ def make_block_function(teacher: TeacherLike, samples: Samples, field: Field) ->
         return _make_batch_function(teacher, samples, field)
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
-        answers = teacher.answers(samples, field.reads, block.view, block.start, block.stop)
+        answers = teacher.compute_outputs(samples, field.reads, block.view, block.start, block.stop)
         parts = [field.values(answer) for answer in answers]
         return {name: np.concatenate([part[name] for part in parts]) for name in field.arrays}
 

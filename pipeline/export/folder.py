@@ -17,7 +17,7 @@ from pipeline.base.registry import AbsentError
 from pipeline.export.card import CARD, FORMAT, GRAPH, PAGE, VERSION, WEIGHTS, is_own_code, markdown
 from pipeline.models import MODELS
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network
+from pipeline.models.network_files import load_network
 
 MOST_BYTES = 8 << 20  # of a card
 DEEPEST = 16  # nested values in it

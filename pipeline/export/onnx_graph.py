@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.models.network import Network
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import progress_bar
-from pipeline.datasets.file_trees import LEAVE_OUT, File, walk
-from pipeline.datasets.image_files import Decoder, left_out, sort_out
-from pipeline.datasets.raw import Pixels, fit
+from pipeline.datasets.file_trees import LEAVE_OUT, File, walk_folder
+from pipeline.datasets.image_files import Decoder, describe_left_out, separate_images
+from pipeline.datasets.raw import Pixels, fit_image
 from pipeline.models.network import Network
 
 MOST_IMAGES = 256  # a batch
@@ -33,23 +33,23 @@ def find_images(given: Sequence[str], start: Path) -> tuple[list[File], list[str
 
     Raises:
         InputError: nothing is there, no regular file, a folder without images, or one that cannot be read through
-            (see `file_trees.walk`).
+            (see `file_trees.walk_folder`).
     """
     found: list[File] = []
     others: list[File] = []
     for name in given:
         path = start / name
         if _is_folder(name, path):
-            below = sorted(walk(path, name).files, key=lambda file: file.path)
-            images, none = sort_out(below)
+            below = sorted(walk_folder(path, name).files, key=lambda file: file.path)
+            images, none = separate_images(below)
             if not images:
-                seen = f", but {left_out(none)}" if none else ""
+                seen = f", but {describe_left_out(none)}" if none else ""
                 raise InputError(name, expected="images", found=f"none in this folder{seen}")
             found += images
             others += none
         else:
-            found.append(File.at(path, PurePosixPath(path.name), name))
-    return found, [f"left out: {left_out(others)}"] if others else []
+            found.append(File.from_path(path, PurePosixPath(path.name), name))
+    return found, [f"left out: {describe_left_out(others)}"] if others else []
 
 
 def _is_folder(name: str, path: Path) -> bool:
@@ -68,7 +68,7 @@ def _is_folder(name: str, path: Path) -> bool:
 
 
 def read_image(file: File, shape: tuple[int, int, int], decoder: Decoder) -> Pixels:
-    """An image file as the network's data set would hold it, (C, H, W) uint8 (see `datasets.raw.fit`).
+    """An image file as the network's data set would hold it, (C, H, W) uint8 (see `datasets.raw.fit_image`).
 
     Raises:
         InputError: Pillow cannot read it, it has more than 8 bits a channel, or too many pixels.
@@ -77,14 +77,14 @@ def read_image(file: File, shape: tuple[int, int, int], decoder: Decoder) -> Pix
 
 
 def fitted(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
-    """An image of any size as (C, H, W) uint8: what `fit` makes for a `size`, and its like where H is not W."""
+    """An image of any size as (C, H, W) uint8: what `fit_image` makes for a `size`, and its like where H is not W."""
     channels, height, width = shape
     grey = channels == 1
-    pixels = fit(image, height if height == width else None, grey=grey)
+    pixels = fit_image(image, height if height == width else None, grey=grey)
     if pixels.shape == shape:
         return pixels
     whole = Image.fromarray(pixels[0] if grey else np.moveaxis(pixels, 0, -1))
-    return fit(ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR), None, grey=grey)
+    return fit_image(ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR), None, grey=grey)
 
 
 @torch.no_grad()

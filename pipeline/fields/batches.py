@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
-from pipeline.training.batch_plan import Last, batch_plan, count_batches
+from pipeline.training.batch_plan import Last, count_batches, make_batch_plan
 
 if TYPE_CHECKING:
     from pipeline.training.batches import Batch
@@ -36,9 +36,9 @@ class BatchPlan(BaseModel):
         return self.plans, count_batches(samples, self.batch_size, self.last), self.batch_size
 
     def sample_ids(self, samples: int) -> Tensor:
-        """(plans, batches, n) int64; see `pipeline.training.batch_plan`."""
+        """(plans, batches, n) int64; see `pipeline.training.batch_plan.make_batch_plan`."""
         how: Mapping[str, Any] = {"plans": self.plans, "shuffle": self.shuffle, "seed": self.plan_seed}
-        return torch.from_numpy(batch_plan(samples, self.batch_size, last=self.last, **how))
+        return torch.from_numpy(make_batch_plan(samples, self.batch_size, last=self.last, **how))
 
 
 @dataclass(frozen=True)

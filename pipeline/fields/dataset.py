@@ -12,7 +12,7 @@ from torch.utils import data
 
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.views.view import PLAIN, Views
 
 
@@ -23,7 +23,7 @@ class CachedDataset(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
     by cache name the rows of that very view (by array name, where a field has several).
 
     Args:
-        dataset: the prepared data set (`pipeline.datasets.record.load`).
+        dataset: the prepared data set (`pipeline.datasets.dataset.load_dataset`).
         caches: opened, by any name.
         views: the augmentation that the caches were made with; theirs unless given, each epoch showing the
             next view of all samples.
@@ -68,7 +68,7 @@ class CachedDataset(data.Dataset[tuple[Tensor, int, dict[str, Any]]]):
         ids = torch.tensor(indices)
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(self)):
             raise IndexError(f"sample ids {ids.min()} to {ids.max()} of {len(self)}")
-        views = self.views.of_epoch(ids, int(self.epoch))
+        views = self.views.epoch_views(ids, int(self.epoch))
         plain = torch.from_numpy(np.ascontiguousarray(self.dataset.images[indices]))
         images = self.views.apply(plain, self.views.words(ids, views))
         fields = {name: self._rows(cache, ids, views) for name, cache in self.caches.items()}

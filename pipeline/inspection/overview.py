@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
-from pipeline.datasets.record import load
+from pipeline.datasets.dataset import load_dataset
 from pipeline.dumps import plan_arrays
 from pipeline.inspection import INSPECTIONS
 
@@ -59,7 +59,7 @@ def labels_for(cache: Cache, prepared: Path) -> NDArray[np.int64]:
     Raises:
         InputError: no data there, or other data than the cache was made for.
     """
-    dataset = load(prepared, resident=False)
+    dataset = load_dataset(prepared, resident=False)
     if dataset.fingerprint != cache.manifest.dataset.fingerprint:
         raise InputError(
             f"data in {prepared}",

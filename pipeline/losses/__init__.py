@@ -27,7 +27,7 @@ from pipeline.base.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from pipeline.losses.step import Outputs
+    from pipeline.losses.outputs import Outputs
 
     Learned = Callable[[Outputs, Any, Mapping[str, Any]], nn.Module | None]
     Prepared = Callable[[Mapping[str, Tensor], Mapping[str, Any], int, str], tuple[nn.Module, dict[str, Any]]]

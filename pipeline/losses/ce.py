@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.step import Outputs, Reduction
+from pipeline.losses.outputs import Outputs, Reduction
 
 READS = None  # no cached field: the labels come with the data set
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses.hinted import find_hint_mismatch, select_hint
-from pipeline.losses.step import Outputs, Reduction, apply_module, reduce_samples, widen
+from pipeline.losses.hints import find_hint_mismatch, select_hint
+from pipeline.losses.outputs import Outputs, Reduction, apply_module, reduce_samples, widen
 
 READS = "hints"
 

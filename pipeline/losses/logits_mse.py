@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pipeline.losses.step import Outputs, Reduction, find_top_k_mismatch, reduce_samples, widen
+from pipeline.losses.outputs import Outputs, Reduction, find_top_k_mismatch, reduce_samples, widen
 
 READS = "logits"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.base.errors import InputError
-from pipeline.losses.step import Outputs, Reduction, reduce_samples, widen
+from pipeline.losses.outputs import Outputs, Reduction, reduce_samples, widen
 from pipeline.models.heads import CHANNELS
 
 READS = "multichannel"

@@ -8,7 +8,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.step import Outputs, Reduction, reduce_samples, widen
+from pipeline.losses.outputs import Outputs, Reduction, reduce_samples, widen
 
 READS = None  # its teachers are trained beside it
 PEERS = True

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.base.errors import InputError
-from pipeline.losses.hinted import find_hint_mismatch, select_hint
-from pipeline.losses.step import Outputs, find_top_k_mismatch, widen
+from pipeline.losses.hints import find_hint_mismatch, select_hint
+from pipeline.losses.outputs import Outputs, find_top_k_mismatch, widen
 
 Between = Literal["activations", "softmax"]
 

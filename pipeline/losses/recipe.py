@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
 from pipeline.losses import TARGET, TERMS, learned_factory, learns_from_peers, prepared_factory, term_taps
-from pipeline.losses.step import Outputs, widen
+from pipeline.losses.outputs import Outputs, widen
 from pipeline.losses.weights.schedules import Schedule
 
 
@@ -45,14 +45,14 @@ class Term:
         return {TARGET: self.dumps} if isinstance(self.dumps, str) else self.dumps
 
     @property
-    def steps_read(self) -> Mapping[str, str]:
+    def reads_per_step(self) -> Mapping[str, str]:
         """Those that it reads in each step; none for a term that was prepared from them before."""
         return {} if prepared_factory(self.loss) else self.reads
 
     def target(self, targets: Mapping[str, Any] | Callable[[str], Any]) -> Any:
         """What the term's function takes: the rows of its one dump, or of several by role; None without one."""
         of = targets if callable(targets) else targets.__getitem__
-        rows = {role: of(dump) for role, dump in self.steps_read.items()}
+        rows = {role: of(dump) for role, dump in self.reads_per_step.items()}
         return rows.get(TARGET, rows or None)
 
 
@@ -97,7 +97,7 @@ class Recipe:
     @property
     def taps(self) -> tuple[str, ...]:
         """The student's activations that the terms ask for, each once."""
-        return _once(tap for term in self.terms for tap in term_taps(term.loss, term.options))
+        return _unique(tap for term in self.terms for tap in term_taps(term.loss, term.options))
 
     @property
     def mutual(self) -> bool:
@@ -137,8 +137,8 @@ class Recipe:
     @property
     def dumps(self) -> tuple[str, ...]:
         """The dumps that the terms read in each step, each once."""
-        return _once(dump for term in self.terms for dump in term.steps_read.values())
+        return _unique(dump for term in self.terms for dump in term.reads_per_step.values())
 
 
-def _once(names: Iterable[str]) -> tuple[str, ...]:
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))

@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.losses.step import Outputs, Reduction, reduce_samples
+from pipeline.losses.outputs import Outputs, Reduction, reduce_samples
 
 READS = "logits"
 

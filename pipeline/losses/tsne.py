@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PlainValidator
 from torch import Tensor
 
-from pipeline.losses.step import Outputs
+from pipeline.losses.outputs import Outputs
 
 READS = "affinities"
 

@@ -18,10 +18,10 @@ from pipeline.base.registry import UNSET
 # torch's own: statistics move by this share towards those of each batch. 0.01 (some MobileNets) never arrives in a
 # short training, and the network then says one class whatever it sees.
 NormMomentum = Annotated[float, Field(gt=0, le=1)]
-OURS = {"shape", "classes", "num_classes", "in_chans", "pretrained", "name", "mean", "std", "head", "binary"}
+OWN_OPTIONS = {"shape", "classes", "num_classes", "in_chans", "pretrained", "name", "mean", "std", "head", "binary"}
 
 
-def with_constructor(
+def add_constructor_options(
     function: Callable[..., nn.Module], architecture: str, network: Callable[..., Any], taken: Collection[str] = ()
 ) -> Callable[..., nn.Module]:
     """A function `(shape, classes, *, ...)` of an architecture, with its constructor's options beside those of ours.
@@ -33,8 +33,8 @@ def with_constructor(
         taken: options of the constructor that the function decides itself.
     """
     _, *own = (each for each in inspect.signature(function).parameters.values() if each.name != "options")
-    known = {each.name for each in own} | OURS | set(taken)
-    theirs = {name: kind for name, kind in plain_options(network).items() if name not in known}
+    known = {each.name for each in own} | OWN_OPTIONS | set(taken)
+    theirs = {name: kind for name, kind in constructor_options(network).items() if name not in known}
 
     def built(shape: tuple[int, int, int], classes: int, **given: Any) -> nn.Module:
         options = {name: _as_theirs(given.pop(name)) for name in theirs if given.get(name) is not None}
@@ -49,7 +49,7 @@ def with_constructor(
     return built
 
 
-def plain_options(network: Callable[..., Any]) -> dict[str, Any]:
+def constructor_options(network: Callable[..., Any]) -> dict[str, Any]:
     """The parameters of a constructor that are numbers, texts or lists of them, each with its type."""
     constructor = network.__init__ if inspect.isclass(network) else network
     try:
@@ -86,7 +86,7 @@ def _as_theirs(value: Any) -> Any:
     return list(map(_as_theirs, value)) if isinstance(value, tuple) else value
 
 
-def set_momentum(body: nn.Module, momentum: float | None, model: str) -> None:
+def set_norm_momentum(body: nn.Module, momentum: float | None, model: str) -> None:
     """Give every batch normalisation this momentum; None: leave them.
 
     Raises:
@@ -103,7 +103,7 @@ def set_momentum(body: nn.Module, momentum: float | None, model: str) -> None:
         norm.momentum = momentum
 
 
-def refuse_taken(error: TypeError, options: Mapping[str, Any], model: str) -> None:
+def refuse_fixed_option(error: TypeError, options: Mapping[str, Any], model: str) -> None:
     """Raise InputError where the model's own builder decides an option."""
     name = next((name for name in options if f"{name!r}" in str(error)), None)
     if name is not None:

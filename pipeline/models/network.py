@@ -66,33 +66,33 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
-        logits: Tensor = self.body(self.scaled(images))
+        logits: Tensor = self.body(self.scale_pixels(images))
         return logits
 
-    def scaled(self, images: Tensor) -> Tensor:
+    def scale_pixels(self, images: Tensor) -> Tensor:
         """Float32 inputs: pixels / 255, then (x - mean) / std where stated."""
         inputs = images.to(torch.float32, copy=True).mul_(self.scale)
         return inputs if self.shift is None else inputs.add_(self.shift)
 
     def train(self, mode: bool = True) -> Network:
-        """Training or evaluation mode; what `training_only` has frozen stays as it is."""
+        """Training or evaluation mode; what `train_only` has frozen stays as it is."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
         return self
 
-    def up_to(self, tap: str, images: Tensor) -> list[str]:
+    def parameters_below(self, tap: str, images: Tensor) -> list[str]:
         """The parameters that the activations at a tap depend on, by name: the part of the network below it.
 
         Args:
-            tap: see `tapping`.
+            tap: see `record_taps`.
             images: (B, C, H, W) uint8 to try it on.
         """
         named = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         was = self.training
         try:
             with torch.enable_grad():
-                activations = self.eval().tapped(images, [tap])[1][tap]
+                activations = self.eval().forward_with_taps(images, [tap])[1][tap]
                 if not activations.requires_grad:
                     return []
                 gradients = torch.autograd.grad(activations.sum(), list(named.values()), allow_unused=True)
@@ -100,7 +100,7 @@ class Network(nn.Module):
             self.train(was)
         return [name for name, gradient in zip(named, gradients, strict=True) if gradient is not None]
 
-    def within(self, modules: Iterable[str]) -> list[str]:
+    def parameters_within(self, modules: Iterable[str]) -> list[str]:
         """The parameters of the named modules (paths as for taps), by name.
 
         Raises:
@@ -118,7 +118,7 @@ class Network(nn.Module):
         return found
 
     @contextmanager
-    def training_only(self, names: Collection[str]) -> Iterator[None]:
+    def train_only(self, names: Collection[str]) -> Iterator[None]:
         """While it is open, the other parameters are frozen, and so are their batch normalisations' statistics."""
         frozen = [parameter for name, parameter in self.named_parameters() if name not in names]
         was = [parameter.requires_grad for parameter in frozen]
@@ -132,9 +132,9 @@ class Network(nn.Module):
                 parameter.requires_grad_(before)
             self._frozen = []
 
-    def tapped(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and the activations (B, ...) at the named taps, in one pass; see `tapping`."""
-        with self.tapping(names) as activations:
+    def forward_with_taps(self, images: Tensor, names: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and the activations (B, ...) at the named taps, in one pass; see `record_taps`."""
+        with self.record_taps(names) as activations:
             logits = self(images)
         silent = [name for name in names if name not in activations]
         if silent:  # a module whose weights others use without calling it (`MultiheadAttention.out_proj`)
@@ -142,7 +142,7 @@ class Network(nn.Module):
         return logits, activations
 
     @contextmanager
-    def tapping(self, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    def record_taps(self, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
         """While it is open, each pass leaves the activations (B, ...) at the named taps in the mapping.
 
         Args:

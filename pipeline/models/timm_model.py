@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pipeline.base.registry import UNSET, AbsentError, FilePath, describe_unknown
-from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
-from pipeline.models.ready_weights import load_ready
+from pipeline.models.constructor import NormMomentum, add_constructor_options, refuse_fixed_option, set_norm_momentum
+from pipeline.models.foreign_weights import load_foreign_weights
 
 
 def find_builder(architecture: str) -> Callable[..., nn.Module]:
@@ -32,7 +32,7 @@ def find_builder(architecture: str) -> Callable[..., nn.Module]:
 
 @cache
 def _with_its_options(architecture: str) -> Callable[..., nn.Module]:
-    return with_constructor(timm_model, architecture, _class(architecture))
+    return add_constructor_options(timm_model, architecture, _class(architecture))
 
 
 def _class(architecture: str) -> type[nn.Module]:
@@ -69,9 +69,9 @@ def timm_model(
     try:
         body: nn.Module = timm.create_model(architecture, **given)
     except TypeError as error:
-        refuse_taken(error, options, f"timm:{architecture}")
+        refuse_fixed_option(error, options, f"timm:{architecture}")
         raise
-    set_momentum(body, norm_momentum, f"timm:{architecture}")
+    set_norm_momentum(body, norm_momentum, f"timm:{architecture}")
     if weights is not None:
-        load_ready([body], weights, new_head=new_head)
+        load_foreign_weights([body], weights, new_head=new_head)
     return body

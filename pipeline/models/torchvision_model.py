@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline.base.registry import UNSET, FilePath, describe_unknown
-from pipeline.models.constructor import NormMomentum, refuse_taken, set_momentum, with_constructor
-from pipeline.models.ready_weights import load_ready
+from pipeline.models.constructor import NormMomentum, add_constructor_options, refuse_fixed_option, set_norm_momentum
+from pipeline.models.foreign_weights import load_foreign_weights
 
 WITH_AUXILIARY_HEADS = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -30,7 +30,7 @@ def find_builder(architecture: str) -> Callable[..., nn.Module]:
     if architecture not in known:
         raise ValueError(describe_unknown("torchvision model", architecture, known))
     network = get_type_hints(torchvision.models.get_model_builder(architecture))["return"]
-    return with_constructor(torchvision_model, architecture, network, WITH_AUXILIARY_HEADS.get(architecture, ()))
+    return add_constructor_options(torchvision_model, architecture, network, WITH_AUXILIARY_HEADS.get(architecture, ()))
 
 
 def torchvision_model(
@@ -61,11 +61,11 @@ def torchvision_model(
     try:
         body: nn.Module = torchvision.models.get_model(architecture, **given)
     except TypeError as error:
-        refuse_taken(error, options, f"torchvision:{architecture}")
+        refuse_fixed_option(error, options, f"torchvision:{architecture}")
         raise
-    set_momentum(body, norm_momentum, f"torchvision:{architecture}")
+    set_norm_momentum(body, norm_momentum, f"torchvision:{architecture}")
     if weights is not None:
-        load_ready([body], weights, new_head=new_head)
+        load_foreign_weights([body], weights, new_head=new_head)
     if shape[0] == 1:
         body.register_forward_pre_hook(_repeat_grey)
     return body

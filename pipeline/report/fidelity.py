@@ -15,7 +15,7 @@ from pipeline.base.statistics import FEWEST_VALUES, Difference, compare_pairs, s
 from pipeline.cache.dtypes import widen_bfloat16
 from pipeline.cache.tensors import as_tensor
 from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, round_logits, select_top_k
-from pipeline.training.chance import join_doubts
+from pipeline.training.doubts import join_doubts
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Reached:
 
     Attributes:
         accuracies: on the test part, one a seed.
-        doubts: by seed, what speaks against its having learnt anything (see `chance.find_doubt`).
+        doubts: by seed, what speaks against its having learnt anything (see `doubts.find_doubt`).
     """
 
     accuracies: list[float]

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from pipeline.base.plain_text import escape_code
 from pipeline.report.metrics import Metrics
-from pipeline.training.chance import join_doubts
+from pipeline.training.doubts import join_doubts
 
 
 def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]) -> Iterator[str]:

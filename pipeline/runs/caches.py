@@ -12,7 +12,7 @@ from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.base.expectations import ANYTHING
 from pipeline.cache import Cache
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import batch_plan_options, count_rows, list_derived_parameters, needs_head, plan_arrays
 from pipeline.dumps.field import EXTERNAL, select_decisive
 from pipeline.models.heads import CHANNELS
@@ -90,7 +90,7 @@ def refuse_other_channels(network: Network, caches: Mapping[str, Cache], dataset
     learnt = {name: each.manifest.field for name, each in caches.items() if needs_head(each.manifest.field.name)}
     if not learnt:
         return
-    scores = network.tapped(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [CHANNELS])[1][CHANNELS]
+    scores = network.forward_with_taps(torch.zeros((2, *dataset.shape), dtype=torch.uint8), [CHANNELS])[1][CHANNELS]
     for name, field in learnt.items():
         if field.parameters["channels"] != scores.shape[2]:
             raise InputError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import list_taps as taps_of_dump
 from pipeline.losses import term_taps
 from pipeline.models.build import build_network
@@ -37,7 +37,7 @@ def build_checked(study: Study, name: str, dataset: Dataset) -> Network:
 def _refuse_missing_parts(study: Study, name: str, network: Network, images: torch.Tensor) -> None:
     for key, tap in _taps_asked_for(study, name):
         try:
-            network.tapped(images, [tap])
+            network.forward_with_taps(images, [tap])
         except InputError as error:
             raise InputError(f"{study.file}: {key}: {error}") from None
     for key, part in _trainable_parts(study, name):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.prepare import prepare as prepare_source
+from pipeline.datasets.dataset import SPLITS, Dataset, load_dataset, save_dataset
+from pipeline.datasets.prepare import prepare_dataset as prepare_source
 from pipeline.datasets.raw import Place
-from pipeline.datasets.record import SPLITS, Dataset, load, save
 from pipeline.runs.result import Result
 from pipeline.runs.stage import find_entry, in_study_folder, open_stage_work, record_seconds
 from pipeline.study.layout import Layout
@@ -20,7 +20,7 @@ def prepare_dataset(study: Study, name: str) -> Result:
     layout, stage = Layout(Path()), f"prepare-{name}"
     with record_seconds(stage), open_stage_work(layout, stage, layout.prepared(name)) as work:
         made = read_source(study, name)
-        save(made, work.out)
+        save_dataset(made, work.out)
     counts = {split: len(made.labels[made.rows(split)]) for split in SPLITS}
     sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
     return Result(
@@ -51,4 +51,4 @@ def read_source(study: Study, name: str) -> Dataset:
 def load_or_read(study: Study, name: str) -> Dataset:
     """A configured data set as it was prepared, or else from its source, with nothing written."""
     folder = Layout(Path()).prepared(name)
-    return load(folder, resident=False) if (folder / "dataset.json").exists() else read_source(study, name)
+    return load_dataset(folder, resident=False) if (folder / "dataset.json").exists() else read_source(study, name)

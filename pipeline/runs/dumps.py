@@ -11,7 +11,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.registry import describe_unknown
 from pipeline.cache import Format
 from pipeline.cache.manifest import Manifest
-from pipeline.datasets.record import Dataset, load
+from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.dumps.field import Field
@@ -138,6 +138,6 @@ def plan_dump(spec: DumpParams, study: Study, teacher: TeacherLike, dataset: Dat
 
 def load_teacher_and_data(study: Study, spec: DumpParams, device: str) -> tuple[Teacher, Dataset]:
     """The trained network that a dump asks, and the data set that it asks about."""
-    dataset = load(Layout(Path()).prepared(str(spec.dataset)), resident=False)
+    dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)), resident=False)
     folder, fix = find_network(study, spec.of, spec.of_seed)
     return load_teacher(folder, resolve_device(device), fix), dataset

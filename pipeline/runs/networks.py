@@ -10,9 +10,9 @@ import torch
 from pipeline.base.errors import InputError
 from pipeline.base.expectations import ANYTHING, AtLeast, differences
 from pipeline.base.files import hash_file, read_json
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network
+from pipeline.models.network_files import load_network
 from pipeline.study.layout import Layout
 from pipeline.study.sections import StudentParams, Study, TeacherParams, describe_model, weight_files
 

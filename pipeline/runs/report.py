@@ -10,9 +10,9 @@ import torch
 
 from pipeline.base.files import read_json, write_bytes, write_json
 from pipeline.cache import Cache
-from pipeline.datasets.record import Dataset, load
+from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network
+from pipeline.models.network_files import load_network
 from pipeline.report.build import build
 from pipeline.report.claims import Claim
 from pipeline.report.drawing import Asked, drawn
@@ -123,7 +123,7 @@ def _draw_caches(study: Study, chosen: Choice, students: Students) -> tuple[list
         return [], []
     layout, views = Layout(Path()), study.views.views()
     sets = {name: str(study.dumps[name].dataset) for name in chosen.dumps}
-    loaded = {name: load(layout.prepared(name), resident=False) for name in dict.fromkeys(sets.values())}
+    loaded = {name: load_dataset(layout.prepared(name), resident=False) for name in dict.fromkeys(sets.values())}
     data = {name: loaded[sets[name]] for name in chosen.dumps}
     caches = {name: open_dump(study, name, data[name]) for name in chosen.dumps}
     made: list[Picture] = []

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.base.seeds import derive_seed
-from pipeline.models.saved import save_network
+from pipeline.models.network_files import save_network
 from pipeline.runs.recipes import build_recipe
 from pipeline.runs.stage import StageWork
 from pipeline.runs.training import show_epochs, trainable_part, training_options
@@ -100,7 +100,9 @@ def doubtful_networks(
 
 def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, CachedField]) -> list[int]:
     """The length of each phase."""
-    return [training_options(each).epochs_for(samples_per_epoch(splits, targets, each.reads())) for each in spec.phases]
+    return [
+        training_options(each).count_epochs(samples_per_epoch(splits, targets, each.reads())) for each in spec.phases
+    ]
 
 
 def _build_phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]], *, what: str) -> Phase:

@@ -16,9 +16,9 @@ from pipeline.base.errors import InputError
 from pipeline.base.expectations import differences
 from pipeline.base.files import write_json
 from pipeline.cache import Cache
-from pipeline.datasets.record import Dataset, load
+from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.fields import load_field
-from pipeline.models.saved import load_network
+from pipeline.models.network_files import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
 from pipeline.runs.checks import build_checked
 from pipeline.runs.networks import describe_network, find_network, recorded_weights, weight_digests
@@ -29,7 +29,7 @@ from pipeline.runs.stage import StageWork, find_entry, in_study_folder, open_sta
 from pipeline.student import CachedField
 from pipeline.study.layout import Layout
 from pipeline.study.sections import StudentParams, Study
-from pipeline.training.chance import ADVICE, join_doubts
+from pipeline.training.doubts import ADVICE, join_doubts
 from pipeline.training.result import TrainedStudent, student_metrics
 from pipeline.training.rows import Splits
 
@@ -83,7 +83,7 @@ class _Seeds:
 
 def _read_inputs(study: Study, name: str, device: torch.device) -> _Inputs:
     spec = study.students[name]
-    dataset = load(Layout(Path()).prepared(str(spec.dataset)))
+    dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)))
     splits = Splits.from_dataset(dataset, device)
     network = build_checked(study, name, dataset)
     caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}

@@ -12,8 +12,8 @@ from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_json
 from pipeline.base.seeds import derive_seed
-from pipeline.datasets.record import Dataset, load
-from pipeline.models.saved import save_network
+from pipeline.datasets.dataset import Dataset, load_dataset
+from pipeline.models.network_files import save_network
 from pipeline.models.size import count_bits
 from pipeline.runs.checks import build_checked
 from pipeline.runs.networks import describe_architecture, describe_network, weight_digests
@@ -22,10 +22,10 @@ from pipeline.runs.stage import StageWork, find_entry, in_study_folder, open_sta
 from pipeline.runs.training import show_epochs, training_options
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study, TeacherParams, describe_model
-from pipeline.teacher import join_teachers, teacher_from_file
+from pipeline.teacher import join_teachers, load_foreign_teacher
 from pipeline.teacher import train_teacher as train_network
-from pipeline.training.chance import ADVICE, FROM_A_FILE, find_doubt
 from pipeline.training.curves import Curves
+from pipeline.training.doubts import ADVICE, FROM_A_FILE, find_doubt
 from pipeline.training.rows import Rows, Splits, evaluate, per_class_accuracy
 
 # What the metrics take from the card.
@@ -41,7 +41,7 @@ def train_teacher(study: Study, name: str, device: str = "auto") -> Result:
     spec = find_entry(study.teachers, "teachers", name, study.file)
     layout, stage, where = Layout(Path()), f"train-teacher-{name}", resolve_device(device)
     with record_seconds(stage):
-        dataset = load(layout.prepared(str(spec.dataset)))
+        dataset = load_dataset(layout.prepared(str(spec.dataset)))
         if spec.model is not None:
             build_checked(study, name, dataset)
         splits, views = Splits.from_dataset(dataset, where), study.views.model_dump(mode="json")
@@ -70,7 +70,7 @@ def _make_network(
         )
     if spec.weights:
         model = describe_architecture(spec)
-        network = teacher_from_file(spec.weights, model=model, shape=splits.shape, classes=splits.classes)
+        network = load_foreign_teacher(spec.weights, model=model, shape=splits.shape, classes=splits.classes)
         return network.to(device), {"weights_file": spec.weights.name}
     return _train(study, name, splits, work)
 
@@ -78,7 +78,7 @@ def _make_network(
 def _train(study: Study, name: str, splits: Splits, work: StageWork) -> tuple[nn.Module, dict[str, Any]]:
     spec = study.teachers[name]
     options = training_options(spec)
-    epochs = options.epochs_for(len(splits.train))
+    epochs = options.count_epochs(len(splits.train))
     with show_epochs(f"teacher {name}", (epochs, [Curves(work.out / "curves")])) as ((on_epoch,),):
         network, fitted = train_network(
             splits,

@@ -37,7 +37,7 @@ from pipeline.base.registry import (
 )
 from pipeline.cache.codecs import Format
 from pipeline.datasets import SOURCES
-from pipeline.datasets.copies import Duplicates
+from pipeline.datasets.duplicates import Duplicates
 from pipeline.datasets.split import Amount, First, Folds
 from pipeline.dumps import FIELDS, check_options
 from pipeline.losses import TERMS

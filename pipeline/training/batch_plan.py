@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.views.counter import block
+from pipeline.views.random_words import stream_words
 
 Last = Literal["drop", "keep", "wrap"]
 PADDING = -1  # fills up a short batch
@@ -21,7 +21,7 @@ def count_batches(samples: int, batch_size: int, last: Last) -> int:
     return samples // batch_size if last == "drop" else -(-samples // batch_size)
 
 
-def batch_plan(
+def make_batch_plan(
     samples: int, batch_size: int, *, plans: int = 1, shuffle: bool = True, seed: int = 0, last: Last = "drop"
 ) -> NDArray[np.int64]:
     """Sample ids (plans, batches, batch_size); a pure function of its arguments, on every machine.
@@ -54,5 +54,5 @@ def batch_plan(
 def _shuffled(samples: int, number: int, seed: int) -> NDArray[np.int64]:
     """Sample ids in a random order: sorted by 64 random bits each."""
     ids = torch.arange(samples)
-    words = block(seed, torch.full_like(ids, number), ids, STREAM).numpy().astype(np.uint64)
+    words = stream_words(seed, torch.full_like(ids, number), ids, STREAM).numpy().astype(np.uint64)
     return np.argsort(words[:, 0] << np.uint64(32) | words[:, 1], kind="stable")

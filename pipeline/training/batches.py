@@ -38,7 +38,7 @@ def iterate_batches(
 ) -> Iterator[Batch]:
     """The first `steps` batches of an epoch, in the given order."""
     ids = order.ids(epoch).to(train.labels.device)[: steps * batch_size]
-    shown = views.of_epoch(ids, epoch)
+    shown = views.epoch_views(ids, epoch)
     # Drawn for the whole epoch at once: in every step it would be a hundred tiny operations.
     words = None if views.identity else views.words(ids, shown)
     for number, first in enumerate(range(0, len(ids), batch_size)):

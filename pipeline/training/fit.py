@@ -90,16 +90,16 @@ def fit_cohort(
     order = order or RandomOrder(len(train), derive_seed(seed, "order"))
     for member in members:
         check_batches(member.network, len(order), options, what)
-    epochs = options.epochs_for(len(order))
+    epochs = options.count_epochs(len(order))
     cohort = _Cohort([Trainee(member, options, epochs, what) for member in members], order, options, mutual)
     with fork_seeded_rng(derive_seed(seed, "dropout"), train.labels.device):
         if checkpoint is not None and checkpoint.exists():
             cohort.load(checkpoint)
-            cohort.tell()
+            cohort.report_histories()
         saved = time.monotonic()
         while cohort.epoch < epochs:
             cohort.train_epoch(train, validation, views)
-            cohort.tell()
+            cohort.report_histories()
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
                 cohort.save(checkpoint)
                 saved = time.monotonic()
@@ -139,7 +139,7 @@ class _Cohort:
         """Finished ones."""
         return len(self.trainees[0].history)
 
-    def tell(self) -> None:
+    def report_histories(self) -> None:
         """Let those who watch see the histories."""
         for trainee in self.trainees:
             trainee.on_epoch(trainee.history)
@@ -151,13 +151,13 @@ class _Cohort:
         while True:
             self._steps(train, views)
             try:
-                rows = [trainee.losses(first_step) for trainee in self.trainees]
+                rows = [trainee.mean_losses(first_step) for trainee in self.trainees]
             except NotFiniteError as error:
                 if before is None or self.options.on_nan is None:
                     raise
                 if self.restores >= self.options.on_nan.at_most:
                     raise NotFiniteError(f"{error}; on_nan has gone back {self.restores} times, and gives up") from None
-                before = self._taken_back(before, self.options.on_nan.divide)
+                before = self._take_back(before, self.options.on_nan.divide)
                 continue
             for trainee, row in zip(self.trainees, rows, strict=True):
                 trainee.finish_epoch(row, validation)
@@ -167,7 +167,7 @@ class _Cohort:
         """The epoch's batches: every network steps on each, in turn."""
         for trainee in self.trainees:
             trainee.network.train()
-        steps = self.options.steps_in(self.epoch, len(self.order))
+        steps = self.options.count_steps(self.epoch, len(self.order))
         for batch in iterate_batches(train, self.order, self.options.batch_size, steps, self.epoch, views=views):
             if self.mutual:
                 self._mutual_step(batch)
@@ -184,7 +184,7 @@ class _Cohort:
             if trainee is not self.trainees[-1]:  # nobody asks the last one any more
                 said[number] = trainee.peer_logits(batch)
 
-    def _taken_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
+    def _take_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
         """Put the state before the epoch back, with a smaller learning rate; that is the new state before it."""
         self._restore(before)
         self.restores += 1

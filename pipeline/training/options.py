@@ -52,13 +52,13 @@ class TrainingOptions:
         whole, left = divmod(samples, self.batch_size)
         return whole + (left > 0 and not self.drop_last)
 
-    def epochs_for(self, samples: int) -> int:
+    def count_epochs(self, samples: int) -> int:
         """Epochs, the last of them perhaps cut short."""
         if self.epochs is not None:
             return self.epochs
         return -(-(self.steps or 0) // max(1, self.steps_per_epoch(samples)))
 
-    def steps_in(self, epoch: int, samples: int) -> int:
+    def count_steps(self, epoch: int, samples: int) -> int:
         """Steps of the epoch with this number, from 0."""
         per_epoch = self.steps_per_epoch(samples)
         return per_epoch if self.steps is None else min(per_epoch, self.steps - epoch * per_epoch)

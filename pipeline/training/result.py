@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pipeline.base.statistics import summarize
-from pipeline.training.chance import find_doubt
+from pipeline.training.doubts import find_doubt
 from pipeline.training.rows import Rows, per_class_accuracy
 from pipeline.training.trainee import FitResult
 
@@ -50,7 +50,7 @@ class TrainedStudent:
         return self.fitted.best_epoch if select == "best" else len(self.fitted.history)
 
     def find_doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
-        """What speaks against its having learnt these classes; see `chance.find_doubt`."""
+        """What speaks against its having learnt these classes; see `doubts.find_doubt`."""
         return find_doubt(self.right[select], test.labels, classes)
 
     def scores(self, select: Select, test: Rows, classes: Sequence[str]) -> dict[str, Any]:

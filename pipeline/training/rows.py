@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.datasets.record import SPLITS, Dataset, Split
+from pipeline.datasets.dataset import SPLITS, Dataset, Split
 
 EVALUATION_BATCH = 1000
 

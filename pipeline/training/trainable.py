@@ -24,7 +24,11 @@ class TrainablePart:
 
     def parameter_names(self, network: Network, images: Tensor) -> list[str]:
         """Their names; `images` (B, C, H, W) show what depends on what."""
-        names = network.within(self.only or ()) if self.up_to is None else network.up_to(self.up_to, images)
+        names = (
+            network.parameters_within(self.only or ())
+            if self.up_to is None
+            else network.parameters_below(self.up_to, images)
+        )
         if not names:
             raise InputError(f"up_to {self.up_to!r}", expected="a tap with weights below it", found="none")
         return names

@@ -143,7 +143,7 @@ class Trainee:
                 setattr(norm, TRACKS, True)
         return logits
 
-    def losses(self, first_step: int) -> dict[str, float]:
+    def mean_losses(self, first_step: int) -> dict[str, float]:
         """The epoch's row so far: the mean of each loss term over its steps.
 
         Args:

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.views.counter import below, chance
 from pipeline.views.mirror import mirror
+from pipeline.views.random_words import bernoulli, uniform_integers
 
 
 def crop_flip(
@@ -47,7 +47,7 @@ def crop_flip(
     rows = _window(words[:, 1], height, padding)  # (B, H)
     columns = _window(words[:, 2], width, padding)  # (B, W)
     if flip:
-        columns = mirror(columns, chance(words[:, 0], 0.5))
+        columns = mirror(columns, bernoulli(words[:, 0], 0.5))
     from_rows, from_columns = (
         _reflected(places, size) if fill == "reflect" else places.clamp(0, size - 1)
         for places, size in ((rows, height), (columns, width))
@@ -62,7 +62,7 @@ def crop_flip(
 
 def _window(word: Tensor, size: int, padding: int) -> Tensor:
     """The places (B, size), from -padding to size - 1 + padding, that the crop takes along one side."""
-    start = below(word, 2 * padding + 1) - padding
+    start = uniform_integers(word, 2 * padding + 1) - padding
     return start[:, None] + torch.arange(size, device=word.device)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.views.counter import chance
 from pipeline.views.mirror import mirror
+from pipeline.views.random_words import bernoulli
 
 
 def flip(images: Tensor, words: Tensor, *, probability: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Tensor:
@@ -19,4 +19,4 @@ def flip(images: Tensor, words: Tensor, *, probability: Annotated[float, Field(g
         words: (B, 8) int64 in [0, 2^32), of which word 0 is read.
         probability: of being mirrored.
     """
-    return mirror(images, chance(words[:, 0], probability))
+    return mirror(images, bernoulli(words[:, 0], probability))

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.views.counter import below, chance
 from pipeline.views.mirror import mirror
+from pipeline.views.random_words import bernoulli, uniform_integers
 
 BITS = 16  # of the table of ratios
 UNIT = 11  # bits of a neighbour's weight: two weights and a pixel fill 30 bits of an int32
@@ -52,14 +52,16 @@ def random_resized_crop(
         (B, C, H, W) uint8, the same pixels on every device.
 
     Raises:
-        InputError: see `boxes`.
+        InputError: see `draw_boxes`.
     """
     height, width = images.shape[2:]
-    patches = resized(images, boxes(words, height, width, scale, ratio))
-    return mirror(patches, chance(words[:, 0], 0.5)) if flip else patches
+    patches = resize_boxes(images, draw_boxes(words, height, width, scale, ratio))
+    return mirror(patches, bernoulli(words[:, 0], 0.5)) if flip else patches
 
 
-def boxes(words: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+def draw_boxes(
+    words: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
     """Random boxes inside an image: (B, 4) int64 of top, left, height, width, the same on every device.
 
     The area is uniform in `scale` and the logarithm of the ratio in that of `ratio`. A side that comes
@@ -87,8 +89,8 @@ def boxes(words: Tensor, height: int, width: int, scale: tuple[float, float], ra
     aspect = _aspects(*ratio, words.device)[words[:, 2] >> (32 - BITS)]
     tall = (area / aspect).sqrt().round().long().clamp(1, height)
     wide = (area * aspect).sqrt().round().long().clamp(1, width)
-    top = below(words[:, 3], height - tall + 1)
-    left = below(words[:, 4], width - wide + 1)
+    top = uniform_integers(words[:, 3], height - tall + 1)
+    left = uniform_integers(words[:, 4], width - wide + 1)
     return torch.stack([top, left, tall, wide], dim=1)
 
 
@@ -105,7 +107,7 @@ def _aspects(low: float, high: float, device: torch.device) -> Tensor:
     return made.to(device)
 
 
-def resized(images: Tensor, places: Tensor) -> Tensor:
+def resize_boxes(images: Tensor, places: Tensor) -> Tensor:
     """One box of each image, bilinearly resized to the image's size (pixels are squares: `align_corners=False`).
 
     A pixel outside the box has no part in the result.

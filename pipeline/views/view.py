@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.base.registry import NestedError, Section, describe_unknown
 from pipeline.views import POLICIES
-from pipeline.views.counter import below, block, words
+from pipeline.views.random_words import random_words, stream_words, uniform_integers
 
 if TYPE_CHECKING:
     from pipeline.cache import Cache
@@ -89,7 +89,7 @@ class Views:
         options = {key: list(value) if isinstance(value, tuple) else value for key, value in self.options.items()}
         return {"policy": self.policy, "count": self.count, "seed": self.seed, "parameters": options}
 
-    def of_epoch(self, ids: Tensor, epoch: int) -> Tensor:
+    def epoch_views(self, ids: Tensor, epoch: int) -> Tensor:
         """The view that an epoch shows of each sample, (n,) int64 in [0, count).
 
         Args:
@@ -99,7 +99,7 @@ class Views:
         if self.order == "cycle":
             return torch.full_like(ids, epoch % self.count, dtype=torch.int64)
         epochs = torch.full_like(ids, epoch, dtype=torch.int64)
-        return below(block(self.seed, epochs, ids, DRAW)[:, 0], self.count)
+        return uniform_integers(stream_words(self.seed, epochs, ids, DRAW)[:, 0], self.count)
 
     def words(self, ids: Tensor, views: Tensor) -> Tensor:
         """The random words of each (sample, view), (n, 8) int64 in [0, 2^32).
@@ -110,7 +110,7 @@ class Views:
             ids: (n,) integers, the samples.
             views: (n,) integers in [0, count).
         """
-        return words(self.seed, views, ids)
+        return random_words(self.seed, views, ids)
 
     def apply(self, images: Tensor, words: Tensor) -> Tensor:
         """The views (B, C, H, W) uint8 of images (B, C, H, W) uint8 with their words (B, 8), on their device."""

@@ -21,7 +21,7 @@ from pipeline.cache.codecs import Format
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest
 from pipeline.cache.verify import verify_cache
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
 from pipeline.dumps.one_pass import make_block_function
 from pipeline.views.view import PLAIN

@@ -20,10 +20,10 @@ from torchvision import datasets as torchvision_datasets
 from pipeline.base.errors import InputError
 from pipeline.base.files import explain_os_error
 from pipeline.datasets import SOURCES
-from pipeline.datasets.prepare import prepare
-from pipeline.datasets.raw import Place, Raw
-from pipeline.datasets.record import SPLITS, Dataset, load, save
-from pipeline.datasets.split import Amount, First, Folds, fold_of_each, quotas, split
+from pipeline.datasets.dataset import SPLITS, Dataset, load_dataset, save_dataset
+from pipeline.datasets.prepare import prepare_dataset
+from pipeline.datasets.raw import Place, RawDataset
+from pipeline.datasets.split import Amount, First, Folds, assign_folds, class_quotas, split_rows
 from pipeline.study.params_file import parse_study
 from tests.data_files import (
     assert_holds,
@@ -45,11 +45,11 @@ FAMILY = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST",
 
 
 def read(source: str, root: Path, **how: Any) -> Dataset:
-    return prepare("mine", source, Place(source, str(root)), **how)
+    return prepare_dataset("mine", source, Place(source, str(root)), **how)
 
 
 def test_digits_are_the_same_everywhere() -> None:
-    digits = prepare("digits", "digits", Place("digits"))
+    digits = prepare_dataset("digits", "digits", Place("digits"))
     assert (digits.shape, digits.bounds, len(digits)) == ((1, 8, 8), (1437, 1437), 1797)
     assert digits.images.dtype == np.uint8
     by_class = {part: np.bincount(digits.labels[digits.rows(part)]).tolist() for part in ("train", "test")}
@@ -102,7 +102,7 @@ def test_where_files_are_looked_for(
     if shared:
         monkeypatch.setenv("TEACHERCACHE_DATA", str(tmp_path / shared))
     place = Place("letters", str(tmp_path / root) if root else None)
-    assert_holds(prepare("letters", "notmnist", place), raws[found])
+    assert_holds(prepare_dataset("letters", "notmnist", place), raws[found])
 
 
 def test_a_root_that_is_not_there_is_not_replaced_by_another_folder(
@@ -113,7 +113,7 @@ def test_a_root_that_is_not_there_is_not_replaced_by_another_folder(
     with refused(
         "data folder 'mnist'", f"expected its files in {tmp_path / 'typo'},", "found no such folder", "`root:`"
     ):
-        prepare("mnist", "mnist", Place("mnist", str(tmp_path / "typo")))
+        prepare_dataset("mnist", "mnist", Place("mnist", str(tmp_path / "typo")))
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -369,7 +369,8 @@ def test_bad_image_folders_are_refused(tmp_path: Path, change: dict[str, bytes],
 def test_test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     raw = picture_raw()
     write_tree(
-        tmp_path, tree(Raw(raw.train_images, raw.train_labels, raw.test_images[..., :4], raw.test_labels, raw.classes))
+        tmp_path,
+        tree(RawDataset(raw.train_images, raw.train_labels, raw.test_images[..., :4], raw.test_labels, raw.classes)),
     )
     with refused(f"image folder {tmp_path}: expected test images of (6, 5)", "found (6, 4)", "`size:`"):
         read("imagefolder", tmp_path)
@@ -449,7 +450,7 @@ TEST = np.arange(20) % 4
 
 
 def halves(**how: Any) -> tuple[list[int], list[int], list[int]]:
-    train, validation, test = split(POOL, TEST, **how)
+    train, validation, test = split_rows(POOL, TEST, **how)
     return train.tolist(), validation.tolist(), test.tolist()
 
 
@@ -491,7 +492,7 @@ def test_validation_leaves_the_rest_to_train() -> None:
 @pytest.mark.parametrize("count", [2, 6, 7])
 def test_folds_are_balanced_and_cover_everything_once(count: int) -> None:
     labels = np.concatenate([POOL, TEST])
-    parts = [split(POOL, TEST, folds=Folds(count, fold), seed=5) for fold in range(count)]
+    parts = [split_rows(POOL, TEST, folds=Folds(count, fold), seed=5) for fold in range(count)]
     tests = [test for _, _, test in parts]
     assert np.sort(np.concatenate(tests)).tolist() == list(range(120))
     classes = np.array([np.bincount(labels[test], minlength=4) for test in tests])
@@ -499,7 +500,7 @@ def test_folds_are_balanced_and_cover_everything_once(count: int) -> None:
     assert (np.ptp(classes, axis=0) <= 1).all()
     for train, validation, test in parts:
         assert (len(validation), sorted([*train, *test]), train.tolist()) == (0, list(range(120)), sorted(train))
-    assert tests[0].tolist() != split(POOL, TEST, folds=Folds(count, 0), seed=6)[2].tolist()
+    assert tests[0].tolist() != split_rows(POOL, TEST, folds=Folds(count, 0), seed=6)[2].tolist()
 
 
 def test_validation_and_train_come_out_of_the_other_folds() -> None:
@@ -550,7 +551,7 @@ def test_quotas_are_the_largest_remainders_wherever_those_leave_each_class_an_im
             if smallest == largest:
                 continue
             wanted = int(generator.integers(max(1, smallest), largest + 1))
-            quota, old = quotas(counts, wanted, least, most), quotas_of_old(counts, wanted)
+            quota, old = class_quotas(counts, wanted, least, most), quotas_of_old(counts, wanted)
             assert quota.sum() == wanted
             assert (quota >= least).all()
             assert (quota <= most).all()
@@ -574,7 +575,7 @@ def test_every_class_keeps_a_training_image_where_there_is_a_choice(
     train: Amount | None, validation: Amount | None, rare: int, seed: int
 ) -> None:
     labels = np.repeat(np.arange(4), [40, 30, rare, rare])[np.random.default_rng(seed).permutation(70 + 2 * rare)]
-    made, held_out, _ = split(labels, np.arange(4), train=train, validation=validation, seed=seed)
+    made, held_out, _ = split_rows(labels, np.arange(4), train=train, validation=validation, seed=seed)
     assert set(labels[made].tolist()) == {0, 1, 2, 3}
     assert not set(made.tolist()) & set(held_out.tolist())
     assert isinstance(validation, float) or len(held_out) == (validation or 0)
@@ -601,7 +602,7 @@ ORDERED = np.repeat(np.arange(8), 5)
 )
 def test_a_split_that_takes_whole_classes_is_refused(how: dict[str, Any], parts: list[str]) -> None:
     with refused(*parts):
-        split(ORDERED, np.arange(8), classes=[f"c{label}" for label in range(8)], **how)
+        split_rows(ORDERED, np.arange(8), classes=[f"c{label}" for label in range(8)], **how)
 
 
 @pytest.mark.parametrize(
@@ -623,10 +624,10 @@ def test_what_is_offered_in_place_of_the_first_can_be_had(
     how: dict[str, Any] = {key: First(first)}
     fix = f"state `{key}: {offered}`, which is drawn from each class" if offered else "; add images of these classes"
     with refused(f"{key}: expected a training image of each class, found none of", fix):
-        split(given, given, **how)
+        split_rows(given, given, **how)
     if offered:
         how = {key: offered}
-        made, _, _ = split(given, given, **how)
+        made, _, _ = split_rows(given, given, **how)
         assert set(given[made]) == {0, 1, 2}
 
 
@@ -635,21 +636,21 @@ def test_where_no_draw_is_possible_none_is_offered() -> None:
         "validation: expected more images to choose from, so that each of 3 classes has one that trains, found 1; "
         "leave `validation:` out, or add images"
     ):
-        split(np.arange(3), np.arange(3), validation=1)
+        split_rows(np.arange(3), np.arange(3), validation=1)
 
 
 def test_a_class_that_only_the_test_part_has_is_refused() -> None:
     with refused("data set: expected a training image of each class, found none of 8, 9; add images of these classes"):
-        split(ORDERED, np.arange(10))
+        split_rows(ORDERED, np.arange(10))
     lonely = np.append(ORDERED, 8)
     fold = next(fold for fold in range(5) if 40 in split_test(lonely, fold))
     with refused("data set: expected a training image of each class, found none of 8", "or state other `folds:`"):
-        split(lonely, lonely[:0], folds=Folds(5, fold))
-    assert 40 in split(lonely, lonely[:0], folds=Folds(5, (fold + 1) % 5))[0]
+        split_rows(lonely, lonely[:0], folds=Folds(5, fold))
+    assert 40 in split_rows(lonely, lonely[:0], folds=Folds(5, (fold + 1) % 5))[0]
 
 
 def split_test(labels: Any, fold: int) -> list[int]:
-    return np.flatnonzero(fold_of_each(labels, 5, 0) == fold).tolist()
+    return np.flatnonzero(assign_folds(labels, 5, 0) == fold).tolist()
 
 
 DIGITS_SPLIT = "2848adb5b9c3d57f6ab335844d6c30ed7bf698a1af6925e4b9a5ae80a2669692"
@@ -657,7 +658,7 @@ DIGITS_SPLIT = "2848adb5b9c3d57f6ab335844d6c30ed7bf698a1af6925e4b9a5ae80a2669692
 
 def test_the_splits_of_the_studies_are_the_same_as_ever() -> None:
     """As they were before a split kept a training image a class: of digits, and of MNIST's and CIFAR's sizes."""
-    digits = prepare("digits", "digits", Place("digits"), validation=0.2)
+    digits = prepare_dataset("digits", "digits", Place("digits"), validation=0.2)
     assert (digits.bounds, digits.fingerprint) == ((1150, 1437), DIGITS_SPLIT)
     generator = np.random.default_rng(0)
     like_mnist, like_cifar = generator.integers(0, 10, 70_000), np.repeat(np.arange(10), 6000)
@@ -667,20 +668,20 @@ def test_the_splits_of_the_studies_are_the_same_as_ever() -> None:
         (like_cifar, 10_000, {"folds": Folds(30, 0), "validation": 2000, "train": 3000}, "56871752f65eb0ff"),
         (like_cifar, 10_000, {"folds": Folds(6, 2), "validation": 1000, "train": 500}, "29b06edaa1cedf61"),
     ):
-        parts = split(labels[:-test], labels[-test:], **how)
+        parts = split_rows(labels[:-test], labels[-test:], **how)
         assert sha256(np.concatenate(parts).astype("<i8")).hexdigest()[:16] == expected
 
 
 def test_no_test_images_are_refused() -> None:
     with refused("test images: expected some, found none", "state `folds:`"):
-        split(POOL, TEST[:0])
+        split_rows(POOL, TEST[:0])
 
 
 def test_prepare_puts_images_labels_and_origin_in_the_split_s_order(tmp_path: Path) -> None:
     raw = some((1, 3, 3), train=40, test=20)
     write_idx(tmp_path, raw)
     dataset = read("mnist", tmp_path, train=10, validation=First(6), folds=Folds(3, 1), seed=2)
-    rows = split(raw.train_labels, raw.test_labels, train=10, validation=First(6), folds=Folds(3, 1), seed=2)
+    rows = split_rows(raw.train_labels, raw.test_labels, train=10, validation=First(6), folds=Folds(3, 1), seed=2)
     assert dataset.origin.tolist() == np.concatenate(rows).tolist()
     np.testing.assert_array_equal(dataset.images, np.concatenate([raw.train_images, raw.test_images])[dataset.origin])
     np.testing.assert_array_equal(dataset.labels, np.concatenate([raw.train_labels, raw.test_labels])[dataset.origin])
@@ -719,8 +720,8 @@ def test_rows_of_the_splits() -> None:
 def test_a_saved_data_set_comes_back(tmp_path: Path) -> None:
     dataset = record(origin=lambda rows: rows[::-1].copy())
     for _ in range(2):
-        save(dataset, tmp_path / "mine")
-    back = load(tmp_path / "mine")
+        save_dataset(dataset, tmp_path / "mine")
+    back = load_dataset(tmp_path / "mine")
     for name in ("images", "labels", "origin"):
         np.testing.assert_array_equal(getattr(back, name), getattr(dataset, name))
         assert getattr(back, name).dtype == getattr(dataset, name).dtype
@@ -755,7 +756,7 @@ def test_the_fingerprint_tells_data_apart(changes: dict[str, Any]) -> None:
 def test_a_full_disk_is_told_with_the_folder_and_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: str
 ) -> None:
-    dataset = prepare("mine", "digits", Place("digits"))
+    dataset = prepare_dataset("mine", "digits", Place("digits"))
     number = (errno.ENOSPC,) * (not words[0].isdigit())
 
     def full(path: Path, *_: Any, **__: Any) -> None:
@@ -763,9 +764,9 @@ def test_a_full_disk_is_told_with_the_folder_and_what_is_needed(
             raise OSError(*number, words)
 
     monkeypatch.setattr(np, "save", full)
-    monkeypatch.setattr("pipeline.datasets.record.write_json", full)
+    monkeypatch.setattr("pipeline.datasets.dataset.write_json", full)
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its form is what the next lines are about
-        save(dataset, tmp_path / "out")
+        save_dataset(dataset, tmp_path / "out")
     size = dataset.images[:].nbytes + 16 * len(dataset)
     message = str(explain_os_error(caught.value))
     assert message.startswith(f"disk full while writing {tmp_path}/out; nothing half-written was published; make room ")
@@ -837,28 +838,28 @@ def edited(**changes: Any) -> Callable[[bytes], bytes]:
     ],
 )
 def test_tampered_prepared_data_is_refused(tmp_path: Path, file: str, damage: Callable[[bytes], bytes]) -> None:
-    save(record(), tmp_path / "mine")
+    save_dataset(record(), tmp_path / "mine")
     path = tmp_path / "mine" / file
     path.write_bytes(damage(path.read_bytes()))
     with refused("mine", "expected", "found"):
-        load(tmp_path / "mine")
+        load_dataset(tmp_path / "mine")
 
 
 @pytest.mark.parametrize("file", ["images.npy", "labels.npy", "origin.npy", "dataset.json"])
 def test_prepared_data_with_a_file_missing_is_refused(tmp_path: Path, file: str) -> None:
-    save(record(), tmp_path / "mine")
+    save_dataset(record(), tmp_path / "mine")
     (tmp_path / "mine" / file).unlink()
     with refused(file, "run `teachercache prepare mine`"):
-        load(tmp_path / "mine")
+        load_dataset(tmp_path / "mine")
 
 
 def test_prepared_data_holds_no_pickles(tmp_path: Path) -> None:
-    save(record(), tmp_path / "mine")
+    save_dataset(record(), tmp_path / "mine")
     file = io.BytesIO()
     np.save(file, np.array([{}] * 23, dtype=object), allow_pickle=True)
     (tmp_path / "mine/labels.npy").write_bytes(file.getvalue())
     with refused(f"prepared data in {tmp_path / 'mine'}: expected whole .npy files", "allow_pickle=False"):
-        load(tmp_path / "mine")
+        load_dataset(tmp_path / "mine")
 
 
 # ------------------------------------------------------------------ the real files
@@ -885,7 +886,7 @@ def test_real_mnist() -> None:
 def test_real_cifar_jpegs(tmp_path: Path) -> None:
     shutil.copy(real("cifar10-jpg", "cifar10-jpg-test.zip"), tmp_path)
     options: dict[str, Any] = {"train_folder": "test", "test_folder": None}
-    cifar = prepare("mine", "imagefolder", Place("mine", str(tmp_path)), folds=Folds(2, 1), options=options)
+    cifar = prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)), folds=Folds(2, 1), options=options)
     assert (cifar.shape, cifar.bounds, len(cifar), len(cifar.classes)) == ((3, 32, 32), (5_000, 5_000), 10_000, 10)
     assert np.bincount(cifar.labels[:5_000]).tolist() == [500] * 10
     assert cifar.images[:].std() > 50
@@ -897,7 +898,7 @@ def test_zips_named_for_their_part_may_hold_classes_at_the_top(tmp_path: Path) -
         with zipfile.ZipFile(tmp_path / f"{part}.zip", "w") as archive:
             for label, name in enumerate(("a", "b")):
                 archive.writestr(f"{name}/1.png", encoded(Image.new("L", (4, 4), 100 * label)))
-    made = prepare("mine", "imagefolder", Place("mine", str(tmp_path)), grey=True)
+    made = prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)), grey=True)
     assert (made.classes, len(made), made.bounds) == (("a", "b"), 4, (2, 2))
 
 
@@ -907,7 +908,7 @@ def test_the_same_images_as_zip_and_folder_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.write(tmp_path / "train/a/1.png", "train/a/1.png")
     with pytest.raises(InputError, match=r"expected each image once.*keep the zip or the folder, not both"):
-        prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
+        prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)))
 
 
 def test_more_than_eight_bits_are_refused_and_transparency_is_white(tmp_path: Path) -> None:
@@ -915,11 +916,11 @@ def test_more_than_eight_bits_are_refused_and_transparency_is_white(tmp_path: Pa
         for name in ("a", "b"):
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / part / name / "clear.png")
-    made = prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
+    made = prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)))
     assert np.unique(made.images[:]).tolist() == [255]
     Image.new("I;16", (2, 2), 1000).save(tmp_path / "train/a/deep.png")
     with pytest.raises(InputError, match=r"deep\.png: expected an image, found pixels of mode I;16"):
-        prepare("mine", "imagefolder", Place("mine", str(tmp_path)))
+        prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)))
 
 
 def encoded(image: Image.Image) -> bytes:

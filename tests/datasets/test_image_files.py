@@ -24,11 +24,11 @@ from pipeline.base.files import encode_json
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES
 from pipeline.datasets import file_trees, image_files
 from pipeline.datasets import prepare as prepared_by
+from pipeline.datasets.dataset import Dataset, load_dataset, save_dataset
 from pipeline.datasets.file_trees import File
 from pipeline.datasets.image_files import Decoder, is_image
-from pipeline.datasets.prepare import prepare
-from pipeline.datasets.raw import Place, Raw, fit
-from pipeline.datasets.record import Dataset, load, save
+from pipeline.datasets.prepare import prepare_dataset
+from pipeline.datasets.raw import Place, RawDataset, fit_image
 from pipeline.datasets.split import Folds
 from pipeline.export.predict import find_images
 from pipeline.study.params_file import parse_study
@@ -42,7 +42,7 @@ Files = Mapping[str, bytes]
 
 
 def read(root: Path, **options: Any) -> Dataset:
-    return prepare("mine", "imagefolder", Place("mine", str(root)), options=options)
+    return prepare_dataset("mine", "imagefolder", Place("mine", str(root)), options=options)
 
 
 def encoded(form: str, seed: int = 0) -> bytes:
@@ -327,7 +327,7 @@ def test_whatever_pillow_identifies_is_taken(tmp_path: Path, lay_out: LayOut, na
     data = encoded(NAMED[name])
     dataset = read(lay_out(tmp_path / "photos", {**FILES, f"train/c01/{name}": data}))
     assert (len(dataset), dataset.notices) == (24, ())
-    expected = fit(Image.open(io.BytesIO(data)), None, grey=False)
+    expected = fit_image(Image.open(io.BytesIO(data)), None, grey=False)
     row = sorted([*(each for each in FILES if each.startswith("train")), f"train/c01/{name}"]).index(
         f"train/c01/{name}"
     )
@@ -457,7 +457,7 @@ def test_damaged_images_of_any_format_are_told_in_one_line() -> None:
                 warnings.simplefilter("ignore")
                 try:
                     is_image(file)
-                    Decoder().read(file, lambda image: fit(image, 4, grey=False))
+                    Decoder().read(file, lambda image: fit_image(image, 4, grey=False))
                 except InputError:  # all else is a bug
                     told += 1
     assert told > 100
@@ -471,7 +471,7 @@ def test_huge_images_are_read_and_said_and_the_largest_refused(tmp_path: Path, m
         tmp_path,
         {f"{part}/c02/{n}": png(np.full((3, 5, 5), n, np.uint8)) for part in ("train", "test") for n in (1, 2)},
     )
-    dataset = prepare("mine", "imagefolder", Place("mine", str(tmp_path)), size=5)
+    dataset = prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)), size=5)
     huge = sorted(str(tmp_path / name) for name in FILES if "c02" not in name)
     (line,) = dataset.notices[:1]
     assert line == (
@@ -481,7 +481,7 @@ def test_huge_images_are_read_and_said_and_the_largest_refused(tmp_path: Path, m
     assert Image.MAX_IMAGE_PIXELS == 10
     monkeypatch.setattr(image_files, "MOST_PIXELS", 28)
     with refused("expected an image of at most 0 megapixels, found a larger one; make it smaller or leave it out"):
-        prepare("mine", "imagefolder", Place("mine", str(tmp_path)), size=5)
+        prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path)), size=5)
     assert image_files.is_image(File(PurePosixPath("x"), "x", lambda: io.BytesIO(FILES["train/c00/000.png"])))
 
 
@@ -699,9 +699,11 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     with refused("classes: expected images of at least two, found those of c01 alone; add another class"):
         read(tmp_path / "photos")
     raw = some((1, 4, 4))
-    write_idx(tmp_path / "mnist", Raw(raw.train_images, raw.train_labels * 0, raw.test_images, raw.test_labels * 0, ()))
+    write_idx(
+        tmp_path / "mnist", RawDataset(raw.train_images, raw.train_labels * 0, raw.test_images, raw.test_labels * 0, ())
+    )
     with refused("classes: expected images of at least two, found those of 0 alone"):
-        prepare("mine", "mnist", Place("mnist", str(tmp_path / "mnist")))
+        prepare_dataset("mine", "mnist", Place("mnist", str(tmp_path / "mnist")))
 
 
 # ------------------------------------------------------------------ names
@@ -729,8 +731,8 @@ def test_class_names_may_be_any_text(tmp_path: Path, lay_out: LayOut, name: str)
     files = {each.replace("c01", name): data for each, data in FILES.items()}
     dataset = read(lay_out(tmp_path / "photos", files))
     assert set(dataset.classes) == {"c00", name, "c02"}
-    save(dataset, tmp_path / "made")
-    assert load(tmp_path / "made").classes == dataset.classes
+    save_dataset(dataset, tmp_path / "made")
+    assert load_dataset(tmp_path / "made").classes == dataset.classes
     with refused("train/"):
         read(lay_out(tmp_path / "photos", {**files, f"train/{name}/bad.png": b""}))
 
@@ -793,28 +795,28 @@ def test_copies_are_counted_said_and_kept_in_the_record(run: Run, capsys: Captur
     ]
     card = json.loads((tmp_path / "data/prepared/photos/dataset.json").read_text())
     assert card["duplicates"] == {"copies": 3, "across_splits": 1}
-    back = load(tmp_path / "data/prepared/photos")
+    back = load_dataset(tmp_path / "data/prepared/photos")
     assert (back.duplicates, back.notices) == (card["duplicates"], ())
-    save(back, tmp_path / "again")
+    save_dataset(back, tmp_path / "again")
     assert json.loads((tmp_path / "again/dataset.json").read_text()) == card
 
 
 def test_without_copies_the_record_says_nothing_of_them(tmp_path: Path) -> None:
-    save(read(write_tree(tmp_path / "photos", FILES)), tmp_path / "made")
+    save_dataset(read(write_tree(tmp_path / "photos", FILES)), tmp_path / "made")
     assert "duplicates" not in json.loads((tmp_path / "made/dataset.json").read_text())
-    assert load(tmp_path / "made").duplicates is None
+    assert load_dataset(tmp_path / "made").duplicates is None
 
 
 def test_copies_are_dropped_from_the_training_images_first(tmp_path: Path) -> None:
     place = Place("mine", str(write_tree(tmp_path, with_copies())))
-    dataset = prepare("mine", "imagefolder", place, duplicates="drop")
+    dataset = prepare_dataset("mine", "imagefolder", place, duplicates="drop")
     np.testing.assert_array_equal(dataset.images, np.concatenate([RAW.train_images, RAW.test_images]))
     assert dataset.duplicates == {"dropped": 3}
     example = f"{tmp_path}/train/c00/again.png, a copy of {tmp_path}/train/c00/000.png"
     assert dataset.notices == (f"3 images dropped: exact copies of others, such as {example}",)
-    kept = prepare("mine", "imagefolder", place)
+    kept = prepare_dataset("mine", "imagefolder", place)
     np.testing.assert_array_equal(dataset.images, kept.images[dataset.origin])  # rows of the source as it is
-    whole = prepare("mine", "imagefolder", place, duplicates="drop", validation=5)
+    whole = prepare_dataset("mine", "imagefolder", place, duplicates="drop", validation=5)
     assert whole.bounds == (7, 12), "amounts are of what is left"
     assert len({image.tobytes() for image in whole.images[:]}) == len(whole) == 23
 
@@ -823,31 +825,31 @@ def test_copies_under_another_class_are_said(tmp_path: Path) -> None:
     wrong = {"train/c01/wrong.png": FILES["train/c00/000.png"], "train/c02/too.png": FILES["train/c00/001.png"]}
     right = {"train/c00/again.png": FILES["train/c00/000.png"]}
     place = Place("mine", str(write_tree(tmp_path, {**FILES, **wrong, **right})))
-    kept = prepare("mine", "imagefolder", place)
+    kept = prepare_dataset("mine", "imagefolder", place)
     assert kept.duplicates == {"copies": 3, "across_splits": 0, "other_class": 2}
     first, again = f"{tmp_path}/train/c00/000.png", f"{tmp_path}/train/c01/wrong.png"
     counts = "3 of 26 images are exact copies of others (2 of them under another class), and 0 pictures stand in more"
     assert kept.notices == (f"{counts} than one split, such as {first} and {again}",)
-    less = prepare("mine", "imagefolder", place, duplicates="drop")
+    less = prepare_dataset("mine", "imagefolder", place, duplicates="drop")
     assert_holds(Dataset(less.images, less.labels, less.bounds, less.classes, np.arange(23), "mine"), RAW)
     assert less.duplicates == {"dropped": 3, "other_class": 2}
     counts = "3 images dropped: exact copies of others (2 of them under another class)"
     assert less.notices == (f"{counts}, such as {again}, a copy of {first}",)
     for name in ("train/c02/too.png", "train/c00/again.png"):
         (tmp_path / name).unlink()
-    one = prepare("mine", "imagefolder", place).notices[0]
+    one = prepare_dataset("mine", "imagefolder", place).notices[0]
     assert one.startswith("1 of 24 images is an exact copy of another under another class, and 0 pictures")
-    one = prepare("mine", "imagefolder", place, duplicates="drop").notices[0]
+    one = prepare_dataset("mine", "imagefolder", place, duplicates="drop").notices[0]
     assert one.startswith("1 image dropped: exact copy of another under another class, such as ")
     with refused("found 1 of 24 images is an exact copy of another under another class"):
-        prepare("mine", "imagefolder", place, duplicates="refuse")
+        prepare_dataset("mine", "imagefolder", place, duplicates="refuse")
 
 
 @pytest.mark.parametrize("duplicates", ["keep", "drop"])
 def test_a_line_on_copies_has_room_for_names_of_any_length(tmp_path: Path, duplicates: Any) -> None:
     long = "train/c00/" + "x" * 60_000
     path = write_zip(tmp_path / "a.zip", {**FILES, f"{long}1.png": encoded("PNG"), f"{long}2.png": encoded("PNG")})
-    (line,) = prepare("mine", "imagefolder", Place("mine", str(path)), duplicates=duplicates).notices
+    (line,) = prepare_dataset("mine", "imagefolder", Place("mine", str(path)), duplicates=duplicates).notices
     assert len(line) < 600
     assert line.endswith(("1.png", "2.png"))
     assert line.count(" ... ") == 2
@@ -860,9 +862,11 @@ def test_copies_are_refused_by_name(tmp_path: Path) -> None:
         f"{tmp_path}/train/c02/leak.png and {tmp_path}/test/c02/",
         "remove the copies, or state `duplicates: drop` or `keep`",
     ):
-        prepare("mine", "imagefolder", place, duplicates="refuse")
+        prepare_dataset("mine", "imagefolder", place, duplicates="refuse")
     write_tree(tmp_path / "clean", FILES)
-    assert_holds(prepare("mine", "imagefolder", Place("mine", str(tmp_path / "clean")), duplicates="refuse"), RAW)
+    assert_holds(
+        prepare_dataset("mine", "imagefolder", Place("mine", str(tmp_path / "clean")), duplicates="refuse"), RAW
+    )
 
 
 def test_copies_are_those_of_the_prepared_pixels_in_any_source(tmp_path: Path) -> None:
@@ -871,19 +875,19 @@ def test_copies_are_those_of_the_prepared_pixels_in_any_source(tmp_path: Path) -
     raw.train_images[9, 0] = raw.train_images[8, 0].T  # alike once there is one pixel left of them
     write_idx(tmp_path, raw)
     place = Place("mnist", str(tmp_path))
-    dataset = prepare("mine", "mnist", place)
+    dataset = prepare_dataset("mine", "mnist", place)
     assert raw.train_labels[7] != raw.test_labels[3]
     assert dataset.duplicates == {"copies": 1, "across_splits": 1, "other_class": 1}
     assert dataset.notices[0].startswith(
         "1 of 50 images is an exact copy of another under another class, and 1 picture"
     )
     assert dataset.notices[0].endswith("such as training image 7 and test image 3")
-    small = prepare("mine", "mnist", place, size=1)
+    small = prepare_dataset("mine", "mnist", place, size=1)
     seen = [int(pixel) for pixel in small.images[:].ravel()]
     assert small.duplicates is not None
     assert small.duplicates["copies"] == len(seen) - len(set(seen)) > 1
     assert small.duplicates["across_splits"] == len(set(seen[:30]) & set(seen[30:]))
-    selected = prepare("mine", "mnist", place, train=15, validation=5)
+    selected = prepare_dataset("mine", "mnist", place, train=15, validation=5)
     both = {int(row) for row in selected.origin} >= {7, 33}
     assert (selected.duplicates is not None) == both, "only images that are used count"
 
@@ -905,7 +909,7 @@ def test_the_option_reaches_the_images(run: Run, capsys: Capture, tmp_path: Path
             tmp_path, {"datasets": {"photos": {"source": "imagefolder", "root": "photos", "duplicates": value}}}
         )
         assert run(tmp_path, "prepare", "photos") == code
-        assert len(load(tmp_path / "data/prepared/photos")) == count
+        assert len(load_dataset(tmp_path / "data/prepared/photos")) == count
 
 
 # ------------------------------------------------------------------ what a first look does not show
@@ -950,7 +954,7 @@ def test_a_root_that_is_a_pipe_or_a_device_is_refused(tmp_path: Path, name: str,
     if not root.exists():
         os.mkfifo(root)
     with refused(f"{root}: expected a folder or a file, found neither a folder nor a regular file; correct `root:`"):
-        prepare("mine", source, Place("mine", str(root)))
+        prepare_dataset("mine", source, Place("mine", str(root)))
 
 
 def exif_damaged() -> bytes:
@@ -988,8 +992,8 @@ def test_classes_that_only_copies_fill_are_said(tmp_path: Path) -> None:
         f"others, such as {tmp_path}/photos/{train} of {tmp_path}/photos/{test}; take the copies away, or state "
         "`duplicates: keep`"
     ):
-        prepare("mine", "imagefolder", place, duplicates="drop")
-    assert len(prepare("mine", "imagefolder", place, duplicates="keep")) == len(FILES)
+        prepare_dataset("mine", "imagefolder", place, duplicates="drop")
+    assert len(prepare_dataset("mine", "imagefolder", place, duplicates="keep")) == len(FILES)
 
 
 def test_with_folds_a_class_is_emptied_only_where_both_parts_are(tmp_path: Path) -> None:
@@ -998,12 +1002,12 @@ def test_with_folds_a_class_is_emptied_only_where_both_parts_are(tmp_path: Path)
     copied = dict.fromkeys(train, FILES[test[0]])
     place = Place("mine", str(write_tree(tmp_path / "photos", {**FILES, **copied})))
     with refused("found none of c01: all are copies of others"):
-        prepare("mine", "imagefolder", place, duplicates="drop")
-    assert prepare("mine", "imagefolder", place, duplicates="drop", folds=Folds(2, 0)).classes == RAW.classes
+        prepare_dataset("mine", "imagefolder", place, duplicates="drop")
+    assert prepare_dataset("mine", "imagefolder", place, duplicates="drop", folds=Folds(2, 0)).classes == RAW.classes
     leaked = min(name for name in FILES if name.startswith("test/c00/"))
     write_tree(tmp_path / "photos", dict.fromkeys((*train, *test), FILES[leaked]))
     with refused(f"found none of c01: all are copies of others, such as {tmp_path}/photos/{min(train)} of ", leaked):
-        prepare("mine", "imagefolder", place, duplicates="drop", folds=Folds(2, 0))
+        prepare_dataset("mine", "imagefolder", place, duplicates="drop", folds=Folds(2, 0))
 
 
 @BOTH
@@ -1024,7 +1028,7 @@ def test_sizes_of_images_that_are_too_large_are_refused(tmp_path: Path, source: 
         with refused(
             f"size: expected at most 16,384, which is 268 megapixels an image, found {found}; state a smaller `size:`"
         ):
-            prepare("mine", source, Place("mine", str(tmp_path)), size=size)
+            prepare_dataset("mine", source, Place("mine", str(tmp_path)), size=size)
 
 
 def test_images_that_exceed_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1036,13 +1040,13 @@ def test_images_that_exceed_the_memory_are_refused(tmp_path: Path, monkeypatch: 
             "23 images of 4x4 pixels and 3 channels: expected at most the 1,200 bytes of free memory, found 3,312 bytes, 3 times the "
             "pixels, that are needed to put them in order; state a smaller `size:`, or take fewer images"
         ):
-            prepare("mine", "imagefolder", Place("mine", str(root)), size=4)
+            prepare_dataset("mine", "imagefolder", Place("mine", str(root)), size=4)
     with refused("12 images of 5x6 pixels and 3 channels", "found 3,240 bytes"):
         read(root)
-    assert len(prepare("mine", "imagefolder", Place("mine", str(root)), size=4, grey=True)) == 23
+    assert len(prepare_dataset("mine", "imagefolder", Place("mine", str(root)), size=4, grey=True)) == 23
     write_idx(tmp_path / "mnist", some((1, 4, 4)))
     with refused("23 images of 20x20 pixels and 1 channels", "found 27,600 bytes"):
-        prepare("mine", "mnist", Place("mnist", str(tmp_path / "mnist")), size=20)
+        prepare_dataset("mine", "mnist", Place("mnist", str(tmp_path / "mnist")), size=20)
 
 
 @pytest.mark.parametrize("method", [1, 6, 9, 97])

@@ -19,9 +19,9 @@ from sklearn.datasets import load_sample_images
 
 from pipeline.base.files import read_json
 from pipeline.datasets import SOURCES, amat, mnist_variations
-from pipeline.datasets.prepare import prepare
-from pipeline.datasets.raw import Pixels, Place, Raw
-from pipeline.datasets.record import load
+from pipeline.datasets.dataset import load_dataset
+from pipeline.datasets.prepare import prepare_dataset
+from pipeline.datasets.raw import Pixels, Place, RawDataset
 from pipeline.datasets.split import First
 from pipeline.graph.code import follow_imports
 from pipeline.models import MODELS
@@ -33,7 +33,7 @@ VARIATIONS = ("basic", "rotated", "random_background", "image_background", "rota
 SIDE = 28
 
 
-def digits_like(train: int = 40, test: int = 24) -> Raw:
+def digits_like(train: int = 40, test: int = 24) -> RawDataset:
     """MNIST in small: strokes of 1..255 in the middle 20 x 20 pixels, dark around them, no two alike."""
     raw = some((1, SIDE, SIDE), train=train, test=test)
     for images in (raw.train_images, raw.test_images):
@@ -43,16 +43,16 @@ def digits_like(train: int = 40, test: int = 24) -> Raw:
     return raw
 
 
-def make(folder: Path, raw: Raw | None = None, **options: Any) -> Raw:
+def make(folder: Path, raw: RawDataset | None = None, **options: Any) -> RawDataset:
     """The source's answer for small files that look like MNIST's."""
     if not folder.exists():
         write_idx(folder, raw or digits_like())
     chosen = {"train_count": 30, "test_count": 20, **options}
-    made: Raw = SOURCES.function("mnist_variations")(Place("mnist_variations", str(folder)), **chosen)
+    made: RawDataset = SOURCES.function("mnist_variations")(Place("mnist_variations", str(folder)), **chosen)
     return made
 
 
-def both(raw: Raw) -> Pixels:
+def both(raw: RawDataset) -> Pixels:
     """(n, H, W): the digits of both parts."""
     return np.concatenate([raw.train_images, raw.test_images])[:, 0]
 
@@ -72,13 +72,13 @@ GOLDEN = {
 }
 
 
-def ramps(count: int = 64) -> Raw:
+def ramps(count: int = 64) -> RawDataset:
     """Digits that no library has drawn."""
     levels = np.arange(count)[:, None, None] * 37 + np.arange(SIDE)[:, None] * 5 + np.arange(SIDE) * 3
     levels[:, :9] = 0
     images = (levels % 256).astype(np.uint8)[:, None]
     labels = np.arange(count) % 10
-    return Raw(images[:40], labels[:40], images[40:], labels[40:], ())
+    return RawDataset(images[:40], labels[:40], images[40:], labels[40:], ())
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)
@@ -88,11 +88,14 @@ def test_every_machine_makes_the_same_images(tmp_path: Path, variation: str) -> 
 
 
 def test_the_photographs_are_decoded_to_the_same_grey_levels_everywhere() -> None:
-    assert [digest(picture) for picture in mnist_variations.photographs()] == ["0293dfc3ea97a1e3", "e3bc979996e55c4d"]
+    assert [digest(picture) for picture in mnist_variations.read_photographs()] == [
+        "0293dfc3ea97a1e3",
+        "e3bc979996e55c4d",
+    ]
 
 
 def test_the_photographs_are_scikit_learn_s() -> None:
-    for ours, theirs in zip(mnist_variations.photographs(), load_sample_images().images, strict=True):
+    for ours, theirs in zip(mnist_variations.read_photographs(), load_sample_images().images, strict=True):
         assert ours.shape == theirs.shape[:2] == (427, 640)
         assert np.abs(ours - theirs @ np.array([0.299, 0.587, 0.114])).max() < 8
         assert np.abs(ours - theirs @ np.array([0.299, 0.587, 0.114])).mean() < 0.6
@@ -100,7 +103,7 @@ def test_the_photographs_are_scikit_learn_s() -> None:
 
 def test_no_cosine_lies_so_near_a_tie_that_a_library_could_round_it_the_other_way() -> None:
     exact = [math.cos(2 * math.pi * step / 65536) * 32768 for step in range(65536)]
-    assert mnist_variations.cosines().tolist() == [round(value) for value in exact]
+    assert mnist_variations.cosine_table().tolist() == [round(value) for value in exact]
     assert min(abs(abs(value - math.floor(value)) - 0.5) for value in exact) > 2.6e-5
 
 
@@ -166,7 +169,7 @@ def slowly_rotated(image: Pixels, angle: float) -> NDArray[np.float64]:
 
 
 def turned(images: Pixels, *steps: int) -> Pixels:
-    return mnist_variations.rotated(images, np.array(steps, np.uint64))
+    return mnist_variations.rotate(images, np.array(steps, np.uint64))
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 12)])
@@ -191,8 +194,8 @@ def test_angles_are_uniform_over_the_whole_turn(tmp_path: Path, monkeypatch: pyt
         seen.append(angles)
         return images
 
-    monkeypatch.setattr(mnist_variations, "rotated", remembered)
-    mnist_variations.varied(np.zeros((4000, 2, 2), np.uint8), "rotated", 0, 20)
+    monkeypatch.setattr(mnist_variations, "rotate", remembered)
+    mnist_variations.vary_digits(np.zeros((4000, 2, 2), np.uint8), "rotated", 0, 20)
     counts = np.histogram(np.concatenate(seen), bins=16, range=(0, 65536))[0]
     assert counts.sum() == 4000
     assert ((counts - 250) ** 2 / 250).sum() < 37.7  # chi-squared, 15 degrees of freedom: once in 1,000 by chance
@@ -201,7 +204,7 @@ def test_angles_are_uniform_over_the_whole_turn(tmp_path: Path, monkeypatch: pyt
 def test_only_rotated_variations_are_rotated(tmp_path: Path) -> None:
     plain, rotated = (both(make(tmp_path / "mnist", variation=name)) for name in ("basic", "rotated"))
     angles = np.random.Philox(key=1 << 64).random_raw(50) >> np.uint64(48)
-    np.testing.assert_array_equal(rotated, mnist_variations.rotated(plain, angles))
+    np.testing.assert_array_equal(rotated, mnist_variations.rotate(plain, angles))
     assert (rotated != plain).any(axis=(1, 2)).all()
 
 
@@ -210,7 +213,7 @@ def test_only_rotated_variations_are_rotated(tmp_path: Path) -> None:
 
 def background(variation: Any, count: int, seed: int = 0, least_deviation: int = 20) -> Pixels:
     """What stands behind digits, seen behind none."""
-    return mnist_variations.varied(np.zeros((count, SIDE, SIDE), np.uint8), variation, seed, least_deviation)
+    return mnist_variations.vary_digits(np.zeros((count, SIDE, SIDE), np.uint8), variation, seed, least_deviation)
 
 
 @pytest.mark.parametrize("variation", ["random_background", "image_background", "rotated_image_background"])
@@ -234,7 +237,7 @@ def test_noise_is_uniform_and_new_for_each_image() -> None:
 
 
 def test_patches_are_cut_from_the_photographs() -> None:
-    windows = [sliding_window_view(picture, (SIDE, SIDE)) for picture in mnist_variations.photographs()]
+    windows = [sliding_window_view(picture, (SIDE, SIDE)) for picture in mnist_variations.read_photographs()]
     sources = []
     for patch in background("image_background", 60):
         found = [
@@ -254,7 +257,7 @@ def test_patches_are_cut_from_the_photographs() -> None:
 def test_each_patch_of_all_photographs_is_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE + 1), dtype=np.uint8)
     pictures = [levels[0], levels[1][:, :SIDE], levels[2]]  # with 2, 1 and 2 patches
-    monkeypatch.setattr(mnist_variations, "photographs", lambda: iter(pictures))
+    monkeypatch.setattr(mnist_variations, "read_photographs", lambda: iter(pictures))
     drawn = [bytes(patch) for patch in background("image_background", 2000)]
     patches = [bytes(patch) for one in pictures for patch in sliding_window_view(one, (SIDE, SIDE))[0]]
     assert set(drawn) == set(patches)
@@ -271,13 +274,13 @@ def test_smooth_patches_are_left_out(least: int) -> None:
 
 
 def test_the_deviation_of_every_patch_is_the_slow_one() -> None:
-    picture = next(mnist_variations.photographs())[150:210, 100:180]
+    picture = next(mnist_variations.read_photographs())[150:210, 100:180]
     deviations = sliding_window_view(picture, (SIDE, SIDE)).std(axis=(2, 3))
     assert deviations.min() < 40 < deviations.max()
-    np.testing.assert_array_equal(mnist_variations.textured(picture, SIDE, SIDE, 40), deviations >= 40)
+    np.testing.assert_array_equal(mnist_variations.has_texture(picture, SIDE, SIDE, 40), deviations >= 40)
     flat = np.full((30, 30), 200, np.uint8)
-    assert mnist_variations.textured(flat, SIDE, SIDE, 0).all()
-    assert not mnist_variations.textured(flat, SIDE, SIDE, 1).any()
+    assert mnist_variations.has_texture(flat, SIDE, SIDE, 0).all()
+    assert not mnist_variations.has_texture(flat, SIDE, SIDE, 1).any()
 
 
 # ------------------------------------------------------------------ options
@@ -289,7 +292,7 @@ def test_the_seed_draws_other_digits_and_other_variations(tmp_path: Path, variat
     assert len({digest(both(one)) for one in made}) == 3
     digits = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
     if variation != "basic":  # the variation itself too, whatever the digits
-        varied = [mnist_variations.varied(digits, variation, seed, 20) for seed in (0, 1)]  # type: ignore[arg-type]
+        varied = [mnist_variations.vary_digits(digits, variation, seed, 20) for seed in (0, 1)]  # type: ignore[arg-type]
         assert (varied[0] != varied[1]).any(axis=(1, 2)).all()
 
 
@@ -300,7 +303,7 @@ def test_options_reach_the_images(tmp_path: Path) -> None:
     section |= {"least_deviation": 40, "validation": {"first": 2}}
     spec = parse_study({"dataset": section}).datasets["default"]
     place = Place(spec.source, spec.root)
-    dataset = prepare("mine", spec.source, place, validation=spec.validation, options=spec.options)
+    dataset = prepare_dataset("mine", spec.source, place, validation=spec.validation, options=spec.options)
     assert (dataset.bounds, len(dataset)) == ((48, 50), 59)
     expected = make(tmp_path / "mnist", **{key: section[key] for key in spec.options})
     np.testing.assert_array_equal(dataset.images[48:50], expected.train_images[:2])
@@ -363,7 +366,7 @@ def test_a_stage_that_varies_the_digits_depends_on_their_own_source_too() -> Non
 @pytest.mark.parametrize("variation", ["basic", "rotated"])
 def test_real_mnist_is_split_as_the_original(variation: str) -> None:
     place = Place("mnist_variations", str(real("mnist")))
-    made = prepare("mine", "mnist_variations", place, validation=First(2000), options={"variation": variation})
+    made = prepare_dataset("mine", "mnist_variations", place, validation=First(2000), options={"variation": variation})
     assert (made.shape, made.bounds, len(made)) == ((1, 28, 28), (10_000, 12_000), 62_000)
     assert made.labels[:8].tolist() == [8, 5, 2, 8, 5, 5, 5, 3]
     assert np.bincount(made.labels).min() > 5_000
@@ -377,7 +380,7 @@ def line_of(image: Pixels, label: int, style: str = "{:.7e}") -> str:
     return "   ".join(["", *(style.format(value / 255) for value in image.ravel()), style.format(label)])
 
 
-def write_amat(folder: Path, raw: Raw, variation: str = "rotated", **how: Any) -> tuple[Path, Path]:
+def write_amat(folder: Path, raw: RawDataset, variation: str = "rotated", **how: Any) -> tuple[Path, Path]:
     """The two files under their published names, images row after row."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / name for name in amat.NAMES[variation])
@@ -387,8 +390,8 @@ def write_amat(folder: Path, raw: Raw, variation: str = "rotated", **how: Any) -
     return paths[0], paths[1]
 
 
-def read_amat(folder: Path, **options: Any) -> Raw:
-    made: Raw = SOURCES.function("amat")(Place("amat", str(folder)), **{"validation_lines": 0, **options})
+def read_amat(folder: Path, **options: Any) -> RawDataset:
+    made: RawDataset = SOURCES.function("amat")(Place("amat", str(folder)), **{"validation_lines": 0, **options})
     return made
 
 
@@ -438,7 +441,7 @@ def test_the_authors_validation_part_is_the_first_of_the_training_part(tmp_path:
     write_amat(tmp_path, raw)
     place = Place("amat", str(tmp_path))
     options = {"validation_lines": 4, "order": "rows"}
-    made = prepare("mine", "amat", place, validation=First(4), options=options)
+    made = prepare_dataset("mine", "amat", place, validation=First(4), options=options)
     assert (made.bounds, len(made)) == ((8, 12), 17)
     np.testing.assert_array_equal(made.images[:12], raw.train_images)
     assert made.labels[:12].tolist() == raw.train_labels.tolist()
@@ -593,7 +596,7 @@ def recipe(dataset: dict[str, Any], teacher: list[int], student: list[int]) -> d
     return study
 
 
-def write_small_svhn(folder: Path, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_small_svhn(folder: Path, raw: RawDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     colour = some((3, 32, 32), train=len(raw.train_labels), test=len(raw.test_labels))
     write_svhn(folder, colour, monkeypatch)
 
@@ -640,7 +643,7 @@ def test_another_data_set_and_other_widths_are_all_that_a_recipe_needs(
     write_study(tmp_path, study)
     for command in ("prepare data", "train-teacher big", "dump-logits big-logits", "train-student kd"):
         assert run(tmp_path, *command.split()) == 0, command
-    data = load(tmp_path / "data/prepared/data")
+    data = load_dataset(tmp_path / "data/prepared/data")
     assert (data.shape, data.bounds, len(data), len(data.classes)) == ((1, 28, 28), (30, 40), 60, 10)
     for kind, one, weights in (("teachers", "big", teacher), ("students", "kd", student)):
         biases = sum(study[kind][one]["model"]["widths"]) + 10

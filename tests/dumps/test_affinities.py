@@ -17,7 +17,7 @@ from torch.optim import Adam
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.fields import load_field
 from pipeline.fields.batches import CachedBatches
 from pipeline.fields.dataset import CachedDataset
@@ -27,7 +27,7 @@ from pipeline.perplexity import joint_probabilities
 from pipeline.student import train_student
 from pipeline.teacher import Teacher
 from pipeline.training import trainee
-from pipeline.training.batch_plan import batch_plan
+from pipeline.training.batch_plan import make_batch_plan
 from pipeline.training.batches import Batch
 from pipeline.training.optimizers import constant
 from pipeline.training.options import TrainingOptions
@@ -73,7 +73,7 @@ def test_each_batch_of_each_plan_has_its_p(
 ) -> None:
     options = {**OPTIONS, "plans": 3, "plan_seed": 4}
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", options, store))
-    plan = batch_plan(dataset.bounds[0], N, plans=3, seed=4)
+    plan = make_batch_plan(dataset.bounds[0], N, plans=3, seed=4)
     assert np.array_equal(opened.load("sample_ids"), plan)
     assert opened.manifest.axes == "plan, batch"
     x = features(teacher, dataset)
@@ -150,7 +150,7 @@ class LivePlan:
 
     def __init__(self, teacher: Teacher, dataset: Dataset) -> None:
         self.x = features(teacher, dataset)
-        self.plans = torch.from_numpy(batch_plan(len(self.x), N, plans=2))
+        self.plans = torch.from_numpy(make_batch_plan(len(self.x), N, plans=2))
         self.asked = 0
 
     def target(self, batch: Batch) -> Tensor:
@@ -197,7 +197,7 @@ def test_two_plans_or_another_batch_size_are_refused_by_the_engine(dataset: Data
         def target(self, batch: Batch) -> Tensor:
             raise NotImplementedError
 
-    fields = {str(seed): Fixed(batch_plan(300, N, seed=seed)) for seed in (1, 2)}
+    fields = {str(seed): Fixed(make_batch_plan(300, N, seed=seed)) for seed in (1, 2)}
     options = {"tap": "features", "dof": "infinity", "floor": 0.0}
     both = Recipe(tuple(Term("tsne", steady(1, value=1.0), options, dump, label=f"t-{dump}") for dump in fields))
     training = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N)
@@ -239,7 +239,7 @@ def test_a_strangers_plan_that_is_none_is_refused(
     monkeypatch.setattr(
         affinities, "_compute_triangles", lambda _joint, ids, *_: np.ones((len(ids), N * (N - 1) // 2), "f4")
     )
-    real = batch_plan
+    real = make_batch_plan
 
     def planned(*arguments: Any, **options: Any) -> NDArray[np.int64]:
         return damaged_plan(real(*arguments, **options), kind)

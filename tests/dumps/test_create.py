@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.cache.rewrite import convert_cache
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import list_derived_parameters
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.foreign.columns import match_columns
@@ -62,7 +62,7 @@ def refusal(folder: Path, dataset: Dataset, outputs: NDArray[Any], **options: An
 
 def answered(teacher: ForeignTeacher, dataset: Dataset) -> NDArray[np.float32]:
     samples = Samples(dataset.images, len(dataset), 512)
-    (answer,) = teacher.answers(samples, ["logits"], 0, 0, len(dataset))
+    (answer,) = teacher.compute_outputs(samples, ["logits"], 0, 0, len(dataset))
     return answer.numpy("logits")
 
 

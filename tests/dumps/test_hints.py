@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.models.network import Network
 from pipeline.teacher import Ensemble, Teacher
 from pipeline.views.view import Views

@@ -22,7 +22,7 @@ import torch
 from pipeline import cache
 from pipeline.base.provenance import hash_code
 from pipeline.cache import blocks
-from pipeline.datasets.record import Dataset, ImagesFile
+from pipeline.datasets.dataset import Dataset, ImagesFile
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher, TeacherLike, TeacherOutputs
@@ -232,7 +232,7 @@ class CheapTeacher:
     def shapes(self, reads: Iterable[str]) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(reads, (CLASSES,))
 
-    def answers(
+    def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
     ) -> Iterator[TeacherOutputs]:
         pixels = samples.images[start:stop].reshape(stop - start, -1)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from pipeline import cache
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
-from pipeline.datasets.record import Dataset
 from pipeline.dumps import list_derived_parameters, plan_arrays
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.foreign.teacher import ForeignTeacher
@@ -26,8 +26,8 @@ from pipeline.fields.rows import CachedRows
 from pipeline.inspection.overview import overview
 from pipeline.losses import term_fields, term_taps
 from pipeline.losses.multichannel_bce import multichannel_bce, unpack_bits
+from pipeline.losses.outputs import Outputs
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.losses.step import Outputs
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS
@@ -54,7 +54,7 @@ HEADED = {"name": "mlp", "widths": [256], "head": {"name": "multichannel"}}
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return prepare("digits", "digits", Place("digits"), validation=0.2)
+    return prepare_dataset("digits", "digits", Place("digits"), validation=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def made(
 
 def scores_of(teacher: Teacher, samples: Samples, view: int = 0) -> NDArray[np.float32]:
     """All rows of the fixed partition, (rows, classes * K)."""
-    answers = teacher.answers(samples, [CHANNELS], view, 0, samples.rows)
+    answers = teacher.compute_outputs(samples, [CHANNELS], view, 0, samples.rows)
     return np.concatenate([answer.numpy(CHANNELS).reshape(answer.stop - answer.start, -1) for answer in answers])
 
 
@@ -141,7 +141,7 @@ class Scripted:
     def shapes(self, reads: Any) -> dict[str, tuple[int, ...]]:
         return {read: tuple(self.scores.shape[1:]) for read in reads}
 
-    def answers(self, samples: Samples, reads: Any, view: int, start: int, stop: int) -> Any:
+    def compute_outputs(self, samples: Samples, reads: Any, view: int, start: int, stop: int) -> Any:
         from pipeline.teacher import TeacherOutputs
 
         assert tuple(reads) == (CHANNELS,)

@@ -12,7 +12,7 @@ from pipeline.base.errors import InputError
 from pipeline.cache import blocks
 from pipeline.cache.block_files import BlockFiles
 from pipeline.cache.blocks import ArrayPlan, plan_store
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.field import RowField
 from pipeline.dumps.one_pass import run_one_pass

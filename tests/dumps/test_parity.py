@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
-from pipeline.datasets.record import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.fields.dataset import CachedDataset
 from pipeline.fields.rows import CachedRows
@@ -42,7 +42,9 @@ BATCH = 256
 
 
 def logits_of(teacher: Teacher, samples: Samples, view: int, start: int, stop: int) -> Tensor:
-    return torch.cat([answer.values["logits"] for answer in teacher.answers(samples, ["logits"], view, start, stop)])
+    return torch.cat(
+        [answer.values["logits"] for answer in teacher.compute_outputs(samples, ["logits"], view, start, stop)]
+    )
 
 
 class LiveTeacher:
@@ -67,7 +69,7 @@ class LiveTeacher:
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return prepare("digits", "digits", Place("digits"), validation=0.2)
+    return prepare_dataset("digits", "digits", Place("digits"), validation=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +200,7 @@ def test_a_loop_of_ones_own_gets_the_same_views(tmp_path: Path, dataset: Dataset
     assert CachedDataset(dataset, {"plain": plain}).views == CachedDataset(dataset, {}).views == PLAIN
     drawn = CachedDataset(dataset, {"big": opened}, Views.from_cache(opened, "draw"))
     assert drawn.views == replace(views, order="draw")
-    other = prepare("digits", "digits", Place("digits"), validation=0.3)
+    other = prepare_dataset("digits", "digits", Place("digits"), validation=0.3)
     with pytest.raises(InputError, match="data set: expected digits"):
         CachedDataset(other, {"big": opened}, views)
 

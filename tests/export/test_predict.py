@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from pipeline.base.errors import InputError
-from pipeline.datasets import image_files, record
+from pipeline.datasets import image_files
+from pipeline.datasets.dataset import load_dataset
 from pipeline.datasets.file_trees import File
 from pipeline.datasets.image_files import Decoder
-from pipeline.datasets.raw import fit
+from pipeline.datasets.raw import fit_image
 from pipeline.export import predict as room
 from pipeline.export.predict import answer, find_images, fitted, logits_of, probabilities, read_image
 from tests.conftest import Capture, Run, refused, write_study
@@ -111,7 +112,7 @@ def test_an_exported_folder_says_the_same_bit_for_bit_without_the_study(
 def test_test_images_as_files_give_the_accuracy_of_the_card(
     run: Run, capsys: Capture, made: Path, tmp_path: Path
 ) -> None:
-    digits = record.load(made / "data/prepared/digits")
+    digits = load_dataset(made / "data/prepared/digits")
     rows = digits.rows("test")
     save_images(tmp_path / "in", digits.images[rows][:, 0])
     assert run(made, "predict", "kd", str(tmp_path / "in"), "--json") == 0
@@ -181,7 +182,7 @@ def test_images_are_converted_as_the_data_set_was(run: Run, tmp_path: Path, grey
         tmp_path, {"datasets": {"photos": {"source": "imagefolder", "root": "photos", "size": 12, "grey": grey}}}
     )
     assert run(tmp_path, "prepare", "photos") == 0
-    dataset = record.load(tmp_path / "data/prepared/photos")
+    dataset = load_dataset(tmp_path / "data/prepared/photos")
     shape = (1 if grey else 3, 12, 12)
     assert dataset.shape == shape
     files, _ = find_images(["photos/train", "photos/test"], tmp_path)
@@ -198,7 +199,7 @@ def test_images_that_are_not_square(run: Run, capsys: Capture, tmp_path: Path) -
         assert made.shape == shape
         assert np.array_equal(fitted(Image.fromarray(np.moveaxis(made, 0, -1).squeeze()), shape), made)
     square = fitted(image, (3, 10, 10))
-    assert np.array_equal(square, fit(image, 10, grey=False))
+    assert np.array_equal(square, fit_image(image, 10, grey=False))
     half = Image.fromarray(np.repeat(np.repeat(np.moveaxis(square, 0, -1), 2, 0), 4, 1))  # 20 high, 40 wide
     assert fitted(half, (3, 10, 20)).shape == (3, 10, 20)
     folder = untrained(tmp_path / "study", {"net": {"model": {"name": "cnn", "widths": [2, 3]}}}, (3, 9, 14))

@@ -15,7 +15,7 @@ from pipeline.base.seeds import derive_seed
 from pipeline.losses import discriminator as room
 from pipeline.losses.adversarial import adversarial
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions, train_discriminator
-from pipeline.losses.step import Outputs
+from pipeline.losses.outputs import Outputs
 from pipeline.study.params_file import parse_study
 from tests.conftest import STUDY, copied
 from tests.data_files import refused

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.losses import TERMS
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
-from pipeline.losses.step import Outputs
+from pipeline.losses.outputs import Outputs
 from pipeline.models.heads import CHANNELS
 from tests import reference
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.losses import TERMS, prepared_factory
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
-from pipeline.losses.step import Outputs
+from pipeline.losses.outputs import Outputs
 from pipeline.models.heads import CHANNELS
 from pipeline.runs.recipes import build_recipe as recipe
 from pipeline.study.params_file import parse_study

@@ -17,9 +17,9 @@ from pipeline.losses.ce import ce
 from pipeline.losses.discriminator import DiscriminatorOptions
 from pipeline.losses.hint_mse import hint_mse
 from pipeline.losses.logits_mse import logits_mse
+from pipeline.losses.outputs import Outputs
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.soft_targets import soft_targets
-from pipeline.losses.step import Outputs
 from pipeline.losses.weights.schedules import constant, linear
 from pipeline.student import train_student
 from pipeline.training.batches import Batch

@@ -11,8 +11,8 @@ from pipeline.dumps.logits import select_top_k
 from pipeline.losses import find_mismatch
 from pipeline.losses.logits_mse import logits_mse
 from pipeline.losses.mutual_kl import mutual_kl
+from pipeline.losses.outputs import Outputs
 from pipeline.losses.soft_targets import soft_targets
-from pipeline.losses.step import Outputs
 from tests.losses.test_loss_cases import labels_of, normal
 
 

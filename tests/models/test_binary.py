@@ -20,7 +20,7 @@ from pipeline.models.binary.convert import binarise_network
 from pipeline.models.binary.layers import BinaryConv2d, BinaryLinear, binarise_layer, binary_weights, sign
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network, save_network
+from pipeline.models.network_files import load_network, save_network
 from pipeline.models.size import count_bits
 from tests.data_files import refused
 
@@ -427,7 +427,10 @@ def test_taps_stay_where_they_were(model: dict[str, Any], shape: Shape, binary: 
     assert made.taps == plain.taps
     paths = [path for path, _ in plain.body.named_modules() if path]
     shapes = [
-        {name: tuple(value.shape) for name, value in each.tapped(images(shape), [*plain.taps, *paths])[1].items()}
+        {
+            name: tuple(value.shape)
+            for name, value in each.forward_with_taps(images(shape), [*plain.taps, *paths])[1].items()
+        }
         for each in (plain, made)
     ]
     assert shapes[0] == shapes[1]
@@ -600,5 +603,5 @@ def test_under_autocast_it_is_nearly_the_same(binary: dict[str, Any]) -> None:
 def test_it_is_one_graph_for_the_compiler(binary: dict[str, Any]) -> None:
     made = network(CNN, **binary).eval()
     compiled = torch.compile(made.body, backend="eager", fullgraph=True)
-    inputs = made.scaled(images(DIGIT))
+    inputs = made.scale_pixels(images(DIGIT))
     torch.testing.assert_close(compiled(inputs), made.body(inputs))

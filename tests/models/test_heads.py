@@ -15,10 +15,10 @@ from pipeline.graph.code import follow_imports
 from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS, HEADS
 from pipeline.models.network import Network
-from pipeline.models.saved import load_network, save_network
+from pipeline.models.network_files import load_network, save_network
 from pipeline.study.params_file import parse_study
 from pipeline.study.sections import describe_model
-from pipeline.teacher import teacher_from_file
+from pipeline.teacher import load_foreign_teacher
 from tests.conftest import ROOT, write_study
 from tests.data_files import refused
 from tests.graph.test_graph import compiled
@@ -49,7 +49,7 @@ def network(model: dict[str, Any], shape: Shape, classes: int = 10, **head: Any)
 
 
 def channels(made: Network, shape: Shape) -> tuple[Tensor, Tensor]:
-    logits, taps = made.tapped(images(shape), [CHANNELS])
+    logits, taps = made.forward_with_taps(images(shape), [CHANNELS])
     return logits, taps[CHANNELS]
 
 
@@ -75,7 +75,7 @@ def test_the_body_and_its_taps_are_those_of_the_network_without_a_head(
 ) -> None:
     plain, ended = network(model, shape), network(model, shape, **head)
     assert set(ended.taps) == {*plain.taps, CHANNELS}
-    values = [made.tapped(images(shape), plain.taps)[1] for made in (plain, ended)]
+    values = [made.forward_with_taps(images(shape), plain.taps)[1] for made in (plain, ended)]
     assert all(torch.equal(values[0][tap], values[1][tap]) for tap in plain.taps)
 
 
@@ -95,7 +95,7 @@ def test_a_network_rebuilds_from_its_card(tmp_path: Path) -> None:
 
 def test_nin_s_map_of_8_by_8_gives_36_channels_each_a_position() -> None:
     made = network({"name": "nin", "scale": 0.05}, COLOUR, 4, name="multichannel")
-    _, taps = made.tapped(images(COLOUR), ["features", CHANNELS])
+    _, taps = made.forward_with_taps(images(COLOUR), ["features", CHANNELS])
     assert taps["features"].shape[2:] == (8, 8)
     assert taps[CHANNELS].shape == (3, 4, 36)
     filters, bias = made.body.get_submodule("channels.0").parameters()
@@ -122,7 +122,7 @@ def test_over_a_vector_the_filters_slide_along_its_units(
     units: int, options: dict[str, Any], expected: int, kernel: int, stride: int
 ) -> None:
     made = network({"name": "mlp", "widths": (units,)}, DIGIT, 4, name="multichannel", **options)
-    _, taps = made.tapped(images(DIGIT), ["features", CHANNELS])
+    _, taps = made.forward_with_taps(images(DIGIT), ["features", CHANNELS])
     assert taps[CHANNELS].shape == (3, 4, expected)
     filters, bias = made.body.get_submodule("channels.1").parameters()
     assert filters.shape == (4, 1, kernel)
@@ -147,7 +147,7 @@ def test_a_tap_further_down_cuts_there() -> None:
 
 def test_the_output_layer_of_other_architectures_is_replaced() -> None:
     made = network({"name": "torchvision:resnet18"}, COLOUR, 5, name="multichannel")
-    _, taps = made.tapped(images(COLOUR), ["avgpool", CHANNELS, "layer4"])
+    _, taps = made.forward_with_taps(images(COLOUR), ["avgpool", CHANNELS, "layer4"])
     score = made.body.get_submodule("fc.channels")(taps["avgpool"].flatten(1))
     torch.testing.assert_close(score, taps[CHANNELS])
     grey = network({"name": "torchvision:resnet18"}, (1, 32, 32), 5, name="multichannel")
@@ -188,7 +188,7 @@ def test_heads_that_do_not_fit_are_refused(
 
 def test_a_student_s_outputs_stand_class_by_class() -> None:
     made = network({"name": "mlp", "widths": (12,)}, DIGIT, 4, name="channel_outputs", channels=3)
-    _, taps = made.tapped(images(DIGIT), ["logits", CHANNELS])
+    _, taps = made.forward_with_taps(images(DIGIT), ["logits", CHANNELS])
     assert taps["logits"].shape == (3, 12)
     assert torch.equal(taps[CHANNELS][:, 1, 2], taps["logits"][:, 5])
     assert made.parameter_count() == 65 * 12 + 13 * 4 * 3
@@ -200,7 +200,7 @@ def test_an_architecture_from_elsewhere_keeps_the_names_of_its_taps() -> None:
     shared = {name: value for name, value in plain.body.state_dict().items() if not name.startswith("fc.")}
     made.body.get_submodule("body").load_state_dict(shared, strict=False)
     names = ["layer1", "layer4.1"]
-    values = [each.tapped(images(COLOUR), names)[1] for each in (plain, made)]
+    values = [each.forward_with_taps(images(COLOUR), names)[1] for each in (plain, made)]
     assert all(torch.equal(values[0][tap], values[1][tap]) for tap in names)
 
 
@@ -315,7 +315,7 @@ def test_a_teacher_from_a_file_may_have_a_head(tmp_path: Path) -> None:
     ]
     made = build_network(describe_model(headed), DIGIT, 4).eval()
     torch.save(made.body.state_dict(), tmp_path / "w.pt")
-    read = teacher_from_file(tmp_path / "w.pt", model=describe_model(headed), shape=DIGIT, classes=4).eval()
+    read = load_foreign_teacher(tmp_path / "w.pt", model=describe_model(headed), shape=DIGIT, classes=4).eval()
     assert torch.equal(read(images(DIGIT)), made(images(DIGIT)))
 
 

@@ -19,16 +19,16 @@ from pipeline.base.registry import describe_unknown
 from pipeline.graph.stages import stages
 from pipeline.models import MODELS
 from pipeline.models.build import build_network
-from pipeline.models.constructor import plain_options
+from pipeline.models.constructor import constructor_options
+from pipeline.models.foreign_weights import load_foreign_weights
 from pipeline.models.network import Network
-from pipeline.models.ready_weights import load_ready
-from pipeline.models.saved import load_network, save_network
+from pipeline.models.network_files import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
 from pipeline.study.params_file import parse_study, read_params
 from pipeline.study.parts import ModelParams
 from pipeline.study.sections import describe_model
-from pipeline.teacher import teacher_from_file
+from pipeline.teacher import load_foreign_teacher
 from tests.conftest import Capture, Run, write_study
 from tests.conftest import refused as command_refused
 from tests.data_files import refused
@@ -105,7 +105,7 @@ def test_pixels_in_logits_out_and_every_tap(name: str, shape: Shape) -> None:
     before = pixels.clone()
     taps = TAPS[name](shape[1])
     assert set(made.taps) == set(taps)
-    logits, activations = made.tapped(pixels, taps)
+    logits, activations = made.forward_with_taps(pixels, taps)
     assert (logits.shape, logits.dtype) == ((3, 7), torch.float32)
     assert {tap: tuple(value.shape) for tap, value in activations.items()} == {
         tap: (3, *inner) for tap, inner in taps.items()
@@ -129,7 +129,7 @@ def test_vgg_guided_has_the_parameters_and_hints_of_the_write_up(
     made = on_paper("vgg_guided", layers=layers)
     assert made.parameter_count() == count
     pixels = torch.empty((2, *COLOUR), dtype=torch.uint8, device="meta")
-    assert made.tapped(pixels, ["hint"])[1]["hint"].shape == (2, hint, 8, 8)
+    assert made.forward_with_taps(pixels, ["hint"])[1]["hint"].shape == (2, hint, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_he_s_weights_keep_the_signal_where_pytorch_s_lose_it(name: str) -> None
 def test_nin_s_maps_and_widths() -> None:
     made = on_paper("nin", scale=1.0)
     pixels = torch.empty((2, *COLOUR), dtype=torch.uint8, device="meta")
-    maps = made.tapped(pixels, ["block1", "block2", "block3", "maps"])[1]
+    maps = made.forward_with_taps(pixels, ["block1", "block2", "block3", "maps"])[1]
     assert [tuple(value.shape[1:]) for value in maps.values()] == [(96, 32, 32), (192, 16, 16), (192, 8, 8), (10, 8, 8)]
     convolutions = [module for module in made.modules() if isinstance(module, nn.Conv2d)]
     assert [(layer.out_channels, layer.kernel_size[0]) for layer in convolutions] == [
@@ -188,7 +188,7 @@ def test_nin_s_maps_and_widths() -> None:
 
 def test_nin_averages_its_maps() -> None:
     made = network("nin", scale=0.05).eval()
-    logits, taps = made.tapped(images(COLOUR), ["maps"])
+    logits, taps = made.forward_with_taps(images(COLOUR), ["maps"])
     torch.testing.assert_close(logits, taps["maps"].mean(dim=(2, 3)))
     assert (taps["maps"] < 0).any()
 
@@ -196,8 +196,8 @@ def test_nin_averages_its_maps() -> None:
 def test_cnn_taps_features_after_relu_and_before_dropout() -> None:
     made = network("cnn", GREY, widths=(4, 6, 64), dropout=0.5)
     pixels = images(GREY, 8)
-    _, training = made.train().tapped(pixels, ["features", "dropout"])
-    logits, evaluation = made.eval().tapped(pixels, ["features", "fc"])
+    _, training = made.train().forward_with_taps(pixels, ["features", "dropout"])
+    logits, evaluation = made.eval().forward_with_taps(pixels, ["features", "fc"])
     assert torch.equal(training["features"], evaluation["features"])
     assert torch.equal(evaluation["features"], evaluation["fc"].relu())
     assert (evaluation["fc"] < 0).any()
@@ -227,10 +227,10 @@ def test_mlp_computed_by_hand(activation: str, by_hand: Callable[[Tensor], Tenso
     state = made.body.state_dict()
     first = by_hand(pixels.flatten(1) / 255 @ state["fc1.weight"].T + state["fc1.bias"])
     second = by_hand(first @ state["fc2.weight"].T + state["fc2.bias"])
-    logits, taps = made.eval().tapped(pixels, ["hidden1", "hidden2", "features"])
+    logits, taps = made.eval().forward_with_taps(pixels, ["hidden1", "hidden2", "features"])
     torch.testing.assert_close(taps, {"hidden1": first, "hidden2": second, "features": second})
     torch.testing.assert_close(logits, second @ state["logits.weight"].T + state["logits.bias"])
-    assert torch.equal(made.train().tapped(pixels, ["hidden1"])[1]["hidden1"], taps["hidden1"])
+    assert torch.equal(made.train().forward_with_taps(pixels, ["hidden1"])[1]["hidden1"], taps["hidden1"])
     assert not torch.equal(made(pixels), made(pixels))
 
 
@@ -271,23 +271,23 @@ def test_options_that_do_not_fit_the_images_are_refused(model: dict[str, Any], s
 def test_unknown_taps_are_refused_and_leave_nothing_behind(names: list[str], parts: list[str]) -> None:
     made = network("mlp", DIGIT, widths=(12, 7))
     with refused(*parts):
-        made.tapped(images(DIGIT), names)
+        made.forward_with_taps(images(DIGIT), names)
     assert [module for module in made.modules() if module._forward_hooks] == []
 
 
 def test_taps_leave_no_hooks() -> None:
     made = network("mlp", DIGIT, widths=(12, 7))
-    made.tapped(images(DIGIT), ["hidden1", "logits"])
+    made.forward_with_taps(images(DIGIT), ["hidden1", "logits"])
     assert [module for module in made.modules() if module._forward_hooks] == []
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        made.tapped(images(GREY), ["hidden1"])
+        made.forward_with_taps(images(GREY), ["hidden1"])
     assert [module for module in made.modules() if module._forward_hooks] == []
 
 
 def test_a_tap_is_not_changed_by_later_layers_that_work_in_place() -> None:
     made = network("torchvision:resnet18").eval()
     pixels = images(COLOUR)
-    taps = made.tapped(pixels, ["conv1", "bn1", "layer1.0.bn2"])[1]
+    taps = made.forward_with_taps(pixels, ["conv1", "bn1", "layer1.0.bn2"])[1]
     torch.testing.assert_close(taps["bn1"], made.body.get_submodule("bn1")(taps["conv1"]))
     assert (taps["layer1.0.bn2"] < 0).any()
 
@@ -298,19 +298,21 @@ LAST = {"resnet18": "fc", "shufflenet_v2_x0_5": "fc", "mnasnet0_5": "classifier.
 @pytest.mark.parametrize("name", LAST)
 def test_features_are_what_the_last_linear_layer_is_given(name: str) -> None:
     made = network(f"torchvision:{name}", (3, 64, 64), 5).eval()
-    logits, taps = made.tapped(images((3, 64, 64)), ["features", LAST[name]])
+    logits, taps = made.forward_with_taps(images((3, 64, 64)), ["features", LAST[name]])
     assert taps["features"].ndim == 2
     torch.testing.assert_close(made.body.get_submodule(LAST[name])(taps["features"]), logits)
     above = [key for key, _ in made.named_parameters() if key.startswith(f"body.{LAST[name]}.")]
-    assert {key for key, _ in made.named_parameters()} - set(made.up_to("features", images((3, 64, 64)))) == set(above)
+    assert {key for key, _ in made.named_parameters()} - set(
+        made.parameters_below("features", images((3, 64, 64)))
+    ) == set(above)
     assert not [module for module in made.modules() if module._forward_pre_hooks or module._forward_hooks]
 
 
 def test_a_module_called_features_is_read_as_before() -> None:
     made = network("torchvision:mobilenet_v2", COLOUR, 5).eval()
-    maps = made.tapped(images(COLOUR), ["features"])[1]["features"]
+    maps = made.forward_with_taps(images(COLOUR), ["features"])[1]["features"]
     assert maps.shape == (3, 1280, 1, 1)
-    torch.testing.assert_close(maps, made.body.get_submodule("features")(made.scaled(images(COLOUR))))
+    torch.testing.assert_close(maps, made.body.get_submodule("features")(made.scale_pixels(images(COLOUR))))
 
 
 class Backwards(nn.Module):
@@ -328,7 +330,7 @@ class Backwards(nn.Module):
 
 def test_the_last_linear_layer_is_the_one_that_is_called_last() -> None:
     made = Network(Backwards()).eval()
-    logits, taps = made.tapped(images(DIGIT), ["features", "first"])
+    logits, taps = made.forward_with_taps(images(DIGIT), ["features", "first"])
     body = made.body
     hidden = body.get_submodule("last")(taps["first"].relu())
     assert torch.equal(taps["features"], hidden)
@@ -340,7 +342,7 @@ def test_the_last_linear_layer_is_the_one_that_is_called_last() -> None:
 )
 def test_where_nothing_is_learnt_before_there_are_no_features(layers: list[nn.Module]) -> None:
     with refused("unknown tap 'features': expected one of 0, 1"):
-        Network(nn.Sequential(*layers)).tapped(images(DIGIT), ["features"])
+        Network(nn.Sequential(*layers)).forward_with_taps(images(DIGIT), ["features"])
 
 
 @pytest.mark.parametrize(
@@ -350,7 +352,7 @@ def test_a_head_leaves_the_features(head: dict[str, Any]) -> None:
     made, plain = (network("torchvision:resnet18", COLOUR, 5, **how).eval() for how in ({"head": head}, {}))
     inner = made.body.get_submodule("body") if head["name"] == "channel_outputs" else made.body
     inner.load_state_dict({k: v for k, v in plain.body.state_dict().items() if not k.startswith("fc.")}, strict=False)
-    found, expected = (each.tapped(images(COLOUR), ["features"])[1]["features"] for each in (made, plain))
+    found, expected = (each.forward_with_taps(images(COLOUR), ["features"])[1]["features"] for each in (made, plain))
     assert torch.equal(found, expected)
 
 
@@ -360,7 +362,7 @@ def test_of_many_names_the_nearest_come_first() -> None:
         "unknown tap 'layer33': did you mean 'layer3' or 'layer3.1' or 'layer3.0'? expected one of layer3, layer3.1, layer3.0, avgpool, bn1",
         " more",
     ):
-        made.tapped(images(COLOUR), ["layer33"])
+        made.forward_with_taps(images(COLOUR), ["layer33"])
     few = describe_unknown("tap", "b1", ["b", "a"])
     assert few == "unknown tap 'b1': expected one of a, b; did you mean 'b'?"
     assert describe_unknown("tap", "z", [f"a{n}" for n in range(99)]).endswith(" and 59 more")
@@ -394,7 +396,7 @@ def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[floa
     by_hand = pixels.double() / 255
     by_hand = by_hand - torch.tensor(mean or (0.0,), dtype=torch.float64).view(-1, 1, 1)
     by_hand = by_hand / torch.tensor(std or (1.0,), dtype=torch.float64).view(-1, 1, 1)
-    scaled = made.scaled(pixels)
+    scaled = made.scale_pixels(pixels)
     assert scaled.dtype == torch.float32
     torch.testing.assert_close(scaled.double(), by_hand, rtol=1e-5, atol=1e-6)
     assert torch.equal(made(pixels), made.body(scaled))
@@ -407,7 +409,7 @@ def test_scaling_is_what_it_says(mean: tuple[float, ...] | None, std: tuple[floa
 def test_scalings_that_pixels_can_have_are_taken(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     made = from_params({"name": "mlp", "widths": [3], "mean": mean, "std": std}, COLOUR)
     expected = (images(COLOUR) / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
-    torch.testing.assert_close(made.scaled(images(COLOUR)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made.scale_pixels(images(COLOUR)), expected, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------ models from elsewhere
@@ -467,7 +469,7 @@ def test_timm_models(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     pixels = images((1, 32, 32))
     made = network("timm:resnet18", (1, 32, 32), 5).eval()
-    logits, taps = made.tapped(pixels, ["layer2"])
+    logits, taps = made.forward_with_taps(pixels, ["layer2"])
     assert (logits.shape, taps["layer2"].shape) == ((3, 5), (3, 128, 4, 4))
     torch.save(made.body.state_dict(), tmp_path / "mine.pt")
     torch.manual_seed(9)
@@ -552,7 +554,7 @@ class Odd(nn.Module):
 
 
 def test_what_parameters_can_say_of_a_constructor() -> None:
-    assert plain_options(Odd) == {
+    assert constructor_options(Odd) == {
         "sizes": tuple[int, ...], "pair": tuple[int, float], "rate": float, "act": str,
         "nested": tuple[tuple[int, int], ...], "untyped": int,
     }  # fmt: skip
@@ -601,7 +603,7 @@ def test_a_model_of_one_s_own(own_models: None) -> None:
     made = from_params({"name": "own_models:net", "width": 13}, DIGIT, 4)
     assert made(images(DIGIT)).shape == (3, 4)
     assert made.parameter_count() == 65 * 13 + 14 * 4
-    assert made.tapped(images(DIGIT), ["1"])[1]["1"].shape == (3, 13)
+    assert made.forward_with_taps(images(DIGIT), ["1"])[1]["1"].shape == (3, 13)
 
 
 @pytest.mark.parametrize(
@@ -775,7 +777,7 @@ def test_weights_are_read_as_people_have_them(tmp_path: Path, kind: str, caplog:
     torch.save(saved_as(state), tmp_path / "w.pt")
     torch.manual_seed(9)
     made = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-    load_ready([made], tmp_path / "w.pt")
+    load_foreign_weights([made], tmp_path / "w.pt")
     assert all(torch.equal(tensor, state[name]) for name, tensor in made.state_dict().items())
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
     assert len(lines) == bool(told)
@@ -810,17 +812,17 @@ def test_weights_that_fit_in_no_way_or_in_two_are_refused(
     torch.save(saved_as(made.state_dict()), tmp_path / "w.pt")
     before = [tensor.clone() for tensor in made.state_dict().values()]
     with refused(f"weights file {tmp_path / 'w.pt'}: ", *parts):
-        load_ready([made], tmp_path / "w.pt")
+        load_foreign_weights([made], tmp_path / "w.pt")
     assert all(torch.equal(was, now) for was, now in zip(before, made.state_dict().values(), strict=True))
 
 
 def test_a_model_whose_own_names_begin_so_is_read_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = nn.ModuleDict({"model": nn.Linear(2, 2)})
     torch.save(other(made.state_dict()), tmp_path / "w.pt")
-    load_ready([made], tmp_path / "w.pt")
+    load_foreign_weights([made], tmp_path / "w.pt")
     torch.save(prefixed(made.state_dict(), "model."), tmp_path / "w.pt")
     assert not caplog.records
-    load_ready([made], tmp_path / "w.pt")
+    load_foreign_weights([made], tmp_path / "w.pt")
     assert "without the prefix 'model.' of all its 2 names" in caplog.text
 
 
@@ -840,7 +842,7 @@ def test_a_teacher_s_file_is_read_so_too(tmp_path: Path, whole: bool, caplog: py
     made = build_network(model, DIGIT, 3).eval()
     state = (made if whole else made.body).state_dict()
     save_file(prefixed(state, "module."), tmp_path / "w.safetensors")
-    read = teacher_from_file(tmp_path / "w.safetensors", model=model, shape=DIGIT, classes=3).eval()
+    read = load_foreign_teacher(tmp_path / "w.safetensors", model=model, shape=DIGIT, classes=3).eval()
     assert torch.equal(read(images(DIGIT)), made(images(DIGIT)))
     assert "without the prefix 'module.' of all its 4 names" in caplog.text
 
@@ -941,7 +943,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float, dty
     state = {**two_layers().state_dict(), "1.bias": torch.tensor([1.0, value], dtype=dtype)}
     save_file(state, tmp_path / "w.safetensors")
     with refused("expected finite numbers as float32, found NaN or inf in '1.bias'"):
-        load_ready([two_layers()], tmp_path / "w.safetensors")
+        load_foreign_weights([two_layers()], tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("value", [1e300, -3.5e38, 3.4028236e38])
@@ -951,8 +953,8 @@ def test_weights_that_float32_cannot_hold_are_named(tmp_path: Path, value: float
     with refused(
         "expected finite numbers as float32, found larger ones in '1.bias' (float64); train it again, within the range"
     ):
-        load_ready([two_layers()], tmp_path / "w.pt")
-    load_ready([two_layers().double()], tmp_path / "w.pt")  # float64 holds them
+        load_foreign_weights([two_layers()], tmp_path / "w.pt")
+    load_foreign_weights([two_layers().double()], tmp_path / "w.pt")  # float64 holds them
 
 
 def normalised() -> nn.Module:
@@ -984,7 +986,7 @@ def test_other_kinds_of_numbers_are_refused_by_name(tmp_path: Path, name: str, d
     with refused(
         f"weights file {tmp_path / 'w.pt'}: expected {name!r} in {formats}, found {dtype};".replace("torch.", "")
     ):
-        load_ready([made], tmp_path / "w.pt")
+        load_foreign_weights([made], tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(
@@ -1007,7 +1009,7 @@ def test_conversions_are_told_in_one_line(
     torch.save({"model": state} if entry else state, tmp_path / "w.pt")
     made = normalised()
     nn.init.zeros_(made.get_parameter("0.weight"))
-    load_ready([made], tmp_path / "w.pt")
+    load_foreign_weights([made], tmp_path / "w.pt")
     for name, value in made.state_dict().items():
         assert torch.equal(value, state[name].to(value.dtype))
     done = ["took its entry ['model']"] * entry + [f"converted its numbers ({told})"] * bool(told)
@@ -1038,7 +1040,7 @@ def test_tensors_that_are_not_simply_their_numbers_are_refused(tmp_path: Path, k
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with refused(f"weights file {tmp_path / 'w.pt'}: expected dense tensors, found '1.weight', which is {told}"):
-            load_ready([made], tmp_path / "w.pt")
+            load_foreign_weights([made], tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "behind a link"])
@@ -1053,7 +1055,7 @@ def test_only_regular_files_are_read(tmp_path: Path, make: Callable[[Path], None
     if linked:
         path.symlink_to("there")
     with refused(f"weights file {path}: expected a regular file, found {found}; name the file itself"):
-        load_ready([two_layers()], path)
+        load_foreign_weights([two_layers()], path)
 
 
 @pytest.mark.parametrize(
@@ -1064,7 +1066,7 @@ def test_paths_that_lead_to_no_file_are_refused(tmp_path: Path, name: str, found
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     with refused("expected a file that can be read, found ", found, "correct the path"):
-        load_ready([two_layers()], tmp_path / name)
+        load_foreign_weights([two_layers()], tmp_path / name)
 
 
 def test_a_link_to_weights_is_read_whatever_it_is_called(tmp_path: Path) -> None:
@@ -1138,7 +1140,7 @@ def test_nobody_s_home_is_no_place_for_weights(study: dict[str, Any]) -> None:
     path = made.teachers["big"].weights
     assert path is not None
     with refused("weights file ~nobody-here/w.pt: expected a file, found nothing; correct the path"):
-        load_ready([two_layers()], path)
+        load_foreign_weights([two_layers()], path)
 
 
 def test_wrong_names_and_shapes_are_named() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.fields.batches import CachedBatches
 from pipeline.graph import stages as graph
 from pipeline.graph.code import code_paths
@@ -209,7 +209,7 @@ def test_q_and_its_divergence_are_those_of_the_loss(tmp_path: Path, dataset: Dat
     p /= p.sum()
     q, divergence = gather.student_affinities(network, images, p, {"tap": "features", "dof": dof, "floor": 1e-12})
     with torch.no_grad():
-        features = network.tapped(torch.from_numpy(images), ["features"])[1]["features"].double().numpy()
+        features = network.forward_with_taps(torch.from_numpy(images), ["features"])[1]["features"].double().numpy()
     expected = reference.tsne(p, features, math.inf if dof == "infinity" else dof, 1e-12)
     assert divergence == pytest.approx(expected, rel=1e-5)
     apart = ~np.eye(8, dtype=bool)
@@ -279,7 +279,7 @@ def test_a_few_classes_are_drawn_too(tmp_path: Path, dataset: Dataset) -> None:
 def test_features_are_read_at_the_tap_or_else_as_logits(dataset: Dataset) -> None:
     network, images = network_of(dataset), dataset.images[:150]  # more than it is shown at a time
     with torch.no_grad():
-        logits, taps = network.tapped(torch.from_numpy(images), ["features"])
+        logits, taps = network.forward_with_taps(torch.from_numpy(images), ["features"])
     read, values = gather.student_features(network, images, "features")
     assert read == "features"
     np.testing.assert_allclose(values, taps["features"].double().numpy(), rtol=1e-4, atol=1e-6)

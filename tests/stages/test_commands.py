@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import cache
 from pipeline.base.files import hash_file, hold_lock
-from pipeline.datasets import record
+from pipeline.datasets.dataset import load_dataset, save_dataset
 from stages import cli
 from tests.conftest import Capture, Run, programs, refused, warm_python, write_study
 
@@ -171,8 +171,8 @@ def test_a_cache_of_another_teacher_is_refused(run: Run, capsys: Capture, copy_o
 def test_a_cache_of_another_class_count_is_refused(run: Run, capsys: Capture, copy_of: Path) -> None:
     """The same pixels and labels under a class more."""
     folder = copy_of / "data/prepared/digits"
-    digits = record.load(folder)
-    record.save(replace(digits, classes=(*digits.classes, "ten")), folder)
+    digits = load_dataset(folder)
+    save_dataset(replace(digits, classes=(*digits.classes, "ten")), folder)
     assert "dataset.classes expected ['0', '1'" in refused(run, capsys, copy_of, "train-student", "kd")
     assert "its 10 classes" in refused(run, capsys, copy_of, "dump-logits", "big-logits")
 

@@ -14,7 +14,7 @@ from pipeline import student
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
@@ -158,7 +158,9 @@ def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> 
     with fork_seeded_rng(1, CPU):
         network = build_network(MODEL, dataset.shape, 10)
     network.get_parameter("body.fc1.bias").requires_grad_(False)
-    assert network.up_to("hidden1", torch.zeros((2, *dataset.shape), dtype=torch.uint8)) == ["body.fc1.weight"]
+    assert network.parameters_below("hidden1", torch.zeros((2, *dataset.shape), dtype=torch.uint8)) == [
+        "body.fc1.weight"
+    ]
 
 
 @pytest.mark.parametrize("place", ["own", "pretrain"])

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
 from pipeline.base.seeds import fork_seeded_rng
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
 from pipeline.models.build import build_network
@@ -36,7 +36,7 @@ MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    dataset = prepare("digits", "digits", Place("digits"), train=First(200), validation=First(100))
+    dataset = prepare_dataset("digits", "digits", Place("digits"), train=First(200), validation=First(100))
     return Splits.from_dataset(dataset, CPU)
 
 

@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from pipeline.base.errors import InputError
-from pipeline.datasets.prepare import prepare
+from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import First
 from pipeline.models.build import build_network
@@ -30,7 +30,7 @@ MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    dataset = prepare("digits", "digits", Place("digits"), train=First(230), validation=First(100))
+    dataset = prepare_dataset("digits", "digits", Place("digits"), train=First(230), validation=First(100))
     return Splits.from_dataset(dataset, torch.device("cpu"))
 
 

@@ -19,10 +19,10 @@ from pipeline.base.errors import InputError
 from pipeline.base.registry import NestedError, Section
 from pipeline.cache.manifest import ViewsInfo
 from pipeline.views import POLICIES
-from pipeline.views.counter import below, block, chance, philox, words
 from pipeline.views.crop_flip import crop_flip
 from pipeline.views.flip import flip
-from pipeline.views.random_resized_crop import boxes, random_resized_crop, resized
+from pipeline.views.random_resized_crop import draw_boxes, random_resized_crop, resize_boxes
+from pipeline.views.random_words import bernoulli, philox, random_words, stream_words, uniform_integers
 from pipeline.views.view import DRAW, PLAIN, Views
 
 ALL_ONES = 0xFFFFFFFF
@@ -36,7 +36,7 @@ def images_of(count: int, channels: int = 3, height: int = 8, width: int = 8) ->
 
 
 def words_of(count: int, seed: int = 3, view: int = 0) -> Tensor:
-    return words(seed, torch.full((count,), view), torch.arange(count))
+    return random_words(seed, torch.full((count,), view), torch.arange(count))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_philox_gives_the_known_answers(counter: list[int], key: tuple[int, int]
 
 def test_a_word_is_the_one_of_its_seed_sample_view_and_stream() -> None:
     seed, sample, view = 0x299F31D0_A4093822, 5 * 2**32 + 7, 3
-    found = words(seed, torch.tensor([view]), torch.tensor([sample]), count=12)
+    found = random_words(seed, torch.tensor([view]), torch.tensor([sample]), count=12)
     for stream in range(3):
         counter = torch.tensor([[7, 5, view, stream]])
         assert torch.equal(found[:, 4 * stream : 4 * stream + 4], philox(counter, (0xA4093822, 0x299F31D0)))
@@ -65,13 +65,15 @@ def test_a_word_is_the_one_of_its_seed_sample_view_and_stream() -> None:
 
 def test_more_words_change_none() -> None:
     views, ids = torch.zeros(5, dtype=torch.int64), torch.arange(5)
-    assert [words(1, views, ids, count).shape for count in (1, 4, 6)] == [(5, 1), (5, 4), (5, 6)]
-    assert torch.equal(words(1, views, ids, 6), words(1, views, ids, 8)[:, :6])
+    assert [random_words(1, views, ids, count).shape for count in (1, 4, 6)] == [(5, 1), (5, 4), (5, 6)]
+    assert torch.equal(random_words(1, views, ids, 6), random_words(1, views, ids, 8)[:, :6])
 
 
 def test_words_are_all_different_uint32() -> None:
     ids = torch.cat([torch.arange(2000), torch.arange(2000) + 2**32])
-    found = torch.cat([words(seed, torch.full_like(ids, view), ids) for seed in (0, 1, 2**32) for view in (0, 1)])
+    found = torch.cat(
+        [random_words(seed, torch.full_like(ids, view), ids) for seed in (0, 1, 2**32) for view in (0, 1)]
+    )
     assert found.dtype == torch.int64
     assert 0 <= int(found.min()) < 2**16
     assert 2**32 - 2**16 < int(found.max()) < 2**32
@@ -87,19 +89,19 @@ def test_every_bit_of_a_word_is_fair() -> None:
 
 def test_below_takes_each_number_as_often() -> None:
     edges = torch.tensor([0, 2**32 - 1])
-    assert below(edges, 1).tolist() == [0, 0]
-    assert below(edges, 9).tolist() == [0, 8]
-    assert below(edges, 2**31).tolist() == [0, 2**31 - 1]
-    assert below(edges, torch.tensor([5, 7])).tolist() == [0, 6]
-    counts = torch.bincount(below(words_of(70_000)[:, 5], 7))
+    assert uniform_integers(edges, 1).tolist() == [0, 0]
+    assert uniform_integers(edges, 9).tolist() == [0, 8]
+    assert uniform_integers(edges, 2**31).tolist() == [0, 2**31 - 1]
+    assert uniform_integers(edges, torch.tensor([5, 7])).tolist() == [0, 6]
+    counts = torch.bincount(uniform_integers(words_of(70_000)[:, 5], 7))
     assert chi_square(counts) < 25  # 6 degrees of freedom
 
 
 def test_chance_is_exact_at_its_ends() -> None:
     edges = torch.tensor([0, 2**31 - 1, 2**31, 2**32 - 1])
-    assert chance(edges, 0.0).tolist() == [False] * 4
-    assert chance(edges, 0.5).tolist() == [True, True, False, False]
-    assert chance(edges, 1.0).tolist() == [True] * 4
+    assert bernoulli(edges, 0.0).tolist() == [False] * 4
+    assert bernoulli(edges, 0.5).tolist() == [True, True, False, False]
+    assert bernoulli(edges, 1.0).tolist() == [True] * 4
 
 
 def chi_square(counts: Tensor) -> float:
@@ -238,7 +240,7 @@ def test_crop_flip_without_flip_only_crops() -> None:
 def test_boxes_lie_inside_the_image(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> None:
-    found = boxes(words_of(5000), height, width, scale, ratio)
+    found = draw_boxes(words_of(5000), height, width, scale, ratio)
     assert (found.shape, found.dtype) == ((5000, 4), torch.int64)
     top, left, tall, wide = found.unbind(1)
     assert (torch.cat([top, left]) >= 0).all()
@@ -249,7 +251,7 @@ def test_boxes_lie_inside_the_image(
 
 def test_boxes_have_the_area_and_ratio_asked_for() -> None:
     size = 100_000  # so large that rounding a side to pixels hides nothing
-    top, left, tall, wide = boxes(words_of(20_000), size, size, (0.1, 0.4), (0.5, 2.0)).double().unbind(1)
+    top, left, tall, wide = draw_boxes(words_of(20_000), size, size, (0.1, 0.4), (0.5, 2.0)).double().unbind(1)
     area, ratio = tall * wide / size**2, wide / tall
     assert 0.1 - 1e-4 < float(area.min()) < 0.101
     assert 0.399 < float(area.max()) < 0.4 + 1e-4
@@ -262,13 +264,13 @@ def test_boxes_have_the_area_and_ratio_asked_for() -> None:
 
 
 def test_boxes_take_every_place_as_often() -> None:
-    top, left, tall, wide = boxes(words_of(40_000), 4, 5, (0.2, 0.2), (1.0, 1.0)).unbind(1)
+    top, left, tall, wide = draw_boxes(words_of(40_000), 4, 5, (0.2, 0.2), (1.0, 1.0)).unbind(1)
     assert (torch.stack([tall, wide]) == 2).all()
     assert chi_square(torch.bincount(top * 4 + left, minlength=12)) < 35  # 11 degrees of freedom
 
 
 def test_a_box_longer_than_the_image_is_cut() -> None:
-    found = boxes(words_of(100), 10, 40, (1.0, 1.0), (1.0, 1.0))
+    found = draw_boxes(words_of(100), 10, 40, (1.0, 1.0), (1.0, 1.0))
     assert (found[:, [0, 2]] == torch.tensor([0, 10])).all()
     assert (found[:, 3] == 20).all()
     assert len(set(found[:, 1].tolist())) > 10
@@ -283,23 +285,25 @@ def test_the_whole_image_as_a_box_is_the_image(size: int) -> None:
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 1, 1), (2, 33, 31)])
 def test_resizing_follows_interpolation_of_the_patch(shape: tuple[int, int, int]) -> None:
     images = images_of(100, *shape)
-    places = boxes(words_of(100), *shape[1:], (0.02, 1.0), (0.5, 2.0))
-    for image, (top, left, tall, wide), found in zip(images, places.tolist(), resized(images, places), strict=True):
+    places = draw_boxes(words_of(100), *shape[1:], (0.02, 1.0), (0.5, 2.0))
+    for image, (top, left, tall, wide), found in zip(
+        images, places.tolist(), resize_boxes(images, places), strict=True
+    ):
         patch = image[None, :, top : top + tall, left : left + wide].double()
         expected = functional.interpolate(patch, size=shape[1:], mode="bilinear", align_corners=False)[0]
         assert (found.double() - expected).abs().max() < 0.8  # half a level of rounding, and the weights' own
 
 
 def test_resizing_keeps_black_and_white() -> None:
-    places = boxes(words_of(50), 9, 14, (0.02, 1.0), (0.5, 2.0))
+    places = draw_boxes(words_of(50), 9, 14, (0.02, 1.0), (0.5, 2.0))
     for level in (0, 255):
         images = torch.full((50, 3, 9, 14), level, dtype=torch.uint8)
-        assert torch.equal(resized(images, places), images)
+        assert torch.equal(resize_boxes(images, places), images)
 
 
 def test_random_resized_crop_is_its_box_and_its_flip() -> None:
     images, random = images_of(100, 3, 9, 14), words_of(100)
-    plain = resized(images, boxes(random, 9, 14, (0.2, 0.6), (0.9, 1.1)))
+    plain = resize_boxes(images, draw_boxes(random, 9, 14, (0.2, 0.6), (0.9, 1.1)))
     options: Any = {"scale": (0.2, 0.6), "ratio": (0.9, 1.1)}
     assert torch.equal(random_resized_crop(images, random, flip=False, **options), plain)
     mirrored = random[:, 0] < 2**31
@@ -326,33 +330,33 @@ def test_ranges_out_of_order_are_refused(scale: Any, ratio: Any, named: str) -> 
 
 def test_a_cycle_shows_all_samples_one_view_after_the_other() -> None:
     views, ids = Views("flip", 3, 0, {}), torch.tensor([4, 2**40, 0], dtype=torch.int64)
-    assert [views.of_epoch(ids, epoch).tolist() for epoch in range(4)] == [[0] * 3, [1] * 3, [2] * 3, [0] * 3]
-    assert views.of_epoch(ids.int(), 0).dtype == torch.int64
+    assert [views.epoch_views(ids, epoch).tolist() for epoch in range(4)] == [[0] * 3, [1] * 3, [2] * 3, [0] * 3]
+    assert views.epoch_views(ids.int(), 0).dtype == torch.int64
 
 
 def test_a_draw_is_uniform_and_pure() -> None:
     views, ids = Views("flip", 5, 7, {}, "draw"), torch.arange(20_000) + 2**33
-    drawn = [views.of_epoch(ids, epoch) for epoch in range(3)]
+    drawn = [views.epoch_views(ids, epoch) for epoch in range(3)]
     for one in drawn:
         assert one.dtype == torch.int64
         assert chi_square(torch.bincount(one, minlength=5)) < 25  # 4 degrees of freedom
     for left, right in ((0, 1), (1, 2), (0, 2)):  # epochs are independent: all pairs of views are as frequent
         assert chi_square(torch.bincount(drawn[left] * 5 + drawn[right], minlength=25)) < 60
     rows = torch.tensor([9, 3, 19_999])
-    assert torch.equal(views.of_epoch(ids[rows], 1), drawn[1][rows])
-    assert not torch.equal(Views("flip", 5, 8, {}, "draw").of_epoch(ids, 0), drawn[0])
+    assert torch.equal(views.epoch_views(ids[rows], 1), drawn[1][rows])
+    assert not torch.equal(Views("flip", 5, 8, {}, "draw").epoch_views(ids, 0), drawn[0])
 
 
 def test_a_draw_reads_words_that_no_policy_reads() -> None:
     ids = torch.arange(10)
-    drawn = block(0, torch.zeros_like(ids), ids, DRAW)
-    assert not set(drawn.flatten().tolist()) & set(words(0, torch.zeros_like(ids), ids, 64).flatten().tolist())
+    drawn = stream_words(0, torch.zeros_like(ids), ids, DRAW)
+    assert not set(drawn.flatten().tolist()) & set(random_words(0, torch.zeros_like(ids), ids, 64).flatten().tolist())
 
 
 def test_options_reach_the_policy() -> None:
     views, ids, images = Views("crop_flip", 2, 0, {"padding": 2, "flip": False}), torch.arange(30), images_of(30)
     random = views.words(ids, torch.ones_like(ids))
-    assert torch.equal(random, words(0, torch.ones_like(ids), ids))
+    assert torch.equal(random, random_words(0, torch.ones_like(ids), ids))
     assert torch.equal(views.apply(images, random), crop_flip(images, random, padding=2, flip=False))
 
 
@@ -360,7 +364,7 @@ def test_plain_changes_nothing() -> None:
     images = images_of(3)
     assert PLAIN.identity
     assert PLAIN.apply(images, words_of(3)) is images
-    assert PLAIN.of_epoch(torch.arange(3), 5).tolist() == [0, 0, 0]
+    assert PLAIN.epoch_views(torch.arange(3), 5).tolist() == [0, 0, 0]
     assert not Views("flip", 1, 0, {"probability": 0.0}).identity
 
 
@@ -422,14 +426,14 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_gpu_makes_the_same_words_boxes_and_pixels(shape: tuple[int, int, int]) -> None:
     ids, images = torch.arange(2000) * 2**28, images_of(2000, *shape)
     views = Views("crop_flip", 7, 2**63 + 5, {}, "draw")
-    numbers = views.of_epoch(ids, 3)
-    assert torch.equal(views.of_epoch(ids.cuda(), 3).cpu(), numbers)
+    numbers = views.epoch_views(ids, 3)
+    assert torch.equal(views.epoch_views(ids.cuda(), 3).cpu(), numbers)
     random, on_gpu = views.words(ids, numbers), views.words(ids.cuda(), numbers.cuda())
     assert on_gpu.is_cuda
     assert torch.equal(on_gpu.cpu(), random)
     for scale, ratio in (((0.08, 1.0), (3 / 4, 4 / 3)), ((0.01, 0.9), (0.1, 10.0))):
-        found = boxes(on_gpu, *shape[1:], scale, ratio)
-        assert torch.equal(found.cpu(), boxes(random, *shape[1:], scale, ratio))
+        found = draw_boxes(on_gpu, *shape[1:], scale, ratio)
+        assert torch.equal(found.cpu(), draw_boxes(random, *shape[1:], scale, ratio))
     policies: list[tuple[str, dict[str, Any]]] = [
         ("flip", {}), ("crop_flip", {}), ("crop_flip", {"fill": "reflect"}), ("random_resized_crop", {}),
     ]  # fmt: skip
@@ -459,8 +463,8 @@ def test_the_views_of_a_cache_are_those_it_was_made_with(views: Views) -> None:
     assert Views.from_cache(cache_of(views)) == views
     assert Views.from_cache(cache_of(views)).parameters == views.parameters
     images, ids = images_of(6), torch.arange(6)
-    words = views.words(ids, ids % views.count)
-    assert torch.equal(Views.from_cache(cache_of(views)).apply(images, words), views.apply(images, words))
+    random_words = views.words(ids, ids % views.count)
+    assert torch.equal(Views.from_cache(cache_of(views)).apply(images, random_words), views.apply(images, random_words))
     if not views.identity:
         assert Views.from_cache(cache_of(views), "draw") == replace(views, order="draw")
 

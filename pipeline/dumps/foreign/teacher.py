@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_file, refuse_irregular_file
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.field import EXTERNAL
 from pipeline.dumps.foreign.agreement import describe_agreement, find_disorder
 from pipeline.dumps.foreign.columns import match_columns
@@ -69,7 +69,7 @@ class ForeignTeacher:
                 raise InputError(f"{read!r} of {name!r}", expected="logits, all that its file holds", found=read)
         return dict.fromkeys(reads, self.outputs.shape[1:])
 
-    def answers(
+    def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
     ) -> Iterator[TeacherOutputs]:
         """The logits of rows [start, stop) of the file."""

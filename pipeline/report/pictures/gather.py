@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
-from pipeline.datasets.record import Dataset
+from pipeline.datasets.dataset import Dataset
 from pipeline.fields.batches import CachedBatches
-from pipeline.losses.step import Outputs
+from pipeline.losses.outputs import Outputs
 from pipeline.losses.tsne import log_affinities, tsne
 from pipeline.models.network import Network
 from pipeline.report.figures.style import short
@@ -178,7 +178,7 @@ def _answers(network: Network, images: NDArray[np.uint8], tap: str | None) -> to
     """A network's values (n, d) at a tap, or its logits, a few images at a time: activations are large."""
     parts = []
     for piece in torch.split(torch.from_numpy(images), PIECE):
-        logits, taps = network.tapped(piece, [tap] if tap else [])
+        logits, taps = network.forward_with_taps(piece, [tap] if tap else [])
         parts.append(taps[tap].flatten(1) if tap else logits)
     return torch.cat(parts)
 

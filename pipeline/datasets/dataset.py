@@ -1,4 +1,4 @@
-"""The one record that every source becomes, and its form on disk."""
+"""The data set that every source becomes, and its files on disk."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ class Dataset:
                 expected=f"labels in 0..{len(self.classes) - 1}",
                 found=f"{self.labels.min()}..{self.labels.max()}",
             )
-        object.__setattr__(self, "fingerprint", fingerprint(self.images, self.labels, self.bounds, len(self.classes)))
+        found = compute_fingerprint(self.images, self.labels, self.bounds, len(self.classes))
+        object.__setattr__(self, "fingerprint", found)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -143,7 +144,7 @@ class Dataset:
         }
 
 
-def fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
+def compute_fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
     """SHA-256 over pixels, labels, their order, the split and the number of classes: two equal ones train alike."""
     header = {"shape": list(images.shape), "bounds": list(bounds), "classes": classes}
     digest = hashlib.sha256(encode_json(header))
@@ -154,7 +155,7 @@ def fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, in
     return digest.hexdigest()
 
 
-def save(dataset: Dataset, folder: Path) -> None:
+def save_dataset(dataset: Dataset, folder: Path) -> None:
     """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`.
 
     Raises:
@@ -170,8 +171,8 @@ def save(dataset: Dataset, folder: Path) -> None:
         write_json(folder / "dataset.json", dataset.card())
 
 
-def load(folder: Path | str, *, resident: bool = True) -> Dataset:
-    """Read what `save` wrote.
+def load_dataset(folder: Path | str, *, resident: bool = True) -> Dataset:
+    """Read what `save_dataset` wrote.
 
     Args:
         folder: of the prepared data.

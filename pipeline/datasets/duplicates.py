@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pipeline.datasets.raw import Labels, Pixels
 
 Duplicates = Literal["refuse", "keep", "drop"]
-Rows = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
-def first_of_each(images: Pixels, order: Iterable[int]) -> Rows:
+def first_occurrences(images: Pixels, order: Iterable[int]) -> Indices:
     """(N,): for each of the images (N, ...) the first, in that order of all rows, that has the same pixels."""
     first = np.arange(len(images))
     seen: dict[bytes, int] = {}
@@ -27,7 +27,7 @@ def first_of_each(images: Pixels, order: Iterable[int]) -> Rows:
 
 
 @dataclass(frozen=True)
-class Copies:
+class DuplicateCounts:
     """How often a data set's images are there twice.
 
     Attributes:
@@ -47,7 +47,7 @@ class Copies:
         """What is kept with the data set."""
         return {"copies": self.images, "across_splits": self.across_splits, **_of_other_class(self.other_class)}
 
-    def described(self, total: int) -> str:
+    def describe(self, total: int) -> str:
         """The counts, of so many images, in words."""
         are = "are exact copies of others" if self.images > 1 else "is an exact copy of another"
         stand = "pictures stand" if self.across_splits != 1 else "picture stands"
@@ -58,7 +58,7 @@ class Copies:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedCounts:
     """How many images were taken out as copies of others.
 
     Attributes:
@@ -76,7 +76,7 @@ class Dropped:
         """What is kept with the data set."""
         return {"dropped": self.images, **_of_other_class(self.other_class)}
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """The counts in words."""
         images, are = ("images", "copies of others") if self.images > 1 else ("image", "copy of another")
         return f"{self.images} {images} dropped: exact {are}{_under_another(self.images, self.other_class)}"
@@ -92,15 +92,15 @@ def _under_another(images: int, other_class: int) -> str:
     return f" ({other_class} of them under another class)" if images > 1 else " under another class"
 
 
-def copies(images: Pixels, labels: Labels, bounds: tuple[int, int]) -> Copies | None:
+def count_duplicates(images: Pixels, labels: Labels, bounds: tuple[int, int]) -> DuplicateCounts | None:
     """The copies in a data set, or None.
 
     Args:
         images: (N, C, H, W), the splits one behind the other.
         labels: (N,).
-        bounds: where they end (see `record.Dataset`).
+        bounds: where they end (see `dataset.Dataset`).
     """
-    first, rows = first_of_each(images, range(len(images))), np.arange(len(images))
+    first, rows = first_occurrences(images, range(len(images))), np.arange(len(images))
     split = np.searchsorted(bounds, rows, side="right")
     across = np.flatnonzero(split != split[first])
     differing = np.flatnonzero(labels != labels[first])
@@ -108,19 +108,19 @@ def copies(images: Pixels, labels: Labels, bounds: tuple[int, int]) -> Copies | 
     if not len(again):
         return None
     example = int(next(found for found in (across, differing, again) if len(found))[0])
-    return Copies(len(again), len(differing), len(np.unique(first[across])), (int(first[example]), example))
+    return DuplicateCounts(len(again), len(differing), len(np.unique(first[across])), (int(first[example]), example))
 
 
-def dropped(labels: Labels, first: Rows) -> Dropped | None:
+def count_dropped(labels: Labels, first: Indices) -> DroppedCounts | None:
     """What is not kept of a source of which the first of each picture is, or None.
 
     Args:
         labels: (N,).
-        first: (N,) the row that is kept of each row's picture (see `first_of_each`).
+        first: (N,) the row that is kept of each row's picture (see `first_occurrences`).
     """
     differing = np.flatnonzero(labels != labels[first])
     again = np.flatnonzero(first != np.arange(len(first)))
     if not len(again):
         return None
     example = int((differing if len(differing) else again)[0])
-    return Dropped(len(again), len(differing), (int(first[example]), example))
+    return DroppedCounts(len(again), len(differing), (int(first[example]), example))

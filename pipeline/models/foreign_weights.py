@@ -53,7 +53,7 @@ class Reading:
         return ", ".join(parts)
 
 
-def load_ready(modules: Sequence[nn.Module], path: Path, *, new_head: bool = False) -> None:
+def load_foreign_weights(modules: Sequence[nn.Module], path: Path, *, new_head: bool = False) -> None:
     """Put the weights of a file, as people have them, into the one module that they fit.
 
     The state dict may lie in an entry of a training script's checkpoint, and all its names may begin with what a

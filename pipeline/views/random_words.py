@@ -35,7 +35,7 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     return torch.stack([first, second, third, fourth], dim=1)
 
 
-def block(seed: int, views: Tensor, ids: Tensor, stream: int) -> Tensor:
+def stream_words(seed: int, views: Tensor, ids: Tensor, stream: int) -> Tensor:
     """Four random words for each (view, sample), (n, 4) int64 in [0, 2^32).
 
     Args:
@@ -49,16 +49,16 @@ def block(seed: int, views: Tensor, ids: Tensor, stream: int) -> Tensor:
     return philox(counter, (seed & LOW, seed >> 32 & LOW))
 
 
-def words(seed: int, views: Tensor, ids: Tensor, count: int = 8) -> Tensor:
+def random_words(seed: int, views: Tensor, ids: Tensor, count: int = 8) -> Tensor:
     """Random words for each (view, sample), (n, count) int64 in [0, 2^32), on the device of `ids`.
 
     Words 0 to 3 are stream 0, words 4 to 7 are stream 1, and so on: a larger `count` adds words and changes none.
     """
     streams = range(-(-count // 4))
-    return torch.cat([block(seed, views, ids, stream) for stream in streams], dim=1)[:, :count]
+    return torch.cat([stream_words(seed, views, ids, stream) for stream in streams], dim=1)[:, :count]
 
 
-def below(word: Tensor, limit: int | Tensor) -> Tensor:
+def uniform_integers(word: Tensor, limit: int | Tensor) -> Tensor:
     """Integers in [0, limit), limit <= 2^31, from words in [0, 2^32).
 
     No number's probability is off 1 / limit by 2^-32 or more: relatively, by limit / 2^32. Removing
@@ -67,6 +67,6 @@ def below(word: Tensor, limit: int | Tensor) -> Tensor:
     return word * limit >> 32
 
 
-def chance(word: Tensor, probability: float) -> Tensor:
+def bernoulli(word: Tensor, probability: float) -> Tensor:
     """True with a probability, rounded to a multiple of 2^-32; bool, of the words' shape."""
     return word < round(probability * 2**32)
