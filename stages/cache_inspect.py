@@ -25,11 +25,11 @@ def inspect(
 ) -> None:
     """Say what a cache holds, from which teacher and data, and how its numbers look."""
     from pipeline import cache as room
-    from pipeline.inspection.overview import labels_for, overview
+    from pipeline.inspection.overview import inspect_cache, read_labels
 
     opened = room.open(cache, storage_options=cli.storage_options(storage))
-    labels = labels_for(opened, data) if data else _labels_beside(opened)
-    facts = overview(opened, labels)
+    labels = read_labels(opened, data) if data else _labels_beside(opened)
+    facts = inspect_cache(opened, labels)
     if as_json:
         typer.echo(json.dumps(facts, indent=2, sort_keys=True))
     else:
@@ -40,13 +40,13 @@ def _labels_beside(opened: Cache) -> Any:
     """The labels of the study that the cache lies in, where it is one and its data are the cache's."""
     from pipeline.base.errors import InputError
     from pipeline.cache.folder import LocalFolder
-    from pipeline.inspection.overview import labels_for
+    from pipeline.inspection.overview import read_labels
 
     name = opened.manifest.dataset.name
     if not isinstance(opened.folder, LocalFolder) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
         return None
     try:
-        return labels_for(opened, opened.folder.path.resolve().parent.parent / "prepared" / name)
+        return read_labels(opened, opened.folder.path.resolve().parent.parent / "prepared" / name)
     except InputError:
         return None
 

@@ -30,7 +30,7 @@ def export(
     study = cli.open_study(params)
     import torch
 
-    from pipeline.export.card import WEIGHTS, described
+    from pipeline.export.card import WEIGHTS, build_card
     from pipeline.export.folder import refuse_occupied, write_exported
     from pipeline.export.onnx_graph import require_packages
     from pipeline.runs.lookup import find_seed, load_seed
@@ -41,7 +41,7 @@ def export(
     refuse_occupied(target)
     network, own = load_seed(study, student, seed, torch.device("cpu"))
     graph, checked = _onnx(network, own) if form == "onnx" else (None, None)
-    card = described(own, network.parameter_count(), checked)
+    card = build_card(own, network.parameter_count(), checked)
     write_exported(target, weights, card, graph)
     typer.echo(f"{cli.printable(str(to))}: student {student}, seed {seed}, weights {card['weights_sha256'][:12]}")
     if checked:
@@ -52,14 +52,14 @@ def export(
 def _onnx(network: Network, card: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     """The graph, and how it was compared: on test images where the prepared data are here."""
     from pipeline.datasets.dataset import load_dataset
-    from pipeline.export.onnx_graph import compared, images_to_check, to_onnx
+    from pipeline.export.onnx_graph import choose_check_images, compare_graph, export_onnx
     from pipeline.study.layout import Layout
 
     prepared = Layout(Path()).prepared(card["dataset"]["name"])
     dataset = load_dataset(prepared, resident=False) if (prepared / "dataset.json").exists() else None
-    images, what = images_to_check(dataset, card["dataset"]["fingerprint"], tuple(card["shape"]))
-    graph = to_onnx(network, card["shape"])
-    return graph, compared(graph, network, images, what)
+    images, what = choose_check_images(dataset, card["dataset"]["fingerprint"], tuple(card["shape"]))
+    graph = export_onnx(network, card["shape"])
+    return graph, compare_graph(graph, network, images, what)
 
 
 if __name__ == "__main__":

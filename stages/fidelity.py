@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pipeline.report.fidelity import Reached
+    from pipeline.report.fidelity import SeedAccuracies
     from pipeline.study.parts import TermParams
     from pipeline.study.sections import StudentParams, Study
 
@@ -47,18 +47,18 @@ def fidelity(
         room.Encoding("bfloat16"),
         *(room.Encoding("float16", k) for k in top_k or ()),
     ]
-    rows = room.table(
+    rows = room.compare_encodings(
         exact,
         encodings,
         temperature=term.options["temperature"],
         teacher=teacher,
         train=lambda targets: _reached(study, student, targets, where),
     )
-    of_student = room.doubt_of(rows)
+    of_student = room.describe_doubts(rows)
     doubts += [f"student {student!r} {of_student}"] if of_student else []
     folder = Layout(Path()).fidelity(student)
     write_json(folder / "fidelity.json", {"student": student, "dump": dump, "rows": rows})
-    page = room.markdown(rows, doubts)
+    page = room.format_comparison(rows, doubts)
     write_bytes(folder / "fidelity.md", page.encode())
     for doubt in doubts:
         cli.warn(f"{doubt}; what the table compares means little")
@@ -110,13 +110,13 @@ def _exact(study: Study, dump: str, device: str) -> tuple[Any, str, list[str]]:
     return np.stack([compute(Block(view, 0, 0, seen.rows))["logits"] for view in views]), spec.of, doubts
 
 
-def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> Reached:
+def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: torch.device) -> SeedAccuracies:
     """What each seed of a student reaches that is taught by these arrays."""
     from pipeline.base.progress import track
     from pipeline.base.seeds import derive_seed
     from pipeline.datasets.dataset import load_dataset
     from pipeline.fields.rows import CachedRows
-    from pipeline.report.fidelity import Reached
+    from pipeline.report.fidelity import SeedAccuracies
     from pipeline.runs.recipes import build_recipe
     from pipeline.runs.seeds import doubtful_networks
     from pipeline.runs.training import training_options
@@ -143,7 +143,7 @@ def _reached(study: Study, student: str, targets: Mapping[str, Tensor], device: 
         )
         for number in range(spec.seeds)
     )
-    made = Reached([])
+    made = SeedAccuracies([])
     for number, run in enumerate(track(runs, f"student {student}", spec.seeds)):
         made.accuracies.append(run.accuracy(spec.select))
         made.doubts.update(doubtful_networks([run], number, spec, splits.test, dataset.classes))

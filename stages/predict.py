@@ -29,7 +29,7 @@ def predict(
     """Say which class a student sees in each image, and how probable it holds it."""
     from pipeline.base.errors import InputError
     from pipeline.datasets.image_files import Decoder
-    from pipeline.export.predict import answer, find_images, logits_of
+    from pipeline.export.predict import find_images, format_answer, predict_logits
     from pipeline.runs.lookup import load_anywhere
 
     files, notices = find_images(images, Path.cwd())
@@ -38,11 +38,11 @@ def predict(
     if top is not None and top > len(classes):
         raise InputError("--top", expected=f"at most {len(classes)}, the student's classes", found=str(top))
     decoder = Decoder()
-    logits = logits_of(network, files, tuple(card["shape"]), where, decoder)
+    logits = predict_logits(network, files, tuple(card["shape"]), where, decoder)
     for line in (*notices, *decoder.notices()):
         cli.notice(line)
     shown = top or (len(classes) if as_json else min(2, len(classes)))
-    answers = (answer(file.where, row, classes, shown) for file, row in zip(files, logits, strict=True))
+    answers = (format_answer(file.where, row, classes, shown) for file, row in zip(files, logits, strict=True))
     if as_json:
         # Line by line: the numbers of many images take far more room as text than as an array.
         for number, each in enumerate(answers):

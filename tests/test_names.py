@@ -24,20 +24,18 @@ from pipeline.base.plain_text import (
 from pipeline.cache.blocks import ArrayPlan, plan_store
 from pipeline.cache.card import render_card as cache_card
 from pipeline.report.figures import style
-from pipeline.report.figures.accuracy import box_plot
-from pipeline.report.figures.curves import curves
-from pipeline.report.figures.pareto import Point, pareto
-from pipeline.report.figures.sweep import Point as SweepPoint
-from pipeline.report.figures.sweep import sweep
-from pipeline.report.figures.terms import Terms, terms
-from pipeline.report.figures.weights import weights
+from pipeline.report.figures.accuracy import draw_box_plot
+from pipeline.report.figures.curves import draw_curves
+from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
+from pipeline.report.figures.sweep import SweepPoint, draw_sweep
+from pipeline.report.figures.terms import TermCurves, draw_terms
+from pipeline.report.figures.weights import draw_weights
 from pipeline.report.page import Report, Section, Table
-from pipeline.report.pictures.affinities import affinities
-from pipeline.report.pictures.canvas import letters_spelt
-from pipeline.report.pictures.canvas import short as short_classes
-from pipeline.report.pictures.feature_map import feature_map
-from pipeline.report.pictures.hints import maps, vectors
-from pipeline.report.pictures.multichannel import multichannel
+from pipeline.report.pictures.affinities import draw_affinities
+from pipeline.report.pictures.canvas import describe_spelled_letters, fit_class_names
+from pipeline.report.pictures.feature_map import draw_feature_map
+from pipeline.report.pictures.hints import draw_maps, draw_vectors
+from pipeline.report.pictures.multichannel import draw_bits
 from pipeline.report.table import Row
 from tests.conftest import Capture, Run, write_study
 from tests.data_files import png, write_tree
@@ -153,18 +151,18 @@ def few(*names: str) -> tuple[str, ...]:
 
 
 DRAWN: dict[str, Any] = {
-    "boxes": lambda name: box_plot({name: [0.1, 0.2], "b": [0.3]}, {name: 0.5}, "a run", {name: 0.3}),
-    "curves": lambda name: curves([(name, {name: [[0.1, 0.2]]}), ("b", {name: [[0.1, 0.2]]})]),
-    "one panel": lambda name: curves([("a", {name: [[0.1, 0.2]]})]),
-    "pareto": lambda name: pareto({name: Point(0.5, None, 10, 40)}, [[name]]),
-    "sweep": lambda name: sweep(name, [SweepPoint(1, (1.0, 2.0)), SweepPoint(2, (2.0,))], {name: 3.0}, "test"),
-    "terms": lambda name: terms({name: Terms({name: [[1e-4, 1.0, 300.0]]}, [[1.0, 2.0, 3.0]])}),
-    "weights": lambda name: weights({f"{name}\nb": [{name: [0.5, 0.2]}]}),
-    "affinities": lambda name: affinities({"P": np.full((4, 4), 0.08)}, np.array([0, 0, 1, 1]), few(name)),
-    "maps": lambda name: maps(np.zeros((1, 1, 2, 2), np.uint8), np.ones((1, 1, 2, 2)), [name], [3]),
-    "vectors": lambda name: vectors(np.ones((2, 2)), np.array([0, 1]), few(name)),
-    "bits": lambda name: multichannel(np.zeros((1, 1, 2, 2), np.uint8), np.ones((1, 2, 4), np.uint8), [0], few(name)),
-    "feature map": lambda name: feature_map({"t": np.array([[1.0, 2], [3, 4]])}, np.array([0, 1]), few(name)),
+    "boxes": lambda name: draw_box_plot({name: [0.1, 0.2], "b": [0.3]}, {name: 0.5}, "a run", {name: 0.3}),
+    "curves": lambda name: draw_curves([(name, {name: [[0.1, 0.2]]}), ("b", {name: [[0.1, 0.2]]})]),
+    "one panel": lambda name: draw_curves([("a", {name: [[0.1, 0.2]]})]),
+    "pareto": lambda name: draw_pareto({name: NetworkPoint(0.5, None, 10, 40)}, [[name]]),
+    "sweep": lambda name: draw_sweep(name, [SweepPoint(1, (1.0, 2.0)), SweepPoint(2, (2.0,))], {name: 3.0}, "test"),
+    "terms": lambda name: draw_terms({name: TermCurves({name: [[1e-4, 1.0, 300.0]]}, [[1.0, 2.0, 3.0]])}),
+    "weights": lambda name: draw_weights({f"{name}\nb": [{name: [0.5, 0.2]}]}),
+    "affinities": lambda name: draw_affinities({"P": np.full((4, 4), 0.08)}, np.array([0, 0, 1, 1]), few(name)),
+    "maps": lambda name: draw_maps(np.zeros((1, 1, 2, 2), np.uint8), np.ones((1, 1, 2, 2)), [name], [3]),
+    "vectors": lambda name: draw_vectors(np.ones((2, 2)), np.array([0, 1]), few(name)),
+    "bits": lambda name: draw_bits(np.zeros((1, 1, 2, 2), np.uint8), np.ones((1, 2, 4), np.uint8), [0], few(name)),
+    "feature map": lambda name: draw_feature_map({"t": np.array([[1.0, 2], [3, 4]])}, np.array([0, 1]), few(name)),
 }
 OF_CLASSES = {"affinities", "maps", "vectors", "bits", "feature map"}  # the other names are of params.yaml: no _ first
 HARD = (r"$\frac$", "$1 to $5", "_a_", "a\nb", "שלום", "猫", "\udcff\x00", "l" * 200)
@@ -176,7 +174,7 @@ HARD = (r"$\frac$", "$1 to $5", "_a_", "a\nb", "שלום", "猫", "\udcff\x00", 
 )
 def test_pictures_show_the_letters(picture: str, name: str, texts: list[str]) -> None:
     assert DRAWN[picture](name).startswith(b"\x89PNG")  # warnings, of glyphs too, are errors here
-    (expected,) = short_classes([name]) if picture in OF_CLASSES else style.short([name])
+    (expected,) = fit_class_names([name]) if picture in OF_CLASSES else style.fit_names([name])
     assert [text for text in texts if expected in text]
     assert max(map(len, texts)) < 80
 
@@ -189,11 +187,11 @@ def test_names_that_are_cut_still_differ() -> None:
 
 
 def test_letters_without_a_glyph_are_spelt_and_told() -> None:
-    assert style.short(["猫", "犬", "Käse ½ ∞"]) == [r"\u732b", r"\u72ac", "Käse ½ ∞"]
-    assert style.spelt(["cat", "猫"]) == ["猫"]
-    (line,) = letters_spelt(["a", "猫", "猫", "犬", "鳥", "魚"])
+    assert style.fit_names(["猫", "犬", "Käse ½ ∞"]) == [r"\u732b", r"\u72ac", "Käse ½ ∞"]
+    assert style.find_spelled_names(["cat", "猫"]) == ["猫"]
+    (line,) = describe_spelled_letters(["a", "猫", "猫", "犬", "鳥", "魚"])
     assert line == (r"Pictures spell letters that their font lacks, in 4 class names: \u732b, \u72ac, \u9ce5, ....")
-    assert not list(letters_spelt(["a", "שלום"]))
+    assert not list(describe_spelled_letters(["a", "שלום"]))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ def test_letters_without_a_glyph_are_spelt_and_told() -> None:
     [(0.0, "0"), (1e-3, "10⁻³"), (-10.0, "\N{MINUS SIGN}10¹"), (1.0, "10⁰"), (1e12, "10¹²"), (20.0, "20")],
 )
 def test_powers_are_written_without_mathematics(value: float, written: str) -> None:
-    assert style.power_of_ten(value) == written
+    assert style.format_power_of_ten(value) == written
 
 
 # ------------------------------------------------------------------ the whole

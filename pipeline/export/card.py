@@ -22,7 +22,7 @@ WORDED = {
 }
 
 
-def described(card: Mapping[str, Any], parameters: int, onnx: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def build_card(card: Mapping[str, Any], parameters: int, onnx: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The entries of an exported card: all that the student's own card says, and what a stranger needs beside it.
 
     Args:
@@ -37,13 +37,13 @@ def described(card: Mapping[str, Any], parameters: int, onnx: Mapping[str, Any] 
         "version": VERSION,
         "package": __version__,
         "parameters": parameters,
-        "preprocessing": preprocessing(card["model"], card["shape"]),
+        "preprocessing": describe_preprocessing(card["model"], card["shape"]),
         "rule": RULES.get(card.get("select", ""), str(card.get("select"))),
         **({"onnx": dict(onnx)} if onnx else {}),
     }
 
 
-def preprocessing(model: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+def describe_preprocessing(model: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     """From an image file to the network's input, as JSON. `mean` and `std` are null where nothing is subtracted."""
     channels, height, width = shape
     return {
@@ -64,19 +64,19 @@ def is_own_code(name: str) -> bool:
     return name not in MODELS.entries and not name.startswith(("torchvision:", "timm:"))
 
 
-def markdown(card: Mapping[str, Any]) -> str:
+def format_card(card: Mapping[str, Any]) -> str:
     """The page for people: what it is, how right it is, how to load it, what taught it."""
     parts = [
-        _what(card),
-        _accuracies(card),
-        _loading(card),
-        *([_onnx(card["onnx"], card["shape"])] if "onnx" in card else []),
-        _provenance(card),
+        _describe_student(card),
+        _list_accuracies(card),
+        _explain_loading(card),
+        *([_describe_onnx(card["onnx"], card["shape"])] if "onnx" in card else []),
+        _describe_provenance(card),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _what(card: Mapping[str, Any]) -> str:
+def _describe_student(card: Mapping[str, Any]) -> str:
     seen, model = card["preprocessing"], card["model"]["name"]
     high, wide = seen["size"]
     scaling = "" if seen["mean"] is None and seen["std"] is None else f", mean {seen['mean']}, std {seen['std']}"
@@ -86,7 +86,7 @@ def _what(card: Mapping[str, Any]) -> str:
         if is_own_code(model)
         else ""
     )
-    name, data = escape_markdown(card["name"]), escape_markdown(_dataset(card))
+    name, data = escape_markdown(card["name"]), escape_markdown(_dataset_name(card))
     return f"""# {name}, seed {card.get("seed_number", 0)}: a student that knows {data}
 
 A network ({escape_markdown(model)}) of {card["parameters"]:,} parameters for {len(card["classes"])} classes, written \
@@ -100,13 +100,13 @@ by teachercache {escape_markdown(card["package"])}.
 - weights: those after epoch {card.get("epoch")} ({escape_markdown(card["rule"])}){own}"""
 
 
-def _accuracies(card: Mapping[str, Any]) -> str:
+def _list_accuracies(card: Mapping[str, Any]) -> str:
     each = card.get("test_accuracy_per_class") or [None] * len(card["classes"])
     rows = [("**all**", card.get("test_accuracy")), *zip(map(escape_cell, card["classes"]), each, strict=True)]
     return "\n".join(["| class | test accuracy (%) |", "|---|---:|", *(f"| {n} | {_percent(a)} |" for n, a in rows)])
 
 
-def _loading(card: Mapping[str, Any]) -> str:
+def _explain_loading(card: Mapping[str, Any]) -> str:
     own = ", own_code=True" if is_own_code(card["model"]["name"]) else ""
     flag = " --own-code" if own else ""
     return f"""## Load it
@@ -128,7 +128,7 @@ print(card["classes"][int(probabilities[0].argmax())], float(probabilities[0].ma
 ```"""
 
 
-def _onnx(checked: Mapping[str, Any], shape: Sequence[int]) -> str:
+def _describe_onnx(checked: Mapping[str, Any], shape: Sequence[int]) -> str:
     images, batches = escape_markdown(checked["images"]), ", ".join(map(str, checked["batches"]))
     return f"""Without PyTorch, `{GRAPH}` (opset {checked["opset"]}; needs `pip install onnxruntime`):
 
@@ -147,31 +147,31 @@ The graph's logits were compared with PyTorch's by onnxruntime {escape_markdown(
 most {checked["largest_difference_at_most"]:g} ({checked["tolerance"]:g} x (1 + the largest logit) was allowed)."""
 
 
-def _provenance(card: Mapping[str, Any]) -> str:
+def _describe_provenance(card: Mapping[str, Any]) -> str:
     caches = [
         f"- cache {escape_markdown(name)}, root digest `{escape_code(root)}`"
-        for name, root in _sorted(card.get("consumed"))
+        for name, root in _sort_entries(card.get("consumed"))
     ]
     others = {key: value for key, value in card.items() if key not in WORDED}
     fingerprint = escape_code(card.get("dataset", {}).get("fingerprint"))
     lines = [
-        f"- data set {escape_markdown(_dataset(card))}, fingerprint `{fingerprint}`",
+        f"- data set {escape_markdown(_dataset_name(card))}, fingerprint `{fingerprint}`",
         *(caches or ([] if "peers_sha256" in card else ["- labels alone: it has read no cache"])),
         *(f"- a peer, weights SHA-256 `{escape_code(digest)}`" for digest in card.get("peers_sha256", ())),
         *(
             f"- {escape_markdown(key)}: `{escape_code(json.dumps(value, sort_keys=True))}`"
-            for key, value in _sorted(others)
+            for key, value in _sort_entries(others)
         ),
         f"- weights, SHA-256 `{escape_code(card['weights_sha256'])}`",
     ]
     return "\n".join(["## What taught it", "", *lines])
 
 
-def _dataset(card: Mapping[str, Any]) -> Any:
+def _dataset_name(card: Mapping[str, Any]) -> Any:
     return card.get("dataset", {}).get("name")
 
 
-def _sorted(entries: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+def _sort_entries(entries: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
     return sorted((entries or {}).items())
 
 

@@ -14,7 +14,7 @@ import torch
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_file, hash_json, hold_lock, remove_path, write_bytes
 from pipeline.base.registry import AbsentError
-from pipeline.export.card import CARD, FORMAT, GRAPH, PAGE, VERSION, WEIGHTS, is_own_code, markdown
+from pipeline.export.card import CARD, FORMAT, GRAPH, PAGE, VERSION, WEIGHTS, format_card, is_own_code
 from pipeline.models import MODELS
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
@@ -37,11 +37,11 @@ def write_exported(target: Path, weights: Path, card: Mapping[str, Any], graph: 
     Raises:
         InputError: something is at the target, or the weights are not those of the card.
     """
-    with new_folder(target) as folder:
+    with create_folder(target) as folder:
         write_bytes(folder / WEIGHTS, weights.read_bytes())
         if graph is not None:
             write_bytes(folder / GRAPH, graph)
-        write_bytes(folder / PAGE, markdown(card).encode())
+        write_bytes(folder / PAGE, format_card(card).encode())
         files = {path.name: hash_file(path) for path in folder.iterdir()}
         if files[WEIGHTS] != card["weights_sha256"]:
             raise InputError(str(weights), expected=f"SHA-256 {card['weights_sha256'][:12]}...", found="another")
@@ -50,7 +50,7 @@ def write_exported(target: Path, weights: Path, card: Mapping[str, Any], graph: 
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def create_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which becomes the target when the block ends; after an error nothing is left of it.
 
     A killed process leaves its work, hidden beside the target, to the next one.

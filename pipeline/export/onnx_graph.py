@@ -40,7 +40,7 @@ def require_packages() -> None:
         )
 
 
-def to_onnx(network: Network, shape: Sequence[int]) -> bytes:
+def export_onnx(network: Network, shape: Sequence[int]) -> bytes:
     """The graph `images` uint8 (batch, C, H, W) -> `logits` float32 (batch, classes), as a file's bytes.
 
     The scaling of the pixels and the sums of a head's channels are part of it; the batch is of any size. The same
@@ -55,7 +55,7 @@ def to_onnx(network: Network, shape: Sequence[int]) -> bytes:
     """
     example = torch.zeros((2, *shape), dtype=torch.uint8)
     try:
-        with _quiet():
+        with _silence_torch():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -80,7 +80,7 @@ def to_onnx(network: Network, shape: Sequence[int]) -> bytes:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_torch() -> Iterator[None]:
     """Without torch's words to those who write exporters: its warnings, its logs and what it prints."""
     before = logging.root.manager.disable
     logging.disable()
@@ -102,7 +102,7 @@ def _strip(part: Any) -> None:
                 _strip(each)
 
 
-def images_to_check(
+def choose_check_images(
     dataset: Dataset | None, fingerprint: str, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.uint8], str]:
     """Images (n, C, H, W) to compare on, and what they are.
@@ -128,11 +128,11 @@ def images_to_check(
 
 
 @torch.no_grad()
-def compared(graph: bytes, network: Network, images: NDArray[np.uint8], what: str) -> dict[str, Any]:
+def compare_graph(graph: bytes, network: Network, images: NDArray[np.uint8], what: str) -> dict[str, Any]:
     """How the graph was compared with the network, as the card says it.
 
     Args:
-        graph: what `to_onnx` has made.
+        graph: what `export_onnx` has made.
         network: on the CPU, in evaluation mode.
         images: (n, C, H, W): the first alone, the next two together, then the others.
         what: the images are.
@@ -156,16 +156,16 @@ def compared(graph: bytes, network: Network, images: NDArray[np.uint8], what: st
         "images": what,
         "batches": [len(batch) for batch in batches],
         "tolerance": TOLERANCE,
-        "largest_difference_at_most": _rounded_up(
+        "largest_difference_at_most": _round_up(
             max(
-                _difference(theirs, network(torch.from_numpy(batch)))
+                _measure_difference(theirs, network(torch.from_numpy(batch)))
                 for theirs, batch in zip(found, batches, strict=True)
             )
         ),
     }
 
 
-def _difference(theirs: NDArray[np.float32], ours: Tensor) -> float:
+def _measure_difference(theirs: NDArray[np.float32], ours: Tensor) -> float:
     """The largest difference of two batches of logits (B, classes).
 
     Raises:
@@ -186,7 +186,7 @@ def _difference(theirs: NDArray[np.float32], ours: Tensor) -> float:
     return difference
 
 
-def _rounded_up(difference: float) -> float:
+def _round_up(difference: float) -> float:
     """The next power of ten, at least NOISE: what lies below is the processor's, and cards of equal students are
     to be equal.
     """

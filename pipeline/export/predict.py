@@ -73,10 +73,10 @@ def read_image(file: File, shape: tuple[int, int, int], decoder: Decoder) -> Pix
     Raises:
         InputError: Pillow cannot read it, it has more than 8 bits a channel, or too many pixels.
     """
-    return decoder.read(file, lambda image: fitted(image, shape))
+    return decoder.read(file, lambda image: fit_to_shape(image, shape))
 
 
-def fitted(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
+def fit_to_shape(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
     """An image of any size as (C, H, W) uint8: what `fit_image` makes for a `size`, and its like where H is not W."""
     channels, height, width = shape
     grey = channels == 1
@@ -88,7 +88,7 @@ def fitted(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
 
 
 @torch.no_grad()
-def logits_of(
+def predict_logits(
     network: Network,
     files: Sequence[File],
     shape: tuple[int, int, int],
@@ -131,15 +131,15 @@ def logits_of(
     return np.concatenate(answers)
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def compute_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """The softmax of one row of logits (classes,), in float64."""
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
     made: NDArray[np.float64] = shifted / shifted.sum()
     return made
 
 
-def answer(name: str, logits: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, Any]:
-    """One image's answer as JSON: `file`, `class`, its `probability`, and `probabilities`, the likeliest first.
+def format_answer(name: str, logits: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, Any]:
+    """One image's answer as JSON: `file`, `class`, its `probability`, and `compute_probabilities`, the likeliest first.
 
     Args:
         name: of the file.
@@ -147,7 +147,7 @@ def answer(name: str, logits: NDArray[np.float32], classes: Sequence[str], top: 
         classes: their names, which differ.
         top: how many probabilities to give.
     """
-    each = probabilities(logits)
+    each = compute_probabilities(logits)
     best = np.argsort(-logits, kind="stable")[:top]  # of equals the first, as for accuracies
     return {
         "file": name,

@@ -16,7 +16,7 @@ from pipeline.losses import TERMS
 from pipeline.losses.weights.schedules import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
-from pipeline.report.pictures.choice import choice
+from pipeline.report.pictures.choice import choose_dumps
 from pipeline.study.layout import Layout
 from pipeline.study.parts import DumpParams
 from pipeline.study.references import order_students
@@ -194,7 +194,7 @@ class _Compiler:
         )
 
     def report(self) -> Stage:
-        students, drawn = self.study.students, choice(self.study).dumps
+        students, drawn = self.study.students, choose_dumps(self.study).dumps
         dumps = [self.study.dumps[name] for name in drawn]
         networks = [module for student in students.values() for module in network_modules(student)]
         schedules = [module for student in students.values() for module in _schedules(student)]

@@ -32,7 +32,7 @@ def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]
         ids = field.plans[plan, batch].numpy()
         ids = ids[ids >= 0]
         p = field.matrix(plan, batch, len(ids)).double().numpy()
-        neighbours.append(_effective_neighbours(p))
+        neighbours.append(_count_neighbours(p))
         if labels is not None and len(ids) > 1:
             alike = labels[ids][:, None] == labels[ids][None]
             same.append(p[alike].sum() / p.sum())
@@ -50,7 +50,7 @@ def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]
     return facts
 
 
-def _effective_neighbours(p: NDArray[np.float64]) -> NDArray[np.float64]:
+def _count_neighbours(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """2^H of each row, (n,)."""
     total = p.sum(1, keepdims=True)
     rows = np.divide(p, total, out=np.zeros_like(p), where=total > 0)

@@ -23,10 +23,10 @@ def hints(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:  # 
         cache: of field hints.
         labels: not used.
     """
-    return {"taps": {tap: _tap(cache, tap) for tap in cache.manifest.arrays}}
+    return {"taps": {tap: _inspect_tap(cache, tap) for tap in cache.manifest.arrays}}
 
 
-def _tap(cache: Cache, tap: str) -> dict[str, Any]:
+def _inspect_tap(cache: Cache, tap: str) -> dict[str, Any]:
     info = cache.manifest.arrays[tap]
     units = math.prod(info.row_shape)
     piece = max(1, PIECE_BYTES // (8 * units))

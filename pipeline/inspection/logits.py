@@ -28,7 +28,7 @@ def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     parts = [(view, start) for view in range(manifest.views.count) for start in range(0, manifest.rows, PIECE_ROWS)]
     for view, start in track(parts, "inspect", len(parts)):
         ids = np.arange(start, min(start + PIECE_ROWS, manifest.rows))
-        entropy, choice = _facts(cache, ids, view)
+        entropy, choice = _compute_entropy(cache, ids, view)
         entropies.append(entropy)
         choices.append(choice)
     entropy, choice = np.concatenate(entropies), np.concatenate(choices).reshape(manifest.views.count, manifest.rows)
@@ -49,7 +49,7 @@ def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     return facts | {"agreement_with_labels": float(right.mean()), "agreement_per_class": per_class}
 
 
-def _facts(cache: Cache, ids: NDArray[np.int64], view: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _compute_entropy(cache: Cache, ids: NDArray[np.int64], view: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Entropy (n,) and most likely class (n,) of some rows."""
     if "logits" in cache.manifest.arrays:
         scores = cache.rows(ids, view).astype(np.float64)

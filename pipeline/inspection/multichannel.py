@@ -34,14 +34,14 @@ def multichannel(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, An
         counts += bits.sum(0, dtype=np.int64)
         choices.append(bits.sum(2, dtype=np.int64).argmax(1))
     choice = np.concatenate(choices).reshape(manifest.views.count, manifest.rows)
-    facts = {**_channel_facts(counts, choice.size), "chosen_per_class": _counted(choice, classes)}
-    return facts if labels is None else facts | _agreement(choice, labels, classes)
+    facts = {**_count_channels(counts, choice.size), "chosen_per_class": _count_choices(choice, classes)}
+    return facts if labels is None else facts | _measure_agreement(choice, labels, classes)
 
 
-def _channel_facts(counts: NDArray[np.int64], rows: int) -> dict[str, Any]:
+def _count_channels(counts: NDArray[np.int64], rows: int) -> dict[str, Any]:
     """Facts about channels from their numbers of ones (classes, K) among so many rows."""
     ones = counts / rows
-    entropy = _binary_entropy(ones)
+    entropy = _compute_entropy(ones)
     return {
         "ones": ones.tolist(),
         "ones_per_class": ones.mean(1).tolist(),
@@ -53,19 +53,19 @@ def _channel_facts(counts: NDArray[np.int64], rows: int) -> dict[str, Any]:
     }
 
 
-def _binary_entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     both = np.stack([shares, 1 - shares])
     logs = np.log2(both, out=np.zeros_like(both), where=both > 0)
     entropy: NDArray[np.float64] = -(both * logs).sum(0)
     return entropy
 
 
-def _counted(choice: NDArray[np.int64], classes: int) -> list[int]:
+def _count_choices(choice: NDArray[np.int64], classes: int) -> list[int]:
     counts: list[int] = np.bincount(choice.reshape(-1), minlength=classes).tolist()
     return counts
 
 
-def _agreement(choice: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> dict[str, Any]:
+def _measure_agreement(choice: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> dict[str, Any]:
     """How often the chosen class (views, rows) is the true one; None for a class without samples."""
     right = choice == labels[None]
     members = [right[:, labels == label] for label in range(classes)]

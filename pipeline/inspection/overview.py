@@ -15,7 +15,7 @@ from pipeline.dumps import plan_arrays
 from pipeline.inspection import INSPECTIONS
 
 
-def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
+def inspect_cache(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     """What it is, from whom, of which data, how large, and the field's own facts.
 
     Args:
@@ -49,7 +49,7 @@ def overview(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     }
 
 
-def labels_for(cache: Cache, prepared: Path) -> NDArray[np.int64]:
+def read_labels(cache: Cache, prepared: Path) -> NDArray[np.int64]:
     """The labels of a cache's samples, (rows,); of a cache of batches those of all training samples.
 
     Args:

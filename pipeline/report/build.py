@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.report.claims import Claim, verdict
-from pipeline.report.claims import section as claims_section
-from pipeline.report.comparing import section
-from pipeline.report.groups import Group, compare
-from pipeline.report.measures import Curves, Networks
-from pipeline.report.metrics import Metrics, labels_only
-from pipeline.report.notes import notes
-from pipeline.report.numbers import numbers
+from pipeline.report.claims import Claim, build_claims_section, judge_claim
+from pipeline.report.comparing import build_statistics_section
+from pipeline.report.groups import Group, compare_groups
+from pipeline.report.measures import Curves, Measurements
+from pipeline.report.metrics import Metrics, find_labels_only
+from pipeline.report.notes import write_notes
+from pipeline.report.numbers import collect_statistics
 from pipeline.report.page import Report, Section
 from pipeline.report.pictures.canvas import Picture
-from pipeline.report.published import Published, beside
-from pipeline.report.published import numbers as published_numbers
-from pipeline.report.published import section as published_section
-from pipeline.report.table import rows
+from pipeline.report.published import Published, build_source_section, collect_source_numbers, compare_with_source
+from pipeline.report.table import build_rows
 
 
-def build(
+def build_report(
     teachers: Mapping[str, Metrics],
     students: Mapping[str, Metrics],
     groups: Sequence[Group],
@@ -51,33 +48,33 @@ def build(
     Raises:
         InputError: a published number or a claim is about validation accuracies that nobody logged.
     """
-    compared = compare(groups, baseline or labels_only(students), among)
+    compared = compare_groups(groups, baseline or find_labels_only(students), among)
     baselines = compared.baseline.students if compared.baseline else ()
-    networks = Networks({group.name: group for group in groups}, teachers, curves or {})
-    sections, more = _of_source(published, claims, networks)
+    networks = Measurements({group.name: group for group in groups}, teachers, curves or {})
+    sections, more = _build_source_sections(published, claims, networks)
     pictures = list(pictures)
     return Report(
-        rows=tuple(rows(teachers, students, baselines)),
-        notes=(*notes(students, baselines, teachers), *more_notes),
-        sections=(Section("Statistics", tuple(section(compared))), *sections),
-        numbers=numbers(compared, students, more),
+        rows=tuple(build_rows(teachers, students, baselines)),
+        notes=(*write_notes(students, baselines, teachers), *more_notes),
+        sections=(Section("Statistics", tuple(build_statistics_section(compared))), *sections),
+        numbers=collect_statistics(compared, students, more),
         pictures={picture.name: picture.png for picture in pictures},
         captions={picture.name: picture.caption for picture in pictures if picture.caption},
     )
 
 
-def _of_source(
-    published: Published | None, claims: Sequence[Claim], networks: Networks
+def _build_source_sections(
+    published: Published | None, claims: Sequence[Claim], networks: Measurements
 ) -> tuple[list[Section], dict[str, Any]]:
     """The sections about a study's source, and their numbers by key; none of what the study does not state."""
     sections: list[Section] = []
     made: dict[str, Any] = {}
     if published:
-        found = beside(published, networks)
-        sections.append(published_section(published, found))
-        made["published"] = published_numbers(published, found)
+        found = compare_with_source(published, networks)
+        sections.append(build_source_section(published, found))
+        made["published"] = collect_source_numbers(published, found)
     if claims:
-        verdicts = [verdict(claim, networks) for claim in claims]
-        sections.append(claims_section(verdicts))
+        verdicts = [judge_claim(claim, networks) for claim in claims]
+        sections.append(build_claims_section(verdicts))
         made["claims"] = {each.claim.name: each.numbers() for each in verdicts}
     return sections, made

@@ -9,26 +9,26 @@ from statistics import fmean
 from typing import Any, Literal
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
-from pipeline.report.comparisons import LEVEL, interval
-from pipeline.report.groups import Group, compare
-from pipeline.report.measures import Networks, Race, Side, values_of
+from pipeline.report.comparisons import LEVEL, compute_interval
+from pipeline.report.groups import Group, compare_groups
+from pipeline.report.measures import EpochComparison, Measurements, Side, list_values
 from pipeline.report.page import Section, Table
 
 Metric = Literal["test", "validation", "epochs"]
-How = Literal["paired", "welch", "one-sample"]
+Method = Literal["paired", "welch", "one-sample"]
 Outcome = Literal["reproduced", "not reproduced", "unclear"]
 
 COLUMNS = ("claim", "measured", "difference", "95 % interval", "asked", "verdict")
-WHAT: dict[Metric, str] = {
+METRICS: dict[Metric, str] = {
     "test": "test accuracy",
     "validation": "end-of-training validation accuracy",
     "epochs": "epochs",
 }
-HOW: dict[How, str] = {"paired": "paired", "welch": "Welch", "one-sample": "one-sample"}
+METHODS: dict[Method, str] = {"paired": "paired", "welch": "Welch", "one-sample": "one-sample"}
 # Points or epochs: an end of an interval that is nearer to what is asked lies at it, but for rounding.
 ROUNDING = 1e-9
 EPOCH = 1.0  # validation is measured once an epoch: that is how finely epochs are told apart
-FEW = f"fewer than {FEWEST_VALUES} values"
+TOO_FEW = f"fewer than {FEWEST_VALUES} values"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Estimate:
         reason: why there is none.
     """
 
-    how: How
+    how: Method
     difference: float
     interval: tuple[float, float] | None
     reason: str | None = None
 
-    def times(self, factor: float) -> Estimate:
+    def scale_by(self, factor: float) -> Estimate:
         """The same in another unit, for a factor above 0."""
         ends = self.interval and (factor * self.interval[0], factor * self.interval[1])
         return Estimate(self.how, factor * self.difference, ends, self.reason)
@@ -85,13 +85,13 @@ class Verdict:
         claim: the claim.
         values: of `ahead` and of `behind`: accuracies in [0, 1], or numbers of epochs.
         estimate: of what is ahead, in the claim's unit: of ahead - behind, or of the epochs of behind - ahead.
-        race: where epochs are compared.
+        epochs: where epochs are compared.
     """
 
     claim: Claim
     values: tuple[Sequence[float], Sequence[float]]
     estimate: Estimate
-    race: Race | None = None
+    epochs: EpochComparison | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -106,9 +106,9 @@ class Verdict:
     @property
     def reason(self) -> str | None:
         """Why a claim cannot be called reproduced, whatever the interval."""
-        if self.race and self.race.never[0]:
+        if self.epochs and self.epochs.never[0]:
             # Their true numbers of epochs are unknown: the least that is possible has been taken.
-            return f"{self.race.never[0]} of {len(self.values[0])} runs of {self.claim.ahead} never get there"
+            return f"{self.epochs.never[0]} of {len(self.values[0])} runs of {self.claim.ahead} never get there"
         return self.estimate.reason
 
     def numbers(self) -> dict[str, Any]:
@@ -122,15 +122,15 @@ class Verdict:
             "of": claim.metric,
             "by": claim.by,
             "unit": claim.unit,
-            "values": _by_side(map(list, self.values)),
-            "n": _by_side(map(len, self.values)),
+            "values": _name_sides(map(list, self.values)),
+            "n": _name_sides(map(len, self.values)),
             "how": made.how,
             "difference": made.difference,
             "low": low,
             "high": high,
             "verdict": self.outcome,
             "reason": self.reason,
-            **({"level": self.race.level, "never": _by_side(self.race.never)} if self.race else {}),
+            **({"level": self.epochs.level, "never": _name_sides(self.epochs.never)} if self.epochs else {}),
         }
 
     def cells(self) -> tuple[str, ...]:
@@ -138,51 +138,58 @@ class Verdict:
         claim, made, unit = self.claim, self.estimate, self.claim.unit
         ends = "" if made.interval is None else f"{made.interval[0]:+.2f} to {made.interval[1]:+.2f}"
         outcome = self.outcome + (f" ({self.reason})" if self.reason else "")
-        return (claim.text, self._measured(), f"{made.difference:+.2f} {unit}", ends, f"> {claim.by:g} {unit}", outcome)
+        return (
+            claim.text,
+            self._describe_measured(),
+            f"{made.difference:+.2f} {unit}",
+            ends,
+            f"> {claim.by:g} {unit}",
+            outcome,
+        )
 
-    def _measured(self) -> str:
+    def _describe_measured(self) -> str:
         """Which side is taken from which, of what, and how."""
         names, counts = (self.claim.ahead, self.claim.behind), tuple(map(len, self.values))
-        if self.race:
+        if self.epochs:
             names, counts = names[::-1], counts[::-1]
-        what = WHAT[self.claim.metric] + (f" to {_percent(self.race)} on validation" if self.race else "")
+        what = METRICS[self.claim.metric] + (f" to {_percent(self.epochs)} on validation" if self.epochs else "")
         n = counts[:1] if self.estimate.how == "paired" else counts
-        return f"{' - '.join(names)}, {what}, {HOW[self.estimate.how]}, n = {' and '.join(map(str, n))}"
+        return f"{' - '.join(names)}, {what}, {METHODS[self.estimate.how]}, n = {' and '.join(map(str, n))}"
 
 
-def verdict(claim: Claim, networks: Networks) -> Verdict:
+def judge_claim(claim: Claim, networks: Measurements) -> Verdict:
     """Measure a claim.
 
     Raises:
         InputError: it is about validation accuracies that nobody logged.
     """
     if claim.metric == "epochs":
-        race = networks.race(claim.ahead, claim.behind)
-        values = race.ahead.values, race.behind.values
-        return Verdict(claim, values, at_least_wide(estimate(race.behind, race.ahead), EPOCH), race)
+        epochs = networks.compare_epochs(claim.ahead, claim.behind)
+        values = epochs.ahead.values, epochs.behind.values
+        return Verdict(claim, values, widen_interval(estimate_difference(epochs.behind, epochs.ahead), EPOCH), epochs)
     ahead, behind = (networks.accuracy(name, claim.metric) for name in (claim.ahead, claim.behind))
-    return Verdict(claim, (values_of(ahead), values_of(behind)), estimate(ahead, behind).times(100))
+    return Verdict(claim, (list_values(ahead), list_values(behind)), estimate_difference(ahead, behind).scale_by(100))
 
 
-def estimate(one: Side, other: Side) -> Estimate:
+def estimate_difference(one: Side, other: Side) -> Estimate:
     """The mean of one - the other with its 95 % interval, paired where the runs of two groups pair."""
-    values, others = values_of(one), values_of(other)
+    values, others = list_values(one), list_values(other)
     difference = fmean(values) - fmean(others)
     if not (isinstance(one, Group) and isinstance(other, Group)):
-        ends = interval([value - teacher for value in values for teacher in others])  # one of the two is single
-        return Estimate("one-sample", difference, ends, None if ends else FEW)
-    paired = compare((one, other), other.students[0], among=()).against[one.name]
+        ends = compute_interval([value - teacher for value in values for teacher in others])  # one of the two is single
+        return Estimate("one-sample", difference, ends, None if ends else TOO_FEW)
+    paired = compare_groups((one, other), other.students[0], among=()).against[one.name]
     if paired.mean is not None and paired.low is not None and paired.high is not None:
         return Estimate("paired", paired.mean, (paired.low, paired.high))
     if paired.n:
         return Estimate("paired", difference, None, paired.reason)
     if min(len(values), len(others)) < FEWEST_VALUES:
-        return Estimate("welch", difference, None, FEW)
-    half = _welch(values, others)
+        return Estimate("welch", difference, None, TOO_FEW)
+    half = _compute_welch_half(values, others)
     return Estimate("welch", difference, (difference - half, difference + half))
 
 
-def at_least_wide(made: Estimate, half: float) -> Estimate:
+def widen_interval(made: Estimate, half: float) -> Estimate:
     """The estimate with an interval of at least `half` on both sides of the difference."""
     if made.interval is None:
         return made
@@ -190,7 +197,7 @@ def at_least_wide(made: Estimate, half: float) -> Estimate:
     return replace(made, interval=(low, high))
 
 
-def _welch(values: Sequence[float], others: Sequence[float]) -> float:
+def _compute_welch_half(values: Sequence[float], others: Sequence[float]) -> float:
     """Half of Welch's interval: t(0.975, f) s with s^2 = v_1 + v_2, v_i = s_i^2 / n_i.
 
     f = s^4 / (v_1^2 / (n_1 - 1) + v_2^2 / (n_2 - 1)) (Welch and Satterthwaite). 0 where neither group varies.
@@ -205,12 +212,12 @@ def _welch(values: Sequence[float], others: Sequence[float]) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(squares))
 
 
-def section(verdicts: Sequence[Verdict]) -> Section:
+def build_claims_section(verdicts: Sequence[Verdict]) -> Section:
     """The claims as people read them."""
-    return Section("Claims", tuple(_blocks(verdicts)))
+    return Section("Claims", tuple(_write_blocks(verdicts)))
 
 
-def _blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
+def _write_blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
     yield (
         "A claim is reproduced where the whole 95 % interval of its difference lies above what is asked, not "
         "reproduced where none of it does, and unclear otherwise. Intervals are paired where the statistics above pair "
@@ -221,8 +228,8 @@ def _blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
     yield Table(COLUMNS, tuple(each.cells() for each in verdicts), texts=2, quoted=True)
     if any(each.claim.metric == "validation" for each in verdicts):
         yield "End-of-training validation accuracy: the mean over the last twentieth of the epochs."
-    races = [each for each in verdicts if each.race]
-    if races:
+    raced = [each for each in verdicts if each.epochs]
+    if raced:
         yield (
             "Epochs: the number, from 1, of the first whose validation accuracy reaches what the group said to be "
             "behind ends with (the mean over its runs, and over the last twentieth of their epochs). A run of that "
@@ -231,21 +238,21 @@ def _blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
             "more than it has. An interval is at least one epoch wide to either side: equal numbers of epochs are no "
             "proof of equal speed."
         )
-    yield from dict.fromkeys(map(_never, races))
+    yield from dict.fromkeys(map(_describe_unreached, raced))
 
 
-def _never(made: Verdict) -> str:
+def _describe_unreached(made: Verdict) -> str:
     """How many runs have no such epoch."""
-    assert made.race is not None
-    sides = zip((made.race.ahead, made.race.behind), made.race.never, strict=True)
+    assert made.epochs is not None
+    sides = zip((made.epochs.ahead, made.epochs.behind), made.epochs.never, strict=True)
     told = (f"{never} of {sum(map(len, side.runs))} runs of {side.name}" for side, never in sides)
-    where = f"{_percent(made.race)} on validation, where {made.race.behind.name} ends"
+    where = f"{_percent(made.epochs)} on validation, where {made.epochs.behind.name} ends"
     return f"{where}: never reached by {' and '.join(told)}."
 
 
-def _percent(race: Race) -> str:
-    return f"{100 * race.level:.2f} %"
+def _percent(epochs: EpochComparison) -> str:
+    return f"{100 * epochs.level:.2f} %"
 
 
-def _by_side(both: Iterable[Any]) -> dict[str, Any]:
+def _name_sides(both: Iterable[Any]) -> dict[str, Any]:
     return dict(zip(("ahead", "behind"), both, strict=True))

@@ -21,7 +21,7 @@ LEVEL = 0.95  # of intervals; of Tukey's, that all of them hold together
 EQUAL = 1e-12  # values whose spread is no larger a share of their size differ by rounding alone
 
 
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
+def compute_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of a mean: m ± t(0.975, n - 1) s / sqrt(n); None below 3 values."""
     from scipy import stats
 
@@ -33,7 +33,7 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """What n values are ahead of their partners.
 
     Attributes:
@@ -54,12 +54,12 @@ class Paired:
     reason: str | None = None
 
 
-def unpaired(reason: str, n: int = 0) -> Paired:
+def explain_unpaired(reason: str, n: int = 0) -> PairedTest:
     """What is not compared, and why."""
-    return Paired(None, None, None, None, None, n, reason)
+    return PairedTest(None, None, None, None, None, n, reason)
 
 
-def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
+def run_paired_t_test(values: Sequence[float], others: Sequence[float]) -> PairedTest:
     """The paired t test, t = mean(d) / (std(d) / sqrt(n)) with n - 1 degrees of freedom, d = value - other.
 
     Raises:
@@ -69,17 +69,17 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
 
     made = compare_pairs(values, others)
     if made.n < FEWEST_VALUES:
-        return unpaired(f"fewer than {FEWEST_VALUES} pairs", made.n)
+        return explain_unpaired(f"fewer than {FEWEST_VALUES} pairs", made.n)
     differences = [value - other for value, other in zip(values, others, strict=True)]
-    if _equal(differences, [*values, *others]):
-        return Paired(made.mean, made.mean, made.mean, None, None, made.n, "all differences are equal")
+    if _are_equal(differences, [*values, *others]):
+        return PairedTest(made.mean, made.mean, made.mean, None, None, made.n, "all differences are equal")
     std = summarize(differences).std
     assert std is not None
     p = 2 * float(stats.t.sf(abs(made.mean) / std * math.sqrt(made.n), made.n - 1))
-    return Paired(made.mean, made.low, made.high, p, made.mean / std, made.n)
+    return PairedTest(made.mean, made.low, made.high, p, made.mean / std, made.n)
 
 
-def hedges_g(values: Sequence[float], others: Sequence[float]) -> float | None:
+def compute_hedges_g(values: Sequence[float], others: Sequence[float]) -> float | None:
     """The difference of two means in pooled standard deviations, corrected for small samples.
 
     g = J(m) (mean_1 - mean_2) / s_p, with m = n_1 + n_2 - 2, s_p^2 = (SS_1 + SS_2) / m and
@@ -87,9 +87,9 @@ def hedges_g(values: Sequence[float], others: Sequence[float]) -> float | None:
     from its group's mean, or where m < 2.
     """
     freedom = len(values) + len(others) - 2
-    if freedom < 2 or (_equal(values) and _equal(others)):
+    if freedom < 2 or (_are_equal(values) and _are_equal(others)):
         return None
-    pooled = math.sqrt((_squares(values) + _squares(others)) / freedom)
+    pooled = math.sqrt((_sum_squares(values) + _sum_squares(others)) / freedom)
     correction = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
     return correction * (fmean(values) - fmean(others)) / pooled
 
@@ -141,7 +141,7 @@ class Anova:
     reason: str | None = None
 
 
-def anova(values: Mapping[str, Sequence[float]]) -> Anova:
+def analyse_variance(values: Mapping[str, Sequence[float]]) -> Anova:
     """One-way analysis of variance over groups, by name; those below 3 values are left out, and named."""
     from scipy import stats
 
@@ -149,12 +149,12 @@ def anova(values: Mapping[str, Sequence[float]]) -> Anova:
     names, left_out = tuple(groups), tuple(name for name in values if name not in groups)
     if len(groups) < 2:
         return Anova(names, left_out, reason=f"fewer than two groups of {FEWEST_VALUES} values")
-    if all(map(_equal, groups.values())):
+    if all(map(_are_equal, groups.values())):
         return Anova(names, left_out, reason="no group varies")
     # Summed from the groups themselves: scipy's f_oneway takes SS_within as a difference of large
     # numbers, which goes below zero where groups hardly vary.
     every = [value for each in groups.values() for value in each]
-    mean, within = fmean(every), sum(map(_squares, groups.values()))
+    mean, within = fmean(every), sum(map(_sum_squares, groups.values()))
     between = sum(len(each) * (fmean(each) - mean) ** 2 for each in groups.values())
     df_between, df_within = len(groups) - 1, len(every) - len(groups)
     error = within / df_within
@@ -169,11 +169,11 @@ def anova(values: Mapping[str, Sequence[float]]) -> Anova:
         p=float(stats.f.sf(f, df_between, df_within)),
         eta_squared=between / (between + within),
         omega_squared=max(0.0, omega),
-        pairs=_tukey(groups, error, df_within),
+        pairs=_compare_all_pairs(groups, error, df_within),
     )
 
 
-def _tukey(groups: Mapping[str, Sequence[float]], error: float, freedom: int) -> tuple[Pair, ...]:
+def _compare_all_pairs(groups: Mapping[str, Sequence[float]], error: float, freedom: int) -> tuple[Pair, ...]:
     """Tukey's pairs, in Kramer's form where the groups are not equally large.
 
     q = |m_i - m_j| / s_ij with s_ij = sqrt(MS_within / 2 (1/n_i + 1/n_j)); p is the upper tail of the
@@ -195,18 +195,18 @@ def _tukey(groups: Mapping[str, Sequence[float]], error: float, freedom: int) ->
             difference - critical * scale,
             difference + critical * scale,
             min(1.0, max(0.0, float(tail))),  # an integral, beyond its ends by rounding alone
-            hedges_g(groups[pair[0]], groups[pair[1]]),
+            compute_hedges_g(groups[pair[0]], groups[pair[1]]),
         )
         for pair, difference, scale, tail in zip(found, differences, scales, tails, strict=True)
     )
 
 
-def _squares(values: Sequence[float]) -> float:
+def _sum_squares(values: Sequence[float]) -> float:
     """The sum of squared differences from the mean."""
     mean = fmean(values)
     return math.fsum((value - mean) ** 2 for value in values)
 
 
-def _equal(values: Sequence[float], scale: Sequence[float] = ()) -> bool:
+def _are_equal(values: Sequence[float], scale: Sequence[float] = ()) -> bool:
     """Whether values differ by rounding alone: against their own size, or that of the numbers they came from."""
     return max(values) - min(values) <= EQUAL * max(map(abs, scale or values))

@@ -6,28 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from pipeline.report.comparisons import interval
-from pipeline.report.figures.accuracy import box_plot
-from pipeline.report.figures.curves import curves as draw_curves
-from pipeline.report.figures.pareto import Point, pareto
-from pipeline.report.figures.terms import Terms
-from pipeline.report.figures.terms import terms as draw_terms
-from pipeline.report.figures.weights import weights as draw_weights
-from pipeline.report.groups import UNITS, Group, families
-from pipeline.report.measures import Curves, Networks
+from pipeline.report.comparisons import compute_interval
+from pipeline.report.figures.accuracy import draw_box_plot
+from pipeline.report.figures.curves import draw_curves
+from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
+from pipeline.report.figures.terms import TermCurves, draw_terms
+from pipeline.report.figures.weights import draw_weights
+from pipeline.report.groups import UNITS, Group, group_by_datasets
+from pipeline.report.measures import Curves, Measurements
 from pipeline.report.metrics import Metrics
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
-from pipeline.report.sweeps import errors_of
-from pipeline.report.sweeps import picture as sweep_picture
-from pipeline.report.weights import scheduled
+from pipeline.report.sweeps import draw_sweep_picture, list_source_errors
+from pipeline.report.weights import collect_changing_weights
 from pipeline.study.report_section import SweepParams
 
 MOST_NAMES = 3  # of data sets, in a title
 
 
 @dataclass(frozen=True)
-class Asked:
+class PictureOptions:
     """What a study asks for beyond the pictures that every one has.
 
     Attributes:
@@ -41,16 +39,16 @@ class Asked:
     datasets: Mapping[str, str] = field(default_factory=dict)
     published: Published | None = None
     sweeps: Mapping[str, SweepParams] = field(default_factory=dict)
-    terms: Mapping[str, Terms] = field(default_factory=dict)
+    terms: Mapping[str, TermCurves] = field(default_factory=dict)
     whole: bool = False
 
 
-def drawn(
+def draw_metrics(
     teachers: Mapping[str, Metrics],
     students: Mapping[str, Metrics],
     groups: Sequence[Group],
     curves: Mapping[str, Curves],
-    asked: Asked = Asked(),
+    asked: PictureOptions = PictureOptions(),
 ) -> Iterator[Picture]:
     """What there is to see of teachers and students.
 
@@ -60,19 +58,19 @@ def drawn(
         curves: by student (or teacher), one validation-accuracy curve a network; empty without validation part.
         asked: what else is drawn.
     """
-    yield _boxes(teachers, groups, asked.published)
-    points, comparable = _points(teachers, students, groups)
+    yield _draw_boxes(teachers, groups, asked.published)
+    points, comparable = _collect_points(teachers, students, groups)
     yield Picture(
         "pareto.png",
         "Test accuracy against size, bars its 95 % interval; a group's size is its students' mean. Lines join the "
         "networks that no smaller one equals, among students of one data set and their teachers. Networks of one size "
         "stand side by side.",
-        pareto(points, comparable),
+        draw_pareto(points, comparable),
     )
-    yield Picture("curves.png", "", draw_curves(_panels(curves, groups, asked.datasets), whole=asked.whole))
-    networks = Networks({group.name: group for group in groups}, teachers, curves)
+    yield Picture("curves.png", "", draw_curves(_collect_panels(curves, groups, asked.datasets), whole=asked.whole))
+    networks = Measurements({group.name: group for group in groups}, teachers, curves)
     for name, sweep in asked.sweeps.items():
-        yield sweep_picture(name, sweep, networks, students, asked.published)
+        yield draw_sweep_picture(name, sweep, networks, students, asked.published)
     if asked.terms:
         yield Picture(
             "terms.png",
@@ -81,7 +79,7 @@ def drawn(
             "axis is linear around zero and logarithmic on both sides of that.",
             draw_terms(asked.terms),
         )
-    changing = scheduled(students)
+    changing = collect_changing_weights(students)
     if changing:
         yield Picture(
             "weights.png",
@@ -91,28 +89,32 @@ def drawn(
         )
 
 
-def _boxes(teachers: Mapping[str, Metrics], groups: Sequence[Group], published: Published | None) -> Picture:
+def _draw_boxes(teachers: Mapping[str, Metrics], groups: Sequence[Group], published: Published | None) -> Picture:
     """Test accuracies, with the source's where it reports such."""
     of_test = published if published and published.metric == "test" else None
-    source = {name: 1 - error / 100 for name, error in errors_of(of_test).items()}
+    source = {name: 1 - error / 100 for name, error in list_source_errors(of_test).items()}
     lines = {name: metrics["test_accuracy"] for name, metrics in teachers.items()}
     dot = UNITS[groups[0].unit if groups else "run"]
-    return Picture("accuracy.png", "", box_plot({group.name: group.values for group in groups}, lines, dot, source))
+    return Picture(
+        "accuracy.png", "", draw_box_plot({group.name: group.values for group in groups}, lines, dot, source)
+    )
 
 
-def _points(
+def _collect_points(
     teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], groups: Sequence[Group]
-) -> tuple[dict[str, Point], list[list[str]]]:
+) -> tuple[dict[str, NetworkPoint], list[list[str]]]:
     """Teachers and groups by name, and the names of those that may be compared."""
     points = {
-        f"teacher {name}": Point(metrics["test_accuracy"], None, metrics["parameters"], metrics["bytes"], teacher=True)
+        f"teacher {name}": NetworkPoint(
+            metrics["test_accuracy"], None, metrics["parameters"], metrics["bytes"], teacher=True
+        )
         for name, metrics in teachers.items()
     }
     for group in groups:
         parameters, size = (fmean(students[name][key] for name in group.students) for key in ("parameters", "bytes"))
-        points[group.name] = Point(fmean(group.values), interval(group.values), parameters, size)
+        points[group.name] = NetworkPoint(fmean(group.values), compute_interval(group.values), parameters, size)
     comparable = []
-    for family in families(groups):
+    for family in group_by_datasets(groups):
         taught_by = {name for group in family for student in group.students for name in students[student]["taught_by"]}
         comparable.append(
             [*(f"teacher {name}" for name in teachers if name in taught_by), *(group.name for group in family)]
@@ -120,22 +122,22 @@ def _points(
     return points, comparable
 
 
-def _panels(
+def _collect_panels(
     curves: Mapping[str, Curves], groups: Sequence[Group], datasets: Mapping[str, str]
 ) -> list[tuple[str, dict[str, Curves]]]:
     """The curves of each family of groups, titled with its data sets."""
-    made = [(_title(family, datasets), _of_groups(curves, family)) for family in families(groups)]
+    made = [(_join_datasets(family, datasets), _collect_curves(curves, family)) for family in group_by_datasets(groups)]
     return [(title, shown) for title, shown in made if shown]
 
 
-def _title(family: Sequence[Group], datasets: Mapping[str, str]) -> str:
+def _join_datasets(family: Sequence[Group], datasets: Mapping[str, str]) -> str:
     """The first of its data sets' names, and how many more there are."""
     names = list(dict.fromkeys(datasets.get(student, "") for group in family for student in group.students))
     more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return ", ".join([*names[:MOST_NAMES], *more])
 
 
-def _of_groups(curves: Mapping[str, Curves], groups: Sequence[Group]) -> dict[str, Curves]:
+def _collect_curves(curves: Mapping[str, Curves], groups: Sequence[Group]) -> dict[str, Curves]:
     """The curves of each group's runs; student by student where they are not equally long."""
     there = {name: seeds for name, seeds in curves.items() if seeds and seeds[0]}
     made: dict[str, Curves] = {}

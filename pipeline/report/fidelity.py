@@ -35,7 +35,7 @@ EXACT = Encoding("float32")
 
 
 @dataclass(frozen=True)
-class Kept:
+class EncodedLogits:
     """Logits in one encoding.
 
     Attributes:
@@ -57,7 +57,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Reached:
+class SeedAccuracies:
     """What a student makes of targets.
 
     Attributes:
@@ -69,7 +69,7 @@ class Reached:
     doubts: dict[str, str] = field(default_factory=dict)
 
 
-def keep(exact: NDArray[np.float32], encoding: Encoding, temperature: float, teacher: str) -> Kept:
+def encode_logits(exact: NDArray[np.float32], encoding: Encoding, temperature: float, teacher: str) -> EncodedLogits:
     """Logits (views, samples, classes) as a dump in this encoding would hold them."""
     views, samples, classes = exact.shape
     flat = exact.reshape(-1, classes)
@@ -80,10 +80,10 @@ def keep(exact: NDArray[np.float32], encoding: Encoding, temperature: float, tea
         arrays = select_top_k(flat, encoding.top_k, temperature, dtype=encoding.dtype, first=0, teacher=teacher)
         planned = plan_top_k_arrays(encoding.top_k, classes, encoding.dtype, "none")
         dtypes = {name: array.dtype for name, array in planned.items()}
-    return Kept({name: values.reshape(views, samples, -1) for name, values in arrays.items()}, dtypes)
+    return EncodedLogits({name: values.reshape(views, samples, -1) for name, values in arrays.items()}, dtypes)
 
 
-def kl_error(exact: NDArray[np.float32], made: Kept, temperature: float) -> dict[str, float]:
+def compute_kl(exact: NDArray[np.float32], made: EncodedLogits, temperature: float) -> dict[str, float]:
     """KL(P || Q) in nats over all samples: mean, 99th percentile and largest.
 
     P = softmax(a / temperature) of the exact logits; Q that of the kept ones, a tail's mass spread
@@ -113,13 +113,13 @@ def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return logs
 
 
-def table(
+def compare_encodings(
     exact: NDArray[np.float32],
     encodings: Sequence[Encoding],
     *,
     temperature: float,
     teacher: str,
-    train: Callable[[Mapping[str, Tensor]], Reached],
+    train: Callable[[Mapping[str, Tensor]], SeedAccuracies],
 ) -> list[dict[str, Any]]:
     """One row an encoding, the exact one first.
 
@@ -134,7 +134,7 @@ def table(
     rows: list[dict[str, Any]] = []
     reference: list[float] = []
     for encoding in dict.fromkeys([EXACT, *encodings]):
-        made = keep(exact, encoding, temperature, teacher)
+        made = encode_logits(exact, encoding, temperature, teacher)
         reached = train(made.tensors())
         reference = reference or reached.accuracies
         difference: Difference = compare_pairs(reached.accuracies, reference)
@@ -142,7 +142,7 @@ def table(
             {
                 "encoding": encoding.name,
                 "bytes": made.bytes,
-                "kl": kl_error(exact, made, temperature),
+                "kl": compute_kl(exact, made, temperature),
                 "test_accuracy": asdict(summarize(reached.accuracies)),
                 "test_accuracy_per_seed": reached.accuracies,
                 "difference": asdict(difference),
@@ -152,7 +152,7 @@ def table(
     return rows
 
 
-def doubt_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
+def describe_doubts(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """What speaks against the students' having learnt anything, as a clause that names the encodings."""
     doubtful = [row for row in rows if "doubts" in row]
     if not doubtful:
@@ -160,7 +160,7 @@ def doubt_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return f"{join_doubts(doubtful[0]['doubts'])} from {'; '.join(row['encoding'] for row in doubtful)}"
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> str:
+def format_comparison(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> str:
     """The rows as a table; accuracies in percent, differences in points with their 95 % interval; then any doubts."""
     measured = "test accuracy (%, ± std) | difference to float32 (points, 95 % interval)"
     lines = [f"| encoding | bytes | KL mean | KL p99 | KL max | {measured} |", "|---|---:|---:|---:|---:|---:|---:|"]
@@ -169,13 +169,13 @@ def markdown(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> s
         spread = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.2f}"
         lines.append(
             f"| {row['encoding']} | {row['bytes']:,} | {kl['mean']:.2g} | {kl['p99']:.2g} | {kl['max']:.2g} "
-            f"| {100 * accuracy['mean']:.2f}{spread} | {_shown(row['difference'])} |"
+            f"| {100 * accuracy['mean']:.2f}{spread} | {_format_difference(row['difference'])} |"
         )
     lines += [f"\nDoubtful: {escape_prose(doubt)}." for doubt in doubts]
     return "\n".join(lines) + "\n"
 
 
-def _shown(difference: Mapping[str, Any]) -> str:
+def _format_difference(difference: Mapping[str, Any]) -> str:
     mean = f"{100 * difference['mean']:+.2f}"
     if difference["low"] is None:
         return f"{mean} (fewer than {FEWEST_VALUES} seeds: no interval)"

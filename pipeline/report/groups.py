@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Literal
 
 from pipeline.base.statistics import FEWEST_VALUES
-from pipeline.report.comparisons import Anova, Paired, anova, paired, unpaired
+from pipeline.report.comparisons import Anova, PairedTest, analyse_variance, explain_unpaired, run_paired_t_test
 from pipeline.report.metrics import Metrics
 
 Unit = Literal["run", "student"]
@@ -41,7 +41,9 @@ class Group:
         return tuple(value for runs in self.runs for value in runs)
 
 
-def grouped(students: Mapping[str, Metrics], named: Mapping[str, Sequence[str]], unit: Unit) -> tuple[Group, ...]:
+def group_students(
+    students: Mapping[str, Metrics], named: Mapping[str, Sequence[str]], unit: Unit
+) -> tuple[Group, ...]:
     """The groups, each where its first student stands; students that no group names are groups of their own."""
     group_of = {student: name for name, members in named.items() for student in members}
     members = {group_of.get(name, name): named.get(group_of.get(name, ""), (name,)) for name in students}
@@ -57,7 +59,7 @@ def grouped(students: Mapping[str, Metrics], named: Mapping[str, Sequence[str]],
     )
 
 
-def families(groups: Iterable[Group], among: Sequence[str] | None = None) -> list[list[Group]]:
+def group_by_datasets(groups: Iterable[Group], among: Sequence[str] | None = None) -> list[list[Group]]:
     """The groups (those named, or all) by the data sets that they are measured on: each list may be compared."""
     found: dict[frozenset[str], list[Group]] = {}
     for group in groups:
@@ -67,7 +69,7 @@ def families(groups: Iterable[Group], among: Sequence[str] | None = None) -> lis
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparisons:
     """All comparisons.
 
     Attributes:
@@ -79,7 +81,7 @@ class Compared:
 
     groups: Sequence[Group]
     baseline: Group | None
-    against: Mapping[str, Paired]
+    against: Mapping[str, PairedTest]
     analyses: tuple[Anova, ...]
 
     @property
@@ -88,7 +90,7 @@ class Compared:
         return tuple(group.name for group in self.groups if len(group.values) < FEWEST_VALUES)
 
 
-def compare(groups: Sequence[Group], baseline: str | None, among: Sequence[str] | None = None) -> Compared:
+def compare_groups(groups: Sequence[Group], baseline: str | None, among: Sequence[str] | None = None) -> Comparisons:
     """Each group with the baseline's, and all groups with each other.
 
     Args:
@@ -97,18 +99,20 @@ def compare(groups: Sequence[Group], baseline: str | None, among: Sequence[str] 
         among: the groups of the analysis of variance; None: all.
     """
     base = next((group for group in groups if baseline in group.students), None)
-    against = {group.name: _against(group, base) for group in groups if base is not None and group is not base}
-    several = [family for family in families(groups, among) if len(family) > 1]
-    analyses = tuple(anova({group.name: group.values for group in family}) for family in several)
-    return Compared(groups, base, against, analyses)
+    against = {
+        group.name: _pair_with_baseline(group, base) for group in groups if base is not None and group is not base
+    }
+    several = [family for family in group_by_datasets(groups, among) if len(family) > 1]
+    analyses = tuple(analyse_variance({group.name: group.values for group in family}) for family in several)
+    return Comparisons(groups, base, against, analyses)
 
 
-def _against(group: Group, baseline: Group) -> Paired:
+def _pair_with_baseline(group: Group, baseline: Group) -> PairedTest:
     """Paired by the student's place in its group, and by the seed's number where a value is a run."""
     if set(group.datasets) != set(baseline.datasets):
-        return unpaired("other data sets")
+        return explain_unpaired("other data sets")
     if group.datasets != baseline.datasets:
-        return unpaired("another number of students, or in another order of data sets")
+        return explain_unpaired("another number of students, or in another order of data sets")
     if group.unit == "run" and list(map(len, group.runs)) != list(map(len, baseline.runs)):
-        return unpaired("another number of seeds")
-    return paired(group.values, baseline.values)
+        return explain_unpaired("another number of seeds")
+    return run_paired_t_test(group.values, baseline.values)

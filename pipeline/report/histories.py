@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.report.figures.terms import Terms
+from pipeline.report.figures.terms import TermCurves
 from pipeline.report.metrics import Metrics
 from pipeline.study.layout import network_folder
 from pipeline.training.curves import read_curve
 
 
-def history(student: Path, metrics: Metrics, quantity: str) -> list[list[float]]:
+def read_history(student: Path, metrics: Metrics, quantity: str) -> list[list[float]]:
     """One quantity by epoch (`validation/accuracy`), a curve a network; empty curves where it was not logged."""
     alone = [[accuracy] for accuracy in metrics["test_accuracy_per_seed"]]
     return [
@@ -20,16 +20,16 @@ def history(student: Path, metrics: Metrics, quantity: str) -> list[list[float]]
     ]
 
 
-def loss_terms(student: Path, metrics: Metrics) -> Terms:
+def read_loss_terms(student: Path, metrics: Metrics) -> TermCurves:
     """What a student's training minimised, and its validation error meanwhile.
 
     Args:
         student: its folder.
         metrics: its file. The penalty `l1` stands beside its losses where it has one.
     """
-    losses = {name: history(student, metrics, f"train/{name}") for name in (*metrics["losses"], "l1")}
-    accuracies = history(student, metrics, "validation/accuracy")
-    return Terms(
+    losses = {name: read_history(student, metrics, f"train/{name}") for name in (*metrics["losses"], "l1")}
+    accuracies = read_history(student, metrics, "validation/accuracy")
+    return TermCurves(
         {name: runs for name, runs in losses.items() if all(runs)},
         [[100 * (1 - accuracy) for accuracy in run] for run in accuracies] if all(accuracies) else [],
     )

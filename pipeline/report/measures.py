@@ -15,29 +15,29 @@ Part = Literal["test", "validation"]
 Curves = Sequence[Sequence[float]]  # validation accuracy by epoch, of every seed and of all its peers
 Side = Group | float  # a group's runs, or a teacher's one value
 
-PARTS: dict[Part, str] = {"test": "test", "validation": "end-of-training validation"}
+PART_NAMES: dict[Part, str] = {"test": "test", "validation": "end-of-training validation"}
 END = 20  # the end of a training is the last of so many parts of it
 # A mean of equal accuracies may lie above all of them, by rounding; one row of a data set is far more.
 ROUNDING = 1e-9
 
 
-def end(curve: Sequence[float]) -> float:
+def average_end(curve: Sequence[float]) -> float:
     """The mean over the last twentieth of the epochs, rounded down to whole ones, at least one."""
     return fmean(curve[-max(1, len(curve) // END) :])
 
 
-def first_reaching(curve: Sequence[float], level: float) -> int | None:
+def first_epoch_reaching(curve: Sequence[float], level: float) -> int | None:
     """The number, from 1, of the first epoch that reaches a level; None where none does."""
     return next((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy >= level - ROUNDING), None)
 
 
-def values_of(side: Side) -> tuple[float, ...]:
+def list_values(side: Side) -> tuple[float, ...]:
     """What is compared: one value a run or student, one of a teacher."""
     return side.values if isinstance(side, Group) else (side,)
 
 
 @dataclass(frozen=True)
-class Race:
+class EpochComparison:
     """How many epochs two groups need to a validation accuracy.
 
     Attributes:
@@ -53,7 +53,7 @@ class Race:
 
 
 @dataclass(frozen=True)
-class Networks:
+class Measurements:
     """All that can be measured.
 
     Attributes:
@@ -74,14 +74,16 @@ class Networks:
         """
         if name in self.groups:
             group = self.groups[name]
-            return group if part == "test" else self._of_runs(group, end)
+            return group if part == "test" else self._measure_runs(group, average_end)
         if part == "test":
             return float(self.teachers[name]["test_accuracy"])
         if not any(self.curves.get(name, ())):
-            raise _no_curve("teacher", name, "only one that is trained here, on data with a validation part, has it")
-        return end(self.curves[name][0])
+            raise _missing_curve_error(
+                "teacher", name, "only one that is trained here, on data with a validation part, has it"
+            )
+        return average_end(self.curves[name][0])
 
-    def race(self, ahead: str, behind: str) -> Race:
+    def compare_epochs(self, ahead: str, behind: str) -> EpochComparison:
         """The epochs to the accuracy that `behind` ends with, the mean over its runs.
 
         A run of `ahead` that never reaches it counts as one epoch more than it has, the least that it may
@@ -91,30 +93,32 @@ class Networks:
             InputError: no validation accuracy was logged.
         """
         one, other = self.groups[ahead], self.groups[behind]
-        level = fmean(end(curve) for curves in self._runs(other) for curve in curves)
-        return Race(
-            self._of_runs(one, lambda curve: first_reaching(curve, level) or len(curve) + 1),
-            self._of_runs(other, lambda curve: first_reaching(curve, level) or len(curve)),
+        level = fmean(average_end(curve) for curves in self._curves_by_student(other) for curve in curves)
+        return EpochComparison(
+            self._measure_runs(one, lambda curve: first_epoch_reaching(curve, level) or len(curve) + 1),
+            self._measure_runs(other, lambda curve: first_epoch_reaching(curve, level) or len(curve)),
             level,
-            (self._never(one, level), self._never(other, level)),
+            (self._count_unreached(one, level), self._count_unreached(other, level)),
         )
 
-    def _never(self, group: Group, level: float) -> int:
-        return sum(first_reaching(curve, level) is None for curves in self._runs(group) for curve in curves)
+    def _count_unreached(self, group: Group, level: float) -> int:
+        return sum(
+            first_epoch_reaching(curve, level) is None for curves in self._curves_by_student(group) for curve in curves
+        )
 
-    def _of_runs(self, group: Group, measure: Callable[[Sequence[float]], float]) -> Group:
+    def _measure_runs(self, group: Group, measure: Callable[[Sequence[float]], float]) -> Group:
         """The group with another measure of its runs."""
-        return replace(group, runs=tuple(tuple(map(measure, curves)) for curves in self._runs(group)))
+        return replace(group, runs=tuple(tuple(map(measure, curves)) for curves in self._curves_by_student(group)))
 
-    def _runs(self, group: Group) -> list[Curves]:
+    def _curves_by_student(self, group: Group) -> list[Curves]:
         """The curves by student, one a seed."""
-        return [self._seeds(name, len(runs)) for name, runs in zip(group.students, group.runs, strict=True)]
+        return [self._average_peers(name, len(runs)) for name, runs in zip(group.students, group.runs, strict=True)]
 
-    def _seeds(self, student: str, seeds: int) -> Curves:
+    def _average_peers(self, student: str, seeds: int) -> Curves:
         """Of each seed the mean over its peers, who are not independent."""
         curves = self.curves.get(student, ())
         if not curves or not all(curves):
-            raise _no_curve("student", student, "give its data set a validation part, or compare on test")
+            raise _missing_curve_error("student", student, "give its data set a validation part, or compare on test")
         peers = len(curves) // seeds
         return [
             [fmean(peer) for peer in zip(*curves[seed * peers : (seed + 1) * peers], strict=True)]
@@ -122,5 +126,5 @@ class Networks:
         ]
 
 
-def _no_curve(kind: str, name: str, fix: str) -> InputError:
+def _missing_curve_error(kind: str, name: str, fix: str) -> InputError:
     return InputError(f"{kind} {name!r}", expected="its validation accuracy by epoch", found="none", fix=fix)

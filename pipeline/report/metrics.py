@@ -25,31 +25,33 @@ STUDENT_KEYS = (
 )
 
 
-def phases(student: Metrics) -> list[Terms]:
+def list_phases(student: Metrics) -> list[Terms]:
     """The loss terms of each phase, the student's own last."""
     return [*student["pretrain"], student["losses"]]
 
 
-def loss_of(name: str, term: Mapping[str, Any]) -> str:
+def find_loss(name: str, term: Mapping[str, Any]) -> str:
     """The loss that a term is: its name says so unless it has a `loss`."""
     return str(term.get("loss", name))
 
 
-def labels_only(students: Mapping[str, Metrics]) -> str | None:
+def find_labels_only(students: Mapping[str, Metrics]) -> str | None:
     """The first student that only ever saw labels: its one loss, and that of the student it starts from, is `ce`."""
-    return next((name for name in students if all(loss == "ce" for loss in _ever(students, name))), None)
+    return next((name for name in students if all(loss == "ce" for loss in _collect_losses(students, name))), None)
 
 
-def _ever(students: Mapping[str, Metrics], name: str) -> Iterator[str]:
+def _collect_losses(students: Mapping[str, Metrics], name: str) -> Iterator[str]:
     """The losses of every phase, those of the student that it starts from included."""
     student = students[name]
-    yield from (loss_of(term, its) for phase in phases(student) for term, its in phase.items())
+    yield from (find_loss(term, its) for phase in list_phases(student) for term, its in phase.items())
     start = student["init"]
     if start is not None:
-        yield from _ever(students, start["student"])
+        yield from _collect_losses(students, start["student"])
 
 
-def best_taught(students: Mapping[str, Metrics], dataset: str, baseline: str | None, count: int) -> tuple[str, ...]:
+def select_best_taught(
+    students: Mapping[str, Metrics], dataset: str, baseline: str | None, count: int
+) -> tuple[str, ...]:
     """At most `count` students of a data set (its fingerprint): the baseline, then the best of those with a teacher."""
     of_it = {name: metrics for name, metrics in students.items() if metrics["dataset"] == dataset}
     taught = [name for name, metrics in of_it.items() if metrics["taught_by"] and name != baseline]

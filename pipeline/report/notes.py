@@ -10,7 +10,9 @@ from pipeline.report.metrics import Metrics
 from pipeline.training.doubts import join_doubts
 
 
-def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]) -> Iterator[str]:
+def write_notes(
+    students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]
+) -> Iterator[str]:
     """Rules, what the last column means, and what went on in a training.
 
     Args:
@@ -18,7 +20,7 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: M
         baselines: the students of the baseline's group.
         teachers: the metrics, by name.
     """
-    yield from _rules(students)
+    yield from _describe_rules(students)
     if baselines:
         first = baselines[0] if len(baselines) == 1 else "baseline"
         whose = f"{first}'s data set" if len(baselines) == 1 else f"the data sets of {', '.join(baselines)}"
@@ -30,16 +32,16 @@ def notes(students: Mapping[str, Metrics], baselines: Sequence[str], teachers: M
         if any("doubts" in students[name] for name in baselines) or any("doubt" in each for each in teachers.values()):
             yield f"Gap closed is empty too where {first}, or the best teacher, is doubtful."
     for name, metrics in teachers.items():
-        yield from (f"Doubtful: {escape_code(doubt)}." for doubt in doubts({}, {name: metrics}))
-        yield from _restores(f"teacher {name}", [metrics.get("restores", 0)])
+        yield from (f"Doubtful: {escape_code(doubt)}." for doubt in list_doubts({}, {name: metrics}))
+        yield from _describe_restores(f"teacher {name}", [metrics.get("restores", 0)])
     for name, metrics in students.items():
-        yield from (f"Doubtful: {escape_code(doubt)}." for doubt in doubts({name: metrics}, {}))
-        yield from _peers(name, metrics)
-        yield from _prepared(name, metrics)
-        yield from _restores(name, metrics["restores"])
+        yield from (f"Doubtful: {escape_code(doubt)}." for doubt in list_doubts({name: metrics}, {}))
+        yield from _describe_peers(name, metrics)
+        yield from _describe_prepared(name, metrics)
+        yield from _describe_restores(name, metrics["restores"])
 
 
-def doubts(students: Mapping[str, Metrics], teachers: Mapping[str, Metrics]) -> Iterator[str]:
+def list_doubts(students: Mapping[str, Metrics], teachers: Mapping[str, Metrics]) -> Iterator[str]:
     """Which networks seem to have learnt nothing, each in a clause."""
     for name, metrics in teachers.items():
         if "doubt" in metrics:
@@ -49,7 +51,7 @@ def doubts(students: Mapping[str, Metrics], teachers: Mapping[str, Metrics]) -> 
             yield f"{name} {join_doubts(metrics['doubts'])}"
 
 
-def _rules(students: Mapping[str, Metrics]) -> Iterator[str]:
+def _describe_rules(students: Mapping[str, Metrics]) -> Iterator[str]:
     """Each rule for the reported epoch, with the students that follow it."""
     by_rule: dict[str, list[str]] = {}
     for name, metrics in students.items():
@@ -58,7 +60,7 @@ def _rules(students: Mapping[str, Metrics]) -> Iterator[str]:
         yield f"Reported epoch of {'all students' if len(by_rule) == 1 else ', '.join(names)}: {rule}."
 
 
-def _peers(name: str, student: Metrics) -> Iterator[str]:
+def _describe_peers(name: str, student: Metrics) -> Iterator[str]:
     """Students that learn from each other are reported as one."""
     per_seed = student["test_accuracy_per_peer"]
     if per_seed is not None:
@@ -69,7 +71,7 @@ def _peers(name: str, student: Metrics) -> Iterator[str]:
         )
 
 
-def _prepared(name: str, student: Metrics) -> Iterator[str]:
+def _describe_prepared(name: str, student: Metrics) -> Iterator[str]:
     """How well each discriminator tells teacher from student before it teaches; of other terms what they say."""
     for term, made in student["prepared"].items():
         if not {"discriminator_accuracy", "held_out"} <= made.keys():
@@ -84,7 +86,7 @@ def _prepared(name: str, student: Metrics) -> Iterator[str]:
         )
 
 
-def _restores(name: str, restores: Sequence[int]) -> Iterator[str]:
+def _describe_restores(name: str, restores: Sequence[int]) -> Iterator[str]:
     """Trainings that met NaN or infinite numbers."""
     if any(restores):
         times = ", ".join(map(str, restores))

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
-from pipeline.report.comparisons import LEVEL, interval
-from pipeline.report.groups import Compared, Group
+from pipeline.report.comparisons import LEVEL, compute_interval
+from pipeline.report.groups import Comparisons, Group
 from pipeline.report.metrics import Metrics
 
 
-def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[str, Any]) -> dict[str, Any]:
+def collect_statistics(
+    compared: Comparisons, students: Mapping[str, Metrics], more: Mapping[str, Any]
+) -> dict[str, Any]:
     """`statistics.json`: what is null has its `reason` beside it.
 
     Args:
@@ -24,7 +26,7 @@ def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[s
         "level": LEVEL,
         "fewest": FEWEST_VALUES,
         "reported_epoch": {name: metrics["rule"] for name, metrics in students.items()},
-        "groups": {group.name: _group(group) for group in compared.groups},
+        "groups": {group.name: _collect_group(group) for group in compared.groups},
         "baseline": compared.baseline.name if compared.baseline else None,
         "against_baseline": {name: asdict(paired) for name, paired in compared.against.items()},
         "anova": [asdict(analysis) for analysis in compared.analyses],
@@ -32,8 +34,8 @@ def numbers(compared: Compared, students: Mapping[str, Metrics], more: Mapping[s
     }
 
 
-def _group(group: Group) -> dict[str, Any]:
-    made, ends = summarize(group.values), interval(group.values)
+def _collect_group(group: Group) -> dict[str, Any]:
+    made, ends = summarize(group.values), compute_interval(group.values)
     low, high = ends or (None, None)
     return {
         "students": list(group.students),

@@ -31,14 +31,15 @@ class Table:
     def markdown(self) -> list[str]:
         """Its lines."""
         rule = "|---" * self.texts + "|---:" * (len(self.columns) - self.texts) + "|"
-        lines = [" | ".join(escape_cell(_shown(cell)) for cell in row) for row in (self.columns, *self.rows)]
+        lines = [" | ".join(escape_cell(_fold_lines(cell)) for cell in row) for row in (self.columns, *self.rows)]
         return [f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])]
 
     def html(self) -> str:
         """The same as an element; a wide one scrolls by itself."""
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         rows = (
-            "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in row) + "</tr>" for row in self.rows
+            "<tr>" + "".join(f"<td>{html.escape(_fold_lines(cell))}</td>" for cell in row) + "</tr>"
+            for row in self.rows
         )
         kind = f"texts-{self.texts}" + " quoted" * self.quoted
         return (
@@ -136,7 +137,7 @@ class Report:
         return f"<figure>\n{image}\n<figcaption>{caption}</figcaption>\n</figure>"
 
 
-def _shown(cell: str) -> str:
+def _fold_lines(cell: str) -> str:
     """A cell on one line: a sentence of the user's may have been folded."""
     return escape_unprintable(" ".join(cell.split()))
 

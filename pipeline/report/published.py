@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline.base.statistics import summarize
-from pipeline.report.comparisons import interval
-from pipeline.report.measures import PARTS, Networks, Part, values_of
+from pipeline.report.comparisons import compute_interval
+from pipeline.report.measures import PART_NAMES, Measurements, Part, list_values
 from pipeline.report.page import Section, Table
 
 Kind = Literal["error", "accuracy"]
@@ -30,7 +30,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SourceComparison:
     """One network's number here and there; percent.
 
     Attributes:
@@ -49,36 +49,36 @@ class Beside:
     difference: float
 
 
-def beside(published: Published, networks: Networks) -> dict[str, Beside]:
+def compare_with_source(published: Published, networks: Measurements) -> dict[str, SourceComparison]:
     """Each network that the source has a number of.
 
     Raises:
         InputError: it is about validation accuracies that nobody logged.
     """
-    return {name: _beside(name, theirs, published, networks) for name, theirs in published.values.items()}
+    return {name: _compare_one(name, theirs, published, networks) for name, theirs in published.values.items()}
 
 
-def _beside(name: str, theirs: float, published: Published, networks: Networks) -> Beside:
-    accuracies = values_of(networks.accuracy(name, published.metric))
+def _compare_one(name: str, theirs: float, published: Published, networks: Measurements) -> SourceComparison:
+    accuracies = list_values(networks.accuracy(name, published.metric))
     values = [100 - 100 * value if published.kind == "error" else 100 * value for value in accuracies]
-    made, (low, high) = summarize(values), interval(values) or (None, None)
-    return Beside(made.mean, made.std, low, high, made.n, theirs, made.mean - theirs)
+    made, (low, high) = summarize(values), compute_interval(values) or (None, None)
+    return SourceComparison(made.mean, made.std, low, high, made.n, theirs, made.mean - theirs)
 
 
-def section(published: Published, rows: Mapping[str, Beside]) -> Section:
+def build_source_section(published: Published, rows: Mapping[str, SourceComparison]) -> Section:
     """The numbers as people read them."""
-    return Section("Beside the source", tuple(_blocks(published, rows)))
+    return Section("Beside the source", tuple(_write_blocks(published, rows)))
 
 
-def _blocks(published: Published, rows: Mapping[str, Beside]) -> Iterator[str | Table]:
-    what = f"{PARTS[published.metric]} {published.kind}"
+def _write_blocks(published: Published, rows: Mapping[str, SourceComparison]) -> Iterator[str | Table]:
+    what = f"{PART_NAMES[published.metric]} {published.kind}"
     end = ", the mean over the last twentieth of the epochs" if published.metric == "validation" else ""
     yield f"What the study's source reports, beside the {what} measured here{end}. Difference: ours - the source's."
     columns = ("network", f"{what} (%)", "std", "95 % interval", "n", "the source's", "difference (points)")
-    yield Table(columns, tuple(_cells(name, row) for name, row in rows.items()))
+    yield Table(columns, tuple(_format_row(name, row) for name, row in rows.items()))
 
 
-def _cells(name: str, row: Beside) -> tuple[str, ...]:
+def _format_row(name: str, row: SourceComparison) -> tuple[str, ...]:
     return (
         name,
         f"{row.ours:.2f}",
@@ -90,7 +90,7 @@ def _cells(name: str, row: Beside) -> tuple[str, ...]:
     )
 
 
-def numbers(published: Published, rows: Mapping[str, Beside]) -> dict[str, Any]:
+def collect_source_numbers(published: Published, rows: Mapping[str, SourceComparison]) -> dict[str, Any]:
     """As JSON, nothing rounded."""
     return {
         "of": published.metric,

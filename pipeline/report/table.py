@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.statistics import compute_gap_closed
-from pipeline.report.comparisons import interval
-from pipeline.report.metrics import Metrics, Terms, loss_of, phases
+from pipeline.report.comparisons import compute_interval
+from pipeline.report.metrics import Metrics, Terms, find_loss, list_phases
 
 COLUMNS = (
     "network", "losses", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits", "gap closed",
@@ -59,7 +59,9 @@ class Row:
         return {**numbers, "gap_closed": self.gap_closed}
 
 
-def rows(teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], baselines: Sequence[str]) -> Iterator[Row]:
+def build_rows(
+    teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], baselines: Sequence[str]
+) -> Iterator[Row]:
     """Teachers, then students, in the order given; gaps are closed from the baseline of the student's data set."""
     start = {students[name]["dataset"]: students[name] for name in reversed(baselines)}
     for name, metrics in teachers.items():
@@ -69,13 +71,13 @@ def rows(teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], basel
         yield Row(
             name,
             "student",
-            losses(metrics),
+            describe_losses(metrics),
             accuracy["mean"],
             accuracy["std"],
-            interval(metrics["test_accuracy_per_seed"]),
+            compute_interval(metrics["test_accuracy_per_seed"]),
             accuracy["n"],
             *_size(metrics),
-            _gap_closed(metrics, start.get(metrics["dataset"]), teachers),
+            _compute_gap(metrics, start.get(metrics["dataset"]), teachers),
         )
 
 
@@ -83,7 +85,7 @@ def _size(metrics: Metrics) -> tuple[int, int, int]:
     return metrics["parameters"], metrics["bytes"], metrics["bits"]
 
 
-def _gap_closed(student: Metrics, baseline: Metrics | None, teachers: Mapping[str, Metrics]) -> float | None:
+def _compute_gap(student: Metrics, baseline: Metrics | None, teachers: Mapping[str, Metrics]) -> float | None:
     """Against the best of those that taught it; None where it or the baseline seems to have learnt nothing."""
     taught_by = [teachers[teacher] for teacher in student["taught_by"] if teacher in teachers]
     if baseline is None or not taught_by:
@@ -96,38 +98,40 @@ def _gap_closed(student: Metrics, baseline: Metrics | None, teachers: Mapping[st
     )
 
 
-def losses(student: Metrics) -> str:
+def describe_losses(student: Metrics) -> str:
     """The phases as people write them: `from initial: hint_mse, then 0.5 ce + 0.5 soft_targets`."""
-    *before, own = phases(student)
+    *before, own = list_phases(student)
     start = "" if student["init"] is None else f"from {student['init']['student']}: "
-    return start + ", then ".join([*map(_pretraining, before), _sum(own)])
+    return start + ", then ".join([*map(_describe_pretraining, before), _describe_sum(own)])
 
 
-def _pretraining(phase: Terms) -> str:
+def _describe_pretraining(phase: Terms) -> str:
     """A lone loss of weight 1 needs no weight."""
     ((name, term), *others) = phase.items()
     alone = not others and term["weight"] == 1
-    return f"{loss_of(name, term)}{_listed(term['options'])}" if alone else _sum(phase)
+    return f"{find_loss(name, term)}{_describe_options(term['options'])}" if alone else _describe_sum(phase)
 
 
-def _sum(terms: Terms) -> str:
-    return " + ".join(_term(loss_of(name, term), term["weight"], term["options"]) for name, term in terms.items())
+def _describe_sum(terms: Terms) -> str:
+    return " + ".join(
+        _describe_term(find_loss(name, term), term["weight"], term["options"]) for name, term in terms.items()
+    )
 
 
-def _term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, Any]) -> str:
+def _describe_term(loss: str, weight: float | Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """A loss term as people write it: `0.5 soft_targets (temperature 4.0)`."""
     if isinstance(weight, Mapping):
         numbers = {key: value for key, value in weight.items() if key != "name"}
-        return f"{weight['name']}{_listed(numbers)} {loss}{_listed(options)}"
-    return f"{weight} {loss}{_listed(options)}"
+        return f"{weight['name']}{_describe_options(numbers)} {loss}{_describe_options(options)}"
+    return f"{weight} {loss}{_describe_options(options)}"
 
 
-def _listed(options: Mapping[str, Any]) -> str:
-    return f" ({', '.join(_option(key, value) for key, value in options.items())})" if options else ""
+def _describe_options(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(_describe_option(key, value) for key, value in options.items())})" if options else ""
 
 
-def _option(key: str, value: Any) -> str:
+def _describe_option(key: str, value: Any) -> str:
     """An option as people write it; of a group of options each of its own."""
     if isinstance(value, Mapping):
-        return f"{key}: {', '.join(_option(*each) for each in value.items())}"
+        return f"{key}: {', '.join(_describe_option(*each) for each in value.items())}"
     return f"{key} {value}"

@@ -13,17 +13,22 @@ from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
-from pipeline.report.build import build
+from pipeline.report.build import build_report
 from pipeline.report.claims import Claim
-from pipeline.report.drawing import Asked, drawn
-from pipeline.report.groups import grouped
-from pipeline.report.histories import history, loss_terms
-from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS, Metrics, best_taught, labels_only
-from pipeline.report.notes import doubts
+from pipeline.report.drawing import PictureOptions, draw_metrics
+from pipeline.report.groups import group_students
+from pipeline.report.histories import read_history, read_loss_terms
+from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS, Metrics, find_labels_only, select_best_taught
+from pipeline.report.notes import list_doubts
 from pipeline.report.page import Report
-from pipeline.report.pictures.canvas import Picture, letters_spelt
-from pipeline.report.pictures.choice import FEATURES, MOST_STUDENTS, Choice, choice
-from pipeline.report.pictures.gather import affinity_picture, feature_picture, hint_pictures, multichannel_picture
+from pipeline.report.pictures.canvas import Picture, describe_spelled_letters
+from pipeline.report.pictures.choice import FEATURES, MOST_STUDENTS, Choice, choose_dumps
+from pipeline.report.pictures.gather import (
+    draw_affinity_picture,
+    draw_feature_picture,
+    draw_hint_pictures,
+    draw_multichannel_picture,
+)
 from pipeline.report.published import Published
 from pipeline.report.table import COLUMNS
 from pipeline.runs.caches import open_dump
@@ -51,7 +56,9 @@ def write_report(study: Study) -> Result:
     write_json(layout.metrics("report", "summary"), made.summary())
     table = Table("", COLUMNS, [row.cells() for row in made.rows])
     return Result(
-        made.summary(), text=(table, f"{layout.report() / 'report.html'}"), warnings=tuple(doubts(students, teachers))
+        made.summary(),
+        text=(table, f"{layout.report() / 'report.html'}"),
+        warnings=tuple(list_doubts(students, teachers)),
     )
 
 
@@ -65,12 +72,12 @@ def _read_metrics(
 
 def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) -> Report:
     layout, wanted = Layout(Path()), study.report
-    curves = {name: history(layout.student(name), metrics, ACCURACY) for name, metrics in students.items()}
+    curves = {name: read_history(layout.student(name), metrics, ACCURACY) for name, metrics in students.items()}
     curves |= _teacher_curves(wanted, teachers)
-    chosen = choice(study)
-    groups = grouped(students, wanted.groups, wanted.unit)
+    chosen = choose_dumps(study)
+    groups = group_students(students, wanted.groups, wanted.unit)
     pictures, spelt = _draw_caches(study, chosen, students)
-    return build(
+    return build_report(
         teachers,
         students,
         groups,
@@ -79,7 +86,7 @@ def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) ->
         curves=curves,
         published=_published(wanted),
         claims=[Claim(name, **claim.model_dump()) for name, claim in wanted.claims.items()],
-        pictures=[*drawn(teachers, students, groups, curves, _asked(study, students)), *pictures],
+        pictures=[*draw_metrics(teachers, students, groups, curves, _asked(study, students)), *pictures],
         more_notes=(*chosen.left_out, *spelt),
     )
 
@@ -105,14 +112,14 @@ def _published(report: ReportParams) -> Published | None:
     return Published(given.metric, "error" if given.error else "accuracy", given.error or given.accuracy)
 
 
-def _asked(study: Study, students: Students) -> Asked:
+def _asked(study: Study, students: Students) -> PictureOptions:
     """What the study's report draws beyond what every report does."""
     layout, wanted = Layout(Path()), study.report
-    return Asked(
+    return PictureOptions(
         datasets={name: str(student.dataset) for name, student in study.students.items()},
         published=_published(wanted),
         sweeps=wanted.sweeps,
-        terms={name: loss_terms(layout.student(name), students[name]) for name in wanted.terms},
+        terms={name: read_loss_terms(layout.student(name), students[name]) for name in wanted.terms},
         whole=wanted.curves == "whole",
     )
 
@@ -131,22 +138,22 @@ def _draw_caches(study: Study, chosen: Choice, students: Students) -> tuple[list
         made.append(_draw_features(study, chosen.feature_map, caches, data, students))
     for name, learnt in chosen.affinities.items():
         pupils = {student: (_first_network(student), options) for student, options in learnt.items()}
-        made.append(affinity_picture(name, caches[name], data[name], pupils, views))
+        made.append(draw_affinity_picture(name, caches[name], data[name], pupils, views))
     for name in chosen.hints:
-        made += hint_pictures(name, caches[name], data[name], views)
+        made += draw_hint_pictures(name, caches[name], data[name], views)
     for name in chosen.multichannel:
-        made.append(multichannel_picture(name, caches[name], data[name], views))
-    return made, list(letters_spelt(name for dataset in loaded.values() for name in dataset.classes))
+        made.append(draw_multichannel_picture(name, caches[name], data[name], views))
+    return made, list(describe_spelled_letters(name for dataset in loaded.values() for name in dataset.classes))
 
 
 def _draw_features(
     study: Study, dump: str, caches: Mapping[str, Cache], data: Mapping[str, Dataset], students: Students
 ) -> Picture:
     """The teacher's features of a dump beside those of the students that did best."""
-    baseline = study.report.baseline or labels_only(students)
-    best = best_taught(students, data[dump].fingerprint, baseline, MOST_STUDENTS)
+    baseline = study.report.baseline or find_labels_only(students)
+    best = select_best_taught(students, data[dump].fingerprint, baseline, MOST_STUDENTS)
     networks = {each: _first_network(each) for each in best}
-    return feature_picture(dump, caches[dump], data[dump], networks, study.views.views(), tap=FEATURES)
+    return draw_feature_picture(dump, caches[dump], data[dump], networks, study.views.views(), tap=FEATURES)
 
 
 def _first_network(student: str) -> Network:

@@ -21,7 +21,16 @@ from pipeline.cache import blocks, readability, writer
 from pipeline.cache.dtypes import DType
 from pipeline.fields.rows import CachedRows
 from pipeline.graph import stages as graph
-from pipeline.report.fidelity import EXACT, Encoding, Reached, doubt_of, keep, kl_error, markdown, table
+from pipeline.report.fidelity import (
+    EXACT,
+    Encoding,
+    SeedAccuracies,
+    compare_encodings,
+    compute_kl,
+    describe_doubts,
+    encode_logits,
+    format_comparison,
+)
 from pipeline.study.params_file import parse_study
 from stages import cli
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
@@ -412,36 +421,44 @@ def test_fidelity_says_that_nothing_was_learnt(run: Run, capsys: Capture, copy_o
 
 def test_only_the_doubtful_encodings_are_named() -> None:
     made = iter(
-        [Reached([0.9, 0.9]), Reached([0.9, 0.1], {"seed 1": "says '3'"}), Reached([0.1, 0.1], {"seed 0": "x"})]
+        [
+            SeedAccuracies([0.9, 0.9]),
+            SeedAccuracies([0.9, 0.1], {"seed 1": "says '3'"}),
+            SeedAccuracies([0.1, 0.1], {"seed 0": "x"}),
+        ]
     )
     encodings = [Encoding("float16"), Encoding("float16", 2)]
-    rows = table(np.zeros((1, 4, 3), np.float32), encodings, temperature=1.0, teacher="t", train=lambda _: next(made))
-    assert doubt_of(rows) == "says '3' (seed 1) from float16; top-2, float16"
+    rows = compare_encodings(
+        np.zeros((1, 4, 3), np.float32), encodings, temperature=1.0, teacher="t", train=lambda _: next(made)
+    )
+    assert describe_doubts(rows) == "says '3' (seed 1) from float16; top-2, float16"
     assert "doubts" not in rows[0]
-    assert doubt_of(rows[:1]) is None
-    assert markdown(rows, ["a *b* doubts"]).endswith("|\n\nDoubtful: a \\*b\\* doubts.\n")
-    assert "Doubtful" not in markdown(rows)
+    assert describe_doubts(rows[:1]) is None
+    assert format_comparison(rows, ["a *b* doubts"]).endswith("|\n\nDoubtful: a \\*b\\* doubts.\n")
+    assert "Doubtful" not in format_comparison(rows)
 
 
 def test_the_kl_error_is_that_of_the_kept_probabilities() -> None:
     exact = np.array([[[2.0, 1.0, 0.5, -1.0], [0.0, 3.0, 0.1, 0.2]]], np.float32)
-    made = keep(exact, Encoding("float32", 2), 1.0, "t")
+    made = encode_logits(exact, Encoding("float32", 2), 1.0, "t")
     p = np.exp(exact[0]) / np.exp(exact[0]).sum(1, keepdims=True)
     q = p.copy()
     for row in q:
         rest = np.argsort(row)[:2]
         row[rest] = row[rest].mean()
     expected = (p * np.log(p / q)).sum(1)
-    found = kl_error(exact, made, 1.0)
+    found = compute_kl(exact, made, 1.0)
     assert found["mean"] == pytest.approx(expected.mean(), abs=1e-7)
     assert found["max"] == pytest.approx(expected.max(), abs=1e-7)
-    assert kl_error(exact, keep(exact, EXACT, 1.0, "t"), 1.0)["max"] == 0
+    assert compute_kl(exact, encode_logits(exact, EXACT, 1.0, "t"), 1.0)["max"] == 0
 
 
 def test_differences_are_paired_by_seed() -> None:
     exact = np.zeros((1, 4, 3), np.float32)
     reached = iter([[0.5, 0.7, 0.6], [0.51, 0.72, 0.6]])
-    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", train=lambda _: Reached(next(reached)))
+    rows = compare_encodings(
+        exact, [Encoding("float16")], temperature=1.0, teacher="t", train=lambda _: SeedAccuracies(next(reached))
+    )
     assert rows[1]["difference"]["mean"] == pytest.approx(0.01)
     # Student's t with 2 degrees of freedom: 4.302653 * std / sqrt(3), std = 0.01.
     assert rows[1]["difference"]["high"] == pytest.approx(0.01 + 4.302653 * 0.01 / 3**0.5, abs=1e-6)
@@ -453,8 +470,10 @@ def test_differences_are_paired_by_seed() -> None:
 def test_intervals_stand_where_there_are_three_seeds(seeds: int) -> None:
     exact = np.zeros((1, 4, 3), np.float32)
     reached = iter([[0.5, 0.7, 0.6][:seeds], [0.51, 0.72, 0.6][:seeds]])
-    rows = table(exact, [Encoding("float16")], temperature=1.0, teacher="t", train=lambda _: Reached(next(reached)))
-    head, _, _, row = markdown(rows).splitlines()
+    rows = compare_encodings(
+        exact, [Encoding("float16")], temperature=1.0, teacher="t", train=lambda _: SeedAccuracies(next(reached))
+    )
+    head, _, _, row = format_comparison(rows).splitlines()
     assert "| test accuracy (%, ± std) | difference to float32 (points, 95 % interval) |" in head
     assert ("fewer than 3 seeds: no interval" in row) == (seeds < 3)
     assert (" to " in row, f"n = {seeds}" in row) == (seeds == 3, seeds == 3)

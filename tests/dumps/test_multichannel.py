@@ -23,7 +23,7 @@ from pipeline.dumps import list_derived_parameters, plan_arrays
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.foreign.teacher import ForeignTeacher
 from pipeline.fields.rows import CachedRows
-from pipeline.inspection.overview import overview
+from pipeline.inspection.overview import inspect_cache
 from pipeline.losses import term_fields, term_taps
 from pipeline.losses.multichannel_bce import multichannel_bce, unpack_bits
 from pipeline.losses.outputs import Outputs
@@ -427,7 +427,7 @@ def test_inspection_of_bits_against_numbers_by_hand(tmp_path: Path, dataset: Dat
     labels = np.zeros(rows, np.int64)
     labels[: rows // 8] = 1
     labels[-1] = 2
-    facts = overview(opened, labels)["facts"]
+    facts = inspect_cache(opened, labels)["facts"]
     share = (rows // 4) / rows
     entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
     assert facts["ones"] == [[1.0, 0.0], [share, share], *[[0.0, 0.0]] * 8]
@@ -444,14 +444,14 @@ def test_inspection_of_bits_against_numbers_by_hand(tmp_path: Path, dataset: Dat
     assert facts["agreement_per_class"] == [
         pytest.approx((zeros - wrong + 1) / zeros), 1.0, 0.0, *[None] * 7,
     ]  # fmt: skip
-    assert "agreement_with_labels" not in overview(opened, None)["facts"]
+    assert "agreement_with_labels" not in inspect_cache(opened, None)["facts"]
 
 
 def test_inspection_counts_every_view(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     views = Views("crop_flip", 2, 7, {"padding": 2})
     opened = made(teacher, dataset, tmp_path, views=views)
     labels = dataset.labels[: dataset.bounds[0]]
-    facts = overview(opened, labels)["facts"]
+    facts = inspect_cache(opened, labels)["facts"]
     bits = np.unpackbits(opened.load(), axis=2, count=250).reshape(2, len(labels), 10, 25)
     assert np.allclose(facts["ones"], bits.mean((0, 1)))
     right = bits.sum(3).argmax(2) == labels

@@ -198,7 +198,7 @@ def test_who_comes_first_is_not_overwritten(tmp_path: Path) -> None:
     target = tmp_path / "out"
 
     def raced() -> None:
-        with room.new_folder(target) as work:
+        with room.create_folder(target) as work:
             (work / "ours").write_text("")
             target.mkdir()
             (target / "theirs").write_text("")
@@ -207,9 +207,9 @@ def test_who_comes_first_is_not_overwritten(tmp_path: Path) -> None:
         raced()
     assert [path.name for path in target.iterdir()] == ["theirs"]
     with (
-        room.new_folder(tmp_path / "two"),
+        room.create_folder(tmp_path / "two"),
         pytest.raises(InputError, match="a running process"),
-        room.new_folder(tmp_path / "two"),
+        room.create_folder(tmp_path / "two"),
     ):
         pass
 
@@ -468,7 +468,7 @@ def test_every_model_binary_and_headed_is_a_graph_of_any_batch(name: str) -> Non
 def test_every_model_each_way_to_be_binary_and_each_head_become_onnx(name: str) -> None:
     insides: list[dict[str, Any]] = [{"form": "xnor"}, {"form": "weights"}, {"form": "xnor", "scale_map": False}]
     several = Several([of_kind(name, *kind) for kind in zip(ENDS, insides, strict=True)]).eval()
-    graph = onnx_graph.to_onnx(several, ODD)  # type: ignore[arg-type]
+    graph = onnx_graph.export_onnx(several, ODD)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     assert_same(lambda images: session.run(["logits"], {"images": images})[0], several)
 
@@ -501,7 +501,7 @@ def test_a_card_says_on_what_the_graph_was_compared(run: Run, small: Path, tmp_p
 def test_a_graph_that_says_something_else_is_not_published(
     run: Run, capsys: Capture, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    whole = onnx_graph.to_onnx
+    whole = onnx_graph.export_onnx
 
     def wrong(network: torch.nn.Module, shape: Any) -> bytes:
         changed = network_of(small, "small")
@@ -511,7 +511,7 @@ def test_a_graph_that_says_something_else_is_not_published(
             changed.body.add_module("more", torch.nn.Linear(3, 4))
         return b"no graph" if change == "no graph" else whole(changed, shape)
 
-    monkeypatch.setattr(onnx_graph, "to_onnx", wrong)
+    monkeypatch.setattr(onnx_graph, "export_onnx", wrong)
     message = refused(run, capsys, small, "export", "small", "--to", str(tmp_path / "out"), "--format", "onnx")
     expected = {"weights": "PyTorch's logits within", "shape": "expected logits float32", "no graph": "can run"}
     assert expected[change] in message

@@ -21,7 +21,14 @@ from pipeline.datasets.file_trees import File
 from pipeline.datasets.image_files import Decoder
 from pipeline.datasets.raw import fit_image
 from pipeline.export import predict as room
-from pipeline.export.predict import answer, find_images, fitted, logits_of, probabilities, read_image
+from pipeline.export.predict import (
+    compute_probabilities,
+    find_images,
+    fit_to_shape,
+    format_answer,
+    predict_logits,
+    read_image,
+)
 from tests.conftest import Capture, Run, refused, write_study
 from tests.students import CLASSES, network_of, pixels, untrained
 
@@ -195,19 +202,19 @@ def test_images_are_converted_as_the_data_set_was(run: Run, tmp_path: Path, grey
 def test_images_that_are_not_square(run: Run, capsys: Capture, tmp_path: Path) -> None:
     image = Image.fromarray(pixels(np.random.default_rng(0), 1, (30, 50, 3))[0])
     for shape in ((3, 9, 14), (1, 9, 14), (3, 14, 9)):
-        made = fitted(image, shape)
+        made = fit_to_shape(image, shape)
         assert made.shape == shape
-        assert np.array_equal(fitted(Image.fromarray(np.moveaxis(made, 0, -1).squeeze()), shape), made)
-    square = fitted(image, (3, 10, 10))
+        assert np.array_equal(fit_to_shape(Image.fromarray(np.moveaxis(made, 0, -1).squeeze()), shape), made)
+    square = fit_to_shape(image, (3, 10, 10))
     assert np.array_equal(square, fit_image(image, 10, grey=False))
     half = Image.fromarray(np.repeat(np.repeat(np.moveaxis(square, 0, -1), 2, 0), 4, 1))  # 20 high, 40 wide
-    assert fitted(half, (3, 10, 20)).shape == (3, 10, 20)
+    assert fit_to_shape(half, (3, 10, 20)).shape == (3, 10, 20)
     folder = untrained(tmp_path / "study", {"net": {"model": {"name": "cnn", "widths": [2, 3]}}}, (3, 9, 14))
     image.save(tmp_path / "photo.jpg")
     assert run(folder, "predict", "net", str(tmp_path / "photo.jpg"), "--json") == 0
     with torch.no_grad():
         with Image.open(tmp_path / "photo.jpg") as opened:
-            seen = torch.from_numpy(np.ascontiguousarray(fitted(opened, (3, 9, 14))))[None]
+            seen = torch.from_numpy(np.ascontiguousarray(fit_to_shape(opened, (3, 9, 14))))[None]
         expected = network_of(folder, "net")(seen).double().softmax(1)[0]
     assert parsed(capsys)[0]["probability"] == pytest.approx(float(expected.max()), abs=1e-12)
 
@@ -332,13 +339,13 @@ def test_batches_are_bounded_in_images_and_in_bytes(
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     names = save_images(tmp_path / "many", pixels(np.random.default_rng(2), 11, (8, 8)))
     files, _ = find_images(names, tmp_path)
-    whole = logits_of(network, files, (1, 8, 8), CPU)
+    whole = predict_logits(network, files, (1, 8, 8), CPU)
     monkeypatch.setattr(room, "MOST_IMAGES", 4)
-    by_four = logits_of(network, files, (1, 8, 8), CPU)
+    by_four = predict_logits(network, files, (1, 8, 8), CPU)
     monkeypatch.setattr(room, "BATCH_BYTES", 3 * 64)
-    by_three = logits_of(network, files, (1, 8, 8), CPU)
+    by_three = predict_logits(network, files, (1, 8, 8), CPU)
     monkeypatch.setattr(room, "BATCH_BYTES", 1)
-    logits_of(network, files[:2], (1, 8, 8), CPU)
+    predict_logits(network, files[:2], (1, 8, 8), CPU)
     assert sizes == [11, 4, 4, 3, 3, 3, 3, 2, 1, 1]
     np.testing.assert_allclose(by_four, whole, atol=1e-5)
     np.testing.assert_allclose(by_three, whole, atol=1e-5)
@@ -359,7 +366,7 @@ def test_images_are_read_batch_by_batch(small: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(room, "read_image", counted)
     monkeypatch.setattr(room, "MOST_IMAGES", 5)
     network.register_forward_hook(lambda _, inputs, __: seen.__setitem__(0, seen[0] + len(inputs[0])))
-    logits_of(network, find_images([name] * 52, tmp_path)[0], (1, 8, 8), CPU)
+    predict_logits(network, find_images([name] * 52, tmp_path)[0], (1, 8, 8), CPU)
     assert read == seen == [52]
 
 
@@ -397,13 +404,13 @@ def test_logits_that_are_no_numbers_are_refused(small: Path) -> None:
     with torch.no_grad():
         list(network.parameters())[-1][0] = torch.inf
     with pytest.raises(InputError, match=r"in/0\.png: expected finite logits"):
-        logits_of(network, find_images(["in"], small)[0], (1, 8, 8), CPU)
+        predict_logits(network, find_images(["in"], small)[0], (1, 8, 8), CPU)
 
 
 def test_probabilities_of_large_logits_and_of_equals() -> None:
-    assert probabilities(np.array([3e38, 0, -3e38], np.float32)).tolist() == [1, 0, 0]
-    assert probabilities(np.array([0, np.log(3)], np.float32)) == pytest.approx([0.25, 0.75], abs=1e-7)
-    found = answer("x", np.array([1, 2, 2], np.float32), ("a", "b", "c"), 3)
+    assert compute_probabilities(np.array([3e38, 0, -3e38], np.float32)).tolist() == [1, 0, 0]
+    assert compute_probabilities(np.array([0, np.log(3)], np.float32)) == pytest.approx([0.25, 0.75], abs=1e-7)
+    found = format_answer("x", np.array([1, 2, 2], np.float32), ("a", "b", "c"), 3)
     assert found["class"] == "b"
     assert list(found["probabilities"]) == ["b", "c", "a"]
 

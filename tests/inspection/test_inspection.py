@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.inspection.affinities import _effective_neighbours, affinities
+from pipeline.inspection.affinities import _count_neighbours, affinities
 from pipeline.inspection.hints import hints
 from tests.scenes import CNN, digits, made, teacher_of, wanted
 
@@ -31,7 +31,7 @@ def test_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_neighbourhoods(tmp_path: Path) -> None:
     p = np.array([[0, 0.1, 0.1, 0], [0.1, 0, 0.2, 0.1], [0.1, 0.2, 0, 0], [0, 0.1, 0, 0]])
-    assert _effective_neighbours(p) == pytest.approx([2, 2**1.5, 2 ** (np.log2(3) - 2 / 3), 1])
+    assert _count_neighbours(p) == pytest.approx([2, 2**1.5, 2 ** (np.log2(3) - 2 / 3), 1])
     dataset = digits()
     options = {"batch_size": 30, "perplexity": 6.0, "tap": "pixels", "last": "keep", "plans": 2, "dtype": "float32"}
     opened = made(teacher_of(dataset, CNN), dataset, wanted(tmp_path, "p", "affinities", options))

@@ -15,12 +15,12 @@ from scipy import stats
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, read_json
 from pipeline.graph import stages as graph
-from pipeline.report.build import build
-from pipeline.report.claims import Claim, Metric, Verdict, verdict
-from pipeline.report.groups import Group, Unit, grouped
-from pipeline.report.measures import Networks, end, first_reaching
+from pipeline.report.build import build_report
+from pipeline.report.claims import Claim, Metric, Verdict, judge_claim
+from pipeline.report.groups import Group, Unit, group_students
+from pipeline.report.measures import Measurements, average_end, first_epoch_reaching
 from pipeline.report.page import Report
-from pipeline.report.published import Published, beside
+from pipeline.report.published import Published, compare_with_source
 from pipeline.study.params_file import parse_study
 from tests.conftest import ROOT, Run, write_study
 
@@ -37,8 +37,8 @@ def group(name: str, *runs: tuple[float, ...], unit: Unit = "run") -> Group:
     )
 
 
-def networks(*groups: Group, **curves: Any) -> Networks:
-    return Networks(
+def networks(*groups: Group, **curves: Any) -> Measurements:
+    return Measurements(
         {each.name: each for each in groups},
         TEACHERS,
         {name.replace("_", "-"): given for name, given in curves.items()},
@@ -53,7 +53,7 @@ def judged(ahead: tuple[float, ...] | None, behind: tuple[float, ...] | None, by
     """Two students' test accuracies; None: the teacher."""
     there = [group(name, runs) for name, runs in (("one", ahead), ("other", behind)) if runs is not None]
     sides = ["big" if runs is None else name for name, runs in (("one", ahead), ("other", behind))]
-    return verdict(claim(sides[0], sides[1], by=by), networks(*there))
+    return judge_claim(claim(sides[0], sides[1], by=by), networks(*there))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_unit_may_be_a_student() -> None:
     runs = ((0.9, 0.8), (0.8, 0.8), (0.7, 0.9)), ((0.7, 0.7), (0.6, 0.7), (0.6, 0.6))
     for unit, values in {"run": [np.ravel(r) for r in runs], "student": [np.mean(r, axis=1) for r in runs]}.items():
         there = [group(name, *own, unit=unit) for name, own in zip("ab", runs, strict=True)]  # type: ignore[arg-type]
-        made = verdict(claim("a", "b"), networks(*there))
+        made = judge_claim(claim("a", "b"), networks(*there))
         ends = stats.ttest_rel(*values).confidence_interval(0.95)
         assert made.estimate.interval == pytest.approx((100 * ends.low, 100 * ends.high))
         assert made.numbers()["n"] == {"ahead": len(values[0]), "behind": len(values[0])}
@@ -134,13 +134,13 @@ def test_a_unit_may_be_a_student() -> None:
 
 def test_the_end_of_a_training_is_its_last_twentieth() -> None:
     curve = [0.0] * 95 + [0.90, 0.91, 0.92, 0.93, 0.94]
-    assert end(curve) == pytest.approx(0.92)
-    assert end(curve[:99]) == pytest.approx((0.90 + 0.91 + 0.92 + 0.93) / 4)  # 4.95, rounded down
-    assert end([0.1, 0.7]) == 0.7
-    assert [first_reaching(curve, level) for level in (0.0, 0.905, 0.94, 0.95)] == [1, 97, 100, None]
+    assert average_end(curve) == pytest.approx(0.92)
+    assert average_end(curve[:99]) == pytest.approx((0.90 + 0.91 + 0.92 + 0.93) / 4)  # 4.95, rounded down
+    assert average_end([0.1, 0.7]) == 0.7
+    assert [first_epoch_reaching(curve, level) for level in (0.0, 0.905, 0.94, 0.95)] == [1, 97, 100, None]
     flat = [0.1] * 60  # the mean of three is more than 0.1, by rounding
-    assert end(flat) > 0.1
-    assert first_reaching(flat, end(flat)) == 1
+    assert average_end(flat) > 0.1
+    assert first_epoch_reaching(flat, average_end(flat)) == 1
 
 
 def test_validation_accuracies_are_of_curves_and_peers_are_one() -> None:
@@ -151,7 +151,7 @@ def test_validation_accuracies_are_of_curves_and_peers_are_one() -> None:
     assert ours.values == pytest.approx((0.85, 0.86, 0.87))
     assert made.accuracy("big", "validation") == pytest.approx(0.91)
     assert (made.accuracy("big", "test"), made.accuracy("a", "test")) == (0.9, made.groups["a"])
-    told = verdict(claim("big", "a", "validation", 3.0), made)
+    told = judge_claim(claim("big", "a", "validation", 3.0), made)
     expected = stats.ttest_1samp([6, 5, 4], 0).confidence_interval(0.95)
     assert told.estimate.interval == pytest.approx((expected.low, expected.high))
 
@@ -163,14 +163,14 @@ def rising(*steps: int, top: float = 0.9, epochs: int = 40) -> list[list[float]]
 
 def test_epochs_saved() -> None:
     made = networks(group("kd", KD), group("plain", PLAIN), kd_0=rising(3, 4, 5, 7), plain_0=rising(9, 12, 11, 13))
-    told = verdict(claim("kd", "plain", "epochs", 5.0), made)
+    told = judge_claim(claim("kd", "plain", "epochs", 5.0), made)
     ends = stats.ttest_rel([9, 12, 11, 13], [3, 4, 5, 7]).confidence_interval(0.95)
     assert told.estimate.difference == pytest.approx(6.5)
     assert told.estimate.interval == pytest.approx((ends.low, ends.high))
     assert told.values == ((3, 4, 5, 7), (9, 12, 11, 13))
     assert told.outcome == "unclear"
-    assert verdict(claim("kd", "plain", "epochs", 2.0), made).outcome == "reproduced"
-    assert verdict(claim("plain", "kd", "epochs"), made).outcome == "not reproduced"
+    assert judge_claim(claim("kd", "plain", "epochs", 2.0), made).outcome == "reproduced"
+    assert judge_claim(claim("plain", "kd", "epochs"), made).outcome == "not reproduced"
     assert told.cells()[1:3] == ("plain - kd, epochs to 90.00 % on validation, paired, n = 4", "+6.50 epochs")
 
 
@@ -178,17 +178,17 @@ def test_runs_that_never_reach_it_count_against_the_claim() -> None:
     ahead = [*rising(3, 4), *rising(5, top=0.5, epochs=30)]  # 30 epochs: 31
     behind = [*rising(9, 10), *rising(8, top=0.6)]  # ends at 0.8 in the mean, the last never: 40
     made = networks(group("kd", KD[:3]), group("plain", PLAIN), kd_0=ahead, plain_0=[*behind, *rising(7, top=0.8)])
-    told = verdict(claim("kd", "plain", "epochs"), made)
-    assert told.race is not None
-    assert told.race.level == pytest.approx((0.9 + 0.9 + 0.6 + 0.8) / 4)
-    assert (told.values, told.race.never) == (((3, 4, 31), (9, 10, 40, 7)), (1, 1))
+    told = judge_claim(claim("kd", "plain", "epochs"), made)
+    assert told.epochs is not None
+    assert told.epochs.level == pytest.approx((0.9 + 0.9 + 0.6 + 0.8) / 4)
+    assert (told.values, told.epochs.never) == (((3, 4, 31), (9, 10, 40, 7)), (1, 1))
     assert told.reason == "1 of 3 runs of kd never get there"
     assert told.estimate.how == "welch"
     assert told.estimate.difference == pytest.approx(66 / 4 - 38 / 3)
     assert told.cells()[1].endswith("Welch, n = 4 and 3")
     made = networks(group("kd", KD[:3]), group("plain", PLAIN[:3]), kd_0=rising(5, 5, 5, top=0.2), plain_0=behind)
-    none = verdict(claim("kd", "plain", "epochs"), made)
-    assert (none.values[0], none.race and none.race.never) == ((41, 41, 41), (3, 1))
+    none = judge_claim(claim("kd", "plain", "epochs"), made)
+    assert (none.values[0], none.epochs and none.epochs.never) == ((41, 41, 41), (3, 1))
 
 
 def test_a_run_that_never_gets_there_forbids_a_claim_but_no_refutation() -> None:
@@ -197,13 +197,13 @@ def test_a_run_that_never_gets_there_forbids_a_claim_but_no_refutation() -> None
         group("kd", (0.9,) * 5), group("plain", (0.9,) * 5),
         kd_0=[*rising(1, 1, 1, 1), *rising(5, top=0.5)], plain_0=rising(*(16 + seed % 2 for seed in five)),
     )  # fmt: skip
-    told = verdict(claim("kd", "plain", "epochs", 0.0), made)
+    told = judge_claim(claim("kd", "plain", "epochs", 0.0), made)
     assert told.estimate.interval is not None
     made_up = replace(told, estimate=replace(told.estimate, interval=(2.0, 20.0)))
     assert (made_up.outcome, made_up.cells()[-1]) == ("unclear", "unclear (1 of 5 runs of kd never get there)")
     assert replace(told, estimate=replace(told.estimate, interval=(-20.0, -2.0))).outcome == "not reproduced"
-    assert told.race is not None
-    assert replace(made_up, race=replace(told.race, never=(0, 3))).outcome == "reproduced"
+    assert told.epochs is not None
+    assert replace(made_up, epochs=replace(told.epochs, never=(0, 3))).outcome == "reproduced"
 
 
 def test_equal_numbers_of_epochs_are_no_proof() -> None:
@@ -212,7 +212,7 @@ def test_equal_numbers_of_epochs_are_no_proof() -> None:
             group("kd", KD[:3]), group("plain", PLAIN[:3]),
             kd_0=rising(5, 5, 5), plain_0=rising(*[5 + saved] * 3),
         )  # fmt: skip
-        told = verdict(claim("kd", "plain", "epochs"), made)
+        told = judge_claim(claim("kd", "plain", "epochs"), made)
         assert told.estimate.interval == (saved - 1, saved + 1)
         assert told.outcome == expected
 
@@ -223,12 +223,12 @@ def test_missing_curves_are_refused() -> None:
         with pytest.raises(InputError, match=f"{kind}: expected its validation accuracy by epoch, found none; "):
             made.accuracy(name, "validation")
     with pytest.raises(InputError, match="'b-0'"):
-        made.race("a", "b")
+        made.compare_epochs("a", "b")
 
 
 def test_numbers_beside_the_source() -> None:
     made = networks(group("kd", KD), group("two", FEW), kd_0=rising(3, 4, 5, 7))
-    error = beside(Published("test", "error", {"kd": 7.0, "two": 6.0, "big": 9.5}), made)
+    error = compare_with_source(Published("test", "error", {"kd": 7.0, "two": 6.0, "big": 9.5}), made)
     low, high = stats.t.interval(0.95, 3, loc=92.75, scale=100 * np.std(KD, ddof=1) / 2)
     kd = error["kd"]
     assert (kd.ours, kd.std, kd.difference) == pytest.approx((7.25, 100 * np.std(KD, ddof=1), 0.25))
@@ -236,7 +236,7 @@ def test_numbers_beside_the_source() -> None:
     assert (error["two"].low, error["two"].n) == (None, 2)
     assert error["big"].ours == pytest.approx(10)
     assert (error["big"].std, error["big"].n) == (None, 1)
-    accuracy = beside(Published("validation", "accuracy", {"kd": 91.0}), made)["kd"]
+    accuracy = compare_with_source(Published("validation", "accuracy", {"kd": 91.0}), made)["kd"]
     assert (accuracy.ours, accuracy.std, accuracy.difference) == pytest.approx((90, 0, -1))
 
 
@@ -262,7 +262,7 @@ PUBLISHED = Published("test", "error", {"kd": 7.1, "big": 10.0})
 
 
 def reported(**more: Any) -> Report:
-    return build(TEACHERS, STUDENTS, grouped(STUDENTS, {}, "run"), curves=CURVES, **more)
+    return build_report(TEACHERS, STUDENTS, group_students(STUDENTS, {}, "run"), curves=CURVES, **more)
 
 
 def test_the_report_tells_both() -> None:

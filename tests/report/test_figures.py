@@ -14,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report import drawing, sweeps
-from pipeline.report.drawing import Asked, drawn
+from pipeline.report.drawing import PictureOptions, draw_metrics
 from pipeline.report.figures import accuracy, curves, style, sweep, terms
-from pipeline.report.figures.sweep import Point
-from pipeline.report.figures.terms import Terms
+from pipeline.report.figures.sweep import SweepPoint
+from pipeline.report.figures.terms import TermCurves
 from pipeline.report.groups import Group
-from pipeline.report.histories import history, loss_terms
-from pipeline.report.measures import Networks
+from pipeline.report.histories import read_history, read_loss_terms
+from pipeline.report.measures import Measurements
 from pipeline.report.published import Published
 from pipeline.study.layout import network_folder
 from pipeline.study.report_section import SweepParams
@@ -44,8 +44,8 @@ def group(name: str, *runs: Sequence[float], datasets: Sequence[str] = ("f" * 64
     return Group(name, tuple(students), tuple(datasets), tuple(map(tuple, runs)), unit)
 
 
-def networks(*groups: Group, **logged: Sequence[Sequence[float]]) -> Networks:
-    return Networks({each.name: each for each in groups}, TEACHERS, logged)
+def networks(*groups: Group, **logged: Sequence[Sequence[float]]) -> Measurements:
+    return Measurements({each.name: each for each in groups}, TEACHERS, logged)
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     def kept(figure: Figure) -> bytes:
         made.append(figure)
-        return style.png(figure)
+        return style.encode_png(figure)
 
     for module in (accuracy, curves, sweep, terms):
-        monkeypatch.setattr(module, "png", kept)
+        monkeypatch.setattr(module, "encode_png", kept)
     return made
 
 
@@ -85,7 +85,7 @@ def legend(axes: Axes) -> list[str]:
 
 def test_the_source_has_a_diamond_over_its_box(sheets: list[Figure]) -> None:
     groups = {"a": [0.9, 0.91], "b": [0.8, 0.82], "c": [0.7]}
-    assert accuracy.box_plot(groups, {}, "one run", {"b": 0.96, "c": 0.5, "elsewhere": 0.1}).startswith(PNG)
+    assert accuracy.draw_box_plot(groups, {}, "one run", {"b": 0.96, "c": 0.5, "elsewhere": 0.1}).startswith(PNG)
     (axes,) = sheets[0].axes
     (marks,) = [line for line in axes.get_lines() if line.get_label() == "the source"]
     assert np.allclose(marks.get_xydata(), [[2, 96], [3, 50]])
@@ -96,7 +96,7 @@ def test_the_source_has_a_diamond_over_its_box(sheets: list[Figure]) -> None:
 
 
 def test_without_a_source_there_is_no_diamond(sheets: list[Figure]) -> None:
-    accuracy.box_plot({"a": [0.9]}, {"big": 0.95}, "one run", {})
+    accuracy.draw_box_plot({"a": [0.9]}, {"big": 0.95}, "one run", {})
     assert legend(sheets[0].axes[0]) == ["teacher big"]
 
 
@@ -112,8 +112,8 @@ def test_without_a_source_there_is_no_diamond(sheets: list[Figure]) -> None:
 def test_boxes_show_what_is_published_of_test(
     published: Published | None, marks: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "box_plot", taken := Taken())
-    next(drawn(TEACHERS, {"a": metrics(0.9)}, [group("a", [0.9])], {}, Asked(published=published)))
+    monkeypatch.setattr(drawing, "draw_box_plot", taken := Taken())
+    next(draw_metrics(TEACHERS, {"a": metrics(0.9)}, [group("a", [0.9])], {}, PictureOptions(published=published)))
     assert taken.given[0][3] == pytest.approx(marks)
 
 
@@ -125,14 +125,14 @@ RISING = [[0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.9]]
 
 def test_late_curves_leave_out_the_first_epochs() -> None:
     # Seven epochs: the early value is that of the second. 8 % of the range is free above the best.
-    assert curves.lowest_and_best({"a": RISING}) == pytest.approx((20.0, 90 + 0.08 * 70 + 0.1))
-    assert curves.lowest_and_best({"a": [[0.1] * 7], "b": RISING})[0] == pytest.approx(8.0)
-    assert curves.lowest_and_best({"a": [[1.0] * 7]}) == pytest.approx((98.0, 98 + 2 + 0.08 * 2 + 0.1))
+    assert curves.compute_limits({"a": RISING}) == pytest.approx((20.0, 90 + 0.08 * 70 + 0.1))
+    assert curves.compute_limits({"a": [[0.1] * 7], "b": RISING})[0] == pytest.approx(8.0)
+    assert curves.compute_limits({"a": [[1.0] * 7]}) == pytest.approx((98.0, 98 + 2 + 0.08 * 2 + 0.1))
 
 
 def test_whole_curves_start_at_the_first_epoch(sheets: list[Figure]) -> None:
     for whole in (False, True):
-        assert curves.curves([("", {"a": RISING})], whole=whole).startswith(PNG)
+        assert curves.draw_curves([("", {"a": RISING})], whole=whole).startswith(PNG)
     late, all_of_it = (sheet.axes[0].get_ylim() for sheet in sheets)
     assert late[0] == pytest.approx(20)
     assert all_of_it[0] < 10
@@ -144,7 +144,7 @@ def test_each_data_set_has_its_panel(sheets: list[Figure]) -> None:
         (f"set-{number}", {f"student-{number}-{each}": [[0.5, 0.6 + each / 10]] * 2 for each in range(4)})
         for number in range(3)
     ]
-    assert curves.curves(panels).startswith(PNG)
+    assert curves.draw_curves(panels).startswith(PNG)
     *shown, empty = sheets[0].axes
     assert not empty.get_visible()
     assert [axes.get_title() for axes in shown] == ["set-0", "set-1", "set-2"]
@@ -153,11 +153,11 @@ def test_each_data_set_has_its_panel(sheets: list[Figure]) -> None:
 
 
 def test_one_panel_stays_as_it_was(sheets: list[Figure]) -> None:
-    curves.curves([("set", {"a": [[0.5]], "b": [[0.6]]})])
+    curves.draw_curves([("set", {"a": [[0.5]], "b": [[0.6]]})])
     (axes,) = sheets[0].axes
     assert axes.get_title() == "Students while they train"
     assert legend(axes) == ["a", "b"]
-    assert curves.curves([]) == curves.curves([("", {})])
+    assert curves.draw_curves([]) == curves.draw_curves([("", {})])
 
 
 def test_panels_are_families(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,10 +169,10 @@ def test_panels_are_families(monkeypatch: pytest.MonkeyPatch) -> None:
     named = {name: f"set-{each}" for name, each in sets.items()}
     named |= {student: f"fold-{number}" for number, student in enumerate(folds[0].students)}
     monkeypatch.setattr(drawing, "draw_curves", taken := Taken())
-    monkeypatch.setattr(drawing, "box_plot", Taken())
-    monkeypatch.setattr(drawing, "pareto", Taken())
+    monkeypatch.setattr(drawing, "draw_box_plot", Taken())
+    monkeypatch.setattr(drawing, "draw_pareto", Taken())
     students = {name: metrics(0.5) for name in (*sets, *folds[0].students)}
-    list(drawn({}, students, groups, logged, Asked(datasets=named, whole=True)))
+    list(draw_metrics({}, students, groups, logged, PictureOptions(datasets=named, whole=True)))
     ((panels,),) = taken.given
     assert [(title, list(each)) for title, each in panels] == [
         ("set-1", ["a", "c"]), ("set-2", ["b"]), ("fold-0, fold-1, fold-2, and 2 more", ["e"]),
@@ -184,28 +184,28 @@ def test_panels_are_families(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_values_stand_at_their_ranks() -> None:
-    assert sweep.places([0, 0.02, 0.05, 1, math.inf]) == [0, 1, 2, 3, 4]
-    assert sweep.places([math.inf, 0, 0.5]) == [2, 0, 1]
-    assert sweep.places([0, 1, 1, 2]) == pytest.approx([0, 0.8, 1.2, 2])
-    assert [sweep.tick(value) for value in (0.0, 0.02, 0.5, 2.0, 1e-5, math.inf)] == [
+    assert sweep.place_values([0, 0.02, 0.05, 1, math.inf]) == [0, 1, 2, 3, 4]
+    assert sweep.place_values([math.inf, 0, 0.5]) == [2, 0, 1]
+    assert sweep.place_values([0, 1, 1, 2]) == pytest.approx([0, 0.8, 1.2, 2])
+    assert [sweep.format_tick(value) for value in (0.0, 0.02, 0.5, 2.0, 1e-5, math.inf)] == [
         "0", "0.02", "0.5", "2", "1e-05", "∞",
     ]  # fmt: skip
 
 
 def test_bars_are_intervals() -> None:
     # Of 4, 5, 6: mean 5, standard deviation 1, t(0.975, 2) = 4.302653.
-    assert sweep.bar([4, 5, 6]) == pytest.approx((5, 4.302653 / math.sqrt(3), 4.302653 / math.sqrt(3)))
-    assert sweep.bar([4, 5]) == (4.5, 0, 0)
-    assert sweep.bar([4]) == (4, 0, 0)
-    assert sweep.bar([4, 4, 4]) == (4, 0, 0)
+    assert sweep.compute_error_bar([4, 5, 6]) == pytest.approx((5, 4.302653 / math.sqrt(3), 4.302653 / math.sqrt(3)))
+    assert sweep.compute_error_bar([4, 5]) == (4.5, 0, 0)
+    assert sweep.compute_error_bar([4]) == (4, 0, 0)
+    assert sweep.compute_error_bar([4, 4, 4]) == (4, 0, 0)
 
 
 def test_points_are_measured() -> None:
     folds = group("m", [0.90, 0.92], [0.94, 0.96], datasets="12", unit="student")
     lone = group("0", [0.8, 0.7, 0.75])
     logged = {"m-0": [[0.0] * 19 + [0.9]] * 2, "m-1": [[0.8], [0.6]], "0": [[0.5] * 38 + [0.6, 0.7]] * 3}
-    source = sweeps.errors_of(Published("validation", "accuracy", {"0": 72.0}))
-    first, second = sweeps.points({"m": math.inf, "0": 0.0}, networks(folds, lone, **logged), source)
+    source = sweeps.list_source_errors(Published("validation", "accuracy", {"0": 72.0}))
+    first, second = sweeps.collect_points({"m": math.inf, "0": 0.0}, networks(folds, lone, **logged), source)
     assert (first.value, second.value) == (0, math.inf)
     assert first.test == pytest.approx((20, 30, 25))
     assert first.validation == pytest.approx((35, 35, 35))  # of 40 epochs the last two
@@ -218,43 +218,45 @@ def test_without_validation_part_there_is_the_test_error_alone() -> None:
     half: dict[str, list[list[float]]] = {"m-0": [[0.5]], "m-1": [[]]}
     nothing: dict[str, list[list[float]]] = {"a": [[]]}
     for logged in ({}, nothing, half):
-        made = sweeps.points({"a": 0, "m": 1}, networks(group("a", [0.9]), group("m", [0.8], [0.7]), **logged), {})
+        made = sweeps.collect_points(
+            {"a": 0, "m": 1}, networks(group("a", [0.9]), group("m", [0.8], [0.7]), **logged), {}
+        )
         assert [point.validation for point in made] == [(), ()]
         assert [len(point.test) for point in made] == [1, 2]
 
 
 def test_the_source_s_errors() -> None:
-    assert sweeps.errors_of(None) == {}
-    assert sweeps.errors_of(Published("test", "error", {"a": 3.0})) == {"a": 3.0}
-    assert sweeps.errors_of(Published("test", "accuracy", {"a": 97.0})) == {"a": 3.0}
+    assert sweeps.list_source_errors(None) == {}
+    assert sweeps.list_source_errors(Published("test", "error", {"a": 3.0})) == {"a": 3.0}
+    assert sweeps.list_source_errors(Published("test", "accuracy", {"a": 97.0})) == {"a": 3.0}
 
 
 def test_a_sweep_tells_its_teachers_and_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "draw", taken := Taken())
+    monkeypatch.setattr(sweeps, "draw_sweep", taken := Taken())
     params = SweepParams(option="p", values={"a": 0, "b": math.inf})
     logged = {"a": [[0.9]], "b": [[0.8]], "big": [[0.97]]}
     known = networks(group("a", [0.9]), group("b", [0.8]), **logged)
     students = {"a": metrics(0.9), "b": metrics(0.8, taught_by=["a", "external"])}
-    made = sweeps.picture("one", params, known, students, Published("validation", "error", {"b": 5.0}))
+    made = sweeps.draw_sweep_picture("one", params, known, students, Published("validation", "error", {"b": 5.0}))
     option, points, lines, of = taken.given[0]
     assert (made.name, option, of, len(points)) == ("sweep-one.png", "p", "validation", 2)
     assert lines == pytest.approx({"teacher big (test)": 10, "teacher big (validation)": 3})
     assert "evenly spaced, not to scale" in made.caption
     assert "Crosses are the source's (validation error)." in made.caption
-    plain = sweeps.picture("one", params, networks(*known.groups.values()), students)
+    plain = sweeps.draw_sweep_picture("one", params, networks(*known.groups.values()), students)
     assert taken.given[1][2] == pytest.approx({"teacher big (test)": 10})
     assert "validation" not in plain.caption
     assert "source" not in plain.caption
 
 
 FULL = [
-    Point(0, (5.0, 5.2, 5.4), (4.0, 4.1, 4.2), 5.5), Point(0.02, (6.0,), (3.0,)),
-    Point(2, (5.0, 5.1), (), 5.0), Point(math.inf, (5.0, 5.0, 5.0), (4.0, 4.0, 4.0)),
+    SweepPoint(0, (5.0, 5.2, 5.4), (4.0, 4.1, 4.2), 5.5), SweepPoint(0.02, (6.0,), (3.0,)),
+    SweepPoint(2, (5.0, 5.1), (), 5.0), SweepPoint(math.inf, (5.0, 5.0, 5.0), (4.0, 4.0, 4.0)),
 ]  # fmt: skip
 
 
 def test_a_sweep_is_drawn(sheets: list[Figure]) -> None:
-    assert sweep.sweep("p", FULL, {"teacher big (test)": 4.5}, "validation").startswith(PNG)
+    assert sweep.draw_sweep("p", FULL, {"teacher big (test)": 4.5}, "validation").startswith(PNG)
     (axes,) = sheets[0].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.02", "2", "∞"]
     assert legend(axes) == ["validation", "test", "the source (validation)", "teacher big (test)"]
@@ -265,13 +267,13 @@ def test_a_sweep_is_drawn(sheets: list[Figure]) -> None:
 @pytest.mark.parametrize(
     ("points", "expected"),
     [
-        ([Point(0, (5.0,)), Point(1, (5.0,))], ["test"]),  # one run each, all equal
-        ([Point(0, (0.0, 0.0, 0.1)), Point(math.inf, (5.0,), (), 1.0)], ["test", "the source (test)"]),
-        ([Point(1, (5.0, 6.0)), Point(1, (5.5, 6.5), (4.0,))], ["validation", "test"]),
+        ([SweepPoint(0, (5.0,)), SweepPoint(1, (5.0,))], ["test"]),  # one run each, all equal
+        ([SweepPoint(0, (0.0, 0.0, 0.1)), SweepPoint(math.inf, (5.0,), (), 1.0)], ["test", "the source (test)"]),
+        ([SweepPoint(1, (5.0, 6.0)), SweepPoint(1, (5.5, 6.5), (4.0,))], ["validation", "test"]),
     ],
 )
-def test_sweeps_of_little(points: list[Point], expected: list[str], sheets: list[Figure]) -> None:
-    assert sweep.sweep("p", points, {}, "test").startswith(PNG)
+def test_sweeps_of_little(points: list[SweepPoint], expected: list[str], sheets: list[Figure]) -> None:
+    assert sweep.draw_sweep("p", points, {}, "test").startswith(PNG)
     (axes,) = sheets[0].axes
     assert legend(axes) == expected
     assert axes.get_ylim()[0] >= 0
@@ -281,13 +283,13 @@ def test_sweeps_of_little(points: list[Point], expected: list[str], sheets: list
 
 
 def test_axes_of_more_than_two_decades_are_logarithmic() -> None:
-    assert terms.linear_below([0.02, 1.0, 2.0]) is None  # exactly two decades
-    assert terms.linear_below([0.0, 0.0]) is None
-    assert terms.linear_below([]) is None
-    assert terms.linear_below([0.5, -3000.0]) == pytest.approx(0.1)
-    assert terms.linear_below([2.0, 0.01]) == pytest.approx(0.01)
+    assert terms.find_linear_threshold([0.02, 1.0, 2.0]) is None  # exactly two decades
+    assert terms.find_linear_threshold([0.0, 0.0]) is None
+    assert terms.find_linear_threshold([]) is None
+    assert terms.find_linear_threshold([0.5, -3000.0]) == pytest.approx(0.1)
+    assert terms.find_linear_threshold([2.0, 0.01]) == pytest.approx(0.01)
     # A curve that crosses zero once passes by a tiny value.
-    assert terms.linear_below([1e-9, *[1.0] * 20]) is None
+    assert terms.find_linear_threshold([1e-9, *[1.0] * 20]) is None
 
 
 RUNAWAY = [[0.7 - 10.0**epoch * (1 + seed / 10) for epoch in range(12)] for seed in range(2)]
@@ -296,11 +298,11 @@ RUNAWAY = [[0.7 - 10.0**epoch * (1 + seed / 10) for epoch in range(12)] for seed
 def test_terms_are_drawn(sheets: list[Figure]) -> None:
     runs = {"adversarial": RUNAWAY, "ce": [[2.3 * 0.9**epoch for epoch in range(12)]] * 2}
     shown = {
-        "free": Terms(runs, [[50 * 0.9**epoch + seed for epoch in range(12)] for seed in range(2)]),
-        "held": Terms({"ce": [[0.0, 0.0]]}),
-        "short": Terms({"ce": [[0.4]]}, [[20.0]]),
+        "free": TermCurves(runs, [[50 * 0.9**epoch + seed for epoch in range(12)] for seed in range(2)]),
+        "held": TermCurves({"ce": [[0.0, 0.0]]}),
+        "short": TermCurves({"ce": [[0.4]]}, [[20.0]]),
     }
-    assert terms.terms(shown).startswith(PNG)
+    assert terms.draw_terms(shown).startswith(PNG)
     free, held, short, empty, right, right_of_short = sheets[0].axes
     assert [axes.get_title() for axes in (free, held, short)] == list(shown)
     assert [axes.get_yscale() for axes in (free, held, short)] == ["symlog", "linear", "linear"]
@@ -331,7 +333,7 @@ def test_loss_terms_are_those_of_the_own_phase_of_all_networks(tmp_path: Path) -
             for quantity, value in {"train/ce": 1.0, "train/mutual_kl": -2.0, "train/loss": -1.0, "lr": 0.1}.items():
                 log(folder, quantity, value, value + 10 * seed + peer)
             log(folder, "validation/accuracy", 0.5, 0.75 + seed / 10)
-    made = loss_terms(tmp_path, cohort)
+    made = read_loss_terms(tmp_path, cohort)
     assert made.losses == {
         "ce": [[1.0, 1.0], [1.0, 2.0], [1.0, 11.0], [1.0, 12.0]],
         "mutual_kl": [[-2.0, -2.0], [-2.0, -1.0], [-2.0, 8.0], [-2.0, 9.0]],
@@ -342,9 +344,9 @@ def test_loss_terms_are_those_of_the_own_phase_of_all_networks(tmp_path: Path) -
 def test_the_penalty_is_a_term_and_validation_may_be_missing(tmp_path: Path) -> None:
     log(tmp_path / "seed-0", "train/ce", 1.0)
     log(tmp_path / "seed-0", "train/l1", 0.5)
-    made = loss_terms(tmp_path, metrics(0.5))
-    assert made == Terms({"ce": [[1.0]], "l1": [[0.5]]}, [])
-    assert history(tmp_path, metrics(0.5), "validation/accuracy") == [[]]
+    made = read_loss_terms(tmp_path, metrics(0.5))
+    assert made == TermCurves({"ce": [[1.0]], "l1": [[0.5]]}, [])
+    assert read_history(tmp_path, metrics(0.5), "validation/accuracy") == [[]]
 
 
 # --- all of them ---
@@ -358,13 +360,13 @@ def everything(worse: float = 0.0) -> dict[str, bytes]:
     }
     groups = [group(name, its["test_accuracy_per_seed"], datasets=[its["dataset"]]) for name, its in students.items()]
     logged = {name: [[0.5 - worse, 0.7], [0.6, 0.8], [0.6, 0.9]] for name in students}
-    asked = Asked(
+    asked = PictureOptions(
         datasets=dict.fromkeys(students, "set"),
         published=Published("test", "error", {"a": 9.0 + worse, "d": 20.0}),
         sweeps={name: SweepParams(option=name, values={"a": 0, "c": math.inf, "b": 0.5}) for name in ("p", "q")},
-        terms={"a": Terms({"ce": [[2.0 - worse, 1.0]]}, [[50.0, 20.0]])},
+        terms={"a": TermCurves({"ce": [[2.0 - worse, 1.0]]}, [[50.0, 20.0]])},
     )
-    return {picture.name: picture.png for picture in drawn(TEACHERS, students, groups, logged, asked)}
+    return {picture.name: picture.png for picture in draw_metrics(TEACHERS, students, groups, logged, asked)}
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:

@@ -18,13 +18,13 @@ from pipeline.base.statistics import compute_gap_closed, summarize
 from pipeline.report import build as room
 from pipeline.report import drawing
 from pipeline.report.comparing import MOST_PAIRS
-from pipeline.report.drawing import drawn
-from pipeline.report.figures.pareto import LABEL, MARKER, beside, front, offsets
-from pipeline.report.groups import Unit, grouped
-from pipeline.report.metrics import best_taught, labels_only
+from pipeline.report.drawing import draw_metrics
+from pipeline.report.figures.pareto import LABEL, MARKER, find_front, place_labels, spread_equal_sizes
+from pipeline.report.groups import Unit, group_students
+from pipeline.report.metrics import find_labels_only, select_best_taught
 from pipeline.report.page import Report, Table
 from pipeline.report.pictures.canvas import Picture
-from pipeline.report.weights import scheduled, weights
+from pipeline.report.weights import collect_changing_weights, compute_weights
 from pipeline.study.params_file import parse_study
 from tests.conftest import Run, write_study
 
@@ -54,14 +54,16 @@ def build(
     unit: Unit = "run", **more: Any,
 ) -> Report:  # fmt: skip
     """The report without the pictures of the metrics, which take seconds."""
-    return room.build(teachers, students, grouped(students, groups or {}, unit), baseline=baseline, **more)
+    return room.build_report(
+        teachers, students, group_students(students, groups or {}, unit), baseline=baseline, **more
+    )
 
 
 def pictures_of(
     students: dict[str, Any], curves: dict[str, Any] | None = None, **groups: list[str]
 ) -> dict[str, Picture]:
     """The pictures of the metrics, by name."""
-    made = drawn(TEACHERS, students, grouped(students, groups, "run"), curves or {})
+    made = draw_metrics(TEACHERS, students, group_students(students, groups, "run"), curves or {})
     return {picture.name: picture for picture in made}
 
 
@@ -112,8 +114,8 @@ def test_a_student_that_was_taught_before_its_labels_is_no_baseline() -> None:
     label = {"ce": {"weight": 1.0, "options": {}}}
     hinted = student(0.8, {"ce": 1.0}, pretrain=[hint], taught_by=["big"], phase_epochs=[2, 2])
     twice = student(0.8, {"ce": 1.0}, pretrain=[label], phase_epochs=[2, 2])
-    assert labels_only({"hinted": hinted, "twice": twice, "plain": STUDENTS["plain"]}) == "twice"
-    assert labels_only({"hinted": hinted}) is None
+    assert find_labels_only({"hinted": hinted, "twice": twice, "plain": STUDENTS["plain"]}) == "twice"
+    assert find_labels_only({"hinted": hinted}) is None
     row = build(TEACHERS, {"hinted": hinted, **STUDENTS}).rows[1]
     assert row.gap_closed == pytest.approx(0.5)
 
@@ -154,11 +156,11 @@ def test_the_best_taught_students_are_found() -> None:
         **STUDENTS, "far": student(0.99, {"tsne": 1.0}, dataset="e" * 64), "best": student(0.9, {"tsne": 1.0}),
         "labels": student(0.95, {"ce": 1.0}), "worst": student(0.1, {"tsne": 1.0}),
     }  # fmt: skip
-    assert best_taught(students, "f" * 64, "plain", 3) == ("plain", "best", "kd")
-    assert best_taught(students, "f" * 64, "kd", 3) == ("kd", "best", "worst")
-    assert best_taught(students, "f" * 64, None, 9) == ("best", "kd", "worst")
-    assert best_taught(students, "e" * 64, "plain", 3) == ("far",)
-    assert best_taught(students, "d" * 64, "plain", 3) == ()
+    assert select_best_taught(students, "f" * 64, "plain", 3) == ("plain", "best", "kd")
+    assert select_best_taught(students, "f" * 64, "kd", 3) == ("kd", "best", "worst")
+    assert select_best_taught(students, "f" * 64, None, 9) == ("best", "kd", "worst")
+    assert select_best_taught(students, "e" * 64, "plain", 3) == ("far",)
+    assert select_best_taught(students, "d" * 64, "plain", 3) == ()
 
 
 def test_pictures_have_captions() -> None:
@@ -213,16 +215,16 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
 def test_pictures_show_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """One box, one curve and one point a group; curves that are not equally long stay their students'."""
     shown: dict[str, Any] = {}
-    for name in ("box_plot", "pareto", "draw_curves"):
+    for name in ("draw_box_plot", "draw_pareto", "draw_curves"):
         monkeypatch.setattr(drawing, name, lambda *given, name=name, **_: shown.update({name: given}) or b"")
     students, groups = folded()
     students["ce-1"] |= {"parameters": 1238, "bytes": 4952}
     curves = {name: [[0.1, 0.2], [0.3, 0.4]] for name in students} | {"ce-3": [[0.1]]}
-    list(drawn(TEACHERS, students, grouped(students, groups, "run"), curves))
-    boxes, lines, dot, source = shown["box_plot"]
+    list(draw_metrics(TEACHERS, students, group_students(students, groups, "run"), curves))
+    boxes, lines, dot, source = shown["draw_box_plot"]
     assert ({name: len(values) for name, values in boxes.items()}, lines) == ({"ce": 8, "tsne": 8}, {"big": 0.9})
     assert (dot, source) == ("one run (seed)", {})
-    points, comparable = shown["pareto"]
+    points, comparable = shown["draw_pareto"]
     assert comparable == [["teacher big", "ce", "tsne"]]
     assert (points["ce"].parameters, points["ce"].bytes) == (1235, 4940)
     assert points["ce"].accuracy == pytest.approx(0.6155)
@@ -240,10 +242,10 @@ def test_pictures_show_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_front_is_of_one_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: dict[str, Any] = {}
-    monkeypatch.setattr(drawing, "pareto", lambda points, comparable: shown.update(comparable=comparable) or b"")
+    monkeypatch.setattr(drawing, "draw_pareto", lambda points, comparable: shown.update(comparable=comparable) or b"")
     far = {"far": of_seeds(0.8, dataset="e" * 64, taught_by=["other"]), "alone": of_seeds(0.8, dataset="d" * 64)}
     teachers = {**TEACHERS, "other": TEACHERS["big"]}
-    list(drawn(teachers, {**STUDENTS, **far}, grouped({**STUDENTS, **far}, {}, "run"), {}))
+    list(draw_metrics(teachers, {**STUDENTS, **far}, group_students({**STUDENTS, **far}, {}, "run"), {}))
     assert shown["comparable"] == [["teacher big", "plain", "kd"], ["teacher other", "far"], ["teacher big", "alone"]]
 
 
@@ -470,11 +472,11 @@ def test_a_term_is_known_by_its_loss_and_a_start_is_told() -> None:
 def test_labels_alone_are_seen_through_names_and_starts() -> None:
     named = student(0.8, {}, losses={"labels": {"loss": "ce", "weight": 1.0, "options": {}}})
     hidden = student(0.8, {}, losses={"ce": {"loss": "hint_mse", "weight": 1.0, "options": {}}})
-    assert labels_only({"hidden": hidden, "named": named}) == "named"
+    assert find_labels_only({"hidden": hidden, "named": named}) == "named"
     start = {"seed": 0, "weights_sha256": "a" * 64}
     after_kd = student(0.8, {"ce": 1.0}, init={"student": "kd", **start})
     after_plain = student(0.8, {"ce": 1.0}, init={"student": "plain", **start})
-    assert labels_only({"after_kd": after_kd, "after_plain": after_plain, **STUDENTS}) == "after_plain"
+    assert find_labels_only({"after_kd": after_kd, "after_plain": after_plain, **STUDENTS}) == "after_plain"
 
 
 def test_what_went_on_in_a_training_is_noted() -> None:
@@ -505,13 +507,13 @@ def test_weights_are_those_of_every_phase() -> None:
         0.8, {}, pretrain=[{"hint_mse": one}], losses={"ce": one, "labels": {"loss": "ce", "weight": falling, "options": {}}},
         phase_epochs=[2, 3],
     )  # fmt: skip
-    assert weights(metrics) == [{"hint_mse": [1.0, 1.0]}, {"ce": [1.0, 1.0, 1.0], "labels": [1.0, 0.5, 0.0]}]
+    assert compute_weights(metrics) == [{"hint_mse": [1.0, 1.0]}, {"ce": [1.0, 1.0, 1.0], "labels": [1.0, 0.5, 0.0]}]
     level = {"name": "linear", "start": 0.5, "end": 0.5}
     same = student(
         0.8, {}, losses={"ce": {"weight": level, "options": {}}}, pretrain=[{"ce": one}], phase_epochs=[2, 3]
     )
-    assert list(scheduled({"falling": metrics, "same": same, **STUDENTS})) == ["falling"]
-    assert list(scheduled({"falling": metrics, "same": same, "too": metrics})) == ["falling\ntoo"]
+    assert list(collect_changing_weights({"falling": metrics, "same": same, **STUDENTS})) == ["falling"]
+    assert list(collect_changing_weights({"falling": metrics, "same": same, "too": metrics})) == ["falling\ntoo"]
 
 
 def test_weights_are_drawn_where_they_change() -> None:
@@ -529,7 +531,7 @@ def test_weights_are_drawn_where_they_change() -> None:
 
 def test_the_front_is_what_nothing_dominates() -> None:
     sizes, accuracies = [10, 20, 20, 30, 40, 5], [0.7, 0.8, 0.75, 0.8, 0.9, 0.6]
-    made = front(sizes, accuracies)
+    made = find_front(sizes, accuracies)
     assert made == [5, 0, 1, 4]
     for place in range(len(sizes)):
         dominated = any(
@@ -538,28 +540,28 @@ def test_the_front_is_what_nothing_dominates() -> None:
             for other in range(len(sizes))
         )  # fmt: skip
         assert (place in made) != dominated
-    assert front([1, 1], [0.5, 0.5]) == [0, 1]
-    assert front([], []) == []
+    assert find_front([1, 1], [0.5, 0.5]) == [0, 1]
+    assert find_front([], []) == []
 
 
 def test_points_of_one_size_stand_side_by_side() -> None:
-    made = beside([100, 100, 100, 5000])
+    made = spread_equal_sizes([100, 100, 100, 5000])
     assert made[0] < made[1] < made[2]
     assert made[1] == pytest.approx(100)
     assert made[3] == pytest.approx(5000)
     assert made[2] / made[0] < 1.15
-    assert max(beside([100] * 20 + [5000])[:20]) / 100 < 1.3
+    assert max(spread_equal_sizes([100] * 20 + [5000])[:20]) / 100 < 1.3
 
 
 def test_numbers_hide_neither_points_nor_each_other() -> None:
     spots = [(100 + 3.0 * (n % 4), 50 + 2.0 * n) for n in range(24)]
-    boxes = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(spots, offsets(spots), strict=True)]
+    boxes = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(spots, place_labels(spots), strict=True)]
     for place, (x, y) in enumerate(boxes):
         for other, (a, b) in enumerate(boxes):
             assert place == other or abs(x - a) >= LABEL[0] or abs(y - b) >= LABEL[1]
         for a, b in spots:
             assert abs(x - a) >= (LABEL[0] + MARKER[0]) / 2 or abs(y - b) >= (LABEL[1] + MARKER[1]) / 2
-    assert len(set(offsets([(0.0, 0.0)] * 150))) > 50  # even a crowd has an end
+    assert len(set(place_labels([(0.0, 0.0)] * 150))) > 50  # even a crowd has an end
 
 
 def test_a_table_says_the_same_in_both_languages() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.base.plain_text import escape_code
 from pipeline.models.build import build_network
-from pipeline.report.notes import notes
+from pipeline.report.notes import write_notes
 from pipeline.report.page import Report
 from pipeline.training.doubts import find_doubt, join_doubts
 from tests.conftest import Capture, Run, write_study
@@ -107,7 +107,7 @@ def test_the_report_shows_the_name(name: str) -> None:
     student: dict[str, Any] = {
         "rule": "the last", "doubts": {"seed 0": text}, "test_accuracy_per_peer": None, "prepared": {}, "restores": [0],
     }  # fmt: skip
-    lines = tuple(line for line in notes({"kd": student}, (), {"big": {"doubt": text}}) if "Doubtful" in line)
+    lines = tuple(line for line in write_notes({"kd": student}, (), {"big": {"doubt": text}}) if "Doubtful" in line)
     written = escape_code(name)  # a backquote would begin code of ours
     assert [line.partition(" whatever")[0] for line in lines] == [
         f"Doubtful: teacher big says '{written}'", f"Doubtful: kd says '{written}'"
@@ -177,4 +177,4 @@ def test_it_is_said_at_the_training_at_the_dump_and_in_the_report(run: Run, coll
 
 
 def test_reports_without_doubts_say_nothing_of_them() -> None:
-    assert not [line for line in notes({}, (), {"big": {"restores": 0}}) if "Doubtful" in line]
+    assert not [line for line in write_notes({}, (), {"big": {"restores": 0}}) if "Doubtful" in line]

@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.report.figures.style import epochs_below, legend_below, legend_beside, look, png, short
+from pipeline.report.figures.style import (
+    add_legend_below,
+    add_legend_right,
+    choose_line_style,
+    encode_png,
+    fit_names,
+    label_epochs,
+)
 
 Curves = Sequence[Sequence[float]]  # one a run: accuracy in [0, 1] by epoch
 MOST_SHADED = 8  # curves whose spread can still be told apart
@@ -17,7 +24,7 @@ TITLE = 60  # letters of a panel's
 HEADROOM = 100.5  # percent: a line at 100 is seen whole
 
 
-def curves(panels: Sequence[tuple[str, Mapping[str, Curves]]], *, whole: bool = False) -> bytes:
+def draw_curves(panels: Sequence[tuple[str, Mapping[str, Curves]]], *, whole: bool = False) -> bytes:
     """Validation accuracy against epochs: the mean over runs, one standard deviation shaded where curves are few.
 
     Args:
@@ -29,19 +36,19 @@ def curves(panels: Sequence[tuple[str, Mapping[str, Curves]]], *, whole: bool = 
     spread = ": mean and std over runs" if shaded else ": means over runs" if max(runs, default=1) > 1 else ""
     title = f"Students while they train{spread}"
     if len(panels) > 1:
-        return png(_several(panels, title, shaded=shaded, whole=whole))
+        return encode_png(_draw_panels(panels, title, shaded=shaded, whole=whole))
     students = panels[0][1] if panels else {}
     figure = Figure(figsize=(7, 4 if len(students) <= MOST_SHADED else 5))
     axes = figure.subplots()
-    _panel(axes, students, shaded=shaded, whole=whole)
-    epochs_below(axes)
+    _draw_panel(axes, students, shaded=shaded, whole=whole)
+    label_epochs(axes)
     axes.set(ylabel="validation accuracy (%)", title=title)
     if students:
-        legend_beside(axes, len(students))
-    return png(figure)
+        add_legend_right(axes, len(students))
+    return encode_png(figure)
 
 
-def lowest_and_best(students: Mapping[str, Curves]) -> tuple[float, float]:
+def compute_limits(students: Mapping[str, Curves]) -> tuple[float, float]:
     """The ends of an axis, in percent, without the first epochs, which would squeeze the rest into a line.
 
     It starts at the lowest curve's early value; but a student that never leaves chance is seen all the same.
@@ -52,18 +59,20 @@ def lowest_and_best(students: Mapping[str, Curves]) -> tuple[float, float]:
     return bottom, min(HEADROOM, best + 0.08 * (best - bottom) + 0.1)
 
 
-def _several(panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, shaded: bool, whole: bool) -> Figure:
+def _draw_panels(
+    panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, shaded: bool, whole: bool
+) -> Figure:
     """A panel a data set, each with a scale and a legend of its own."""
     rows = -(-len(panels) // COLUMNS)
     deepest = max(len(students) for _, students in panels)
     figure = Figure(figsize=(5.2 * COLUMNS, (3.4 + 0.1 * deepest) * rows), layout="constrained")
     every = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes, (name, students) in zip(every, panels, strict=False):
-        _panel(axes, students, shaded=shaded, whole=whole)
-        axes.set_title(short([name], TITLE)[0], fontsize=10)
-        epochs_below(axes, fontsize=9)
+        _draw_panel(axes, students, shaded=shaded, whole=whole)
+        axes.set_title(fit_names([name], TITLE)[0], fontsize=10)
+        label_epochs(axes, fontsize=9)
         axes.tick_params(labelsize=9)
-        legend_below(axes, short(list(students)))
+        add_legend_below(axes, fit_names(list(students)))
     for axes in every[len(panels) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=12)
@@ -72,17 +81,17 @@ def _several(panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, 
     return figure
 
 
-def _panel(axes: Axes, students: Mapping[str, Curves], *, shaded: bool, whole: bool) -> None:
+def _draw_panel(axes: Axes, students: Mapping[str, Curves], *, shaded: bool, whole: bool) -> None:
     """The lines of students that are measured on the same data."""
-    for number, (name, runs) in enumerate(zip(short(list(students)), students.values(), strict=True)):
+    for number, (name, runs) in enumerate(zip(fit_names(list(students)), students.values(), strict=True)):
         table = 100 * np.array(runs)  # (runs, epochs)
         epochs = np.arange(1, table.shape[1] + 1)
         one = "." if table.shape[1] == 1 else ""  # one epoch makes no line
-        axes.plot(epochs, table.mean(0), label=name, linewidth=1.5, marker=one, **look(number))
+        axes.plot(epochs, table.mean(0), label=name, linewidth=1.5, marker=one, **choose_line_style(number))
         if shaded and len(table) > 1:
             low, high = table.mean(0) - table.std(0, ddof=1), table.mean(0) + table.std(0, ddof=1)
-            axes.fill_between(epochs, low, high, color=look(number)["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(epochs, low, high, color=choose_line_style(number)["color"], alpha=0.15, linewidth=0)
     if students and not whole:
-        axes.set_ylim(*lowest_and_best(students))
+        axes.set_ylim(*compute_limits(students))
     elif students:
         axes.set_ylim(top=min(HEADROOM, axes.get_ylim()[1]))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from pipeline.report.figures.style import legend_beside, png, short
+from pipeline.report.figures.style import add_legend_right, encode_png, fit_names
 
 LABEL = (13.0, 10.0)  # width and height of a number, in points
 REACHES = tuple(11.0 + 5.0 * step for step in range(24))  # how far from its point a number may stand, in points
@@ -23,7 +23,7 @@ WIDEST = 0.06  # of the axis: all points of one size
 
 
 @dataclass(frozen=True)
-class Point:
+class NetworkPoint:
     """A network, or several of one kind.
 
     Attributes:
@@ -40,7 +40,7 @@ class Point:
     teacher: bool = False
 
 
-def front(sizes: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+def find_front(sizes: Sequence[float], accuracies: Sequence[float]) -> list[int]:
     """The places of those that nothing dominates, the smallest first.
 
     One dominates another that is no smaller and no better, and not equal in both.
@@ -55,7 +55,7 @@ def front(sizes: Sequence[float], accuracies: Sequence[float]) -> list[int]:
     return found
 
 
-def pareto(points: Mapping[str, Point], comparable: Sequence[Sequence[str]]) -> bytes:
+def draw_pareto(points: Mapping[str, NetworkPoint], comparable: Sequence[Sequence[str]]) -> bytes:
     """Accuracy against parameters and against bytes, numbered, with a line through each front.
 
     Args:
@@ -67,30 +67,32 @@ def pareto(points: Mapping[str, Point], comparable: Sequence[Sequence[str]]) -> 
     panels = figure.subplots(1, 2, sharey=True)
     measures = ("parameters", "bytes")
     sizes = [{name: float(getattr(point, measure)) for name, point in points.items()} for measure in measures]
-    places = [beside(list(each.values())) for each in sizes]
+    places = [spread_equal_sizes(list(each.values())) for each in sizes]
     colours = {name: f"C{number}" for number, names in enumerate(comparable) for name in names}
     colours |= {name: "black" for name, point in points.items() if point.teacher}
     for axes, each, x, measure in zip(panels, sizes, places, measures, strict=True):
-        _size_axis(axes, list(each.values()), measure)
-        _fronts(axes, each, points, comparable)
-        _bars(axes, x, points, colours)
+        _format_size_axis(axes, list(each.values()), measure)
+        _draw_fronts(axes, each, points, comparable)
+        _draw_points(axes, x, points, colours)
     panels[0].set_ylabel("test accuracy (%)")
     figure.suptitle("Test accuracy against size", y=0.95)
     heights = [100 * point.accuracy for point in points.values()]
     for axes, x in zip(panels, places, strict=True):  # not before both have set their common limits
-        _number(axes, list(zip(x, heights, strict=True)))
+        _draw_numbers(axes, list(zip(x, heights, strict=True)))
     if points:
-        handles = [Line2D([], [], linestyle="", **_marker(point, colours[name])) for name, point in points.items()]
-        labels = [f"{number}  {name}" for number, name in enumerate(short(list(points)), start=1)]
-        legend_beside(panels[-1], len(points), handles=handles, labels=labels, handletextpad=0.2)
-    return png(figure)
+        handles = [
+            Line2D([], [], linestyle="", **_choose_marker(point, colours[name])) for name, point in points.items()
+        ]
+        labels = [f"{number}  {name}" for number, name in enumerate(fit_names(list(points)), start=1)]
+        add_legend_right(panels[-1], len(points), handles=handles, labels=labels, handletextpad=0.2)
+    return encode_png(figure)
 
 
-def beside(sizes: Sequence[float]) -> list[float]:
+def spread_equal_sizes(sizes: Sequence[float]) -> list[float]:
     """Where points are drawn: those of one size side by side, so that each one's interval is seen."""
     if not sizes:
         return []
-    span = math.log(_limits(sizes)[1] / _limits(sizes)[0])
+    span = math.log(_compute_limits(sizes)[1] / _compute_limits(sizes)[0])
     made = []
     for place, size in enumerate(sizes):
         same = sizes.count(size)
@@ -99,16 +101,16 @@ def beside(sizes: Sequence[float]) -> list[float]:
     return made
 
 
-def _limits(sizes: Sequence[float]) -> tuple[float, float]:
+def _compute_limits(sizes: Sequence[float]) -> tuple[float, float]:
     """The axis's ends: room for the numbers."""
     return min(sizes) / 1.8, max(sizes) * 1.8
 
 
-def _size_axis(axes: Axes, sizes: Sequence[float], measure: str) -> None:
+def _format_size_axis(axes: Axes, sizes: Sequence[float], measure: str) -> None:
     """A logarithmic axis that says 500 k, not 5 x 10^5."""
     axes.set_xscale("log")
     if sizes:
-        axes.set_xlim(*_limits(sizes))
+        axes.set_xlim(*_compute_limits(sizes))
     wide = bool(sizes) and max(sizes) > 30 * min(sizes)
     axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="B" if measure == "bytes" else ""))
@@ -117,33 +119,37 @@ def _size_axis(axes: Axes, sizes: Sequence[float], measure: str) -> None:
     axes.set_xlabel(measure)
 
 
-def _fronts(
-    axes: Axes, sizes: Mapping[str, float], points: Mapping[str, Point], comparable: Sequence[Sequence[str]]
+def _draw_fronts(
+    axes: Axes, sizes: Mapping[str, float], points: Mapping[str, NetworkPoint], comparable: Sequence[Sequence[str]]
 ) -> None:
     """A step line through each front: what is the best up to each size."""
     for number, names in enumerate(comparable):
-        best = [names[place] for place in front([sizes[name] for name in names], [points[n].accuracy for n in names])]
+        best = [
+            names[place] for place in find_front([sizes[name] for name in names], [points[n].accuracy for n in names])
+        ]
         x, y = [sizes[name] for name in best], [100 * points[name].accuracy for name in best]
         axes.step([*x, axes.get_xlim()[1]], [*y, y[-1]], where="post", color=f"C{number}", linewidth=1.2, alpha=0.7)
 
 
-def _bars(axes: Axes, x: Sequence[float], points: Mapping[str, Point], colours: Mapping[str, str]) -> None:
+def _draw_points(
+    axes: Axes, x: Sequence[float], points: Mapping[str, NetworkPoint], colours: Mapping[str, str]
+) -> None:
     """The points, each with its interval."""
     for place, (name, point) in zip(x, points.items(), strict=True):
         if point.interval is not None:
             axes.vlines(place, 100 * point.interval[0], 100 * point.interval[1], color="0.7", linewidth=1, zorder=1)
-        axes.plot([place], [100 * point.accuracy], zorder=3, **_marker(point, colours[name]))
+        axes.plot([place], [100 * point.accuracy], zorder=3, **_choose_marker(point, colours[name]))
 
 
-def _marker(point: Point, colour: str) -> dict[str, Any]:
+def _choose_marker(point: NetworkPoint, colour: str) -> dict[str, Any]:
     return {"marker": "s" if point.teacher else "o", "color": colour, "markersize": 4.5}
 
 
-def _number(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+def _draw_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     """Number points, where the numbers hide neither a point nor each other; a thread leads to a far one."""
     to_points = 72 / axes.figure.dpi
     spots = [tuple(to_points * axes.transData.transform(point)) for point in points]
-    for number, (point, offset) in enumerate(zip(points, offsets(spots), strict=True), start=1):
+    for number, (point, offset) in enumerate(zip(points, place_labels(spots), strict=True), start=1):
         far = math.hypot(*offset) > REACHES[0] + 1
         axes.annotate(
             str(number),
@@ -160,14 +166,14 @@ def _number(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
         )
 
 
-def offsets(spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def place_labels(spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """How far from its spot each label stands: the nearest place that is free, in the spots' order."""
     taken = [(x, y, *MARKER) for x, y in spots]
     made = []
     for x, y in spots:
-        tries = _offsets()
+        tries = _list_offsets()
         chosen = first = next(tries)
-        while not _free((x + chosen[0], y + chosen[1], *LABEL), taken):
+        while not _is_free((x + chosen[0], y + chosen[1], *LABEL), taken):
             following = next(tries, None)
             if following is None:  # a crowd: beside the point, as it would stand alone
                 chosen = first
@@ -178,7 +184,7 @@ def offsets(spots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return made
 
 
-def _offsets() -> Iterator[tuple[float, float]]:
+def _list_offsets() -> Iterator[tuple[float, float]]:
     for reach in REACHES:
         for angle in DIRECTIONS:
             yield reach * math.cos(angle), reach * math.sin(angle)
@@ -187,7 +193,7 @@ def _offsets() -> Iterator[tuple[float, float]]:
 Box = tuple[float, float, float, float]  # centre, width and height
 
 
-def _free(box: Box, taken: Sequence[Box]) -> bool:
+def _is_free(box: Box, taken: Sequence[Box]) -> bool:
     return not any(
         abs(box[0] - other[0]) < (box[2] + other[2]) / 2 and abs(box[1] - other[1]) < (box[3] + other[3]) / 2
         for other in taken

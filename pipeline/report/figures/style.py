@@ -43,24 +43,24 @@ LONGEST = 32  # letters of a name
 MINUS, POWERS = "\N{MINUS SIGN}", str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def look(number: int) -> dict[str, Any]:
+def choose_line_style(number: int) -> dict[str, Any]:
     """Colour and dashes of the nth line: forty look different."""
     return {"color": f"C{number % COLOURS}", "linestyle": DASHES[number // COLOURS % len(DASHES)]}
 
 
-def short(names: Sequence[str], most: int = LONGEST) -> list[str]:
+def fit_names(names: Sequence[str], most: int = LONGEST) -> list[str]:
     """Names as a picture shows them: no longer than there is room for, letters without a glyph as code points."""
-    return shorten_names([drawable(name) for name in names], most)
+    return shorten_names([spell_missing_glyphs(name) for name in names], most)
 
 
-def drawable(name: str) -> str:
+def spell_missing_glyphs(name: str) -> str:
     """The name, each letter that the font lacks written as its code point, so that names still differ."""
     return "".join(letter if ord(letter) in _glyphs() else f"{letter!a}"[1:-1] for letter in name)
 
 
-def spelt(names: Iterable[str]) -> list[str]:
+def find_spelled_names(names: Iterable[str]) -> list[str]:
     """Those names that have letters which the pictures' font lacks."""
-    return [name for name in names if drawable(name) != name]
+    return [name for name in names if spell_missing_glyphs(name) != name]
 
 
 @cache
@@ -70,7 +70,7 @@ def _glyphs() -> frozenset[int]:
     return frozenset(regular.keys() & bold.keys())
 
 
-def power_of_ten(value: float, _place: float | None = None) -> str:
+def format_power_of_ten(value: float, _place: float | None = None) -> str:
     """A tick of a logarithmic axis as one writes it: 10⁻³."""
     if value == 0:
         return "0"
@@ -80,19 +80,19 @@ def power_of_ten(value: float, _place: float | None = None) -> str:
     return f"{MINUS if value < 0 else ''}10{str(round(power)).translate(POWERS)}"
 
 
-def epochs_below(axes: Axes, **how: Any) -> None:
+def label_epochs(axes: Axes, **how: Any) -> None:
     """An axis of epochs: no ticks between two of them."""
     axes.set_xlabel("epoch", **how)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1))
 
 
-def legend_beside(axes: Axes, names: int, **how: Any) -> None:
+def add_legend_right(axes: Axes, names: int, **how: Any) -> None:
     """A legend to the right of the axes, in as many columns as so many names need."""
     columns = max(1, -(-names // TALLEST))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, ncols=columns, **how)
 
 
-def legend_below(axes: Axes, names: Sequence[str], **how: Any) -> None:
+def add_legend_below(axes: Axes, names: Sequence[str], **how: Any) -> None:
     """A legend below the axes' label, as many names in a row as there is room for, rows equally full."""
     most = max(1, WIDEST // (max(map(len, names), default=0) + 8))
     rows = max(1, -(-len(names) // most))
@@ -108,7 +108,7 @@ def legend_below(axes: Axes, names: Sequence[str], **how: Any) -> None:
     )
 
 
-def png(figure: Figure) -> bytes:
+def encode_png(figure: Figure) -> bytes:
     """A figure as PNG without the metadata that differ between versions."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import SymmetricalLogLocator
 
-from pipeline.report.figures.style import epochs_below, legend_below, png, power_of_ten, short
+from pipeline.report.figures.style import add_legend_below, encode_png, fit_names, format_power_of_ten, label_epochs
 
 Curves = Sequence[Sequence[float]]  # one a network, a value an epoch
 COLUMNS = 2
@@ -23,7 +23,7 @@ ERROR = "validation error (right)"
 
 
 @dataclass(frozen=True)
-class Terms:
+class TermCurves:
     """What is drawn of one student.
 
     Attributes:
@@ -35,7 +35,7 @@ class Terms:
     errors: Curves = ()
 
 
-def linear_below(values: Sequence[float]) -> float | None:
+def find_linear_threshold(values: Sequence[float]) -> float | None:
     """The power of ten below which an axis is linear, so that it can be logarithmic above; None: linear it is all.
 
     One tiny value, where a curve happens to cross zero, is no reason for many decades around zero.
@@ -47,7 +47,7 @@ def linear_below(values: Sequence[float]) -> float | None:
     return 10.0 ** math.floor(math.log10(small)) if max(sizes) > WIDE * small else None
 
 
-def terms(students: Mapping[str, Terms]) -> bytes:
+def draw_terms(students: Mapping[str, TermCurves]) -> bytes:
     """A panel a student: each loss term against the epoch, the mean over its networks with their range shaded.
 
     Args:
@@ -57,36 +57,36 @@ def terms(students: Mapping[str, Terms]) -> bytes:
     rows = -(-len(students) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, name, its in zip(panels, short(list(students)), students.values(), strict=False):
-        _panel(panel, its)
+    for panel, name, its in zip(panels, fit_names(list(students)), students.values(), strict=False):
+        _draw_panel(panel, its)
         panel.set_title(name, fontsize=10)
     for panel in panels[len(students) :]:
         panel.set_visible(False)
-    return png(figure)
+    return encode_png(figure)
 
 
-def _panel(axes: Axes, its: Terms) -> None:
+def _draw_panel(axes: Axes, its: TermCurves) -> None:
     """One student: its terms on the left axis, its error on the right one."""
-    lines = zip(short(list(its.losses)), its.losses.values(), strict=True)
-    handles = [_line(axes, runs, f"C{number}", "-", name) for number, (name, runs) in enumerate(lines)]
-    threshold = linear_below([value for runs in its.losses.values() for run in runs for value in run])
+    lines = zip(fit_names(list(its.losses)), its.losses.values(), strict=True)
+    handles = [_draw_line(axes, runs, f"C{number}", "-", name) for number, (name, runs) in enumerate(lines)]
+    threshold = find_linear_threshold([value for runs in its.losses.values() for run in runs for value in run])
     if threshold is not None:
-        _logarithmic(axes, threshold)
+        _scale_logarithmically(axes, threshold)
     axes.set_ylabel("weighted loss" if threshold is None else "weighted loss (symmetric log)", fontsize=9)
-    epochs_below(axes, fontsize=9)
+    label_epochs(axes, fontsize=9)
     axes.tick_params(labelsize=8)
     if its.errors:
         right = axes.twinx()
-        handles.append(_line(right, its.errors, "black", ":", ERROR))
+        handles.append(_draw_line(right, its.errors, "black", ":", ERROR))
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
         right.set_ylim(bottom=0)
         right.set_ylabel("validation error (%)", fontsize=9)
         right.tick_params(labelsize=8)
-    legend_below(axes, [str(handle.get_label()) for handle in handles], handles=handles)
+    add_legend_below(axes, [str(handle.get_label()) for handle in handles], handles=handles)
 
 
-def _logarithmic(axes: Axes, threshold: float) -> None:
+def _scale_logarithmically(axes: Axes, threshold: float) -> None:
     """Logarithmic on both sides of a linear part around zero, with labels that do not touch."""
     axes.set_yscale("symlog", linthresh=threshold)
     low, high = axes.get_ylim()
@@ -94,10 +94,10 @@ def _logarithmic(axes: Axes, threshold: float) -> None:
     locator = SymmetricalLogLocator(base=10, linthresh=threshold)
     locator.set_params(numticks=MOST_DECADES if decades < MOST_DECADES else MOST_DECADES // 2)
     axes.yaxis.set_major_locator(locator)
-    axes.yaxis.set_major_formatter(power_of_ten)
+    axes.yaxis.set_major_formatter(format_power_of_ten)
 
 
-def _line(axes: Axes, runs: Curves, colour: str, dashes: str, label: str) -> Line2D:
+def _draw_line(axes: Axes, runs: Curves, colour: str, dashes: str, label: str) -> Line2D:
     """A mean over runs, their range shaded."""
     table = np.array(runs, dtype=np.float64)  # (runs, epochs)
     epochs = np.arange(1, table.shape[1] + 1)

@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.report.figures.style import DASHES, epochs_below, png, short
+from pipeline.report.figures.style import DASHES, encode_png, fit_names, label_epochs
 
 COLUMNS = 3
 TITLE = 0.2  # inches a line of it
 FEW_EPOCHS = 40  # where each is worth a dot
 
 
-def weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> bytes:
+def draw_weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> bytes:
     """A panel a student, or several with the same weights: each term's against the epoch, phase after phase.
 
     Args:
@@ -27,15 +27,15 @@ def weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> 
     figure = Figure(figsize=(4.2 * columns, (2.8 + TITLE * titled) * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (name, phases) in zip(panels, students.items(), strict=False):
-        _panel(panel, phases)
-        panel.set_title("\n".join(short(name.split("\n"))), fontsize=10)
+        _draw_panel(panel, phases)
+        panel.set_title("\n".join(fit_names(name.split("\n"))), fontsize=10)
     for panel in panels[len(students) :]:
         panel.set_visible(False)
     figure.supylabel("weight", fontsize=10)
-    return png(figure)
+    return encode_png(figure)
 
 
-def _panel(axes: Axes, phases: Sequence[Mapping[str, Sequence[float]]]) -> None:
+def _draw_panel(axes: Axes, phases: Sequence[Mapping[str, Sequence[float]]]) -> None:
     """One student's phases; a term has one look in all of them."""
     ends = list(accumulate((len(next(iter(phase.values()))) for phase in phases), initial=0))
     terms = list(dict.fromkeys(term for phase in phases for term in phase))
@@ -46,11 +46,11 @@ def _panel(axes: Axes, phases: Sequence[Mapping[str, Sequence[float]]]) -> None:
         there = [(start, phase[term]) for start, phase in zip(ends, phases, strict=False) if term in phase]
         for place, (start, values) in enumerate(there):
             epochs = start + np.arange(1, len(values) + 1)
-            label = None if place else short([term])[0]
+            label = None if place else fit_names([term])[0]
             shown = "." if len(values) == 1 else dot  # one epoch makes no line
             axes.plot(epochs, values, f"C{number}", marker=shown, label=label, linestyle=dashes, linewidth=width)
     for border in ends[1:-1]:
         axes.axvline(border + 0.5, color="0.4", linewidth=0.8)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    epochs_below(axes)
+    label_epochs(axes)
     axes.legend(frameon=False, fontsize=8)

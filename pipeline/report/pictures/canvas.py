@@ -11,8 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.report.figures.style import short as fitting
-from pipeline.report.figures.style import spelt
+from pipeline.report.figures.style import find_spelled_names, fit_names
 
 PERCEPTUAL = "viridis"  # even steps, and safe for the colour-blind
 DIVERGING = "PuOr"
@@ -36,7 +35,7 @@ class Picture:
     png: bytes
 
 
-def bare(axes: Axes) -> None:
+def hide_axes(axes: Axes) -> None:
     """No grid, no ticks, no frame: what it shows has no scale."""
     axes.grid(visible=False)
     axes.set_xticks([])
@@ -44,7 +43,9 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def sheet(titles: Sequence[str], names: Sequence[str], widths: Sequence[float], height: float) -> tuple[Figure, Axes]:
+def create_sheet(
+    titles: Sequence[str], names: Sequence[str], widths: Sequence[float], height: float
+) -> tuple[Figure, Axes]:
     """An empty sheet of cells, an inch high each; hundreds of axes would take seconds.
 
     Args:
@@ -56,7 +57,7 @@ def sheet(titles: Sequence[str], names: Sequence[str], widths: Sequence[float], 
     ends = np.cumsum([width + GAP for width in widths])
     figure = Figure(figsize=(height * ends[-1] + 0.6, (height * (1 + GAP)) * len(names) + 0.3))
     axes = figure.add_axes((0, 0, 1, 1))
-    bare(axes)
+    hide_axes(axes)
     axes.set(xlim=(0, ends[-1]), ylim=((1 + GAP) * len(names), 0), aspect="equal")
     for end, width, title in zip(ends, widths, titles, strict=True):
         axes.text(end - GAP - width / 2, -GAP / 2, title, ha="center", va="bottom", fontsize=9)
@@ -65,13 +66,13 @@ def sheet(titles: Sequence[str], names: Sequence[str], widths: Sequence[float], 
     return figure, axes
 
 
-def cell(row: int, column: int, widths: Sequence[float]) -> tuple[float, float, float, float]:
+def locate_cell(row: int, column: int, widths: Sequence[float]) -> tuple[float, float, float, float]:
     """Where a cell of a sheet lies: left, right, bottom, top."""
     left, top = sum(widths[:column]) + GAP * column, row * (1 + GAP)
     return left, left + widths[column], top + 1, top
 
 
-def image(axes: Axes, pixels: NDArray[np.uint8], where: tuple[float, float, float, float]) -> None:
+def draw_image(axes: Axes, pixels: NDArray[np.uint8], where: tuple[float, float, float, float]) -> None:
     """Draw one image (C, H, W): in colour where it has three channels, else its first, as grey."""
     if len(pixels) == 3:
         axes.imshow(pixels.transpose(1, 2, 0), extent=where, interpolation="nearest")
@@ -79,7 +80,7 @@ def image(axes: Axes, pixels: NDArray[np.uint8], where: tuple[float, float, floa
         axes.imshow(pixels[0], cmap="gray", vmin=0, vmax=255, extent=where, interpolation="nearest")
 
 
-def colours(values: NDArray[np.floating]) -> tuple[str, Normalize]:
+def choose_colours(values: NDArray[np.floating]) -> tuple[str, Normalize]:
     """Colour map and scale of activations, up to their 99.5th percentile: around zero where some are below it."""
     if values.min() < 0:
         limit = float(np.percentile(np.abs(values), 99.5)) or 1.0
@@ -87,13 +88,13 @@ def colours(values: NDArray[np.floating]) -> tuple[str, Normalize]:
     return PERCEPTUAL, Normalize(0, float(np.percentile(values, 99.5)) or 1.0)
 
 
-def short(names: Sequence[str]) -> list[str]:
+def fit_class_names(names: Sequence[str]) -> list[str]:
     """Class names that fit beside each other."""
-    return fitting(names, NAME_LENGTH)
+    return fit_names(names, NAME_LENGTH)
 
 
-def letters_spelt(names: Iterable[str]) -> Iterator[str]:
+def describe_spelled_letters(names: Iterable[str]) -> Iterator[str]:
     """A line for the report where class names have letters that pictures cannot show."""
-    if found := spelt(dict.fromkeys(names)):
-        shown = ", ".join(fitting(found[:3])) + (", ..." if len(found) > 3 else "")
+    if found := find_spelled_names(dict.fromkeys(names)):
+        shown = ", ".join(fit_names(found[:3])) + (", ..." if len(found) > 3 else "")
         yield f"Pictures spell letters that their font lacks, in {len(found)} class names: {shown}."

@@ -40,10 +40,10 @@ class Choice:
         return tuple(dict.fromkeys((*self.affinities, *self.hints, *self.multichannel, *one)))
 
 
-def choice(study: Study) -> Choice:
+def choose_dumps(study: Study) -> Choice:
     """The dumps to draw; none in a study of logits alone, whose report is its table and its curves."""
     there = {name: dump for name, dump in study.dumps.items() if _is_made(study, name)}
-    taught = _neighbours(study)
+    taught = _find_affinity_students(study)
     of_field = {
         field: [name for name, dump in there.items() if dump.field == field] for field in ("hints", "multichannel")
     }
@@ -60,7 +60,7 @@ def choice(study: Study) -> Choice:
         for what, (some, every) in few.items()
         if len(some) < len(every)
     )
-    first = _mapped(study, there) if affinities or hints or multichannel else None
+    first = _choose_feature_map(study, there) if affinities or hints or multichannel else None
     return Choice(affinities, tuple(hints), tuple(multichannel), first, left_out)
 
 
@@ -71,7 +71,7 @@ def _is_made(study: Study, name: str) -> bool:
     return read or source is None or source.external is None
 
 
-def _neighbours(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _find_affinity_students(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
     """By dump of affinities, the students that learn it in any phase; the last phase's options count."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {
         name: {} for name, dump in study.dumps.items() if dump.field == "affinities"
@@ -84,13 +84,13 @@ def _neighbours(study: Study) -> dict[str, dict[str, Mapping[str, Any]]]:
     return {dump: students for dump, students in found.items() if students}
 
 
-def _mapped(study: Study, dumps: Mapping[str, DumpParams]) -> str | None:
+def _choose_feature_map(study: Study, dumps: Mapping[str, DumpParams]) -> str | None:
     """The first dump of a teacher's features, else the first of its logits."""
     of_teachers = {name: dump for name, dump in dumps.items() if dump.of in study.teachers}
     features = (name for name, dump in of_teachers.items() if FEATURES in dump.options.get("taps", ()))
-    return next(features, None) or _first_logits(of_teachers.items())
+    return next(features, None) or _find_logits(of_teachers.items())
 
 
-def _first_logits(dumps: Iterable[tuple[str, DumpParams]]) -> str | None:
+def _find_logits(dumps: Iterable[tuple[str, DumpParams]]) -> str | None:
     """The first dump of all classes' logits."""
     return next((name for name, dump in dumps if dump.field == "logits" and dump.options["top_k"] is None), None)

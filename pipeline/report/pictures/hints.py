@@ -10,12 +10,19 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.report.figures.style import png
-from pipeline.report.pictures.canvas import PERCEPTUAL, cell, colours, image, sheet, short
-from pipeline.report.pictures.selection import runs
+from pipeline.report.figures.style import encode_png
+from pipeline.report.pictures.canvas import (
+    PERCEPTUAL,
+    choose_colours,
+    create_sheet,
+    draw_image,
+    fit_class_names,
+    locate_cell,
+)
+from pipeline.report.pictures.selection import find_class_runs
 
 
-def maps(
+def draw_maps(
     images: NDArray[np.uint8], activations: NDArray[np.floating], names: Sequence[str], channels: Sequence[int]
 ) -> bytes:
     """A row for each sample: the image, then its map in each channel, all on one scale.
@@ -26,21 +33,23 @@ def maps(
         names: (n,) classes of the samples.
         channels: (k,) their numbers in the network.
     """
-    palette, scale = colours(activations)
+    palette, scale = choose_colours(activations)
     sides = [images.shape[2:], *[activations.shape[2:]] * len(channels)]
     widths = [width / height for height, width in sides]
-    figure, axes = sheet(["image", *(f"channel {channel}" for channel in channels)], short(names), widths, 1.0)
+    figure, axes = create_sheet(
+        ["image", *(f"channel {channel}" for channel in channels)], fit_class_names(names), widths, 1.0
+    )
     for row, (pixels, values) in enumerate(zip(images, activations.astype(np.float32), strict=True)):
-        image(axes, pixels, cell(row, 0, widths))
+        draw_image(axes, pixels, locate_cell(row, 0, widths))
         for column, value in enumerate(values, start=1):
-            where = cell(row, column, widths)
+            where = locate_cell(row, column, widths)
             axes.imshow(value, cmap=palette, norm=scale, extent=where, interpolation="nearest")
     bar = figure.colorbar(ScalarMappable(scale, palette), ax=axes, fraction=0.03, pad=0.01, extend=_beyond(scale.vmin))
     bar.set_label("activation")
-    return png(figure)
+    return encode_png(figure)
 
 
-def vectors(activations: NDArray[np.floating], labels: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+def draw_vectors(activations: NDArray[np.floating], labels: NDArray[np.int64], classes: Sequence[str]) -> bytes:
     """A heat map, samples by units.
 
     Args:
@@ -48,7 +57,7 @@ def vectors(activations: NDArray[np.floating], labels: NDArray[np.int64], classe
         labels: (n,), sorted.
         classes: names, by label.
     """
-    palette, scale = colours(activations)
+    palette, scale = choose_colours(activations)
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(
@@ -59,16 +68,16 @@ def vectors(activations: NDArray[np.floating], labels: NDArray[np.int64], classe
     axes.set_xticks([])
     bar = figure.colorbar(shown, ax=axes, fraction=0.03, pad=0.01, extend=_beyond(scale.vmin))
     bar.set_label("activation")
-    return png(figure)
+    return encode_png(figure)
 
 
 def _class_rows(axes: Axes, labels: NDArray[np.int64], classes: Sequence[str], colour: str) -> None:
     """Lines between the rows of classes, and their names."""
-    parts = runs(labels)
+    parts = find_class_runs(labels)
     for _, start, _ in parts[1:]:
         axes.axhline(start - 0.5, color=colour, linewidth=0.6)
     axes.grid(visible=False)
-    names = short([classes[label] for label, _, _ in parts])
+    names = fit_class_names([classes[label] for label, _, _ in parts])
     axes.set_yticks([(start + stop - 1) / 2 for _, start, stop in parts], names, fontsize=8)
     axes.tick_params(length=0)
 

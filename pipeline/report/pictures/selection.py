@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 MOST_CLASSES = 10  # more cannot be told apart, by place or by colour
 
 
-def first_of_each(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def select_first_of_each(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Ids (m,) of the first `count` samples of each of the first ten classes that there are, class by class.
 
     The first, not any: a cache is read by blocks, and these lie in few.
@@ -24,20 +24,20 @@ def first_of_each(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.concatenate(picked) if picked else np.zeros(0, np.int64)
 
 
-def by_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def sort_by_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Places (n,) that put samples into the order of their classes; within one they keep their own."""
     order: NDArray[np.int64] = np.argsort(labels, kind="stable")
     return order
 
 
-def runs(labels: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+def find_class_runs(labels: NDArray[np.int64]) -> list[tuple[int, int, int]]:
     """(label, start, stop) of each class in labels (n,) that are sorted."""
     shown, starts = np.unique(labels, return_index=True)
     stops = [*starts[1:], len(labels)]
     return [(int(label), int(start), int(stop)) for label, start, stop in zip(shown, starts, stops, strict=True)]
 
 
-def busiest(activations: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+def select_busiest(activations: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """The channels of largest variance (over samples and places), in rising order of their numbers.
 
     Args:
@@ -49,7 +49,7 @@ def busiest(activations: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     return np.sort(np.argsort(-values.var(1), kind="stable")[:count])
 
 
-def units_by_class(activations: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def sort_units_by_class(activations: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Units (d,) in the order of the class that they are strongest for, then from strong to weak for it.
 
     Args:
@@ -62,7 +62,7 @@ def units_by_class(activations: NDArray[np.floating], labels: NDArray[np.int64])
     return order
 
 
-def tile_shape(channels: int) -> tuple[int, int]:
+def choose_tile_shape(channels: int) -> tuple[int, int]:
     """Rows and columns of a tile of so many channels: as square as can be without a hole, else one row.
 
     A head that slides over a map has height x width channels, so they stand where they look.
