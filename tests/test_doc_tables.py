@@ -22,7 +22,7 @@ from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
 from pipeline.losses import TERMS
 from pipeline.losses.discriminator import DiscriminatorOptions
-from pipeline.losses.weights.schedules import SCHEDULES
+from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.binary.convert import binarise_network
 from pipeline.models.heads import HEADS

@@ -13,7 +13,7 @@ from pipeline.base.errors import InputError
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
 from pipeline.losses import TERMS
-from pipeline.losses.weights.schedules import SCHEDULES
+from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.report.pictures.choice import choose_dumps

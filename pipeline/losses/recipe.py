@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.base.errors import InputError
 from pipeline.losses import TARGET, TERMS, learned_factory, learns_from_peers, prepared_factory, term_taps
 from pipeline.losses.outputs import Outputs, widen
-from pipeline.losses.weights.schedules import Schedule
+from pipeline.losses.weights import Schedule
 
 
 @dataclass(frozen=True)

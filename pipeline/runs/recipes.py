@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.losses.weights.schedules import build_schedule
+from pipeline.losses.weights import build_schedule
 from pipeline.study.parts import TermParams
 from pipeline.study.sections import PhaseParams
 

@@ -41,7 +41,7 @@ from pipeline.datasets.duplicates import Duplicates
 from pipeline.datasets.split import Amount, First, Folds
 from pipeline.dumps import FIELDS, check_options
 from pipeline.losses import TERMS
-from pipeline.losses.weights.schedules import SCHEDULES
+from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS

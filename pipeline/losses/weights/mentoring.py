@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat
 
-from pipeline.losses.weights.schedules import Schedule, interpolate, phase_share
+from pipeline.losses.weights import Schedule
+from pipeline.losses.weights.schedules import interpolate, phase_share
 
 Of = Literal["labels", "hints", "softmax"]  # alpha, beta, gamma
 

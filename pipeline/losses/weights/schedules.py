@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from pipeline.base.registry import Registry
-
-Schedule = Callable[[int], float]  # epoch, from 0 -> weight
-
-SCHEDULES = Registry(
-    "weight schedule",
-    {
-        **{
-            name: f"pipeline.losses.weights.schedules:{name}"
-            for name in ("constant", "linear", "exponential", "piecewise", "cosine", "warm_up")
-        },
-        **{name: f"pipeline.losses.weights.mentoring:{name}" for name in ("adamant", "obedient", "gullible")},
-    },
-)
+from pipeline.losses.weights import Schedule
 
 
 def constant(epochs: int, *, value: NonNegativeFloat) -> Schedule:
@@ -98,12 +85,3 @@ def phase_share(epoch: int, epochs: int) -> float:
     """How much of a phase is over: 0 in its first epoch, 1 in its last."""
     span = max(1, epochs - 1)
     return min(epoch, span) / span
-
-
-def build_schedule(weight: float | dict[str, Any], epochs: int) -> Schedule:
-    """The schedule of a weight as `params.yaml` states it: a number, or `{name: linear, ...}`."""
-    if isinstance(weight, dict):
-        options = {key: value for key, value in weight.items() if key != "name"}
-        made: Schedule = SCHEDULES.function(weight["name"])(epochs, **options)
-        return made
-    return constant(epochs, value=weight)
