@@ -112,7 +112,7 @@ def train_cohort(
     Raises:
         InputError: see `training.fit_cohort`; or a part to train, fields or initial weights that do not fit.
     """
-    networks = [_network(splits, model, seed, peer) for peer in range(peers)]
+    networks = [_draw_network(splits, model, seed, peer) for peer in range(peers)]
     if initial is not None:
         for network in networks:
             load_into(network, dict(initial), f"{what}: weights to start from")
@@ -121,7 +121,7 @@ def train_cohort(
     for number, phase in enumerate(phases):
         last = number == len(phases) - 1
         beside = checkpoint and (checkpoint if last else checkpoint.with_suffix(f".pretrain-{number}.pt"))
-        fitted, said = _fit(
+        fitted, said = _fit_phase(
             networks,
             splits,
             targets,
@@ -136,20 +136,20 @@ def train_cohort(
         reports |= said if last else {f"pretrain-{number + 1}/{term}": its for term, its in said.items()}
     return [
         TrainedStudent(
-            its, _measured(network, its, splits), network.parameter_count(), count_bits(network), reports, restores
+            its, _test_epochs(network, its, splits), network.parameter_count(), count_bits(network), reports, restores
         )
         for network, its in zip(networks, fitted, strict=True)
     ]
 
 
-def _network(splits: Splits, model: Mapping[str, Any], seed: int, peer: int) -> Network:
+def _draw_network(splits: Splits, model: Mapping[str, Any], seed: int, peer: int) -> Network:
     """A student with fresh weights; the first of several peers has those that a lone student would have."""
     device = splits.train.labels.device
     with fork_seeded_rng(derive_seed(seed, "init", *([peer] if peer else [])), device):
         return build_network(model, splits.shape, splits.classes).to(device)
 
 
-def _measured(network: Network, fitted: FitResult, splits: Splits) -> dict[Select, Tensor]:
+def _test_epochs(network: Network, fitted: FitResult, splits: Splits) -> dict[Select, Tensor]:
     """Which test rows are classified rightly after the best and the last epoch."""
     right = {}
     states: dict[Select, dict[str, Tensor]] = {"last": fitted.last, "best": fitted.best}
@@ -159,7 +159,7 @@ def _measured(network: Network, fitted: FitResult, splits: Splits) -> dict[Selec
     return right
 
 
-def _fit(
+def _fit_phase(
     networks: Sequence[Network],
     splits: Splits,
     targets: Mapping[str, CachedField],
@@ -174,13 +174,13 @@ def _fit(
     recipe, device = phase.recipe, splits.train.labels.device
     plans = planned_order(recipe, targets, phase.options, what)
     modules, reports = recipe.train_prepared(
-        partial(_all_rows, targets, splits.train, views), derive_seed(seed, "prepared"), what
+        partial(_read_all_rows, targets, splits.train, views), derive_seed(seed, "prepared"), what
     )
     with ExitStack() as stack:
         with fork_seeded_rng(derive_seed(seed, "learned"), device):
             members = [
-                _member(stack, network, splits.train, targets, phase, watch=watch, prepared=modules)
-                for network, watch in zip(networks, phase.on_epoch or [_unwatched] * len(networks), strict=True)
+                _build_member(stack, network, splits.train, targets, phase, watch=watch, prepared=modules)
+                for network, watch in zip(networks, phase.on_epoch or [_ignore_history] * len(networks), strict=True)
             ]
         fitted = fit_cohort(
             members,
@@ -197,7 +197,7 @@ def _fit(
     return fitted, reports
 
 
-def _member(
+def _build_member(
     stack: ExitStack,
     network: Network,
     train: Rows,
@@ -211,16 +211,16 @@ def _member(
     if phase.trainable is not None:
         stack.enter_context(network.train_only(phase.trainable.parameter_names(network, train.images[:2])))
     taps = stack.enter_context(network.record_taps(phase.recipe.taps))
-    beside = {**_learned(network, train, targets, phase.recipe, taps), **prepared}
-    objective = _objective(phase.recipe, targets, taps, beside)
+    beside = {**_build_learned(network, train, targets, phase.recipe, taps), **prepared}
+    objective = _build_objective(phase.recipe, targets, taps, beside)
     return Member(network, objective, nn.ModuleList(beside.values()).to(train.labels.device), watch)
 
 
-def _unwatched(history: History) -> None:
+def _ignore_history(history: History) -> None:
     """Nobody looks."""
 
 
-def _objective(
+def _build_objective(
     recipe: Recipe, targets: Mapping[str, CachedField], taps: Mapping[str, Tensor], beside: Mapping[str, nn.Module]
 ) -> Objective:
     """The recipe's weighted terms of a network's outputs for a batch."""
@@ -232,7 +232,7 @@ def _objective(
     return objective
 
 
-def _all_rows(targets: Mapping[str, CachedField], train: Rows, views: Views, dump: str) -> Tensor:
+def _read_all_rows(targets: Mapping[str, CachedField], train: Rows, views: Views, dump: str) -> Tensor:
     """All rows (views, samples, ...) of a dump with one array."""
     ids = torch.arange(len(train), device=train.labels.device)
     nothing = train.images[:0], train.labels[:0]
@@ -279,7 +279,7 @@ def planned_order(
 
 
 @torch.no_grad()
-def _learned(
+def _build_learned(
     network: Network, train: Rows, targets: Mapping[str, CachedField], recipe: Recipe, taps: Mapping[str, Tensor]
 ) -> dict[str, nn.Module]:
     """What the recipe's terms learn beside the student, for the shapes of two samples."""

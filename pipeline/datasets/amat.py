@@ -64,10 +64,10 @@ def amat(
         InputError: files that are not there, or a line that is not as above, by file and number of the line.
     """
     folder = place.find()
-    found = variation or _only(folder)
+    found = variation or _find_only_variation(folder)
     by_columns = order == "columns" or (order == "auto" and found != "basic")
     (train_images, train_labels), (test_images, test_labels) = (
-        read_amat(_require(folder, name), by_columns=by_columns) for name in NAMES[found]
+        read_amat(_require_file(folder, name), by_columns=by_columns) for name in NAMES[found]
     )
     if validation_lines >= len(train_labels):
         raise InputError(
@@ -87,11 +87,11 @@ def read_amat(path: Path, *, by_columns: bool) -> tuple[Pixels, Labels]:
         InputError: an empty file, or a line that is not 784 numbers from 0 to 1 and a digit.
     """
     pixels, labels = bytearray(), bytearray()
-    with path.open("rb") as file, _as_errors(), progress_bar(path.name, os.fstat(file.fileno()).st_size) as bar:
+    with path.open("rb") as file, _raise_warnings(), progress_bar(path.name, os.fstat(file.fileno()).st_size) as bar:
         while line := file.readline(LONGEST_LINE):
-            values = _numbers(line)
+            values = _parse_line(line)
             if values is None:
-                raise _refusal(path, len(labels) + 1, line)
+                raise _describe_fault(path, len(labels) + 1, line)
             pixels += np.rint(values[:-1] * 255).astype(np.uint8).tobytes()
             labels.append(int(values[-1]))
             if len(labels) % BAR_LINES == 0:
@@ -103,14 +103,14 @@ def read_amat(path: Path, *, by_columns: bool) -> tuple[Pixels, Labels]:
 
 
 @contextmanager
-def _as_errors() -> Iterator[None]:
+def _raise_warnings() -> Iterator[None]:
     """Before numpy 2.3 or so, text that is no number is a warning, and what follows it is left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         yield
 
 
-def _numbers(line: bytes) -> NDArray[np.float64] | None:
+def _parse_line(line: bytes) -> NDArray[np.float64] | None:
     """A line's 785 values, or None if it is not as it should be (NaN is below no bound, so it is not)."""
     try:
         values = np.fromstring(line, sep=" ")
@@ -121,36 +121,36 @@ def _numbers(line: bytes) -> NDArray[np.float64] | None:
     return values
 
 
-def _refusal(path: Path, number: int, line: bytes) -> InputError:
+def _describe_fault(path: Path, number: int, line: bytes) -> InputError:
     """What is wrong with a line, which takes longer to say than that something is."""
-    expected, found = _fault([_shown(word) for word in line.split()])
+    expected, found = _find_fault([_decode_word(word) for word in line.split()])
     return InputError(f"{path}, line {number}", expected=expected, found=found, fix=FIX)
 
 
-def _fault(words: list[str]) -> tuple[str, str]:
+def _find_fault(words: list[str]) -> tuple[str, str]:
     for place, word in enumerate(words, start=1):
-        if _value(word) is None:
+        if _parse_number(word) is None:
             return "numbers", f"{word!r} (number {place})"
     if len(words) != NUMBERS:
         return f"{NUMBERS} numbers (784 pixels and a label)", str(len(words))
     for place, word in enumerate(words[:-1], start=1):
-        if not 0 <= (_value(word) or 0) <= 1:
+        if not 0 <= (_parse_number(word) or 0) <= 1:
             return "pixels from 0 to 1", f"{word} (pixel {place})"
     return "a digit from 0 to 9 as the label", words[-1]
 
 
-def _value(word: str) -> float | None:
+def _parse_number(word: str) -> float | None:
     try:
         return None if "_" in word else float(word)  # Python reads 1_0 as ten
     except ValueError:
         return None
 
 
-def _shown(word: bytes) -> str:
+def _decode_word(word: bytes) -> str:
     return word[:40].decode("ascii", errors="backslashreplace")
 
 
-def _only(folder: Path) -> str:
+def _find_only_variation(folder: Path) -> str:
     """The one variation whose files are in the folder."""
     found = [name for name, files in NAMES.items() if any((folder / file).is_file() for file in files)]
     if len(found) != 1:
@@ -163,7 +163,7 @@ def _only(folder: Path) -> str:
     return found[0]
 
 
-def _require(folder: Path, name: str) -> Path:
+def _require_file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         raise InputError(name, expected=f"the file in {folder}", found="nothing", fix="unpack the published zip there")

@@ -76,17 +76,17 @@ def find_classes(root: Path, trees: Sequence[Tree], parts: Sequence[str]) -> tup
     folders: dict[str, list[PartFolder]] = {part: [] for part in parts}
     outside: list[File] = []
     for tree in trees:
-        for part, folder in _part_folders(tree, parts, outside):
+        for part, folder in _find_part_folders(tree, parts, outside):
             folders[part].append(folder)
     every = [folder for found in folders.values() for folder in found]
     elsewhere = [*outside, *(file for folder in every if not folder.count for file in folder.others)]
-    found = {part: _classes(root, part, folders[part], elsewhere) for part in parts}
-    _refuse_differing(root, found)
-    said = _notices([file for folder in every for file in folder.others], outside, parts)
-    return found, [*said, *_notices_of_alike(list(found[parts[0]]))]
+    found = {part: _collect_classes(root, part, folders[part], elsewhere) for part in parts}
+    _refuse_other_classes(root, found)
+    said = _report_left_out([file for folder in every for file in folder.others], outside, parts)
+    return found, [*said, *_report_similar_names(list(found[parts[0]]))]
 
 
-def _part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, PartFolder]]:
+def _find_part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, PartFolder]]:
     """The parts' folders in a tree; files that lie in no class folder are added to `outside`."""
     within: dict[PurePosixPath, list[PurePosixPath]] = {folder: [] for folder in tree.folders}
     lies_in = {folder: find_part(folder, parts) for folder in tree.folders}
@@ -95,9 +95,9 @@ def _part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iter
     found: dict[tuple[str, PurePosixPath] | None, PartFolder] = {}
     for folder, part in lies_in.items():
         if part is not None and part[1] == folder:
-            inner = _innermost(folder, within)
+            inner = _find_innermost(folder, within)
             found[part] = PartFolder(tree, inner, {each.name: [] for each in within[inner] if lies_in[each] == part})
-    for file in sorted(tree.files, key=_place):
+    for file in sorted(tree.files, key=_sort_key):
         holder = found.get(lies_in[file.path.parent])
         if holder is None or file.path.parent == holder.path or holder.path not in file.path.parents:
             outside.append(file)
@@ -110,7 +110,7 @@ def _part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iter
         yield part[0], holder
 
 
-def _innermost(folder: PurePosixPath, within: Mapping[PurePosixPath, Sequence[PurePosixPath]]) -> PurePosixPath:
+def _find_innermost(folder: PurePosixPath, within: Mapping[PurePosixPath, Sequence[PurePosixPath]]) -> PurePosixPath:
     """Of folders that hold nothing but one of their own name (`seg_train/seg_train`) the last; it holds folders."""
     inner = folder / folder.name
     while folder.name and within[folder] == [inner] and within[inner]:
@@ -118,7 +118,7 @@ def _innermost(folder: PurePosixPath, within: Mapping[PurePosixPath, Sequence[Pu
     return folder
 
 
-def _classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Sequence[File]) -> Classes:
+def _collect_classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Sequence[File]) -> Classes:
     """The images of one part by class, each once."""
     with_images = [folder for folder in folders if folder.count]
     if not with_images:
@@ -150,10 +150,10 @@ def _classes(root: Path, part: str, folders: Sequence[PartFolder], elsewhere: Se
             found="none",
             fix="remove the folder, or put the class's images there",
         )
-    return {name: sorted(classes[name], key=_place) for name in sorted(classes)}
+    return {name: sorted(classes[name], key=_sort_key) for name in sorted(classes)}
 
 
-def _place(file: File) -> tuple[str, str]:
+def _sort_key(file: File) -> tuple[str, str]:
     return file.path.as_posix(), file.where
 
 
@@ -178,18 +178,18 @@ def _refuse_two_places(root: Path, part: str, folders: Sequence[PartFolder]) -> 
                 depth = depths.setdefault(name, {}).setdefault(len(below.parts), file)
                 first = next(iter(depths[name].values()))
                 if twin is not file:
-                    _refuse_twice(root, twin, file, "each image once", "keep the zip or the folder, not both")
+                    _refuse_both(root, twin, file, "each image once", "keep the zip or the folder, not both")
                 if depth is not first:
                     fix = "remove the copies, or move them into one folder"
-                    _refuse_twice(root, first, file, "the images of a class at one depth", fix)
+                    _refuse_both(root, first, file, "the images of a class at one depth", fix)
 
 
-def _refuse_twice(root: Path, first: File, second: File, expected: str, fix: str) -> None:
+def _refuse_both(root: Path, first: File, second: File, expected: str, fix: str) -> None:
     found = f"{first.where} and {second.where}"
     raise InputError(f"image folder {root}", expected=expected, found=found, fix=fix)
 
 
-def _refuse_differing(root: Path, parts: Mapping[str, Classes]) -> None:
+def _refuse_other_classes(root: Path, parts: Mapping[str, Classes]) -> None:
     """Raise InputError unless all parts have the same classes."""
     names, found = list(parts), list(parts.values())
     alone = [sorted(mine.keys() - other.keys()) for mine, other in zip(found, reversed(found), strict=True)]
@@ -201,23 +201,23 @@ def _refuse_differing(root: Path, parts: Mapping[str, Classes]) -> None:
             f"image folder {root}",
             expected=f"the same class folders in {' and '.join(names)}",
             found=only,
-            fix=_alike(alone[0], alone[-1]) or f"put images into {folders[0]}, or take {folders[1]} away",
+            fix=_advise_spelling(alone[0], alone[-1]) or f"put images into {folders[0]}, or take {folders[1]} away",
         )
 
 
-def _alike(some: Sequence[str], others: Sequence[str]) -> str:
+def _advise_spelling(some: Sequence[str], others: Sequence[str]) -> str:
     """Advice for a class that is only spelled in two ways."""
-    spelled = {_folded(name): name for name in some}
-    pairs = [(spelled[_folded(name)], name) for name in others if name != spelled.get(_folded(name), name)]
+    spelled = {_fold_case(name): name for name in some}
+    pairs = [(spelled[_fold_case(name)], name) for name in others if name != spelled.get(_fold_case(name), name)]
     if not pairs:
         return ""
     return f"rename one of {pairs[0][0]!a} and {pairs[0][1]!a}: they {DIFFER}"
 
 
-def _notices_of_alike(classes: Sequence[str]) -> list[str]:
+def _report_similar_names(classes: Sequence[str]) -> list[str]:
     """A line on each two classes that are spelled alike."""
     first: dict[str, str] = {}
-    pairs = [(first.setdefault(_folded(name), name), name) for name in classes]
+    pairs = [(first.setdefault(_fold_case(name), name), name) for name in classes]
     return [
         f"{one!a} and {other!a} are two classes, though they {DIFFER}; rename the folders if they are one"
         for one, other in pairs
@@ -225,11 +225,11 @@ def _notices_of_alike(classes: Sequence[str]) -> list[str]:
     ]
 
 
-def _folded(name: str) -> str:
+def _fold_case(name: str) -> str:
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
-def _notices(others: Sequence[File], outside: Sequence[File], parts: Sequence[str]) -> list[str]:
+def _report_left_out(others: Sequence[File], outside: Sequence[File], parts: Sequence[str]) -> list[str]:
     said = [describe_left_out(others)] if others else []
     if outside:
         places = " and ".join(f"{part}/<class>/" for part in parts)

@@ -45,14 +45,14 @@ class DuplicateCounts:
     @property
     def counts(self) -> dict[str, int]:
         """What is kept with the data set."""
-        return {"copies": self.images, "across_splits": self.across_splits, **_of_other_class(self.other_class)}
+        return {"copies": self.images, "across_splits": self.across_splits, **_count_other_class(self.other_class)}
 
     def describe(self, total: int) -> str:
         """The counts, of so many images, in words."""
         are = "are exact copies of others" if self.images > 1 else "is an exact copy of another"
         stand = "pictures stand" if self.across_splits != 1 else "picture stands"
         return (
-            f"{self.images} of {total} images {are}{_under_another(self.images, self.other_class)}, and "
+            f"{self.images} of {total} images {are}{_describe_other_class(self.images, self.other_class)}, and "
             f"{self.across_splits} {stand} in more than one split"
         )
 
@@ -74,19 +74,19 @@ class DroppedCounts:
     @property
     def counts(self) -> dict[str, int]:
         """What is kept with the data set."""
-        return {"dropped": self.images, **_of_other_class(self.other_class)}
+        return {"dropped": self.images, **_count_other_class(self.other_class)}
 
     def describe(self) -> str:
         """The counts in words."""
         images, are = ("images", "copies of others") if self.images > 1 else ("image", "copy of another")
-        return f"{self.images} {images} dropped: exact {are}{_under_another(self.images, self.other_class)}"
+        return f"{self.images} {images} dropped: exact {are}{_describe_other_class(self.images, self.other_class)}"
 
 
-def _of_other_class(count: int) -> dict[str, int]:
+def _count_other_class(count: int) -> dict[str, int]:
     return {"other_class": count} if count else {}
 
 
-def _under_another(images: int, other_class: int) -> str:
+def _describe_other_class(images: int, other_class: int) -> str:
     if not other_class:
         return ""
     return f" ({other_class} of them under another class)" if images > 1 else " under another class"

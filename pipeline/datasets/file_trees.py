@@ -102,7 +102,7 @@ def walk_folder(root: Path, shown: str) -> Tree:
     """
     files: list[File] = []
     folders = {PurePosixPath()}
-    for path, where, entry, kind in _entries(root, shown):
+    for path, where, entry, kind in _walk_entries(root, shown):
         if kind == "folder":
             folders.add(path)
         elif kind == "file":
@@ -112,7 +112,7 @@ def walk_folder(root: Path, shown: str) -> Tree:
     return Tree(shown, tuple(files), frozenset(folders))
 
 
-def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.DirEntry[str], Kind]]:
+def _walk_entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.DirEntry[str], Kind]]:
     """What is not hidden below a folder, with its path from there, and what messages call it."""
     repeated, seen = 0, set[Path]()
     # Resolved, so that a chain of links is no longer than the operating system follows.
@@ -121,7 +121,7 @@ def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.Di
     while waiting:
         folder, path, around = waiting.pop()
         place = Path(shown) / path
-        with _readable(str(place)):
+        with _refuse_unreadable(str(place)):
             entries = list(os.scandir(folder))
         repeated += (1 + len(entries)) * (folder in seen)
         _refuse_repeated(repeated, shown, str(place))
@@ -130,11 +130,11 @@ def _entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.Di
             if is_hidden(entry.name):
                 continue
             below, where = path / entry.name, str(place / entry.name)
-            kind = _kind(entry, where)
+            kind = _find_kind(entry, where)
             if kind == "folder":
                 inner = Path(os.path.realpath(entry.path)) if entry.is_symlink() else folder / entry.name
                 if inner in around:
-                    raise _refusal(where, OSError(errno.ELOOP, ""))
+                    raise _describe_os_error(where, OSError(errno.ELOOP, ""))
                 waiting.append((inner, below, around | {inner, *inner.parents}))
             yield below, where, entry, kind
 
@@ -150,8 +150,8 @@ def _refuse_repeated(repeated: int, shown: str, where: str) -> None:
         )
 
 
-def _kind(entry: os.DirEntry[str], where: str) -> Kind:
-    with _readable(where):
+def _find_kind(entry: os.DirEntry[str], where: str) -> Kind:
+    with _refuse_unreadable(where):
         if entry.is_dir():
             return "folder"
         if entry.is_file():
@@ -161,14 +161,14 @@ def _kind(entry: os.DirEntry[str], where: str) -> Kind:
 
 
 @contextmanager
-def _readable(where: str) -> Iterator[None]:
+def _refuse_unreadable(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _refusal(where, error) from None
+        raise _describe_os_error(where, error) from None
 
 
-def _refusal(where: str, error: OSError) -> InputError:
+def _describe_os_error(where: str, error: OSError) -> InputError:
     found, fix = {
         errno.ENOENT: ("a link that leads nowhere", "mend the link or remove it"),
         errno.ELOOP: ("a link that leads to itself or to a folder around it", "remove the link"),
@@ -191,7 +191,7 @@ def read_zip(path: Path, held: ExitStack) -> Tree:
         InputError: no whole zip, one with a password, a name that leads out of it or stands there twice, a link that
             leads to nothing in it, or links that lead to the same files again and again.
     """
-    archive = held.enter_context(_opened(path))
+    archive = held.enter_context(_open_zip(path))
     files: dict[PurePosixPath, File] = {}
     folders: set[PurePosixPath] = set()
     links: dict[PurePosixPath, PurePosixPath] = {}
@@ -205,21 +205,21 @@ def read_zip(path: Path, held: ExitStack) -> Tree:
         if name.endswith("/"):
             folders.add(inside)
         elif inside in files or inside in links:
-            raise _named_twice(where)
+            raise _describe_double_name(where)
         elif stat.S_ISLNK(info.external_attr >> 16):
-            links[inside] = _target(archive, info, inside, where)
+            links[inside] = _read_link(archive, info, inside, where)
         else:
-            files[inside] = File(inside, where, partial(_member, archive, info, where))
+            files[inside] = File(inside, where, partial(_open_member, archive, info, where))
     folders |= {parent for member in (*files, *links) for parent in member.parents}
     for link in sorted(links.keys() & folders):
-        raise _named_twice(f"{path}:{link}")
-    every = (*files.values(), *_behind(links, files, path))
+        raise _describe_double_name(f"{path}:{link}")
+    every = (*files.values(), *_follow_links(links, files, path))
     folders |= {parent for file in every for parent in file.path.parents}
     folders |= {parent for folder in folders for parent in folder.parents}
     return Tree(f"{path}:", every, frozenset({PurePosixPath(), *folders}))
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except DAMAGED as error:
@@ -227,11 +227,11 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise InputError(str(path), expected="a whole zip file", found=str(error), fix=fix) from None
 
 
-def _named_twice(where: str) -> InputError:
+def _describe_double_name(where: str) -> InputError:
     return InputError(where, expected="each name once", found="it twice", fix="zip the files again")
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> IO[bytes]:
+def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> IO[bytes]:
     """A file of a zip, open; raises InputError for a method of compression that Python does not read."""
     try:
         return archive.open(info)
@@ -247,7 +247,7 @@ def _refuse_member(info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> 
         raise InputError(where, expected="a file without a password", found="an encrypted one", fix="unpack the zip")
 
 
-def _target(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> PurePosixPath:
+def _read_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosixPath, where: str) -> PurePosixPath:
     """What a link in a zip leads to, as a path in it (perhaps one that begins with `..`)."""
     try:
         text = archive.read(info) if info.file_size <= LONGEST_LINK else None
@@ -259,7 +259,7 @@ def _target(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosixPa
     return PurePosixPath(posixpath.normpath(posixpath.join(inside.parent, os.fsdecode(text))))
 
 
-def _behind(
+def _follow_links(
     links: Mapping[PurePosixPath, PurePosixPath], files: Mapping[PurePosixPath, File], path: Path
 ) -> list[File]:
     """The files that the links in a zip, each with what it leads to, stand for."""

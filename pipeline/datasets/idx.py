@@ -43,16 +43,18 @@ def notmnist(place: Place) -> RawDataset:
 def load_idx_dataset(place: Place, torchvision_name: str | None, classes: tuple[str, ...]) -> RawDataset:
     """Read the four files from the folder itself or from torchvision's `<name>/raw` below it."""
     folder = place.find()
-    if torchvision_name and place.download and _locate(folder, torchvision_name, "train-images-idx3-ubyte") is None:
+    if torchvision_name and place.download and _find_file(folder, torchvision_name, "train-images-idx3-ubyte") is None:
         _download(folder, torchvision_name)
-    train_images, train_labels = _part(folder, torchvision_name, "train", len(classes))
-    test_images, test_labels = _part(folder, torchvision_name, "t10k", len(classes))
+    train_images, train_labels = _read_part(folder, torchvision_name, "train", len(classes))
+    test_images, test_labels = _read_part(folder, torchvision_name, "t10k", len(classes))
     return RawDataset(train_images, train_labels, test_images, test_labels, classes)
 
 
-def _part(folder: Path, name: str | None, prefix: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images_path = _require(folder, name, f"{prefix}-images-idx3-ubyte")
-    labels_path = _require(folder, name, f"{prefix}-labels-idx1-ubyte")
+def _read_part(
+    folder: Path, name: str | None, prefix: str, classes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    images_path = _require_file(folder, name, f"{prefix}-images-idx3-ubyte")
+    labels_path = _require_file(folder, name, f"{prefix}-labels-idx1-ubyte")
     images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise InputError(
@@ -98,13 +100,13 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def _locate(folder: Path, name: str | None, stem: str) -> Path | None:
+def _find_file(folder: Path, name: str | None, stem: str) -> Path | None:
     places = [folder, *([folder / name / "raw"] if name else [])]
     return next((p / f"{stem}{end}" for p in places for end in ("", ".gz") if (p / f"{stem}{end}").is_file()), None)
 
 
-def _require(folder: Path, name: str | None, stem: str) -> Path:
-    path = _locate(folder, name, stem)
+def _require_file(folder: Path, name: str | None, stem: str) -> Path:
+    path = _find_file(folder, name, stem)
     if path is None:
         places = f"{folder}" + (f" or {folder / name / 'raw'}" if name else "")
         raise InputError(

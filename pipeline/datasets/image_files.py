@@ -44,7 +44,7 @@ UNREADABLE = (
 
 
 @cache
-def _formats() -> tuple[tuple[str, ...], dict[str, str]]:
+def _known_formats() -> tuple[tuple[str, ...], dict[str, str]]:
     """The formats that Pillow knows by a file's first bytes, and the format of each image's suffix."""
     Image.preinit()  # the common formats come first
     Image.init()
@@ -55,7 +55,7 @@ def _formats() -> tuple[tuple[str, ...], dict[str, str]]:
 
 def possible_formats(file: File) -> tuple[str, ...]:
     """The formats that a file may have: those without a signature only where its suffix says so."""
-    known, suffixes = _formats()
+    known, suffixes = _known_formats()
     own = suffixes.get(file.path.suffix.lower())
     return known if own is None or own in known else (*known, own)
 
@@ -67,13 +67,13 @@ def is_image(file: File) -> bool:
         InputError: it cannot be opened.
     """
     suffix = file.path.suffix.lower()
-    if suffix in _formats()[1] or suffix in PLUG_INS:
+    if suffix in _known_formats()[1] or suffix in PLUG_INS:
         return True
     try:
         opened = file.open()
     except UNREADABLE as error:
-        raise _unreadable(file, error) from None
-    with opened, _limited():
+        raise _describe_unreadable(file, error) from None
+    with opened, _limit_pixels():
         try:
             Image.open(opened, formats=possible_formats(file)).close()
         except Image.DecompressionBombError:
@@ -93,7 +93,7 @@ def separate_images(files: Iterable[File]) -> tuple[list[File], list[File]]:
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
+def _limit_pixels() -> Iterator[None]:
     """Let Pillow refuse images beyond our limit, and not warn of those below it: `Decoder` says it in one line.
 
     Nor of anything else. (The filters are the whole process's: they are set around the threads, never in one.)
@@ -122,7 +122,7 @@ class Decoder:
     @contextmanager
     def threads(self) -> Iterator[ThreadPoolExecutor]:
         """Threads in which `read` may be called."""
-        with _limited(), ThreadPoolExecutor(DECODERS) as threads:
+        with _limit_pixels(), ThreadPoolExecutor(DECODERS) as threads:
             yield threads
 
     def read(self, file: File, make: Callable[[Image.Image], Pixels]) -> Pixels:
@@ -139,7 +139,7 @@ class Decoder:
                 with self._one:
                     return make(image)
         except UNREADABLE as error:
-            raise _unreadable(file, error) from None
+            raise _describe_unreadable(file, error) from None
 
     def notices(self) -> list[str]:
         """What there is to say about the images read."""
@@ -162,7 +162,7 @@ def _read_all(file: File) -> io.BytesIO:
     return data
 
 
-def _unreadable(file: File, error: BaseException) -> InputError:
+def _describe_unreadable(file: File, error: BaseException) -> InputError:
     expected, fix = "an image", LEAVE_OUT
     if isinstance(error, UnidentifiedImageError):
         found = "no format that Pillow knows"  # its own words name an object in memory

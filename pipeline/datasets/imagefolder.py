@@ -44,12 +44,12 @@ def imagefolder(
             `class_folders.find_classes`), a file or folder cannot be read (see `file_trees` and `image_files`), an
             image has another size, or all of them exceed the memory.
     """
-    train_folder, test_folder = _two_parts(train_folder, test_folder)
+    train_folder, test_folder = _normalise_parts(train_folder, test_folder)
     root = place.find()
     parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
     decoder = Decoder()
     with ExitStack() as held:
-        found, notices = find_classes(root, list(_trees(root, parts, held)), parts)
+        found, notices = find_classes(root, list(_read_trees(root, parts, held)), parts)
         train, test = found[train_folder], found[test_folder] if test_folder else {}
         if size is not None:
             count = sum(len(files) for part in (train, test) for files in part.values())
@@ -74,7 +74,7 @@ def imagefolder(
     )
 
 
-def _two_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | None]:
+def _normalise_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | None]:
     """The parts' folders as they are compared; raises InputError where both are the same."""
     train, test = posixpath.normpath(train_folder), posixpath.normpath(test_folder) if test_folder else None
     if train == test:
@@ -87,7 +87,7 @@ def _two_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | N
     return train, test
 
 
-def _trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[Tree]:
+def _read_trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[Tree]:
     """The folder, and the zips that lie in it; `train.zip` may hold the classes of `train` at its top."""
     folder = walk_folder(root, str(root)) if root.is_dir() else None
     in_folder = [file.path for file in folder.files if len(file.path.parts) == 1] if folder else []

@@ -106,13 +106,13 @@ def vary_digits(digits: Pixels, variation: Variation, seed: int, least_deviation
     }
     behind = backgrounds[variation]() if variation in backgrounds else None
     made = np.empty_like(digits)
-    for rows in chunks(len(digits), f"drawing {variation}"):
+    for rows in iterate_chunks(len(digits), f"drawing {variation}"):
         images = rotate(digits[rows], angles[rows]) if variation.startswith("rotated") else digits[rows]
         made[rows] = images if behind is None else np.maximum(images, behind(len(images)))
     return made
 
 
-def chunks(count: int, description: str) -> Iterator[slice]:
+def iterate_chunks(count: int, description: str) -> Iterator[slice]:
     """Slices that cover `count` rows in order, moving a bar."""
     with progress_bar(description, count) as bar:
         for start in range(0, count, CHUNK):

@@ -79,7 +79,7 @@ def prepare_dataset(
     bounds = len(parts[0]), len(parts[0]) + len(parts[1])
     chosen = np.ascontiguousarray(images[origin])
     found = count_duplicates(chosen, labels[origin], bounds)
-    known, said = _account(raw, found, origin, count_dropped(labels, first))
+    known, said = _account_for_duplicates(raw, found, origin, count_dropped(labels, first))
     if found and duplicates == "refuse":
         raise InputError(
             f"data set {name!r}",
@@ -104,20 +104,20 @@ def _refuse_emptied(raw: RawDataset, labels: Labels, first: Indices, rows: range
     if len(emptied):
         row = int(np.flatnonzero(labels[here] == emptied[0])[0])
         again, kept = (join_names([raw.name_of(int(each))]) for each in (row, first[row]))
+        names = join_names([_class_name(raw, label) for label in emptied])
         raise InputError(
             "duplicates: drop",
             expected="a training image of each class to be left",
-            found=f"none of {join_names([_name(raw, label) for label in emptied])}: all are copies of others, such as "
-            f"{again} of {kept}",
+            found=f"none of {names}: all are copies of others, such as {again} of {kept}",
             fix="take the copies away, or state `duplicates: keep`",
         )
 
 
-def _name(raw: RawDataset, label: int) -> str:
+def _class_name(raw: RawDataset, label: int) -> str:
     return raw.classes[label] if raw.classes else str(label)
 
 
-def _account(
+def _account_for_duplicates(
     raw: RawDataset, found: DuplicateCounts | None, origin: Indices, lost: DroppedCounts | None
 ) -> tuple[dict[str, int] | None, tuple[str, ...]]:
     """What is kept with the data set of its copies, and what is said of them."""

@@ -73,13 +73,13 @@ class Place:
             InputError: no such folder, an empty one, or no regular file.
         """
         if self.root is not None:
-            candidates = [_expanded(self.root)]
+            candidates = [_expand_path(self.root)]
         else:
             shared = os.environ.get("TEACHERCACHE_DATA")
-            candidates = [_expanded(shared) / self.folder] if shared else []
+            candidates = [_expand_path(shared) / self.folder] if shared else []
             candidates.append(Path("data/raw") / self.folder)
         for candidate in candidates:
-            if _exists(candidate) and (candidate.is_file() or any(_listed(candidate))):
+            if _exists(candidate) and (candidate.is_file() or any(_list_folder(candidate))):
                 return candidate
         if self.download and self.root is None:
             candidates[-1].mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class Place:
         )
 
 
-def _expanded(path: str) -> Path:
+def _expand_path(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # nobody's home
@@ -106,7 +106,7 @@ def _exists(path: Path) -> bool:
         raise InputError(str(path), expected="a folder", found=str(error.strerror), fix="correct `root:`") from None
 
 
-def _listed(path: Path) -> Iterator[Path]:
+def _list_folder(path: Path) -> Iterator[Path]:
     if not path.is_dir():  # a pipe or a device would be read for ever
         raise InputError(
             str(path), expected="a folder or a file", found="neither a folder nor a regular file", fix="correct `root:`"

@@ -89,11 +89,11 @@ def train_discriminator(
         )
     order = torch.Generator().manual_seed(derive_seed(seed, "held-out"))
     shuffled = torch.randperm(samples, generator=order).to(device)
-    rows, labels = _labelled(teacher, student, shuffled[kept:])
+    rows, labels = _label_rows(teacher, student, shuffled[kept:])
     with fork_seeded_rng(derive_seed(seed, "discriminator"), device):
         network = Discriminator(rows, options.widths).to(device)
     _train(network, rows, labels, options, order)
-    rows, labels = _labelled(teacher, student, shuffled[:kept])
+    rows, labels = _label_rows(teacher, student, shuffled[:kept])
     with torch.no_grad():
         accuracy = float(((network(rows) > 0) == labels.bool()).double().mean())
     if accuracy < options.least_accuracy:
@@ -107,7 +107,7 @@ def train_discriminator(
     return network, {"discriminator_accuracy": accuracy, "held_out": kept}
 
 
-def _labelled(teacher: Tensor, student: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+def _label_rows(teacher: Tensor, student: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (n, C) of both networks for these samples in every view, with labels (n,): 0 teacher, 1 student."""
     both = [values[:, samples].flatten(0, 1).float() for values in (teacher, student)]
     labels = [torch.full((len(rows),), float(label), device=rows.device) for label, rows in enumerate(both)]

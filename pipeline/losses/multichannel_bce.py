@@ -36,7 +36,7 @@ def multichannel_bce(
     Raises:
         InputError: a student without channels, or with another number of them than the teacher.
     """
-    scores = _scores(outputs).flatten(1)  # (B, C * K)
+    scores = _channel_scores(outputs).flatten(1)  # (B, C * K)
     bits = unpack_bits(target, scores.shape[1]).to(scores.dtype)
     losses = functional.binary_cross_entropy_with_logits(scores, bits, reduction="none")
     return reduce_samples(losses.mean(1) if over_channels == "mean" else losses.sum(1), reduction)
@@ -55,17 +55,17 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
             found=f"{count} channels, which take {-(-count // 8)}",
             fix="give the student `head: {channel_outputs: {channels: K}}` with the dump's K",
         )
-    return _table(packed.device)[packed.long()].flatten(1)[:, :count]
+    return _bit_table(packed.device)[packed.long()].flatten(1)[:, :count]
 
 
 @cache
-def _table(device: torch.device) -> Tensor:
+def _bit_table(device: torch.device) -> Tensor:
     """The bits (256, 8) of every byte: one look-up is faster than shifts and masks of a whole batch."""
     places = torch.arange(7, -1, -1, device=device)
     return ((torch.arange(256, device=device)[:, None] >> places) & 1).to(torch.uint8)
 
 
-def _scores(outputs: Outputs) -> Tensor:
+def _channel_scores(outputs: Outputs) -> Tensor:
     """The channel scores."""
     if CHANNELS not in outputs.taps:
         raise InputError(

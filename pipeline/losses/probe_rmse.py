@@ -67,12 +67,12 @@ def probe_rmse(
         # By the very operations that made the mentee's: equal logits are then equal to the last bit, and have no slope.
         mentor = functional.log_softmax(select_hint(target, None) / temperature, dim=1).exp()
     else:
-        mentee, mentor = _shared(widen(outputs.taps[tap]), select_hint(target, hint), tap)
+        mentee, mentor = _cut_to_common_width(widen(outputs.taps[tap]), select_hint(target, hint), tap)
     squares = (mentee - mentor).square().flatten(1).mean(1)  # (B,)
-    return _root(squares).mean() if over_batch == "mean" else _root(squares.mean())
+    return _safe_sqrt(squares).mean() if over_batch == "mean" else _safe_sqrt(squares.mean())
 
 
-def _shared(mentee: Tensor, mentor: Tensor, tap: str) -> tuple[Tensor, Tensor]:
+def _cut_to_common_width(mentee: Tensor, mentor: Tensor, tap: str) -> tuple[Tensor, Tensor]:
     """The neurons (or channels) that both layers have."""
     if mentee.shape[2:] != mentor.shape[2:]:
         raise InputError(
@@ -85,7 +85,7 @@ def _shared(mentee: Tensor, mentor: Tensor, tap: str) -> tuple[Tensor, Tensor]:
     return mentee[:, :width], mentor[:, :width]
 
 
-def _root(squares: Tensor) -> Tensor:
+def _safe_sqrt(squares: Tensor) -> Tensor:
     """The square root, with gradient 0 where it is 0 (its own is infinite there)."""
     positive = squares > 0
     return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)

@@ -15,14 +15,14 @@ from pipeline.losses.outputs import Outputs
 READS = "affinities"
 
 
-def _dof(value: Any) -> Any:
+def _parse_dof(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
     if value != "infinity" and not number:
         raise ValueError(f"expected a number above 0, or infinity, found {value!r}")
     return float(value) if number else value
 
 
-Dof = Annotated[float | Literal["infinity"], PlainValidator(_dof)]
+Dof = Annotated[float | Literal["infinity"], PlainValidator(_parse_dof)]
 
 
 def taps(options: Mapping[str, Any]) -> tuple[str, ...]:

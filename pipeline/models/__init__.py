@@ -13,7 +13,7 @@ from pipeline.base.registry import AbsentError, Registry
 __all__ = ["MODELS"]
 
 
-def _elsewhere(name: str) -> Callable[..., Any] | None:
+def find_external_model(name: str) -> Callable[..., Any] | None:
     """`torchvision:NAME`, `timm:NAME`, or the user's own `package.module:function`."""
     module, colon, attribute = name.partition(":")
     if not colon:
@@ -54,5 +54,5 @@ MODELS = Registry(
         "vgg_guided": "pipeline.models.vgg_guided:vgg_guided",
         "shallow_conv": "pipeline.models.shallow_conv:shallow_conv",
     },
-    _elsewhere,
+    find_external_model,
 )

@@ -48,7 +48,7 @@ def build_network(
             f"model {model['name']}: mean and std", expected="equally many numbers", found=f"{len(mean)} and {len(std)}"
         )
     try:
-        network = Network(_body(model["name"], options, shape, classes), mean, std)
+        network = Network(_build_body(model["name"], options, shape, classes), mean, std)
         with torch.no_grad():  # two black images tell whether the options suit the shape
             probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
@@ -60,7 +60,7 @@ def build_network(
     return network.train()
 
 
-def _body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:
+def _build_body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The architecture, ended by its head where it has one; its inner layers binary where that is asked for."""
     function, plain = MODELS.function(name), dict(options)
     # A user's own architecture may have an option of these names: then it is none of ours.

@@ -37,7 +37,7 @@ def add_constructor_options(
     theirs = {name: kind for name, kind in constructor_options(network).items() if name not in known}
 
     def built(shape: tuple[int, int, int], classes: int, **given: Any) -> nn.Module:
-        options = {name: _as_theirs(given.pop(name)) for name in theirs if given.get(name) is not None}
+        options = {name: _convert_tuples(given.pop(name)) for name in theirs if given.get(name) is not None}
         ours = {name: value for name, value in given.items() if name not in theirs}
         return function(architecture, shape, classes, **ours, options=options)
 
@@ -59,21 +59,21 @@ def constructor_options(network: Callable[..., Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, each in list(inspect.signature(constructor).parameters.items())[inspect.isclass(network) :]:
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
-            kind = _plain(hints.get(name, type(each.default)))
+            kind = _plain_type(hints.get(name, type(each.default)))
             made |= {} if kind is None else {name: kind}
     return made
 
 
-def _plain(kind: Any) -> Any:
+def _plain_type(kind: Any) -> Any:
     """The part of a type that a file of parameters can say, lists as tuples; None where there is none."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind in (bool, int, float, str) or origin is Literal:
         return kind
     if origin in (Union, UnionType):
-        parts = [part for part in map(_plain, inner) if part is not None]
+        parts = [part for part in map(_plain_type, inner) if part is not None]
         return reduce(or_, parts) if parts else None
     if origin in (list, tuple, Sequence) and inner:
-        parts = [_plain(part) for part in inner if part is not Ellipsis]
+        parts = [_plain_type(part) for part in inner if part is not Ellipsis]
         if NoneType in inner or None in parts:
             return None
         fixed = origin is tuple and Ellipsis not in inner
@@ -81,9 +81,9 @@ def _plain(kind: Any) -> Any:
     return None
 
 
-def _as_theirs(value: Any) -> Any:
+def _convert_tuples(value: Any) -> Any:
     """Lists as constructors take them: some change them."""
-    return list(map(_as_theirs, value)) if isinstance(value, tuple) else value
+    return list(map(_convert_tuples, value)) if isinstance(value, tuple) else value
 
 
 def set_norm_momentum(body: nn.Module, momentum: float | None, model: str) -> None:

@@ -70,11 +70,11 @@ def load_foreign_weights(modules: Sequence[nn.Module], path: Path, *, new_head: 
     """
     what = f"weights file {path}"
     content = read_content(path)
-    tried = [(reading, module) for reading in _readings(content) for module in modules]
+    tried = [(reading, module) for reading in _find_readings(content) for module in modules]
     if not tried:
-        raise InputError(what, expected="a dict of tensors", found=_told(content), fix=FIX)
+        raise InputError(what, expected="a dict of tensors", found=_describe_content(content), fix=FIX)
     # Where nothing fits, the nearest reading is refused with what it lacks.
-    fitting = [each for each in tried if _fits(*each, new_head=new_head)] or [min(tried, key=_differing)]
+    fitting = [each for each in tried if _fits(*each, new_head=new_head)] or [min(tried, key=_count_differing)]
     for reading, _ in fitting:
         refuse_non_dense(reading.state, what)
     _refuse_several([reading for reading, _ in fitting], what)
@@ -87,7 +87,7 @@ def load_foreign_weights(modules: Sequence[nn.Module], path: Path, *, new_head: 
         LOG.warning("%s: %s", what, "; ".join(done))
 
 
-def _told(content: Any) -> str:
+def _describe_content(content: Any) -> str:
     """What a file holds that is no state dict."""
     if not isinstance(content, dict):
         return type(content).__name__
@@ -96,20 +96,22 @@ def _told(content: Any) -> str:
     )
 
 
-def _readings(content: Any, entries: tuple[str, ...] = ()) -> Iterator[Reading]:
+def _find_readings(content: Any, entries: tuple[str, ...] = ()) -> Iterator[Reading]:
     """Every state dict that a file's content may be read as, with and without the prefixes of its names."""
     if not isinstance(content, Mapping) or not content or len(entries) > DEEPEST:
         return
     if is_state_dict(content):
-        yield from _stripped(Reading(content, entries))
+        yield from _strip_prefixes(Reading(content, entries))
         if COUNTER in content:
-            yield from _stripped(Reading({k: v for k, v in content.items() if k != COUNTER}, entries, counted=True))
+            yield from _strip_prefixes(
+                Reading({k: v for k, v in content.items() if k != COUNTER}, entries, counted=True)
+            )
         return
     for entry in ENTRIES:
-        yield from _readings(content.get(entry), (*entries, entry))
+        yield from _find_readings(content.get(entry), (*entries, entry))
 
 
-def _stripped(reading: Reading) -> Iterator[Reading]:
+def _strip_prefixes(reading: Reading) -> Iterator[Reading]:
     yield reading
     for prefix in PREFIXES:
         if (
@@ -118,7 +120,7 @@ def _stripped(reading: Reading) -> Iterator[Reading]:
             and all(k.startswith(prefix) for k in reading.state)
         ):
             state = {name.removeprefix(prefix): tensor for name, tensor in reading.state.items()}
-            yield from _stripped(Reading(state, reading.entries, reading.prefix + prefix, reading.counted))
+            yield from _strip_prefixes(Reading(state, reading.entries, reading.prefix + prefix, reading.counted))
 
 
 def _fits(reading: Reading, module: nn.Module, *, new_head: bool) -> bool:
@@ -126,7 +128,7 @@ def _fits(reading: Reading, module: nn.Module, *, new_head: bool) -> bool:
     return not differing and not reshaped
 
 
-def _differing(reading: tuple[Reading, nn.Module]) -> int:
+def _count_differing(reading: tuple[Reading, nn.Module]) -> int:
     """By how many names a reading misses a module."""
     each, module = reading
     return len(module.state_dict().keys() ^ each.state.keys())

@@ -31,11 +31,11 @@ Keep = Callable[[str, object], None]  # takes a tap's name and what a module giv
 FEATURES = "features"  # of a network that names no such tap: what its last linear layer is given
 
 
-def _normalises(module: nn.Module) -> bool:
+def _tracks_statistics(module: nn.Module) -> bool:
     return getattr(module, "track_running_stats", False) and any(True for _ in module.parameters(recurse=False))
 
 
-def _learns(module: nn.Module) -> bool:
+def _is_trained(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
@@ -124,7 +124,7 @@ class Network(nn.Module):
         was = [parameter.requires_grad for parameter in frozen]
         for parameter in frozen:
             parameter.requires_grad_(False)
-        self._frozen = [module for module in self.modules() if _normalises(module) and not _learns(module)]
+        self._frozen = [module for module in self.modules() if _tracks_statistics(module) and not _is_trained(module)]
         try:
             yield
         finally:
@@ -158,7 +158,7 @@ class Network(nn.Module):
         counted = [0]
         modules = dict(self.body.named_modules())
         paths = {name: self.taps.get(name, name) for name in names}
-        linear = self._linear() if FEATURES in paths and paths[FEATURES] not in modules else []
+        linear = self._feature_layers() if FEATURES in paths and paths[FEATURES] not in modules else []
         if linear:
             del paths[FEATURES]
         for name, path in paths.items():
@@ -176,7 +176,7 @@ class Network(nn.Module):
                 raise InputError(f"tap {name!r}", expected=expected, found=f"shape {tuple(output.shape)}")
             activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
 
-        handles = [self.body.register_forward_pre_hook(count), *self._keeping_features(linear, keep)]
+        handles = [self.body.register_forward_pre_hook(count), *self._hook_features(linear, keep)]
         for name, path in paths.items():
             handles.append(modules[path].register_forward_hook(lambda _m, _i, output, name=name: keep(name, output)))
         try:
@@ -185,12 +185,12 @@ class Network(nn.Module):
             for handle in handles:
                 handle.remove()
 
-    def _linear(self) -> list[nn.Module]:
+    def _feature_layers(self) -> list[nn.Module]:
         """The layers of which the last that a pass calls is given the features; none where nothing is learnt before."""
         learning = [module for module in self.body.modules() if any(True for _ in module.parameters(recurse=False))]
         return [module for module in learning if isinstance(module, nn.Linear)] if len(learning) > 1 else []
 
-    def _keeping_features(self, linear: Sequence[nn.Module], keep: Keep) -> list[RemovableHandle]:
+    def _hook_features(self, linear: Sequence[nn.Module], keep: Keep) -> list[RemovableHandle]:
         """Hooks that keep what the last of these layers is given: which it is, is known when a pass is over."""
         given: list[object] = []
 

@@ -58,7 +58,7 @@ def read_content(path: Path) -> Any:
     Raises:
         InputError: no regular file, damaged, or pickled objects.
     """
-    start = _beginning(path)
+    start = _read_start(path)
     try:
         if start[8:] == SAFETENSORS:
             return load_file(path)
@@ -67,11 +67,11 @@ def read_content(path: Path) -> Any:
             warnings.simplefilter("ignore")  # what they are about is refused, or fine
             return torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        found = _kind_of(start, error)
+        found = _describe_file(start, error)
         raise InputError(f"weights file {path}", expected="a dict of tensors", found=found, fix=FIX) from None
 
 
-def _beginning(path: Path) -> bytes:
+def _read_start(path: Path) -> bytes:
     """The first bytes of a file that can be read; a pipe or a device would be read for ever."""
     what = f"weights file {path}"
     try:
@@ -87,7 +87,7 @@ def _beginning(path: Path) -> bytes:
         ) from None
 
 
-def _kind_of(start: bytes, error: Exception) -> str:
+def _describe_file(start: bytes, error: Exception) -> str:
     """What a file seems to be that cannot be read.
 
     PyTorch's own words for a refused pickle tell how to load it all the same.
@@ -115,26 +115,26 @@ def is_state_dict(value: Any) -> bool:
 def refuse_non_dense(state: Mapping[str, Tensor], what: str) -> None:
     """Raise InputError for a tensor that is not simply its numbers, one after another."""
     for name, tensor in state.items():
-        odd = _oddity(tensor)
+        odd = _describe_layout(tensor)
         if odd is not None:
             kind, fix = odd
             raise InputError(what, expected="dense tensors", found=f"{name!r}, which is {kind}", fix=fix)
 
 
-def _oddity(tensor: Tensor) -> tuple[str, str] | None:
+def _describe_layout(tensor: Tensor) -> tuple[str, str] | None:
     """Why a tensor is not simply its numbers, and what makes it so."""
     if tensor.is_nested:
         return "nested", "save it as a tensor of one shape"
     if tensor.is_quantized:
-        return f"quantised ({_name(tensor.dtype)})", "save the weights of the network before it was quantised"
+        return f"quantised ({_dtype_name(tensor.dtype)})", "save the weights of the network before it was quantised"
     if tensor.is_meta:
         return "on the meta device, without values", "load the values before saving"
     if tensor.layout != torch.strided:
-        return f"sparse ({_name(tensor.layout)})", "save it dense: tensor.to_dense()"
+        return f"sparse ({_dtype_name(tensor.layout)})", "save it dense: tensor.to_dense()"
     return None
 
 
-def _name(value: torch.dtype | torch.layout) -> str:
+def _dtype_name(value: torch.dtype | torch.layout) -> str:
     return str(value).removeprefix("torch.")
 
 
@@ -173,7 +173,9 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, *, new_
         raise InputError(
             what,
             expected=f"the {len(own)} tensors of the architecture",
-            found=_sides([name for name in differing if name in own], [name for name in differing if name in state]),
+            found=_describe_difference(
+                [name for name in differing if name in own], [name for name in differing if name in state]
+            ),
             fix="name the architecture that the file was saved from",
         )
     if reshaped:
@@ -185,20 +187,20 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str, *, new_
             fix="correct the model's options",
         )
     taken = {name: state[name] for name in own if state[name].shape == own[name].shape}
-    held = {name: _held(name, value, own[name].dtype, what) for name, value in taken.items()}
+    held = {name: _convert_tensor(name, value, own[name].dtype, what) for name, value in taken.items()}
     module.load_state_dict({**own, **held})
     pairs = ((value.dtype, own[name].dtype) for name, value in taken.items())
-    return sorted({f"{_name(before)} -> {_name(after)}" for before, after in pairs if before != after})
+    return sorted({f"{_dtype_name(before)} -> {_dtype_name(after)}" for before, after in pairs if before != after})
 
 
-def _sides(missing: Sequence[str], surplus: Sequence[str]) -> str:
+def _describe_difference(missing: Sequence[str], surplus: Sequence[str]) -> str:
     """The names that only one side has, and which."""
     parts = [f"{len(missing)} that the file lacks ({join_names(missing)})"] if missing else []
     parts += [f"{len(surplus)} that the architecture does not have ({join_names(surplus)})"] if surplus else []
     return " and ".join(parts)
 
 
-def _held(name: str, value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+def _convert_tensor(name: str, value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     """A file's tensor in the number format that the network holds.
 
     Raises:
@@ -208,8 +210,8 @@ def _held(name: str, value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     if value.dtype not in allowed:
         raise InputError(
             what,
-            expected=f"{name!r} in {' or '.join(map(_name, allowed))}",
-            found=_name(value.dtype),
+            expected=f"{name!r} in {' or '.join(map(_dtype_name, allowed))}",
+            found=_dtype_name(value.dtype),
             fix="export the weights in the number format that the architecture has",
         )
     held = value.to(dtype)
@@ -217,8 +219,8 @@ def _held(name: str, value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
         fits = value.isfinite().all()
         raise InputError(
             what,
-            expected=f"finite numbers as {_name(dtype)}",
-            found=f"larger ones in {name!r} ({_name(value.dtype)})" if fits else f"NaN or inf in {name!r}",
-            fix="train it again" + f", within the range of {_name(dtype)}" * bool(fits),
+            expected=f"finite numbers as {_dtype_name(dtype)}",
+            found=f"larger ones in {name!r} ({_dtype_name(value.dtype)})" if fits else f"NaN or inf in {name!r}",
+            fix="train it again" + f", within the range of {_dtype_name(dtype)}" * bool(fits),
         )
     return held

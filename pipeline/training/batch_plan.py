@@ -44,14 +44,14 @@ def make_batch_plan(
     batches = count_batches(samples, batch_size, last)
     made: NDArray[np.int64] = np.full((plans, batches * batch_size), PADDING, np.int64)
     for number in range(plans):
-        order = _shuffled(samples, number, seed) if shuffle else np.arange(samples)
+        order = _shuffle_ids(samples, number, seed) if shuffle else np.arange(samples)
         filled = np.concatenate([order, order[: batches * batch_size - samples]]) if last == "wrap" else order
         count = min(len(filled), made.shape[1])
         made[number, :count] = filled[:count]
     return made.reshape(plans, batches, batch_size)
 
 
-def _shuffled(samples: int, number: int, seed: int) -> NDArray[np.int64]:
+def _shuffle_ids(samples: int, number: int, seed: int) -> NDArray[np.int64]:
     """Sample ids in a random order: sorted by 64 random bits each."""
     ids = torch.arange(samples)
     words = stream_words(seed, torch.full_like(ids, number), ids, STREAM).numpy().astype(np.uint64)

@@ -41,7 +41,7 @@ def find_doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | N
             f"says '{name}' whatever it is shown: right for all {counts[alone].sum()} test images of that class, and "
             f"for none of the {counts[~alone].sum()} others"
         )
-    if _at_chance(counts[there], correct[there]):
+    if _is_at_chance(counts[there], correct[there]):
         return (
             f"is no better than chance: right for {correct.sum()} of {counts.sum()} test images, where always saying "
             f"the commonest class is for {counts.max()}"
@@ -54,7 +54,7 @@ def join_doubts(doubts: Mapping[str, str]) -> str:
     return f"{next(iter(doubts.values()))} ({', '.join(doubts)})"
 
 
-def _at_chance(counts: NDArray[np.int64], correct: NDArray[np.int64]) -> bool:
+def _is_at_chance(counts: NDArray[np.int64], correct: NDArray[np.int64]) -> bool:
     """Whether so many right ones of each class are what guessing gives."""
     from scipy import stats
 

@@ -95,10 +95,10 @@ def student_metrics(runs: Sequence[Sequence[TrainedStudent]], select: Select) ->
         "bytes": sum(tensor.nbytes for tensor in first.state(select).values()),
         "bits": first.bits,
         "restores": [cohort[0].restores for cohort in runs],
-        "prepared": _over_seeds([cohort[0].prepared for cohort in runs]),
+        "prepared": _collect_seeds([cohort[0].prepared for cohort in runs]),
     }
 
 
-def _over_seeds(prepared: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+def _collect_seeds(prepared: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """By loss term and quantity, a list over the seeds."""
     return {term: {key: [seed[term][key] for seed in prepared] for key in prepared[0][term]} for term in prepared[0]}

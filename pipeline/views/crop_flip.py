@@ -44,32 +44,32 @@ def crop_flip(
             found=str(padding),
             fix="pad by less, or with fill: zero",
         )
-    rows = _window(words[:, 1], height, padding)  # (B, H)
-    columns = _window(words[:, 2], width, padding)  # (B, W)
+    rows = _draw_window(words[:, 1], height, padding)  # (B, H)
+    columns = _draw_window(words[:, 2], width, padding)  # (B, W)
     if flip:
         columns = mirror(columns, bernoulli(words[:, 0], 0.5))
     from_rows, from_columns = (
-        _reflected(places, size) if fill == "reflect" else places.clamp(0, size - 1)
+        _reflect(places, size) if fill == "reflect" else places.clamp(0, size - 1)
         for places, size in ((rows, height), (columns, width))
     )
     pixels = (from_rows[:, :, None] * width + from_columns[:, None, :]).flatten(1)  # (B, H * W)
     cropped = images.flatten(2).gather(2, pixels[:, None].expand(-1, channels, -1)).view(images.shape)
     if fill == "reflect":
         return cropped
-    inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]  # (B, H, W)
+    inside = _is_inside(rows, height)[:, :, None] & _is_inside(columns, width)[:, None, :]  # (B, H, W)
     return cropped * inside[:, None]
 
 
-def _window(word: Tensor, size: int, padding: int) -> Tensor:
+def _draw_window(word: Tensor, size: int, padding: int) -> Tensor:
     """The places (B, size), from -padding to size - 1 + padding, that the crop takes along one side."""
     start = uniform_integers(word, 2 * padding + 1) - padding
     return start[:, None] + torch.arange(size, device=word.device)
 
 
-def _reflected(places: Tensor, size: int) -> Tensor:
+def _reflect(places: Tensor, size: int) -> Tensor:
     """Places beyond an end, folded back at it; the outermost pixel is not repeated."""
     return size - 1 - (size - 1 - places.abs()).abs()
 
 
-def _inside(places: Tensor, size: int) -> Tensor:
+def _is_inside(places: Tensor, size: int) -> Tensor:
     return (places >= 0) & (places < size)

@@ -20,15 +20,15 @@ BITS = 16  # of the table of ratios
 UNIT = 11  # bits of a neighbour's weight: two weights and a pixel fill 30 bits of an int32
 
 
-def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+def _check_order(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError(f"expected the smaller number first, found {list(pair)}")
     return pair
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Scale = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
-Ratio = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
+Scale = Annotated[tuple[Share, Share], AfterValidator(_check_order)]
+Ratio = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_check_order)]
 
 
 def random_resized_crop(

@@ -414,7 +414,7 @@ def test_original_files_are_read(tmp_path: Path, variation: str, style: str) -> 
 
 
 def test_a_pixel_is_rounded_to_the_nearest_of_255() -> None:
-    values = amat._numbers(b"0.0019 0.002 0.998 0.9981 " + b"1 " * 780 + b"3\n")
+    values = amat._parse_line(b"0.0019 0.002 0.998 0.9981 " + b"1 " * 780 + b"3\n")
     assert values is not None
     assert np.rint(values[:4] * 255).tolist() == [0, 1, 254, 255]
 

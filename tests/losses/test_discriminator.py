@@ -85,13 +85,13 @@ def test_the_accuracy_is_the_share_of_held_out_rows_on_the_right_side(monkeypatc
 
 def test_held_out_samples_are_not_trained_on_in_any_view(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    real = room._labelled
+    real = room._label_rows
 
     def labelled(teacher: Tensor, student: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(samples)
         return real(teacher, student, samples)
 
-    monkeypatch.setattr(room, "_labelled", labelled)
+    monkeypatch.setattr(room, "_label_rows", labelled)
     teacher, student = logits(1, 2.0), logits(2, -2.0)
     network, _ = trained(teacher, student, held_out=0.3)
     learnt, held = seen

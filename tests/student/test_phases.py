@@ -100,7 +100,7 @@ def changed(network: Network, phase: Phase, splits: Splits) -> set[str]:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     rows = Rows(splits.train.images[:64].repeat(1, 1, 4, 4), splits.train.labels[:64], splits.classes)
     small = Splits(rows, rows, rows, (1, 32, 32))
-    student._fit([network], small, {}, phase, seed=1, what="s", views=PLAIN)
+    student._fit_phase([network], small, {}, phase, seed=1, what="s", views=PLAIN)
     return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
@@ -127,7 +127,7 @@ def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
 
     def refused_with(part: TrainablePart, message: str, recipe: Recipe = CE) -> None:
         with pytest.raises(InputError, match=message):
-            student._fit(
+            student._fit_phase(
                 [network], splits, {}, Phase(recipe, training_options(1), trainable=part), seed=1, what="s", views=PLAIN
             )
 
@@ -142,7 +142,9 @@ def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, 
     with fork_seeded_rng(1, CPU):
         network = build_network(wide, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
-        student._fit([network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
+        student._fit_phase(
+            [network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN
+        )
 
 
 def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset, hints: CachedRows) -> None:
@@ -151,7 +153,9 @@ def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset,
     with fork_seeded_rng(1, CPU):
         network = build_network(MODEL, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
-        student._fit([network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN)
+        student._fit_phase(
+            [network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN
+        )
 
 
 def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> None:

@@ -40,18 +40,18 @@ GULLIBLE: Mapping[Of, Points] = {
 
 def adamant(epochs: int, *, of: Of, scale: NonNegativeFloat = 1.0) -> Schedule:
     """The labels', the hidden probes' or the softmax probe's weight of an adamant mentee, times `scale`."""
-    return _preset(ADAMANT[of], epochs, scale)
+    return _build_preset(ADAMANT[of], epochs, scale)
 
 
 def obedient(epochs: int, *, of: Of, scale: NonNegativeFloat = 1.0) -> Schedule:
     """The labels', the hidden probes' or the softmax probe's weight of an obedient mentee, times `scale`."""
-    return _preset(OBEDIENT[of], epochs, scale)
+    return _build_preset(OBEDIENT[of], epochs, scale)
 
 
 def gullible(epochs: int, *, of: Of, scale: NonNegativeFloat = 1.0) -> Schedule:
     """The labels', the hidden probes' or the softmax probe's weight of a gullible mentee, times `scale`."""
-    return _preset(GULLIBLE[of], epochs, scale)
+    return _build_preset(GULLIBLE[of], epochs, scale)
 
 
-def _preset(points: Points, epochs: int, scale: float) -> Schedule:
+def _build_preset(points: Points, epochs: int, scale: float) -> Schedule:
     return lambda epoch: scale * interpolate(points, phase_share(epoch, epochs))

@@ -38,14 +38,14 @@ def binarise_network(
     """
     if form == "weights" and not scale_map:
         raise InputError("binary: scale_map", expected="form: xnor, whose inputs it is of", found="form: weights")
-    for layer in _inner_layers(body, shape):
+    for layer in _find_inner_layers(body, shape):
         binarise_layer(layer, form=form, scale_map=scale_map, gradient=gradient)
     return body
 
 
-def _inner_layers(body: nn.Module, shape: tuple[int, int, int]) -> list[nn.Conv2d | nn.Linear]:
+def _find_inner_layers(body: nn.Module, shape: tuple[int, int, int]) -> list[nn.Conv2d | nn.Linear]:
     """The convolutions and linear layers that a pass calls between its first and its last layer."""
-    called = _called(body, shape)
+    called = _record_calls(body, shape)
     ends = (called[0], called[-1]) if called else ()
     inner = [layer for layer in dict.fromkeys(called) if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in ends]
     paths = {module: path or "itself" for path, module in body.named_modules()}
@@ -65,7 +65,7 @@ def _inner_layers(body: nn.Module, shape: tuple[int, int, int]) -> list[nn.Conv2
 
 
 @torch.no_grad()
-def _called(body: nn.Module, shape: tuple[int, int, int]) -> list[nn.Module]:
+def _record_calls(body: nn.Module, shape: tuple[int, int, int]) -> list[nn.Module]:
     """The layers with weights in the order in which a pass (evaluation mode, two black images) calls them."""
     called: list[nn.Module] = []
     layers = [module for module in body.modules() if isinstance(module, WEIGHTED)]

@@ -17,7 +17,7 @@ Where the paper leaves a choice, or its authors' code does otherwise than the pa
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -51,16 +51,10 @@ def binary_weights(weight: Tensor, gradient: Gradient) -> Tensor:
     return sign(weight) * alpha.detach() + nothing
 
 
-def _stored_bits(layer: nn.Conv2d | nn.Linear) -> dict[str, int]:
-    """What a parameter takes when deployed: here one bit a weight, 32 for each filter's alpha."""
-    return {"weight": layer.weight.numel() + 32 * len(layer.weight)}
+class _BinaryLayer(nn.Module):
+    """What both layers share: binary weights W~ and, where there is a `norm`, binary inputs.
 
-
-class BinaryConv2d(nn.Conv2d):
-    """A convolution of maps (B, C, H, W) with binary weights W~ and, where it has a `norm`, binary inputs.
-
-    conv(sign(I), W~) K + bias, with I the normalised inputs: K (B, groups, H', W') is the mean of |I| over the
-    group's channels, box-filtered over what the kernel covers (with the convolution's stride, padding and dilation).
+    op(sign(I), W~) K + bias, with I the normalised inputs and K their mean size; without a norm op(inputs, W~) + bias.
 
     Attributes:
         norm: in front of the inputs' sign; None where the inputs stay real.
@@ -68,61 +62,84 @@ class BinaryConv2d(nn.Conv2d):
         gradient: of the real weights, see `binary_weights`.
     """
 
+    weight: Tensor
+    bias: Any  # a tensor or None; torch declares it in two ways
     norm: nn.BatchNorm1d | nn.BatchNorm2d | None
     scale_map: bool
     gradient: Gradient
-    stored_bits = property(_stored_bits)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps (B, out_channels, H', W')."""
+        """The outputs, of the shape that the real layer gives."""
         weight = binary_weights(self.weight, self.gradient)
         if self.norm is None:
-            return self._convolved(inputs, weight, self.bias)
-        normed = self.norm(inputs)
-        sums = self._convolved(sign(normed), weight)
+            return self._multiply(inputs, weight, self.bias)
+        normed = self._normalise(inputs, self.norm)
+        sums = self._multiply(sign(normed), weight)
         if self.scale_map:
-            by_group = _by_group(sums, self.groups)
-            sums = (by_group * self._scales(normed)[:, :, None]).flatten(1, 2)
-        return sums if self.bias is None else sums + self.bias.to(sums.dtype)[:, None, None]
+            sums = self._scale(sums, normed)
+        if self.bias is None:
+            return sums
+        shifted: Tensor = sums + self.bias.to(sums.dtype).view(
+            -1, *[1] * (self.weight.ndim - 2)
+        )  # a convolution's: one a channel
+        return shifted
 
-    def _scales(self, normed: Tensor) -> Tensor:
-        """K (B, groups, H', W')."""
-        means = _by_group(normed.abs(), self.groups).mean(2)
-        box = means.new_ones((self.groups, 1, *self.kernel_size))
-        return self._convolved(means, box / box[0].numel())
+    @property
+    def stored_bits(self) -> dict[str, int]:
+        """What a parameter takes when deployed: here one bit a weight, 32 for each filter's alpha."""
+        return {"weight": self.weight.numel() + 32 * len(self.weight)}
 
-    def _convolved(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The real layer's own operation."""
+        raise NotImplementedError
+
+    def _normalise(self, inputs: Tensor, norm: nn.Module) -> Tensor:
+        raise NotImplementedError
+
+    def _scale(self, sums: Tensor, normed: Tensor) -> Tensor:
+        """The sums times K."""
+        raise NotImplementedError
+
+
+class BinaryConv2d(_BinaryLayer, nn.Conv2d):
+    """A convolution of maps (B, C, H, W) to (B, out_channels, H', W') with binary weights.
+
+    K (B, groups, H', W') is the mean of |I| over the group's channels, box-filtered over what the kernel covers (with
+    the convolution's stride, padding and dilation).
+    """
+
+    def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         maps: Tensor = self._conv_forward(inputs, weight, bias)
         return maps
 
+    def _normalise(self, inputs: Tensor, norm: nn.Module) -> Tensor:
+        normed: Tensor = norm(inputs)
+        return normed
 
-def _by_group(maps: Tensor, groups: int) -> Tensor:
+    def _scale(self, sums: Tensor, normed: Tensor) -> Tensor:
+        means = _split_groups(normed.abs(), self.groups).mean(2)
+        box = means.new_ones((self.groups, 1, *self.kernel_size))
+        scales = self._multiply(means, box / box[0].numel())
+        return (_split_groups(sums, self.groups) * scales[:, :, None]).flatten(1, 2)
+
+
+def _split_groups(maps: Tensor, groups: int) -> Tensor:
     """Maps (B, C, ...) as (B, groups, C / groups, ...); `len(maps)` would fix the batch of a graph that is exported."""
     return maps.reshape(-1, groups, maps.shape[1] // groups, *maps.shape[2:])
 
 
-class BinaryLinear(nn.Linear):
-    """A linear layer of vectors (B, ..., D) with binary weights W~ and, where it has a `norm`, binary inputs.
+class BinaryLinear(_BinaryLayer, nn.Linear):
+    """A linear layer of vectors (B, ..., D) to (B, ..., out_features) with binary weights; K is the mean of |I|."""
 
-    (W~ sign(x)) K + bias, with x the normalised inputs and K the mean of |x| over each vector's D numbers.
-    Attributes as of `BinaryConv2d`.
-    """
+    def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return nn.functional.linear(inputs, weight, bias)
 
-    norm: nn.BatchNorm1d | nn.BatchNorm2d | None
-    scale_map: bool
-    gradient: Gradient
-    stored_bits = property(_stored_bits)
+    def _normalise(self, inputs: Tensor, norm: nn.Module) -> Tensor:
+        normed: Tensor = norm(inputs.flatten(0, -2))
+        return normed.reshape(inputs.shape)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Vectors (B, ..., out_features)."""
-        weight = binary_weights(self.weight, self.gradient)
-        if self.norm is None:
-            return nn.functional.linear(inputs, weight, self.bias)
-        normed = self.norm(inputs.flatten(0, -2)).reshape(inputs.shape)
-        sums = nn.functional.linear(sign(normed), weight)
-        if self.scale_map:
-            sums = sums * normed.abs().mean(-1, keepdim=True).to(sums.dtype)
-        return sums if self.bias is None else sums + self.bias.to(sums.dtype)
+    def _scale(self, sums: Tensor, normed: Tensor) -> Tensor:
+        return sums * normed.abs().mean(-1, keepdim=True).to(sums.dtype)
 
 
 def binarise_layer(layer: nn.Conv2d | nn.Linear, *, form: Form, scale_map: bool, gradient: Gradient) -> None:

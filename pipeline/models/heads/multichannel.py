@@ -48,11 +48,11 @@ def multichannel(
     """
     made = body(classes).eval()
     if isinstance(made, Layers):
-        trunk = _up_to(made, tap)
+        trunk = _cut_after(made, tap)
         hidden = _hidden_shape(trunk, shape)
         names = {name for name, _ in trunk.named_children()}
         taps = {name: path for name, path in made.taps.items() if path.partition(".")[0] in names}
-        return end_with_channels(dict(trunk.named_children()), taps, filters(hidden, classes, kernel, stride))
+        return end_with_channels(dict(trunk.named_children()), taps, build_filters(hidden, classes, kernel, stride))
     if tap != "features":
         raise InputError(
             "head multichannel: tap",
@@ -60,9 +60,9 @@ def multichannel(
             found=repr(tap),
             fix="leave tap out",
         )
-    path, inputs = _output_layer(made, shape)
+    path, inputs = _find_output_layer(made, shape)
     own = {FEATURES: nn.Identity()} if FEATURES not in dict(made.named_modules()) else {}
-    ending = {**own, CHANNELS: filters((inputs,), classes, kernel, stride), "sums": ChannelSums()}
+    ending = {**own, CHANNELS: build_filters((inputs,), classes, kernel, stride), "sums": ChannelSums()}
     parent, _, name = path.rpartition(".")
     setattr(made.get_submodule(parent), name, nn.Sequential(OrderedDict(ending)))
     made.taps = {  # type: ignore[assignment]
@@ -71,7 +71,7 @@ def multichannel(
     return made
 
 
-def filters(hidden: tuple[int, ...], classes: int, kernel: int | None, stride: int | None) -> nn.Sequential:
+def build_filters(hidden: tuple[int, ...], classes: int, kernel: int | None, stride: int | None) -> nn.Sequential:
     """From hidden values (B, D, H, W) or (B, D) to channel scores (B, classes, K); options as above.
 
     Raises:
@@ -79,7 +79,7 @@ def filters(hidden: tuple[int, ...], classes: int, kernel: int | None, stride: i
     """
     if len(hidden) == 3:
         depth, *sides = hidden
-        _refuse_wider(kernel or 3, min(sides), f"the {sides[0]}x{sides[1]} map")
+        _refuse_wider_kernel(kernel or 3, min(sides), f"the {sides[0]}x{sides[1]} map")
         return nn.Sequential(nn.Conv2d(depth, classes, kernel or 3, stride or 1), nn.Flatten(2))
     if len(hidden) != 1:
         raise InputError(
@@ -87,16 +87,16 @@ def filters(hidden: tuple[int, ...], classes: int, kernel: int | None, stride: i
         )
     (units,) = hidden
     width = kernel or max(1, units // 4)
-    _refuse_wider(width, units, f"the vector of {units} units")
+    _refuse_wider_kernel(width, units, f"the vector of {units} units")
     return nn.Sequential(nn.Unflatten(1, (1, units)), nn.Conv1d(1, classes, width, stride or max(1, width // 8)))
 
 
-def _refuse_wider(kernel: int, most: int, what: str) -> None:
+def _refuse_wider_kernel(kernel: int, most: int, what: str) -> None:
     if kernel > most:
         raise InputError("head multichannel: kernel", expected=f"at most {most}, to fit {what}", found=str(kernel))
 
 
-def _up_to(body: Layers, tap: str) -> Layers:
+def _cut_after(body: Layers, tap: str) -> Layers:
     """The layers up to a tap, and the dropout that follows it at once."""
     layers = list(body.named_children())
     names = [name for name, _ in layers]
@@ -115,7 +115,7 @@ def _hidden_shape(trunk: Layers, shape: tuple[int, int, int]) -> tuple[int, ...]
 
 
 @torch.no_grad()
-def _output_layer(body: nn.Module, shape: tuple[int, int, int]) -> tuple[str, int]:
+def _find_output_layer(body: nn.Module, shape: tuple[int, int, int]) -> tuple[str, int]:
     """The linear layer whose output is the body's: its path, and the number of its inputs."""
     given: dict[str, Tensor] = {}
     linear = {path: layer for path, layer in body.named_modules() if path and isinstance(layer, nn.Linear)}
