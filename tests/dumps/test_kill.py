@@ -331,7 +331,7 @@ def stoppable(tmp_path: Path, run: Run) -> Path:
 
 
 def start_dump(folder: Path) -> subprocess.Popen[str]:
-    command = [programs().folder / "teachercache", "dump-logits", "big-logits"]
+    command = [str(programs().folder / "teachercache"), "dump-logits", "big-logits"]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
