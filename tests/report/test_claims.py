@@ -348,11 +348,16 @@ def test_validation_accuracies_that_nobody_measures_are_refused_before_training(
         parse_study(study)
 
 
-def test_the_example_of_the_report_page_is_valid(study: dict[str, Any]) -> None:
-    shown, _ = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)
-    made = parse_study({**study, **YAML(typ="safe").load(shown)}).report
-    assert [each.metric for each in made.claims.values()] == ["test", "epochs"]
-    assert made.published is not None
+def test_the_examples_of_the_report_page_are_valid(study: dict[str, Any]) -> None:
+    shown = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)
+    folds = {f"{method}-{fold}": study["students"]["kd"] for method in ("small", "kd") for fold in (0, 1, 2, 4, 20)}
+    study["students"] |= folds | {"logits": study["students"]["kd"]}
+    grouped, claimed, drawn = (parse_study({**study, **YAML(typ="safe").load(block)}).report for block in shown)
+    assert grouped.groups.keys() == {"small", "kd-folds"}
+    assert [each.metric for each in claimed.claims.values()] == ["test", "epochs"]
+    assert claimed.published is not None
+    assert drawn.terms == ("kd-4",)
+    assert drawn.sweeps.keys() == {"temperature"}
 
 
 def test_a_teachers_curve_is_a_dependency_where_it_is_read(study: dict[str, Any]) -> None:
