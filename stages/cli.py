@@ -1,34 +1,20 @@
-"""What every command shares: its options, its exit codes, the study it works on."""
+"""What every command shares: its exit codes, and how it prints."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.cache.codecs import Codec, Format
-    from pipeline.runs.result import Result
-    from pipeline.study.sections import Study
-
-T = TypeVar("T")
-
-ParamsFile = Annotated[
-    Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
-CacheArgument = Annotated[str, typer.Argument(help="A cache: its folder, or a URL (https://, s3://, dvc://, ...).")]
-StorageOptions = Annotated[
-    list[str] | None, typer.Option("--storage", help="KEY=VALUE for the URL's file system; may be repeated.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
-DEFAULT_PARAMS = Path("params.yaml")
+    from pipeline.base.table import Table
+    from pipeline.runs import Result
 
 
 def main(command: Callable[..., Any]) -> None:
@@ -116,28 +102,29 @@ def printable(text: str) -> str:
     return line.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii")
 
 
-def open_study(params: Path) -> Study:
-    """Validate a study and go to its folder, where its paths start."""
-    from pipeline.runs import open_study as read_study
-
-    study = read_study(params)
-    os.chdir(study.folder)
-    return study
-
-
-def show(result: Result) -> None:
-    """Print what a run tells: text on standard output, notes and warnings on standard error."""
-    from pipeline.runs.result import Table
+def show(result: Result, *, as_json: bool = False, sort_keys: bool = False) -> None:
+    """Print what a run tells: text (or values as JSON) on standard output, notes and warnings on standard error."""
+    from pipeline.base.table import Table
 
     for line in result.notes:
         notice(line)
     for line in result.warnings:
         warn(line)
+    if as_json:
+        typer.echo(json.dumps(result.values, indent=2, sort_keys=sort_keys))
+        return
     for part in result.text:
         if isinstance(part, Table):
-            table(part.title, part.columns, part.rows)
+            print_table(part)
         else:
             typer.echo(printable(part))
+
+
+def echo_json(values: Iterable[Any]) -> None:
+    """Print a JSON array value by value: only one of them is text at a time."""
+    for number, each in enumerate(values):
+        typer.echo(("[" if number == 0 else ",\n ") + json.dumps(each, allow_nan=False), nl=False)
+    typer.echo("]")
 
 
 def storage_options(given: list[str] | None) -> dict[str, str]:
@@ -155,84 +142,17 @@ def storage_options(given: list[str] | None) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def refuse_existing(target: Path) -> None:
-    """A cache is written to a new place, never over something else or into another cache.
-
-    Raises:
-        InputError: something is there already, or the place lies in a cache.
-    """
-    from pipeline.base.errors import InputError
-
-    try:
-        there = bool(target.lstat())
-    except OSError as error:  # a name, say, that the file system does not take
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise InputError(
-                str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
-            ) from None
-        there = False
-    around = next((folder for folder in target.absolute().parents if (folder / "manifest.json").exists()), None)
-    if around is not None:
-        raise InputError(
-            str(target),
-            expected="a place outside of any cache",
-            found=f"the cache {around} around it",
-            fix="choose another",
-        )
-
-    if there:
-        raise InputError(str(target), expected="a new folder", found="something that is there", fix="choose another")
-
-
-def refuse_codec(codec: Codec | None, store: Format) -> None:
-    """Raise InputError for a compression that a store does not have; None leaves the choice open."""
-    from pipeline.base.errors import InputError
-    from pipeline.cache.codecs import CODECS
-
-    if codec is not None and codec not in CODECS[store]:
-        raise InputError("--codec", expected=f"one of {', '.join(CODECS[store])} for {store}", found=codec)
-
-
-@contextmanager
-def work_beside(target: Path) -> Iterator[Path]:
-    """Unfinished work for an output outside of the study's layout: hidden beside it, gone when it is done or refused.
-
-    It stays where the same command may go on from it: after a kill, a full disk or a network's failure.
-
-    Raises:
-        InputError: no folder can be made there, or another process works there.
-    """
-    from pipeline.base.errors import InputError, NotNowError
-    from pipeline.base.files import explain_os_error, hold_lock, remove_path
-
-    folder = target.absolute().parent / f".{target.name}.work"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise explain_os_error(error) or InputError(
-            str(target), expected="a folder that can be made", found=str(error.strerror), fix="choose another"
-        ) from None
-    try:
-        with hold_lock(folder / "lock"):
-            yield folder / "work"
-    except NotNowError:
-        raise
-    except InputError:
-        remove_path(folder)
-        raise
-    remove_path(folder)
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(table: Table) -> None:
     """Print a table, as wide as it needs where the output is no terminal."""
+    from rich import table as rich_table
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(printable(title)), title_justify="left", show_header=any(columns))
-    for column in columns:
+    title = Text(printable(table.title))
+    made = rich_table.Table(title=title, title_justify="left", show_header=any(table.columns))
+    for column in table.columns:
         made.add_column(Text(printable(column)))
-    for row in rows:
+    for row in table.rows:
         made.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(made)

@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from stages import cli
+from stages import cli, options
 
 
 def dump(
     network: Annotated[str, typer.Argument(metavar="TEACHER", help="A name under teachers: (or students:).")],
-    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
-    device: cli.Device = "auto",
+    params: options.ParamsFile = options.PARAMS,
+    device: options.Device = "auto",
 ) -> None:
     """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one."""
     from pipeline import runs
 
-    runs.make_dumps(cli.open_study(params), network, device, show=cli.show)
+    runs.make_dumps(runs.open_study(params), network, device, show=cli.show)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages import cli
+from stages import cli, options
 
 
 def dump_command(field: str, purpose: str) -> Callable[..., Any]:
@@ -18,12 +18,12 @@ def dump_command(field: str, purpose: str) -> Callable[..., Any]:
 
     def dump_field(  # Typer reads these annotations: they name `field`, so they are not to be strings
         dump: Annotated[str, typer.Argument(help=f"A name under dumps: in params.yaml, of field {field}.")],
-        params: cli.ParamsFile = cli.DEFAULT_PARAMS,
-        device: cli.Device = "auto",
+        params: options.ParamsFile = options.PARAMS,
+        device: options.Device = "auto",
     ) -> None:
         from pipeline import runs
 
-        cli.show(runs.make_dump(cli.open_study(params), dump, field, device))
+        cli.show(runs.make_dump(runs.open_study(params), dump, field, device))
 
     dump_field.__name__, dump_field.__doc__ = f"dump_{field}", purpose
     return dump_field

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from stages import cli
+from stages import cli, options
 
 
-def report(params: cli.ParamsFile = cli.DEFAULT_PARAMS) -> None:
+def report(params: options.ParamsFile = options.PARAMS) -> None:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     from pipeline import runs
 
-    cli.show(runs.write_report(cli.open_study(params)))
+    cli.show(runs.write_report(runs.open_study(params)))
 
 
 if __name__ == "__main__":

@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from stages import cli
+from stages import cli, options
 
 
 def train_student(
     student: Annotated[str, typer.Argument(help="A name under students: in params.yaml.")],
-    params: cli.ParamsFile = cli.DEFAULT_PARAMS,
-    device: cli.Device = "auto",
+    params: options.ParamsFile = options.PARAMS,
+    device: options.Device = "auto",
 ) -> None:
     """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
     from pipeline import runs
 
-    cli.show(runs.train_student(cli.open_study(params), student, device))
+    cli.show(runs.train_student(runs.open_study(params), student, device))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Data sets: one source a file, each a function (place, *, options) -> Raw; `prepare` makes it a `Dataset`."""
+"""Data sets: one source a file, each a function (place, *, options) -> RawDataset; `prepare` makes it a `Dataset`."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class ImagesFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # it is read again wherever the process has gone
         header = self._map()
         self.shape, self.ndim, self.dtype = header.shape, header.ndim, header.dtype
 

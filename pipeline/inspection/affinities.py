@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.base.progress import track
+from pipeline.base.table import Table
 from pipeline.cache import Cache
 from pipeline.fields.batches import CachedBatches
 
@@ -48,6 +50,19 @@ def affinities(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]
     if same:
         facts |= {"same_class": float(np.mean(same)), "same_class_by_chance": float(np.mean(chance))}
     return facts
+
+
+def describe(facts: dict[str, Any], classes: Sequence[str]) -> Iterator[str | Table]:  # noqa: ARG001 - of all as one
+    """How far neighbourhoods reach, and how much of them lies within classes."""
+    reached = facts["neighbours"]
+    low, middle, high = reached["quartiles"]
+    yield (
+        f"neighbours of a point in effect: mean {reached['mean']:.2f}; "
+        f"quartiles {low:.2f}, {middle:.2f}, {high:.2f}; plans: {facts['plans']}"
+    )
+    if "same_class" in facts:
+        by_chance = f"{100 * facts['same_class_by_chance']:.1f} % of the pairs are"
+        yield f"mass between samples of one class: {100 * facts['same_class']:.1f} % ({by_chance})"
 
 
 def _count_neighbours(p: NDArray[np.float64]) -> NDArray[np.float64]:

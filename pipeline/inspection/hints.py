@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.progress import track
+from pipeline.base.table import Table
 from pipeline.cache import Cache
 
+USES_LABELS = False  # activations have no classes
 PIECE_BYTES = 32 << 20  # of activations in memory at a time, as float64
 
 
@@ -24,6 +27,17 @@ def hints(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:  # 
         labels: not used.
     """
     return {"taps": {tap: _inspect_tap(cache, tap) for tap in cache.manifest.arrays}}
+
+
+def describe(facts: dict[str, Any], classes: Sequence[str]) -> Iterator[str | Table]:  # noqa: ARG001 - hints have none
+    """One row a tap."""
+    columns = ("tap", "units", "dead", "zeros (%)", "mean", "std", "largest")
+    yield Table("activations", columns, [_cells(tap, its) for tap, its in facts["taps"].items()])
+
+
+def _cells(tap: str, its: dict[str, Any]) -> tuple[str, ...]:
+    counts = f"{its['units']:,}", f"{its['dead']:,}", f"{100 * its['zeros']:.1f}"
+    return (tap, *counts, *(f"{its[key]:.4g}" for key in ("mean", "std", "largest")))
 
 
 def _inspect_tap(cache: Cache, tap: str) -> dict[str, Any]:

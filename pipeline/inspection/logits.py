@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.progress import track
+from pipeline.base.table import Table
 from pipeline.cache import Cache
+from pipeline.inspection.classes import describe_choices
 
 PIECE_ROWS = 8192
 
@@ -47,6 +50,13 @@ def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     members = [right[:, labels == label] for label in range(classes)]
     per_class = [float(each.mean()) if each.size else None for each in members]
     return facts | {"agreement_with_labels": float(right.mean()), "agreement_per_class": per_class}
+
+
+def describe(facts: dict[str, Any], classes: Sequence[str]) -> Iterator[str | Table]:
+    """How sure the teacher is, how often it is right, and one row a class."""
+    low, middle, high = facts["entropy"]["quartiles"]
+    yield f"entropy: mean {facts['entropy']['mean']:.4f} nats; quartiles {low:.4f}, {middle:.4f}, {high:.4f}"
+    yield from describe_choices(facts, classes, {})
 
 
 def _compute_entropy(cache: Cache, ids: NDArray[np.int64], view: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.progress import track
+from pipeline.base.table import Table
 from pipeline.cache import Cache
+from pipeline.inspection.classes import describe_choices
 
 PIECE_ROWS = 8192
 
@@ -36,6 +39,22 @@ def multichannel(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, An
     choice = np.concatenate(choices).reshape(manifest.views.count, manifest.rows)
     facts = {**_count_channels(counts, choice.size), "chosen_per_class": _count_choices(choice, classes)}
     return facts if labels is None else facts | _measure_agreement(choice, labels, classes)
+
+
+def describe(facts: dict[str, Any], classes: Sequence[str]) -> Iterator[str | Table]:
+    """How many channels say nothing, how often the largest class is the true one, and one row a class."""
+    entropy = facts["channel_entropy"]
+    yield (
+        f"channels: {len(facts['ones'][0])} a class; always 0: {facts['always_zero']}, "
+        f"always 1: {facts['always_one']}; entropy of a channel: mean {entropy['mean']:.4f} bits"
+    )
+    columns = {
+        "ones (%)": [f"{100 * share:.2f}" for share in facts["ones_per_class"]],
+        "always 0": [str(count) for count in facts["always_zero_per_class"]],
+        "always 1": [str(count) for count in facts["always_one_per_class"]],
+        "entropy (bits)": [f"{each:.4f}" for each in entropy["per_class"]],
+    }
+    yield from describe_choices(facts, classes, columns)
 
 
 def _count_channels(counts: NDArray[np.int64], rows: int) -> dict[str, Any]:

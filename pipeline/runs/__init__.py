@@ -12,26 +12,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.runs.comparisons import diff_caches as diff_caches
+    from pipeline.runs.conversions import convert_cache as convert_cache
     from pipeline.runs.datasets import prepare_dataset as prepare_dataset
     from pipeline.runs.dumps import make_dump as make_dump
     from pipeline.runs.dumps import make_dumps as make_dumps
+    from pipeline.runs.exports import export_student as export_student
+    from pipeline.runs.fidelity import compare_encodings as compare_encodings
+    from pipeline.runs.foreign_caches import create_cache as create_cache
+    from pipeline.runs.images import Predictions as Predictions
+    from pipeline.runs.images import predict_images as predict_images
+    from pipeline.runs.inspections import inspect_cache as inspect_cache
     from pipeline.runs.opening import open_study as open_study
+    from pipeline.runs.plans import plan_dumps as plan_dumps
+    from pipeline.runs.repair import repair_cache as repair_cache
     from pipeline.runs.report import write_report as write_report
     from pipeline.runs.result import Result as Result
     from pipeline.runs.result import Table as Table
+    from pipeline.runs.stage_graph import compile_graph as compile_graph
     from pipeline.runs.students import train_student as train_student
     from pipeline.runs.teachers import train_teacher as train_teacher
+    from pipeline.runs.verification import CheckedCache as CheckedCache
+    from pipeline.runs.verification import verify_cache as verify_cache
 
 # Each is imported when it is first asked for: a stage loads no more than it runs.
 MODULES = {
+    "Predictions": "images",
     "Result": "result",
     "Table": "result",
+    "CheckedCache": "verification",
+    "compare_encodings": "fidelity",
+    "compile_graph": "stage_graph",
+    "convert_cache": "conversions",
+    "create_cache": "foreign_caches",
+    "diff_caches": "comparisons",
+    "export_student": "exports",
+    "inspect_cache": "inspections",
     "make_dump": "dumps",
     "make_dumps": "dumps",
     "open_study": "opening",
+    "plan_dumps": "plans",
+    "predict_images": "images",
     "prepare_dataset": "datasets",
+    "repair_cache": "repair",
     "train_student": "students",
     "train_teacher": "teachers",
+    "verify_cache": "verification",
     "write_report": "report",
 }
 

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.base.table import Table
 
-@dataclass(frozen=True)
-class Table:
-    """A table: a title, the names of its columns, and rows of as many cells."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-    def __str__(self) -> str:
-        return "\n".join([self.title, *self._lines()] if self.title else self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        lines = [[*map(str, row)] for row in (self.columns, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+__all__ = ["Result", "Table"]
 
 
 @dataclass(frozen=True)

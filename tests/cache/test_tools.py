@@ -31,8 +31,8 @@ from pipeline.report.fidelity import (
     encode_logits,
     format_comparison,
 )
+from pipeline.runs.new_caches import open_work_beside
 from pipeline.study.params_file import parse_study
-from stages import cli
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
 
 DUMP = "data/cache/big-logits"
@@ -574,7 +574,7 @@ def test_what_a_stopped_one_has_done_is_kept(
 
 def test_the_work_of_another_process_is_left_alone(run: Run, capsys: Capture, copy_of: Path) -> None:
     np.save(copy_of / "x.npy", np.ones((200, 10)))
-    with cli.work_beside(copy_of / "new") as work:
+    with open_work_beside(copy_of / "new") as work:
         work.mkdir()
         for command in (("cache", "create", "new", *FOREIGN), ("cache", "convert", DUMP, "new")):
             assert "expected no other writer" in refused(run, capsys, copy_of, *command)

@@ -1,0 +1,65 @@
+"""A cache -> the same in another store, number format or compression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import cache as room
+from pipeline.base.errors import InputError
+from pipeline.base.registry import NestedError
+from pipeline.cache.codecs import Codec, Format
+from pipeline.cache.rewrite import convert_cache as rewrite_cache
+from pipeline.dumps import FIELDS
+from pipeline.dumps.logits import LogitsType
+from pipeline.runs.new_caches import open_work_beside, refuse_codec, refuse_existing
+from pipeline.runs.result import Result
+from pipeline.study.parts import DumpParams
+
+
+def convert_cache(
+    cache: Path | str,
+    to: Path,
+    *,
+    store: Format | None = None,
+    dtype: LogitsType | None = None,
+    codec: Codec | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Result:
+    """Write a cache in another form; without `dtype` the digest of its values stays the same.
+
+    Args:
+        cache: its folder, or a URL.
+        to: a new folder.
+        store: "zarr" or "hdf5"; None keeps it.
+        dtype: of the numbers; None keeps every bit.
+        codec: None keeps it where the store has it.
+        storage_options: of the URL's file system.
+
+    Raises:
+        InputError: no sound cache, a place that is taken, or a form that such a cache cannot have.
+    """
+    refuse_existing(to)
+    opened = room.open(cache, storage_options=storage_options)
+    refuse_codec(codec, store or opened.manifest.store)
+    if dtype is not None and "dtype" in opened.manifest.field.parameters:
+        _refuse_dtype(opened.manifest.field.name, dtype)
+    with open_work_beside(to) as work:
+        made = rewrite_cache(opened, to, work, store=store, dtype=dtype, codec=codec)
+    kept = made.values == opened.manifest.values
+    size = sum(file.bytes for file in made.files.values())
+    form = f"{made.store}, {len(made.files)} files, {size:,} bytes, {'the same' if kept else 'other'} values"
+    return Result(
+        {"root": made.root, "same_values": kept, "files": len(made.files), "bytes": size},
+        text=(f"{to}: {form}, root {made.root[:12]}",),
+    )
+
+
+def _refuse_dtype(field: str, dtype: str) -> None:
+    """Raise InputError for a number format that no dump of this field has."""
+    if field in FIELDS.entries:
+        try:
+            FIELDS.parse({"field": field, "of": "any", "dtype": dtype}, tag="field", base=DumpParams)
+        except NestedError as error:
+            raise InputError(f"--dtype of field {field}: {error.errors[0][1]}") from None

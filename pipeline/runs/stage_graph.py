@@ -1,0 +1,58 @@
+"""params.yaml -> dvc.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.base.files import write_bytes
+from pipeline.graph.checkout import refuse_other_code
+from pipeline.graph.dvc_yaml import compiled_from, refuse_stale, text_of, to_yaml
+from pipeline.graph.gitignore import add_lines
+from pipeline.graph.stages import stages
+from pipeline.runs.result import Result
+from pipeline.runs.stage import in_study_folder
+from pipeline.study.params_file import find_unavailable_models, read_params
+from pipeline.study.sections import Study
+
+DVC_YAML = Path("dvc.yaml")
+
+
+@in_study_folder
+def compile_graph(study: Study, *, check: bool = False) -> Result:
+    """Compile a study into dvc.yaml, the stage graph that `dvc repro` runs, and .gitignore.
+
+    Args:
+        study: whose stages they are.
+        check: write nothing.
+
+    Raises:
+        InputError: `check`, and dvc.yaml is stale; or a dvc.yaml of somebody else's is there.
+    """
+    absent = find_unavailable_models(study)
+    warnings = [f"{study.file}: {key}: {reason}; the stages that use it will refuse it" for key, reason in absent]
+    if check:
+        refuse_stale(study, read_params(Path(study.file)), Path())
+        return Result(warnings=tuple(warnings))
+    refuse_other_code(Path())
+    text, line = _write_graph(study)
+    added, needed = add_lines(Path())
+    if needed:
+        warnings.append(f"git may take up what the stages make: see that it ignores {' '.join(needed)}")
+    lines = (line, *([f".gitignore: added {' '.join(added)}"] if added else []))
+    return Result({"stages": _count_stages(text)}, text=lines, warnings=tuple(warnings))
+
+
+def _write_graph(study: Study) -> tuple[str, str]:
+    """Write dvc.yaml where it is another; its text, and a line on what was done."""
+    raw = read_params(Path(study.file))
+    text, before = to_yaml(stages(study, raw), Path(), study.file), text_of(DVC_YAML)
+    earlier = compiled_from(before, DVC_YAML)
+    if before != text:
+        write_bytes(DVC_YAML, text.encode())
+    state = "is current" if before == text else "written"
+    instead = f"; before, it was compiled from {earlier}" if earlier not in (None, study.file) else ""
+    return text, f"{DVC_YAML} {state}: {_count_stages(text)} stages{instead}"
+
+
+def _count_stages(text: str) -> int:
+    return text.count("    cmd: ")
