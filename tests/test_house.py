@@ -112,7 +112,7 @@ def test_the_cache_is_read_without_torch() -> None:
         ("models/heads", {"channels"}),
         ("losses", {"outputs", "recipe", "hints", "discriminator"}),
         ("losses/weights", {"schedules"}),
-        ("inspection", {"overview"}),
+        ("inspection", {"overview", "classes", "description"}),
         ("report/figures", {"style"}),
         ("report/pictures", {"canvas", "selection", "choice", "gather"}),
     ],
