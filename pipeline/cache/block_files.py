@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,14 @@ from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.dtypes import storage_dtype
 
 BlockFunction = Callable[[Block], Mapping[str, NDArray[Any]]]
+
+
+class FinishedBlock(NamedTuple):
+    """A block as it was read back: its rows (n, ...), and the bytes that stand for them with their checksum."""
+
+    rows: NDArray[Any]
+    payload: NDArray[np.uint8]
+    crc32c: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,8 @@ class BlockFiles:
             self.path(name, block), payload, crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8))), flush=False
         )
 
-    def read(self, name: str, block: Block) -> tuple[NDArray[Any], int]:
-        """A block's rows (n, ...), and the CRC-32C of its bytes.
+    def read(self, name: str, block: Block) -> FinishedBlock:
+        """Read a finished block.
 
         Raises:
             InputError: the file has changed since it was written; it is deleted, to be made again.
@@ -82,7 +90,7 @@ class BlockFiles:
             codec=array.codec,
             store=self.store,
         )
-        return rows[: block.stop - block.start], crc
+        return FinishedBlock(rows[: block.stop - block.start], payload, crc)
 
     def map_block(self, name: str, block: Block) -> NDArray[Any]:
         """A finished block's rows (n, ...) where they lie; only of arrays that are not compressed."""

@@ -21,6 +21,7 @@ from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
 
 NAME = paths.STORE_PATHS["hdf5"]
+KEEPS_BLOCK_FILES = False  # blocks are copied into one file
 WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word
 LONGEST_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version

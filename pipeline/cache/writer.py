@@ -6,38 +6,30 @@ from the blocks that are there.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.base.files import (
     explain_disk_full,
-    flush_file,
     hash_json,
     hold_lock,
     publish_output,
     recover_output,
     remove_path,
-    write_bytes,
 )
 from pipeline.base.progress import track
 from pipeline.base.provenance import hash_code
-from pipeline.cache import paths
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, BlockFunction, write_blocks
 from pipeline.cache.blocks import Block, StorePlan
-from pipeline.cache.card import render_card
 from pipeline.cache.codecs import Format
-from pipeline.cache.digests import hash_files, hash_ranges
-from pipeline.cache.manifest import Manifest, seal_manifest
-from pipeline.cache.manifest_entries import build_manifest_entries, to_plain_entries
+from pipeline.cache.manifest import Manifest
+from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.readability import check_sealed, refuse_unreadable
-from pipeline.cache.stores import load_store
+from pipeline.cache.seal import seal_store
 
 
 def write_cache(
@@ -132,7 +124,7 @@ class UnfinishedCache:
 
     def publish(self, accept: Callable[[Manifest], None] = lambda _: None) -> Manifest:
         """Seal the store, all of whose blocks are there, read it back, and put it in its place."""
-        manifest = _seal_store(self.work / "sealed", self.blocks, self.description)
+        manifest = seal_store(self.work / "sealed", self.blocks, self.description)
         check_sealed(self.work / "sealed")
         accept(manifest)
         publish_output(self.work / "sealed", self.target)
@@ -144,55 +136,3 @@ def _digest_plan(plan: StorePlan, store: Format, description: Mapping[str, Any],
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
     arrays = {name: [list(plan.shape(name)), array.dtype, array.codec] for name, array in plan.arrays.items()}
     return hash_json([hash_code(), device, store, plan.chunk_rows, arrays, to_plain_entries(description)])
-
-
-def _seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
-    plan, store = blocks.plan, blocks.store
-    remove_path(folder)
-    folder.mkdir(parents=True)
-    plain = to_plain_entries(description)
-    values, crcs = _hash_values(blocks, plan)
-    places = load_store(store).write_store(folder, plan, blocks.path)
-    (folder / paths.CARD_PATH).write_bytes(render_card(plain, plan, store).encode())  # the same line ends on any system
-    ranges = {key: (file, offset, _count_payload_bytes(blocks, *key)) for key, (file, offset) in places.items()}
-    block_digests = hash_ranges(folder, ranges)
-    names = paths.list_metadata_paths(store, plan.arrays) | {file for file, _ in places.values()}
-    for name in names:
-        flush_file(folder / name)
-    digests = hash_files(folder, names, f"seal {folder.parent.name}")
-
-    manifest = seal_manifest(
-        build_manifest_entries(
-            plan,
-            store,
-            plain,
-            blocks={
-                key: {"file": file, "offset": at, "bytes": size, "crc32c": crcs[key], "sha256": block_digests[key]}
-                for key, (file, at, size) in ranges.items()
-            },
-            files={name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in digests},
-            values=values,
-        )
-    )
-    write_bytes(folder / paths.MANIFEST_PATH, manifest.to_bytes())
-    return manifest
-
-
-def _count_payload_bytes(blocks: BlockFiles, name: str, block: Block) -> int:
-    return blocks.path(name, block).stat().st_size - paths.CRC_BYTES
-
-
-def _hash_values(blocks: BlockFiles, plan: StorePlan) -> tuple[str, dict[tuple[str, Block], int]]:
-    """The digest of the values (of each array its header, then its rows), and each block's CRC."""
-    digest, crcs = hashlib.sha256(), {}
-    for name in sorted(plan.arrays):
-        digest.update(format_values_header(name, plan.shape(name), plan.arrays[name].dtype))
-        for block in plan.blocks():
-            rows, crcs[name, block] = blocks.read(name, block)
-            digest.update(np.ascontiguousarray(rows))
-    return digest.hexdigest(), crcs
-
-
-def format_values_header(name: str, shape: tuple[int, ...], dtype: str) -> bytes:
-    """What goes before an array's C-ordered little-endian bytes in the digest of the values."""
-    return f"{name} {list(shape)} {dtype}\n".encode()

@@ -22,6 +22,7 @@ from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
 
 NAME = paths.STORE_PATHS["zarr"]
+KEEPS_BLOCK_FILES = True  # a block's file is a chunk of the store as it stands
 MAX_METADATA_BYTES = 1 << 16  # bytes of a zarr.json that are looked at
 GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import manifest, readability, rewrite, writer
+from pipeline.cache import manifest, readability, rewrite, seal, writer
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Format
@@ -263,7 +263,7 @@ def test_what_was_sealed_wrong_is_never_published(
             {**entries, "files": {**entries["files"], "card.md": {"bytes": 1, "sha256": "0" * 64}}}
         )
 
-    monkeypatch.setattr(writer, "seal_manifest", sealed)
+    monkeypatch.setattr(seal, "seal_manifest", sealed)
     with pytest.raises(InputError, match=r"file card.md: expected 1 bytes, found \d+; nothing was published"):
         write(2)
     assert tree(tmp_path / "dump") == before

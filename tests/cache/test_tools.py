@@ -559,13 +559,13 @@ def test_what_a_stopped_one_has_done_is_kept(
         raise end
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_seal_store", stopped)
+        patch.setattr(writer, "seal_store", stopped)
         assert run(copy_of, *create) != 0
     kept = sorted((copy_of / ".new.work").rglob("*.raw"))
     assert len(kept) > 1
     times = [path.stat().st_mtime_ns for path in kept]
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_seal_store", stopped)
+        patch.setattr(writer, "seal_store", stopped)
         assert run(copy_of, *create) != 0
     assert [path.stat().st_mtime_ns for path in kept] == times  # taken up, not made again
     assert run(copy_of, *create) == 0

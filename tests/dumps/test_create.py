@@ -527,7 +527,7 @@ def test_a_stopped_seal_of_other_columns_is_not_taken_up(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_seal_store", stopped)
+        patch.setattr(writer, "seal_store", stopped)
         assert run(place, *CREATE, "--dtype", "float32") != 0
     assert list((place / "data/cache/.api-logits.work").rglob("*.raw"))
     assert run(place, *CREATE, "--dtype", "float32", "--classes", "names.txt") == 0
