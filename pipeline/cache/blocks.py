@@ -57,6 +57,9 @@ class Block:
         return f"view {self.view}, rows {self.start} to {self.stop - 1}"
 
 
+BlockKey = tuple[str, Block]  # an array's name, and one of its blocks
+
+
 def cut_blocks(views: int, rows: int, chunk_rows: int) -> Iterator[Block]:
     """All blocks of (views, rows), in order."""
     for view in range(views):

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import paths
-from pipeline.cache.blocks import Block
+from pipeline.cache.blocks import BlockKey
 from pipeline.cache.digests import hash_files, hash_ranges
-from pipeline.cache.manifest import Manifest
+from pipeline.cache.manifest import BlockInfo, Manifest
 from pipeline.cache.stores import load_store
 
 EXACTLY = "exactly the manifest's files"
@@ -33,7 +33,7 @@ class Damage:
     file: str
     expected: str
     found: str
-    blocks: tuple[tuple[str, Block], ...] = ()
+    blocks: tuple[BlockKey, ...] = ()
     unlisted: bool = False
 
     @property
@@ -60,7 +60,7 @@ def find_listing_damage(folder: Path, manifest: Manifest) -> Iterator[Damage]:
             if name not in manifest.files and name != paths.MANIFEST_PATH:
                 unlisted.append(Damage(name, EXACTLY, "not listed in the manifest", unlisted=True))
         elif not stat.S_ISDIR(mode):
-            yield Damage(name, EXACTLY, "a link or no regular file", list_blocks_of_file(manifest, name))
+            yield Damage(name, EXACTLY, "a link or no regular file", tuple(blocks_of_file(manifest, name)))
         elif name not in folders:
             unlisted.append(Damage(f"{name}/", EXACTLY, "a folder that is not listed in the manifest", unlisted=True))
     yield from _find_missing(folder, manifest, sizes)
@@ -89,7 +89,7 @@ def _find_missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) ->
         if name in sizes and sizes[name] != info.bytes:
             yield Damage(name, f"{info.bytes} bytes", str(sizes[name]), _find_bad_blocks(folder, manifest, name))
         elif name not in sizes and (not os.path.lexists(folder / name) or (folder / name).is_dir()):
-            yield Damage(name, EXACTLY, "missing", list_blocks_of_file(manifest, name))
+            yield Damage(name, EXACTLY, "missing", tuple(blocks_of_file(manifest, name)))
 
 
 def _scan_folder(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
@@ -123,23 +123,17 @@ def refuse_content_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     load_store(manifest.store).check_store(folder, manifest, fix)
 
 
-def list_blocks_of_file(manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
-    """The blocks whose bytes lie in a file, by array."""
-    return tuple(
-        (array, block)
-        for array, described in manifest.arrays.items()
-        for block, info in zip(described.cut(), described.blocks, strict=True)
-        if info.file == name
-    )
-
-
-def _find_bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[tuple[str, Block], ...]:
-    arrays = manifest.arrays
-    infos = {
+def blocks_of_file(manifest: Manifest, name: str) -> dict[BlockKey, BlockInfo]:
+    """The blocks whose bytes lie in a file, and where."""
+    return {
         (array, block): info
-        for array in arrays
-        for block, info in zip(arrays[array].cut(), arrays[array].blocks, strict=True)
+        for array, described in manifest.arrays.items()
+        for block, info in described.located_blocks()
         if info.file == name
     }
+
+
+def _find_bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[BlockKey, ...]:
+    infos = blocks_of_file(manifest, name)
     digests = hash_ranges(folder, {key: (info.file, info.offset, info.bytes) for key, info in infos.items()})
     return tuple(key for key, info in infos.items() if digests[key] != info.sha256)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.base.errors import InputError
 from pipeline.cache import hdf5_check, paths
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block, BlockKey, StorePlan
 from pipeline.cache.codecs import LEVELS
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
@@ -29,7 +29,7 @@ SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 def write_store(
     folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
-) -> dict[tuple[str, Block], tuple[str, int]]:
+) -> dict[BlockKey, tuple[str, int]]:
     """Assemble `data.h5` from the block files.
 
     Returns:
@@ -122,10 +122,7 @@ def _describe_arrays(manifest: Manifest) -> dict[str, Any]:
 
 
 def _describe_array(array: ArrayInfo) -> dict[str, Any]:
-    blocks = [
-        (block.view, block.start, block.stop, info.offset, info.bytes)
-        for block, info in zip(array.cut(), array.blocks, strict=True)
-    ]
+    blocks = [(block.view, block.start, block.stop, info.offset, info.bytes) for block, info in array.located_blocks()]
     dtype = storage_dtype(array.dtype).str
     return {
         "shape": array.shape,

@@ -173,9 +173,9 @@ class ArrayInfo(_Entry):
         """Whether rows and number format are the expected ones."""
         return form.row_shape in (None, self.row_shape) and self.dtype == form.dtype
 
-    def cut(self) -> Iterator[Block]:
-        """Its blocks, in the order of `blocks`."""
-        return cut_blocks(self.shape[0], self.shape[1], self.chunk_rows)
+    def located_blocks(self) -> Iterator[tuple[Block, BlockInfo]]:
+        """Its blocks in order, each with where its bytes lie."""
+        return zip(cut_blocks(self.shape[0], self.shape[1], self.chunk_rows), self.blocks, strict=True)
 
 
 class FileInfo(_Entry):
@@ -260,7 +260,7 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
     if len(array.blocks) != array.shape[0] * -(-array.shape[1] // array.chunk_rows):
         raise ValueError(f"arrays.{name}.blocks: expected one a block, found {len(array.blocks)}")
     padded = is_padded(manifest.store, array.codec)
-    for block, info in zip(array.cut(), array.blocks, strict=True):
+    for block, info in array.located_blocks():
         rows = array.chunk_rows if padded else block.stop - block.start
         whole_bytes = array.chunk_rows * array.row_bytes
         if array.codec != "none" and info.bytes > max_encoded_bytes(whole_bytes, array.codec):

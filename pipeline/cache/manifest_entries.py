@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
-from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.blocks import BlockKey, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.manifest import FORMAT_VERSION
-
-BlockKey = tuple[str, Block]  # an array's name, and one of its blocks
 
 
 def to_plain_entries(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_json
 from pipeline.base.plain_text import is_unicode
 from pipeline.cache import damage, paths
-from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.blocks import Block, BlockKey, StorePlan
 from pipeline.cache.card import render_card
 from pipeline.cache.codecs import Format, is_padded, max_encoded_bytes
 from pipeline.cache.folder import LocalFolder, read_manifest
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, parse_manifest
-from pipeline.cache.manifest_entries import BlockKey, build_manifest_entries
+from pipeline.cache.manifest_entries import build_manifest_entries
 from pipeline.cache.stores import load_store
 
 MIN_BLOCK_ENTRY_BYTES = 200  # bytes of a manifest that any block takes

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
-from pipeline.cache.codecs import CODECS, Codec, Format, decode
+from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.reader import Cache
+from pipeline.cache.stored_array import read_rows
 from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
@@ -53,26 +54,14 @@ def convert_cache(
     if dtype is not None and before is None:
         raise InputError(f"cache {cache.folder.name}: dtype", expected=f"nothing to choose for {manifest.field.name}")
     changed = dtype is not None and dtype != before
-
-    def plan_of(name: str, array: ArrayInfo) -> ArrayPlan:
-        kept = codec or (array.codec if array.codec in CODECS[store] else "gzip")
-        return ArrayPlan(
-            array.row_shape,
-            cast("DType", dtype)
-            if changed and name not in FIXED_DTYPE_ARRAYS and array.dtype == before
-            else array.dtype,
-            kept,
-        )
-
-    arrays = {name: plan_of(name, array) for name, array in manifest.arrays.items()}
-    first = next(iter(manifest.arrays.values())).shape[0]
-    batch = manifest.batch if manifest.unit == "sample" else 1
-    plan = plan_store(arrays, views=first, rows=manifest.rows, batch=batch)
+    plan = _plan_conversion(manifest, store, dtype if changed else None, codec)
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         ids = np.arange(block.start, block.stop)
-        rows = {name: cache.rows(ids, block.view, name) for name in arrays}
-        return {name: _round_rows(arrays[name].dtype, values, block, manifest.unit) for name, values in rows.items()}
+        rows = {name: cache.rows(ids, block.view, name) for name in plan.arrays}
+        return {
+            name: _round_rows(plan.arrays[name].dtype, values, block, manifest.unit) for name, values in rows.items()
+        }
 
     def accept(made: Manifest) -> None:
         if not changed and made.values != manifest.values:
@@ -83,6 +72,21 @@ def convert_cache(
         description["field"] = {**description["field"], "parameters": _change_dtype(manifest, str(before), str(dtype))}
     place = work / manifest.root[:16]
     return write_cache(target, place, plan, compute, store=store, description=description, accept=accept)
+
+
+def _plan_conversion(manifest: Manifest, store: Format, dtype: str | None, codec: Codec | None) -> StorePlan:
+    """How the converted arrays are kept; `dtype`: of those that have the field's own now, None where it stays."""
+    before = manifest.field.parameters.get("dtype")
+
+    def plan_array(name: str, array: ArrayInfo) -> ArrayPlan:
+        changes = dtype is not None and name not in FIXED_DTYPE_ARRAYS and array.dtype == before
+        kept = codec or (array.codec if array.codec in CODECS[store] else "gzip")
+        return ArrayPlan(array.row_shape, cast("DType", dtype) if changes else array.dtype, kept)
+
+    arrays = {name: plan_array(name, array) for name, array in manifest.arrays.items()}
+    views = next(iter(manifest.arrays.values())).shape[0]
+    batch = manifest.batch if manifest.unit == "sample" else 1
+    return plan_store(arrays, views=views, rows=manifest.rows, batch=batch)
 
 
 def _change_dtype(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:
@@ -131,20 +135,17 @@ def repair_cache(
     """
     bad = {(block.view, block.index) for each in found.damage for _, block in each.blocks}
     arrays = manifest.arrays
-    infos = {name: dict(zip(array.cut(), array.blocks, strict=True)) for name, array in arrays.items()}
+    infos = {name: dict(array.located_blocks()) for name, array in arrays.items()}
     local = LocalFolder(folder)
 
     def rows(block: Block) -> Mapping[str, NDArray[Any]]:
         if (block.view, block.index) in bad:
             return compute(block)
+        fix = "run `teachercache cache verify` again"
         return {
-            name: decode(
-                local.read_block(infos[name][block], "run `teachercache cache verify` again"),
-                dtype=array.dtype, row_shape=array.row_shape, chunk_rows=array.chunk_rows, codec=array.codec,
-                store=manifest.store,
-            )[: block.stop - block.start]
+            name: read_rows(local, array, block, infos[name][block], store=manifest.store, fix=fix)
             for name, array in arrays.items()
-        }  # fmt: skip
+        }
 
     def accept(made: Manifest) -> None:
         if made.root != manifest.root:

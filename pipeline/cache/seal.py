@@ -17,12 +17,12 @@ from pipeline.base.files import flush_file, remove_path, write_bytes
 from pipeline.base.progress import track
 from pipeline.cache import paths
 from pipeline.cache.block_files import BlockFiles
-from pipeline.cache.blocks import StorePlan
+from pipeline.cache.blocks import BlockKey, StorePlan
 from pipeline.cache.card import render_card
 from pipeline.cache.crc import crc_to_bytes
 from pipeline.cache.digests import hash_files
 from pipeline.cache.manifest import Manifest, seal_manifest
-from pipeline.cache.manifest_entries import BlockKey, build_manifest_entries, to_plain_entries
+from pipeline.cache.manifest_entries import build_manifest_entries, to_plain_entries
 from pipeline.cache.stores import load_store
 
 T = TypeVar("T")

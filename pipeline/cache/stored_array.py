@@ -43,12 +43,35 @@ def open_array(folder: Folder, info: ArrayInfo, store: Format, fix: str) -> Stor
     return HeldArray(folder, info, store, fix)
 
 
+def read_rows(
+    folder: Folder, array: ArrayInfo, block: Block, info: BlockInfo, *, store: Format, fix: str
+) -> NDArray[Any]:
+    """The rows (n, ...) of one block, checked and decoded.
+
+    Raises:
+        InputError: its bytes are not those that were sealed, or no whole rows.
+    """
+    data = folder.read_block(info, fix)
+    try:
+        rows: NDArray[Any] = decode(
+            data,
+            store=store,
+            dtype=array.dtype,
+            row_shape=array.row_shape,
+            chunk_rows=array.chunk_rows,
+            codec=array.codec,
+        )
+    except ValueError as error:
+        raise block_error(folder.name, info, str(error), fix) from None
+    return rows[: block.stop - block.start]
+
+
 class HeldArray:
     """An array whose blocks are fetched and decoded when asked for; as many as fit `HELD_BYTES` are kept."""
 
     def __init__(self, folder: Folder, info: ArrayInfo, store: Format, fix: str) -> None:
         self.folder, self.info, self.store, self.fix = folder, info, store, fix
-        self.blocks = list(zip(info.cut(), info.blocks, strict=True))
+        self.blocks = list(info.located_blocks())
         self.per_view = -(-info.shape[1] // info.chunk_rows)
         self.kept = max(1, HELD_BYTES // (info.chunk_rows * info.row_bytes))
         self.held: dict[int, NDArray[Any]] = {}  # by number, the one held longest first
@@ -85,21 +108,8 @@ class HeldArray:
         return rows
 
     def _decode_block(self, number: int) -> NDArray[Any]:
-        """A block's rows, decoded."""
-        (block, info), array = self.blocks[number], self.info
-        data = self.folder.read_block(info, self.fix)
-        try:
-            rows: NDArray[Any] = decode(
-                data,
-                store=self.store,
-                dtype=array.dtype,
-                row_shape=array.row_shape,
-                chunk_rows=array.chunk_rows,
-                codec=array.codec,
-            )
-        except ValueError as error:
-            raise block_error(self.folder.name, info, str(error), self.fix) from None
-        return rows[: block.stop - block.start]
+        block, info = self.blocks[number]
+        return read_rows(self.folder, self.info, block, info, store=self.store, fix=self.fix)
 
 
 def _allocate_aligned(size: int) -> NDArray[np.uint8]:
@@ -140,7 +150,7 @@ class MappedArray:
 
     def __init__(self, folder: LocalFolder, info: ArrayInfo, fix: str) -> None:
         self.folder, self.info, self.fix = folder, info, fix
-        self.blocks = list(zip(info.cut(), info.blocks, strict=True))
+        self.blocks = list(info.located_blocks())
         self.per_view = -(-info.shape[1] // info.chunk_rows)
         self.maps: dict[str, NDArray[np.uint8]] = {}
         self.unchecked: NDArray[np.bool_] | None = np.ones(len(self.blocks), bool)

@@ -9,10 +9,9 @@ from pathlib import Path
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
 from pipeline.cache import damage
-from pipeline.cache.blocks import Block
 from pipeline.cache.damage import Damage
 from pipeline.cache.folder import LocalFolder, RemoteFolder
-from pipeline.cache.manifest import Manifest
+from pipeline.cache.manifest import BlockInfo, Manifest
 from pipeline.cache.stores import load_store
 
 
@@ -75,20 +74,15 @@ def _verify_remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]
         try:
             digest = folder.hash_file(name, "")
         except InputError as error:
-            yield Damage(name, "a file that can be read", str(error), damage.list_blocks_of_file(manifest, name))
+            yield Damage(name, "a file that can be read", str(error), tuple(damage.blocks_of_file(manifest, name)))
             continue
         if digest != manifest.files[name].sha256:
-            bad = [
-                (array, block)
-                for array, block in damage.list_blocks_of_file(manifest, name)
-                if _is_bad_block(folder, manifest, array, block)
-            ]
-            yield Damage(name, "its sealed bytes", "another SHA-256", tuple(bad))
+            infos = damage.blocks_of_file(manifest, name)
+            bad = tuple(key for key, info in infos.items() if _is_bad_block(folder, info))
+            yield Damage(name, "its sealed bytes", "another SHA-256", bad)
 
 
-def _is_bad_block(folder: RemoteFolder, manifest: Manifest, array: str, block: Block) -> bool:
-    described = manifest.arrays[array]
-    info = dict(zip(described.cut(), described.blocks, strict=True))[block]
+def _is_bad_block(folder: RemoteFolder, info: BlockInfo) -> bool:
     try:
         folder.read_block(info, "")
     except InputError:

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
 from pipeline.cache import paths
-from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.blocks import Block, BlockKey, StorePlan
 from pipeline.cache.codecs import LEVELS, Codec
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
@@ -29,7 +29,7 @@ GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {
 
 def write_store(
     folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
-) -> dict[tuple[str, Block], tuple[str, int]]:
+) -> dict[BlockKey, tuple[str, int]]:
     """Assemble `data.zarr`: the block files are its chunks, linked into place.
 
     Returns:

@@ -49,8 +49,8 @@ def affinities(
     """Arrays `p` (plans, batches, n(n-1)/2), and `sample_ids` (plans, batches, n) int64, the plan itself.
 
     `p` is the upper triangle, row by row, of m(m-1) p_ij for a batch of m samples (n, or fewer in a
-    short one), which is 1 on average (p_ij itself would be subnormal in float16); 0 where there is
-    nobody. p_ij = (p_{j|i} + p_{i|j}) / 2n of the features in view 0, sum 1, zero diagonal; see
+    short one), which is 1 on average (p_ij itself would be subnormal in float16); 0 where a short
+    batch has no pair. p_ij = (p_{j|i} + p_{i|j}) / 2n of the features in view 0, sum 1, zero diagonal; see
     `pipeline.perplexity`.
 
     Args:
@@ -69,7 +69,38 @@ def affinities(
     Raises:
         InputError: no such tap, too few samples; (when computed) features that are not finite.
     """
-    name = teacher.card["name"]
+    width = _count_features(teacher, tap, pca)
+    batches = make_batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
+    _refuse_short_batch(batches, perplexity)
+
+    def prepare(gather: Gather) -> BlockFunction:
+        from pipeline.perplexity import joint_probabilities, warm_up  # numba takes half a second to import
+
+        with progress_bar("compile or load the perplexity search", 1) as bar:
+            bar(1, f"{warm_up():.1f} s")
+        reduce = _make_reduction(gather, samples.rows, pca, pca_over)
+
+        def compute_joint(features: Array, out: NDArray[Any]) -> NDArray[Any]:
+            return joint_probabilities(reduce(features), perplexity, dtype=precision, out=out)
+
+        def compute(block: Block) -> dict[str, NDArray[Any]]:
+            ids = batches[block.view, block.start : block.stop]
+            return {"p": _compute_triangles(compute_joint, ids, gather, precision, dtype), "sample_ids": ids}
+
+        return compute
+
+    pairs = batch_size * (batch_size - 1) // 2
+    return BatchField(
+        {"p": ArrayPlan((pairs,), dtype, codec), "sample_ids": ArrayPlan((batch_size,), "int64", codec)},
+        plans,
+        batches.shape[1],
+        _make_features_field(teacher.card["name"], tap, width),
+        prepare,
+    )
+
+
+def _count_features(teacher: TeacherLike, tap: str, pca: int | None) -> int:
+    """The features of a sample at a tap; InputError where there are none, or too few for the PCA."""
     shape = teacher.shapes([tap])[tap]
     if not shape:
         raise InputError(f"tap {tap!r}", expected="features of each sample", found="one number a sample")
@@ -81,38 +112,18 @@ def affinities(
             found=str(pca),
             fix="lower it or leave it out",
         )
-    batches = make_batch_plan(samples.rows, batch_size, plans=plans, shuffle=shuffle, seed=plan_seed, last=last)
-    _refuse_short_batch(batches, perplexity)
+    return width
 
-    def features(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
+
+def _make_features_field(name: str, tap: str, width: int) -> RowField:
+    """The rows (width,) float32 that batches are made from: flattened activations, or pixels in [0, 1]."""
+
+    def extract(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         rows = answer.values[tap].flatten(1).to(torch.float32)
         _refuse_non_finite(rows, f"features at tap {tap!r} of {name!r} for sample", answer.start)
         return {"features": (rows / 255 if tap == "pixels" else rows).cpu().numpy()}
 
-    def computed(gather: Gather) -> BlockFunction:
-        from pipeline.perplexity import joint_probabilities, warm_up  # numba takes half a second to import
-
-        with progress_bar("compile or load the perplexity search", 1) as bar:
-            bar(1, f"{warm_up():.1f} s")
-        reduced = _make_reduction(gather, samples.rows, pca, pca_over)
-
-        def joint(features: Array, out: NDArray[Any]) -> NDArray[Any]:
-            return joint_probabilities(reduced(features), perplexity, dtype=precision, out=out)
-
-        def compute(block: Block) -> dict[str, NDArray[Any]]:
-            ids = batches[block.view, block.start : block.stop]
-            return {"p": _compute_triangles(joint, ids, gather, precision, dtype), "sample_ids": ids}
-
-        return compute
-
-    pairs = batch_size * (batch_size - 1) // 2
-    return BatchField(
-        {"p": ArrayPlan((pairs,), dtype, codec), "sample_ids": ArrayPlan((batch_size,), "int64", codec)},
-        plans,
-        batches.shape[1],
-        RowField({"features": ArrayPlan((width,), "float32")}, (tap,), features),
-        computed,
-    )
+    return RowField({"features": ArrayPlan((width,), "float32")}, (tap,), extract)
 
 
 def check_options(
@@ -191,13 +202,13 @@ def _make_reduction(gather: Gather, rows: int, pca: int | None, over: str) -> Ca
 
 
 def _compute_triangles(
-    joint: Callable[[Array, NDArray[Any]], NDArray[Any]],
+    compute_joint: Callable[[Array, NDArray[Any]], NDArray[Any]],
     ids: NDArray[np.int64],
     gather: Gather,
     precision: str,
     dtype: str,
 ) -> NDArray[Any]:
-    """The triangles (b, n(n-1)/2) of n(n-1) P for batches of sample ids (b, n); `joint` gives P of features."""
+    """The triangles (b, n(n-1)/2) of n(n-1) P for batches of sample ids (b, n); `compute_joint` gives P of features."""
     n = ids.shape[1]
     made = np.zeros((len(ids), n * (n - 1) // 2), dtype)
     places = np.zeros((n, n), np.int64)
@@ -211,6 +222,6 @@ def _compute_triangles(
         for start in range(0, len(mine), piece):
             part = mine[start : start + piece]
             features = gather(ids[part, :count].reshape(-1)).reshape(len(part), count, -1)
-            p = joint(features.astype(np.float64), room[: len(part)])
+            p = compute_joint(features.astype(np.float64), room[: len(part)])
             made[part[:, None], places[upper]] = p[:, *upper] * (count * (count - 1))
     return made

@@ -107,7 +107,7 @@ def _measure_batches(
     """Seconds a sample of the pass, a batch of what is made from it, and before the first of these; and stored
     bytes a row of each array.
     """
-    rows = field if isinstance(field, RowField) else field.of
+    rows = field if isinstance(field, RowField) else field.source
     compute = make_block_function(teacher, seen, rows)
     compute(Block(0, 0, 0, min(seen.batch, seen.rows)))
     few = Block(0, 0, 0, min(BATCHES * seen.batch, seen.rows))

@@ -119,7 +119,7 @@ def _compute_blocks(teacher: TeacherLike, seen: Samples, wanted: Sequence[tuple[
             rows.append((field, unfinished.blocks))
         elif pending := unfinished.pending_blocks():
             beside = unfinished.open_row_files(plan_row_store(field, seen))
-            rows.append((field.of, beside))
+            rows.append((field.source, beside))
             batches.append((field, unfinished, pending, beside))
     title = "dump " + ", ".join(unfinished.target.name for _, unfinished in wanted)
     run_one_pass(teacher, seen, rows, title)
@@ -148,7 +148,7 @@ def plan_field_store(field: Field, seen: Samples) -> StorePlan:
 
 def plan_row_store(field: BatchField, seen: Samples) -> StorePlan:
     """How the rows that batches are made from are cut while they are kept."""
-    return plan_store(field.of.arrays, views=1, rows=seen.rows, batch=seen.batch)
+    return plan_store(field.source.arrays, views=1, rows=seen.rows, batch=seen.batch)
 
 
 def describe_cache(

@@ -26,7 +26,7 @@ class RowField:
     Attributes:
         arrays: by name, the shape of a row and the dtype on disk.
         reads: what is asked of the network: "logits", "pixels" (as shown), or taps.
-        values: the arrays' rows for an answer's samples.
+        extract: gives the arrays' rows for an answer's samples.
         parameters: what the network itself decides, for the manifest.
     """
 
@@ -34,7 +34,7 @@ class RowField:
 
     arrays: Mapping[str, ArrayPlan]
     reads: tuple[str, ...]
-    values: Callable[[TeacherOutputs], Mapping[str, NDArray[Any]]]
+    extract: Callable[[TeacherOutputs], Mapping[str, NDArray[Any]]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -49,7 +49,7 @@ class BatchField:
     Attributes:
         arrays: by name, the shape of a row and the dtype on disk.
         plans, batches: their numbers.
-        of: the rows that a batch is made from, in one array, in view 0.
+        source: the rows that a batch is made from, in one array, in view 0.
         prepare: from those rows to the values of a block of batches.
         parameters: what the network itself decides, for the manifest.
     """
@@ -59,7 +59,7 @@ class BatchField:
     arrays: Mapping[str, ArrayPlan]
     plans: int
     batches: int
-    of: RowField
+    source: RowField
     prepare: Callable[[Gather], BlockFunction]
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

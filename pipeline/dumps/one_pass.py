@@ -45,7 +45,7 @@ class RowCollector:
             arrays = self.blocks.plan.arrays.items()
             count = block.stop - block.start
             self.rows = {name: np.empty((count, *plan.row_shape), storage_dtype(plan.dtype)) for name, plan in arrays}
-        for name, values in self.field.values(answer).items():
+        for name, values in self.field.extract(answer).items():
             room = self.rows[name][answer.start - block.start : answer.stop - block.start]
             if values.shape != room.shape or values.dtype != room.dtype:  # an assignment would cast it
                 planned = f"{room.dtype} {room.shape}"
@@ -117,7 +117,7 @@ def make_block_function(teacher: TeacherLike, samples: Samples, field: Field) ->
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         answers = teacher.compute_outputs(samples, field.reads, block.view, block.start, block.stop)
-        parts = [field.values(answer) for answer in answers]
+        parts = [field.extract(answer) for answer in answers]
         return {name: np.concatenate([part[name] for part in parts]) for name in field.arrays}
 
     return compute
@@ -128,7 +128,7 @@ def _make_batch_function(teacher: TeacherLike, samples: Samples, field: BatchFie
 
     def compute(block: Block) -> Any:
         if not known:  # any batch may hold any sample
-            whole = make_block_function(teacher, samples, field.of)(Block(0, 0, 0, samples.rows))
+            whole = make_block_function(teacher, samples, field.source)(Block(0, 0, 0, samples.rows))
             (rows,) = whole.values()
             known.append(field.prepare(lambda ids: rows[ids]))
         return known[0](block)

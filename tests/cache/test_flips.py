@@ -298,7 +298,7 @@ def test_damage_is_named_by_file_array_view_and_rows(caches: dict[str, Made], na
     made = caches[name]
     random = Random(name)
     for array, described in made.manifest.arrays.items():
-        for block, info in zip(described.cut(), described.blocks, strict=True):
+        for block, info in described.located_blocks():
             with flipped(made.path / info.file, info.offset + random.randrange(info.bytes), random.randrange(8)):
                 found = verify_cache(made.folder, made.manifest)
             assert [each.file for each in found.damage] == [info.file]
@@ -366,7 +366,7 @@ def test_a_cut_names_the_blocks_that_are_lost(larger: list[Made]) -> None:
     made = next(
         made for made in larger if made.manifest.store == "hdf5" and made.manifest.arrays["logits"].codec == "none"
     )
-    blocks = list(zip(made.manifest.arrays["logits"].cut(), made.manifest.arrays["logits"].blocks, strict=True))
+    blocks = list(made.manifest.arrays["logits"].located_blocks())
     data = (made.path / "data.h5").read_bytes()
     with replaced(made.path / "data.h5", data[: blocks[4][1].offset + 1]):
         found = verify_cache(made.folder, made.manifest)
