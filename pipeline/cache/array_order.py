@@ -1,4 +1,4 @@
-"""The one order of a cache's arrays: in its card and in an HDF5 file, whoever writes it. Pure; no I/O."""
+"""The order of a cache's arrays, in its card and in an HDF5 file. Pure; no I/O."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class BlockFiles:
         return self.folder / f"{name}-{block.name}.raw"
 
     def has(self, block: Block) -> bool:
-        """Whether an earlier run has left all of a block, whole."""
+        """Whether a block's files are all there and whole."""
         return all(self.path(name, block).exists() and self._is_sound(name, block) for name in self.plan.arrays)
 
     def missing_blocks(self) -> list[Block]:
@@ -109,4 +109,4 @@ def write_blocks(blocks: BlockFiles, pending: Iterable[Block], compute: BlockFun
                 blocks.write(name, block, values)
                 flushed.append(flusher.submit(flush_file, blocks.path(name, block)))
         for each in flushed:
-            each.result()  # raises what the disk had to say
+            each.result()  # raises the disk's error, if there was one

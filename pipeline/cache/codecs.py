@@ -91,8 +91,8 @@ def _decompress(data: NDArray[np.uint8], size: int, codec: Codec, store: Format)
 
 
 def _read_zstd_content_size(head: bytes) -> int | None:
-    """What a zstd frame says of its decoded size (RFC 8878, 3.1.1.1), or None: the library asked to
-    fill a buffer does not tell of a frame that fills less.
+    """The decoded size that a zstd frame states (RFC 8878, 3.1.1.1), or None. Checked because the library
+    decodes a frame that is shorter than the buffer without an error.
     """
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return None

@@ -1,4 +1,4 @@
-"""What of a local cache is not as it was sealed: files, and the blocks of rows in them."""
+"""Find what is not as it was sealed in a local cache: files, and the blocks of rows in them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def refuse_listing_damage(folder: Path, manifest: Manifest, fix: str) -> None:
 
 
 def advise_on_system_files(folder: Path, found: Sequence[Damage]) -> str | None:
-    """Advice where nothing is wrong but files that an operating system has left; None of anything else, or nothing."""
+    """Say what to do where nothing is wrong but files that an operating system has left; None in any other case."""
     if not found or not all(each.is_system_file for each in found):
         return None
     return advise_deletion([folder / each.file for each in found])

@@ -1,4 +1,4 @@
-"""What differs between two caches: which entries of the manifest, and which samples."""
+"""Compare two caches: which entries of their manifests differ, and which samples."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def compare_caches(a: Cache, b: Cache) -> CacheDiff:
     shared = [name for name in a.manifest.arrays if name not in dict(alone)]
     found = [_compare_array(a, b, name) for name in shared]
     same = not alone and not any(each.rows for each in found)
-    told = tuple(each for each in found if each.rows or each.dtypes)
-    return CacheDiff(entries, told, alone, same_values=False, same_numbers=same, unit=unit)
+    shown = tuple(each for each in found if each.rows or each.dtypes)
+    return CacheDiff(entries, shown, alone, same_values=False, same_numbers=same, unit=unit)
 
 
 def _comparable_entries(cache: Cache) -> dict[str, Any]:

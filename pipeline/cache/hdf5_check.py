@@ -36,7 +36,7 @@ def find_problem(path: str, arrays: dict[str, Any]) -> str | None:
 
 
 def find_array_problem(file: h5py.File, name: str, array: dict[str, Any]) -> str | None:
-    """What of a data set differs from its description, or None."""
+    """The first difference of a data set from its description, or None."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return "a link"
     item = file.get(name)

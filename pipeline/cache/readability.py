@@ -1,4 +1,4 @@
-"""Will a reader take this cache? Asked before anything is computed, and again before it is published."""
+"""Refuse a cache that no reader would take: before anything is computed, and again before it is published."""
 
 from __future__ import annotations
 

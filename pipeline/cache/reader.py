@@ -1,4 +1,4 @@
-"""Open a cache: matched and whole, or refused."""
+"""Open a cache, or refuse it where it is not whole or not the one that is expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a cache again from one that is there: in another form, or without its damage."""
+"""Write a cache again: in another form, or without its damage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def convert_cache(
     dtype: str | None = None,
     codec: Codec | None = None,
 ) -> Manifest:
-    """The same cache in another store, number format or compression.
+    """Write a cache again in another store, number format or compression.
 
     Args:
         cache: the source.
@@ -120,7 +120,7 @@ def _round_rows(dtype: DType, values: NDArray[Any], block: Block, unit: str) -> 
 def repair_cache(
     folder: Path, manifest: Manifest, found: Verification, *, target: Path, work: Path, compute: BlockFunction
 ) -> Manifest:
-    """A new cache from a damaged one: sound blocks are copied, damaged ones computed again.
+    """Write a damaged cache again: sound blocks are copied, damaged ones computed.
 
     Args:
         folder, manifest: of the damaged cache.

@@ -42,7 +42,7 @@ class Verification:
         return found + ([self.structure] if self.structure else [])
 
     def labelled_lines(self) -> list[str]:
-        """The same lines, each with what it tells of: damage, or a file that is no part of the cache."""
+        """The same lines, each labelled: damaged, or foreign (a file that is no part of the cache)."""
         foreign = {line for each in self.damage if each.is_system_file for line in _describe_damage(each)}
         return [f"{'foreign' if line in foreign else 'damaged'}: {line}" for line in self.lines()]
 

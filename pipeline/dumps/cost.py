@@ -1,4 +1,4 @@
-"""What a dump will cost, and when it pays: predicted from a few measured batches."""
+"""Predict what a dump costs, and when it pays, from a few measured batches."""
 
 from __future__ import annotations
 

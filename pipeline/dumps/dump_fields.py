@@ -48,7 +48,7 @@ class DumpRequest:
 def dump_fields(
     teacher: TeacherLike,
     dataset: Dataset,
-    wanted: Sequence[DumpRequest],
+    requests: Sequence[DumpRequest],
     *,
     batch: int = 512,
     samples: Literal["train", "all"] = "train",
@@ -60,7 +60,7 @@ def dump_fields(
 
     Args:
         teacher, dataset: of the same image shape and classes.
-        wanted: the caches, at least one.
+        requests: the caches, at least one.
         batch: rows a forward pass, fixed for all time by the manifest.
         samples: the training rows, or all rows of the data set.
         views: the augmentation that the teacher answers for.
@@ -70,13 +70,13 @@ def dump_fields(
             nothing is published.
     """
     seen = select_samples(dataset, batch=batch, samples=samples, views=views)
-    refuse_other_images(teacher.card, dataset, f"dump {wanted[0].target.name!r} of {teacher.card['name']!r}")
-    fields = [_make_requested_field(teacher, seen, each) for each in wanted]
-    for each, field in zip(wanted, fields, strict=True):
+    refuse_other_images(teacher.card, dataset, f"dump {requests[0].target.name!r} of {teacher.card['name']!r}")
+    fields = [_make_requested_field(teacher, seen, each) for each in requests]
+    for each, field in zip(requests, fields, strict=True):
         _refuse_codecs(each, field)
     with ExitStack() as stack:
         unfinished = []
-        for each, field in zip(wanted, fields, strict=True):
+        for each, field in zip(requests, fields, strict=True):
             plan = plan_field_store(field, seen)
             described = describe_cache(teacher.card, dataset, each, field, seen)
             opened = open_unfinished(
@@ -88,43 +88,43 @@ def dump_fields(
 
 
 def refuse_unreadable(
-    card: Mapping[str, Any], dataset: Dataset, wanted: DumpRequest, field: Field, seen: Samples
+    card: Mapping[str, Any], dataset: Dataset, request: DumpRequest, field: Field, seen: Samples
 ) -> None:
     """Raise InputError where no reader would take the cache; known before anything is computed."""
-    described = to_plain_entries(describe_cache(card, dataset, wanted, field, seen))
-    readability.refuse_unreadable(wanted.target, plan_field_store(field, seen), wanted.store, described)
+    described = to_plain_entries(describe_cache(card, dataset, request, field, seen))
+    readability.refuse_unreadable(request.target, plan_field_store(field, seen), request.store, described)
 
 
-def _make_requested_field(teacher: TeacherLike, seen: Samples, wanted: DumpRequest) -> Field:
+def _make_requested_field(teacher: TeacherLike, seen: Samples, request: DumpRequest) -> Field:
     """A field, refused in the name of the dump that asks for it."""
     try:
-        return make_field(teacher, seen, wanted.field, wanted.options)
+        return make_field(teacher, seen, request.field, request.options)
     except InputError as error:
-        raise InputError(f"dump {wanted.target.name!r} of {teacher.card['name']!r}: {error}") from None
+        raise InputError(f"dump {request.target.name!r} of {teacher.card['name']!r}: {error}") from None
 
 
-def _refuse_codecs(wanted: DumpRequest, field: Field) -> None:
-    unknown = {array.codec for array in field.arrays.values()} - set(CODECS[wanted.store])
+def _refuse_codecs(request: DumpRequest, field: Field) -> None:
+    unknown = {array.codec for array in field.arrays.values()} - set(CODECS[request.store])
     if unknown:
-        known = ", ".join(CODECS[wanted.store])
-        raise InputError(f"dump {wanted.target.name!r}: codec", expected=f"one of {known}", found=min(unknown))
+        known = ", ".join(CODECS[request.store])
+        raise InputError(f"dump {request.target.name!r}: codec", expected=f"one of {known}", found=min(unknown))
 
 
-def _compute_blocks(teacher: TeacherLike, seen: Samples, wanted: Sequence[tuple[Field, UnfinishedCache]]) -> None:
+def _compute_blocks(teacher: TeacherLike, seen: Samples, caches: Sequence[tuple[Field, UnfinishedCache]]) -> None:
     """Every block that is not there yet: rows in one pass, then the batches that are made from them."""
     rows: list[tuple[RowField, BlockFiles]] = []
     batches: list[tuple[BatchField, UnfinishedCache, list[Block], BlockFiles]] = []
-    for field, unfinished in wanted:
+    for field, unfinished in caches:
         if isinstance(field, RowField):
             rows.append((field, unfinished.blocks))
         elif pending := unfinished.pending_blocks():
-            beside = unfinished.open_row_files(plan_row_store(field, seen))
-            rows.append((field.source, beside))
-            batches.append((field, unfinished, pending, beside))
-    title = "dump " + ", ".join(unfinished.target.name for _, unfinished in wanted)
+            row_files = unfinished.open_row_files(plan_row_store(field, seen))
+            rows.append((field.source, row_files))
+            batches.append((field, unfinished, pending, row_files))
+    title = "dump " + ", ".join(unfinished.target.name for _, unfinished in caches)
     run_one_pass(teacher, seen, rows, title)
-    for field, unfinished, pending, beside in batches:
-        compute = field.prepare(make_gather(beside))
+    for field, unfinished, pending, row_files in batches:
+        compute = field.prepare(make_gather(row_files))
         write_blocks(unfinished.blocks, track(pending, f"dump {unfinished.target.name}", len(pending)), compute)
 
 
@@ -152,12 +152,12 @@ def plan_row_store(field: BatchField, seen: Samples) -> StorePlan:
 
 
 def describe_cache(
-    card: Mapping[str, Any], dataset: Dataset, wanted: DumpRequest, field: Field, seen: Samples
+    card: Mapping[str, Any], dataset: Dataset, request: DumpRequest, field: Field, seen: Samples
 ) -> dict[str, Any]:
     """The manifest's entries that say what a cache is, of whom and of which data."""
     return {
         "axes": field.axes,
-        "field": FieldInfo(name=wanted.field, parameters=_collect_parameters(wanted, field)),
+        "field": FieldInfo(name=request.field, parameters=_collect_parameters(request, field)),
         "teacher": TeacherInfo(
             name=card["name"],
             architecture=dict(card["model"]),
@@ -172,8 +172,8 @@ def describe_cache(
     }
 
 
-def _collect_parameters(wanted: DumpRequest, field: Field) -> dict[str, Any]:
+def _collect_parameters(request: DumpRequest, field: Field) -> dict[str, Any]:
     """All that decides the values: what the caller leaves out is as the field's function has it."""
-    options = inspect.signature(FIELDS.function(wanted.field)).parameters.values()
+    options = inspect.signature(FIELDS.function(request.field)).parameters.values()
     defaults = {option.name: option.default for option in options if option.kind is option.KEYWORD_ONLY}
-    return {**select_decisive({**defaults, **wanted.options}), **field.parameters}
+    return {**select_decisive({**defaults, **request.options}), **field.parameters}

@@ -1,4 +1,4 @@
-"""What every field of a dump is: what it reads of a network, and the arrays that it makes of that."""
+"""The two kinds of fields: what each reads of a network, and the arrays that it makes of that."""
 
 from __future__ import annotations
 

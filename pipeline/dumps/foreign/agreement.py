@@ -1,4 +1,4 @@
-"""How far a foreign teacher's favourites are the labels: what shows rows or columns in another order."""
+"""How often a foreign teacher's argmax is the label: what shows rows or columns in another order."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ ENOUGH = 20  # rows a class, to say what another order of the columns would do; 
 ROWS = "are the rows in the order of images.npy?"
 
 
-def describe_agreement(favourites: NDArray[np.int64], dataset: Dataset) -> str:
+def describe_agreement(predictions: NDArray[np.int64], dataset: Dataset) -> str:
     """A line about how often the argmax is right, in each part of the data set.
 
     Args:
-        favourites: the class (rows,) that each row prefers.
+        predictions: the class (rows,) that each row prefers.
         dataset: with the labels of these rows.
     """
-    right = favourites == np.asarray(dataset.labels[: len(favourites)])
+    right = predictions == np.asarray(dataset.labels[: len(predictions)])
     parts = {part: right[dataset.rows(part)] for part in ("train", "validation", "test")}
-    told = [f"{_format_percent(each.mean())} of {len(each):,} {part} rows" for part, each in parts.items() if len(each)]
-    return "the argmax is right for " + ", ".join(told)
+    lines = [
+        f"{_format_percent(each.mean())} of {len(each):,} {part} rows" for part, each in parts.items() if len(each)
+    ]
+    return "the argmax is right for " + ", ".join(lines)
 
 
-def find_disorder(favourites: NDArray[np.int64], dataset: Dataset, *, named: bool) -> str | None:
+def find_disorder(predictions: NDArray[np.int64], dataset: Dataset, *, columns_named: bool) -> str | None:
     """A warning where chance, or another order of the columns, does as well as these outputs.
 
     Args:
-        favourites, dataset: as for `describe_agreement`.
-        named: the columns were matched by name.
+        predictions, dataset: as for `describe_agreement`.
+        columns_named: the columns were matched by name.
     """
-    labels, classes = np.asarray(dataset.labels[: len(favourites)]), len(dataset.classes)
-    accuracy = float((favourites == labels).mean())
+    labels, classes = np.asarray(dataset.labels[: len(predictions)]), len(dataset.classes)
+    accuracy = float((predictions == labels).mean())
     chance = float(np.bincount(labels, minlength=classes).max() / len(labels))
-    enough, permuted = len(labels) >= ENOUGH * classes, _permuted_accuracy(favourites, labels, classes)
+    enough, permuted = len(labels) >= ENOUGH * classes, _permuted_accuracy(predictions, labels, classes)
     gains = permuted > accuracy + 2 * NEAR
     reasons = [f"near chance ({_format_percent(chance)})"] if accuracy <= chance + NEAR * (1 - chance) else []
     if enough and gains:
         reasons.append(f"though for {_format_percent(permuted)} with its columns in another order")
     if not reasons:
         return None
-    columns = _advise_on_columns(dataset.classes, named=named)
+    columns = _advise_on_columns(dataset.classes, columns_named=columns_named)
     advice = (columns if gains else ROWS) if enough else f"{ROWS} {columns}"
     return f"the argmax is right for {_format_percent(accuracy)}, {', '.join(reasons)}: {advice}"
 
@@ -53,17 +55,17 @@ def _format_percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _permuted_accuracy(favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
+def _permuted_accuracy(predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
     """The accuracy, were each column that of the class that it mostly answers for."""
-    pairs, counts = np.unique(favourites * classes + labels, return_counts=True)
+    pairs, counts = np.unique(predictions * classes + labels, return_counts=True)
     best = np.zeros(classes, np.int64)
     np.maximum.at(best, pairs // classes, counts)
     return float(best.sum() / len(labels))
 
 
-def _advise_on_columns(classes: Sequence[str], *, named: bool) -> str:
-    """Advice on columns in another order."""
-    if named:
+def _advise_on_columns(classes: Sequence[str], *, columns_named: bool) -> str:
+    """Say what to do about columns in another order."""
+    if columns_named:
         return "are the names in the order of the columns?"
     shown = ", ".join(map(repr, classes[:4])) + (", ..." if len(classes) > 4 else "")
     return f"are the columns in the order of the classes ({shown})? give theirs with --classes names.txt"

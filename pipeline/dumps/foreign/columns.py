@@ -71,8 +71,8 @@ def _find_problems(
     known = {key(name) for name in classes}
     strange = {name: lines[numbers[0]][0] for name, numbers in places.items() if name not in known}
     if strange:
-        told = [f"{name!r} (line {at}{_suggest_name(name, missing)})" for name, at in strange.items()]
-        yield "no class: " + join_names(told, most=MAX_NAMES)
+        listed = [f"{name!r} (line {at}{_suggest_name(name, missing)})" for name, at in strange.items()]
+        yield "no class: " + join_names(listed, most=MAX_NAMES)
     twice = {name: [str(lines[number][0]) for number in numbers] for name, numbers in places.items() if numbers[1:]}
     if twice:
         yield "twice: " + join_names(

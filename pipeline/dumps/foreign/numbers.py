@@ -1,4 +1,4 @@
-"""What the numbers of a foreign teacher's file are, and the logits that they become."""
+"""The kinds of numbers that a foreign teacher's file may hold, and the logits that they become."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def survey_outputs(outputs: NDArray[Any], reading: Reading) -> Survey:
 
 
 class _RowTotals:
-    """Sums of rows, told when they are asked for."""
+    """Sums of rows, each formatted when it is asked for."""
 
     def __init__(self, what: str, sums: NDArray[np.float64]) -> None:
         self.what, self.sums = what, sums
@@ -112,12 +112,12 @@ def _classify_rows(rows: NDArray[np.float64]) -> Iterator[tuple[str, _RowTotals,
     with np.errstate(all="ignore"):
         sums, least, most = rows.sum(1), rows.min(1), rows.max(1)
         masses = np.exp(np.minimum(rows, 1.0)).sum(1)
-    told = _RowTotals("sum", sums)
+    totals = _RowTotals("sum", sums)
     within = (least >= -NEGATIVE) & (most <= 1 + TOLERANCE)
-    yield "probabilities", told, within & (np.abs(sums - 1) <= TOLERANCE)
+    yield "probabilities", totals, within & (np.abs(sums - 1) <= TOLERANCE)
     yield "log-probabilities", _RowTotals("sum of exp", masses), (most <= TOLERANCE) & (np.abs(masses - 1) <= TOLERANCE)
-    yield "percentages", told, (least >= -NEGATIVE) & (np.abs(sums - PERCENT) <= PERCENT * TOLERANCE)
-    yield "[0, 1]", told, within
+    yield "percentages", totals, (least >= -NEGATIVE) & (np.abs(sums - PERCENT) <= PERCENT * TOLERANCE)
+    yield "[0, 1]", totals, within
 
 
 def _find_first(there: NDArray[np.bool_], start: int) -> tuple[int, int] | None:

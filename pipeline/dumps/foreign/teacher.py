@@ -111,11 +111,11 @@ def read_outputs(
     names = np.array(dataset.classes, object)
     given = names if columns is None else names[np.argsort(columns)]
     refuse_wrong_values(str(path), values, reading, found, tuple(given))
-    favourites = _predict_classes(outputs, columns)
+    predictions = _predict_classes(outputs, columns)
     test, per_class = dataset.rows("test"), [None] * len(names)
     accuracy: float | None = None
     if len(outputs) == len(dataset) and test.stop > test.start:
-        accuracy, per_class = _measure_accuracy(favourites[test], dataset.labels[test], len(names))
+        accuracy, per_class = _measure_accuracy(predictions[test], dataset.labels[test], len(names))
     card = {
         "name": name,
         "model": EXTERNAL,
@@ -126,10 +126,10 @@ def read_outputs(
         "test_accuracy_per_class": per_class,
         "outputs": reading.parameters,
     }
-    told = (*describe_reading(reading, found, len(names)), describe_agreement(favourites, dataset))
-    doubt = find_disorder(favourites, dataset, named=classes is not None)
+    lines = (*describe_reading(reading, found, len(names)), describe_agreement(predictions, dataset))
+    doubt = find_disorder(predictions, dataset, columns_named=classes is not None)
     warnings = (*warn_of_look_alikes(reading, values, found), *([doubt] if doubt else []))
-    made = ForeignTeacher(outputs, card, reading, columns, told, warnings)
+    made = ForeignTeacher(outputs, card, reading, columns, lines, warnings)
     return made, "all" if len(outputs) == len(dataset) else "train"
 
 
@@ -159,13 +159,13 @@ def _open_outputs(path: Path, dataset: Dataset) -> NDArray[np.floating[Any]]:
 
 def _predict_classes(outputs: NDArray[Any], columns: Sequence[int] | None) -> NDArray[np.int64]:
     """The class (rows,) that each row prefers."""
-    favourites: NDArray[np.int64] = outputs.argmax(1)
-    return favourites if columns is None else np.argsort(columns)[favourites]
+    predictions: NDArray[np.int64] = outputs.argmax(1)
+    return predictions if columns is None else np.argsort(columns)[predictions]
 
 
 def _measure_accuracy(
-    favourites: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+    predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 ) -> tuple[float, list[Any]]:
-    right = favourites == labels
+    right = predictions == labels
     members = [right[labels == label] for label in range(classes)]
     return float(right.mean()), [float(each.mean()) if len(each) else None for each in members]
