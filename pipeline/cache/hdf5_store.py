@@ -23,7 +23,7 @@ from pipeline.cache.manifest import ArrayInfo, Manifest
 NAME = paths.STORE_PATHS["hdf5"]
 KEEPS_BLOCK_FILES = False  # blocks are copied into one file
 WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word
-LONGEST_SECONDS = 3600  # a compressed store is read whole
+MAX_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 
@@ -89,10 +89,10 @@ def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-P", str(Path(hdf5_check.__file__))],
             input=json.dumps({"path": str(path.resolve()), "arrays": _describe_arrays(manifest)}).encode(),
-            capture_output=True, check=False, timeout=LONGEST_SECONDS, env={**os.environ, **WITHOUT_LOCKS},
+            capture_output=True, check=False, timeout=MAX_SECONDS, env={**os.environ, **WITHOUT_LOCKS},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        found = f"one that the HDF5 library does not get through in {LONGEST_SECONDS} s"
+        found = f"one that the HDF5 library does not get through in {MAX_SECONDS} s"
         raise InputError(str(path), expected="a sound HDF5 file", found=found, fix=fix) from None
     if done.returncode < 0:  # ended by a signal
         found = f"one that crashes the HDF5 library (signal {-done.returncode})"

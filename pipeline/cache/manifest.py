@@ -87,7 +87,7 @@ class _Entry(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_entries_only(cls, value: Any) -> Any:
+    def _refuse_unknown_entries(cls, value: Any) -> Any:
         unknown = [key for key in value if key not in cls.model_fields] if isinstance(value, Mapping) else []
         if unknown:
             raise PydanticCustomError(PLACED, "{text}", {"text": f"{str(unknown[0])[:100]}: unknown entry"})
@@ -219,7 +219,7 @@ class Manifest(_Entry):
     root: Digest
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Manifest:
+    def _check_consistency(self) -> Manifest:
         listed = paths.list_metadata_paths(self.store, self.arrays)
         for name, array in self.arrays.items():
             _check_array(self, name, array)

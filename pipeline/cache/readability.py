@@ -20,7 +20,7 @@ from pipeline.cache.stores import load_store
 
 MIN_BLOCK_ENTRY_BYTES = 200  # bytes of a manifest that any block takes
 MAX_CRC = (1 << 32) - 1
-MAX_METADATA_BYTES = 1 << 16  # bytes of a store, for each array and for itself: more than it needs
+METADATA_ROOM = 1 << 16  # bytes of a store, for each array and for itself: more than it needs
 
 
 def check_sealed(folder: Path) -> None:
@@ -77,7 +77,7 @@ def _size_error(target: Path, plan: StorePlan, blocks: int, found: str) -> Input
 def _draft_manifest(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with the most digits that this plan's blocks may have; its root digest is right."""
     blocks = dict(_draft_blocks(plan, store))
-    sizes = dict.fromkeys(paths.list_metadata_paths(store, plan.arrays), MAX_METADATA_BYTES)
+    sizes = dict.fromkeys(paths.list_metadata_paths(store, plan.arrays), METADATA_ROOM)
     sizes[paths.CARD_PATH] = len(render_card(description, plan, store).encode())
     for block in blocks.values():
         end = block["offset"] + block["bytes"] + paths.CRC_BYTES * (store == "zarr")
@@ -90,7 +90,7 @@ def _draft_manifest(plan: StorePlan, store: Format, description: Mapping[str, An
 def _draft_blocks(plan: StorePlan, store: Format) -> Iterator[tuple[BlockKey, dict[str, Any]]]:
     offset = 0
     for name, array in plan.arrays.items():
-        offset += MAX_METADATA_BYTES * (store == "hdf5")
+        offset += METADATA_ROOM * (store == "hdf5")
         for block in plan.blocks():
             rows = plan.chunk_rows if is_padded(store, array.codec) else block.stop - block.start
             size = max_encoded_bytes(rows * array.row_bytes, array.codec)

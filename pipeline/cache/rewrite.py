@@ -138,7 +138,7 @@ def repair_cache(
     infos = {name: dict(array.located_blocks()) for name, array in arrays.items()}
     local = LocalFolder(folder)
 
-    def rows(block: Block) -> Mapping[str, NDArray[Any]]:
+    def compute_or_copy(block: Block) -> Mapping[str, NDArray[Any]]:
         if (block.view, block.index) in bad:
             return compute(block)
         fix = "run `teachercache cache verify` again"
@@ -161,4 +161,6 @@ def repair_cache(
     plan = StorePlan(plans, first.shape[0], manifest.rows, first.chunk_rows)
     description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT_ENTRIES, "package")}
     place = work / manifest.root[:16]
-    return write_cache(target, place, plan, rows, store=manifest.store, description=description, accept=accept)
+    return write_cache(
+        target, place, plan, compute_or_copy, store=manifest.store, description=description, accept=accept
+    )

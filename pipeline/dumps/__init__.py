@@ -4,7 +4,7 @@ Its module also has `plan_arrays(parameters, classes)`, what a cache of the fiel
 
 - `check_options(**options)`, which raises ValueError for options that contradict each other;
 - `count_rows(parameters, samples)`, the length of the second axis where that is not the number of samples;
-- `batch_plan_options(parameters)`, the options that decide the batch plan of its rows (`batch_size` among them);
+- `select_plan_options(parameters)`, the options that decide the batch plan of its rows (`batch_size` among them);
 - `DERIVED`, the manifest's parameters that the network decides;
 - `taps(parameters)`, what it reads inside of the network;
 - `NEEDS_HEAD`, True where it asks for channels, which only networks with a head have.
@@ -65,9 +65,9 @@ def count_rows(field: str, parameters: Mapping[str, Any], samples: int) -> int:
     return count(parameters, samples) if count else samples
 
 
-def batch_plan_options(field: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def select_plan_options(field: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What decides the batch plan that the rows of such a field are of; None: they are of samples."""
-    plan = getattr(_field_module(field), "batch_plan_options", None)
+    plan = getattr(_field_module(field), "select_plan_options", None)
     return plan(parameters) if plan else None
 
 

@@ -168,7 +168,7 @@ def count_rows(parameters: Mapping[str, Any], samples: int) -> int:
     return count_batches(samples, parameters["batch_size"], parameters["last"])
 
 
-def batch_plan_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def select_plan_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the batch plan."""
     return {key: parameters[key] for key in ("batch_size", "plans", "shuffle", "plan_seed", "last")}
 

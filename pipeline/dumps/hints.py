@@ -82,13 +82,13 @@ def hints(
         raise InputError("pool", expected="a tap with maps (C, H, W)", found=f"none among {', '.join(taps)}")
     shapes = {tap: _plan_shape(tap, shape, pool, channels) for tap, shape in teacher.shapes(taps).items()}
 
-    def values(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
+    def extract(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         kept = {tap: _select_and_pool(answer.values[tap], pool, channels) for tap in taps}
         for tap, activations in kept.items():
             _refuse_overflow(activations, dtype, f"hint {tap!r} of {name!r} for sample", answer.start)
         return {tap: activations.to(getattr(torch, dtype)).cpu().numpy() for tap, activations in kept.items()}
 
-    return RowField({tap: ArrayPlan(shape, dtype, codec) for tap, shape in shapes.items()}, taps, values)
+    return RowField({tap: ArrayPlan(shape, dtype, codec) for tap, shape in shapes.items()}, taps, extract)
 
 
 def check_options(*, taps: tuple[str, ...], **_: Any) -> None:

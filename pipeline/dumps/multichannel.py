@@ -50,13 +50,13 @@ def multichannel(
     channels = _count_channels(teacher)
     least = np.float32(math.log(threshold) - math.log1p(-threshold))
 
-    def values(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
+    def extract(answer: TeacherOutputs) -> dict[str, NDArray[Any]]:
         scores = answer.numpy(CHANNELS).reshape(answer.stop - answer.start, classes * channels)
         _refuse_nan(scores, f"channels of {name!r} for sample", answer.start)
         return {"bits": np.packbits(scores >= least, axis=1)}
 
     bits = ArrayPlan((count_packed_bytes(classes, channels),), "uint8", codec)
-    return RowField({"bits": bits}, (CHANNELS,), values, {"channels": channels})
+    return RowField({"bits": bits}, (CHANNELS,), extract, {"channels": channels})
 
 
 def plan_arrays(parameters: Mapping[str, Any], classes: int) -> dict[str, ArrayForm]:

@@ -101,13 +101,13 @@ def _plan_answers(
     waiting = {place: [collector for collector in collectors if collector.find_block(*place)] for place in places}
     needed = [place for place in places if waiting[place]]
 
-    def asked() -> Iterable[TeacherOutputs]:
+    def ask() -> Iterable[TeacherOutputs]:
         for view, start in needed:
             reads = dict.fromkeys(read for collector in waiting[view, start] for read in collector.field.reads)
             stop = min(start + samples.batch, samples.rows)
             yield from teacher.compute_outputs(samples, reads, view, start, stop)
 
-    return asked(), title, len(needed)
+    return ask(), title, len(needed)
 
 
 def make_block_function(teacher: TeacherLike, samples: Samples, field: Field) -> BlockFunction:

@@ -10,7 +10,7 @@ One batch is worked on by one thread from end to end, so no result depends on th
 
 from pipeline.perplexity.probabilities import (
     Conditional,
-    Dtype,
+    FloatDType,
     conditional_from_distances,
     conditional_probabilities,
     joint_probabilities,
@@ -20,7 +20,7 @@ from pipeline.perplexity.probabilities import (
 
 __all__ = [
     "Conditional",
-    "Dtype",
+    "FloatDType",
     "conditional_from_distances",
     "conditional_probabilities",
     "joint_probabilities",

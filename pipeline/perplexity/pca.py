@@ -65,9 +65,9 @@ def fit_projection(
             covariance += centred.T @ centred
         axes = np.linalg.eigh(covariance)[1][:, -dimensions:]  # of the largest values
 
-    def projected(features: Array) -> Array:
+    def project(features: Array) -> Array:
         with limit_to_one_thread():
             made: Array = (features - mean) @ axes
         return made
 
-    return projected
+    return project

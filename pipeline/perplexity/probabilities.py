@@ -23,11 +23,11 @@ from pipeline.perplexity.kernels import (
     search_batches,
 )
 
-Dtype = Literal["float64", "float32"]
+FloatDType = Literal["float64", "float32"]
 Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 
-PRECISIONS: dict[Dtype, tuple[float, float]] = {"float64": PRECISE, "float32": (1e-5, 80.0)}
+PRECISIONS: dict[FloatDType, tuple[float, float]] = {"float64": PRECISE, "float32": (1e-5, 80.0)}
 MAX_DISTANCE_EXPONENT = 900  # the exponent of distances whose sums are finite
 PIECE_BYTES = 1 << 20  # bytes of distances or features at a time: between the core's cache and many small calls
 
@@ -103,7 +103,7 @@ Source = Callable[[int, int], tuple[Doubles, NDArray[np.int64]]]
 
 
 def _search_batches(
-    source: Callable[[int], Source], shape: tuple[int, ...], perplexity: float, dtype: Dtype, threads: int | None,
+    source: Callable[[int], Source], shape: tuple[int, ...], perplexity: float, dtype: FloatDType, threads: int | None,
     *, joint: bool, out: Floats | None = None,
 ) -> Conditional:  # fmt: skip
     """Conditional probabilities, or joint ones in their place; each thread makes a source of its own."""
@@ -204,7 +204,7 @@ def squared_distances(features: Floats, *, threads: int | None = None) -> Double
 
 
 def conditional_from_distances(
-    distances: Floats, perplexity: float, *, dtype: Dtype = "float64", threads: int | None = None
+    distances: Floats, perplexity: float, *, dtype: FloatDType = "float64", threads: int | None = None
 ) -> Conditional:
     """As `conditional_probabilities`, from squared distances; sigmas in units of their roots.
 
@@ -228,7 +228,7 @@ def conditional_from_distances(
 
 
 def conditional_probabilities(
-    features: Floats, perplexity: float, *, dtype: Dtype = "float64", threads: int | None = None
+    features: Floats, perplexity: float, *, dtype: FloatDType = "float64", threads: int | None = None
 ) -> Conditional:
     """p_{j|i} = exp(-|x_i - x_j|^2 / 2 sigma_i^2) / sum_{k != i} exp(-|x_i - x_k|^2 / 2 sigma_i^2), p_{i|i} = 0.
 
@@ -258,7 +258,7 @@ def joint_probabilities(
     features: Floats,
     perplexity: float,
     *,
-    dtype: Dtype = "float64",
+    dtype: FloatDType = "float64",
     threads: int | None = None,
     out: Floats | None = None,
 ) -> Floats:

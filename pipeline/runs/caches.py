@@ -13,7 +13,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.expectations import ANYTHING
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset
-from pipeline.dumps import batch_plan_options, count_rows, list_derived_parameters, needs_head, plan_arrays
+from pipeline.dumps import select_plan_options, count_rows, list_derived_parameters, needs_head, plan_arrays
 from pipeline.dumps.field import EXTERNAL, select_decisive
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
@@ -66,7 +66,7 @@ def _expected_rows(study: Study, spec: DumpParams, dataset: Dataset) -> dict[str
         "dataset.classes": list(dataset.classes),
         "dataset.samples": len(dataset),
         "dataset.bounds": list(dataset.bounds),
-        "axes": "plan, batch" if batch_plan_options(spec.field, spec.options) else "view, sample",
+        "axes": "plan, batch" if select_plan_options(spec.field, spec.options) else "view, sample",
         "views": study.views.views().parameters,
         "rows": count_rows(spec.field, spec.options, samples),
         "batch": spec.batch,

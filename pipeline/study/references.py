@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.base.registry import describe_unknown, flatten_errors
 from pipeline.cache.codecs import CODECS, Format
-from pipeline.dumps import batch_plan_options, needs_head
+from pipeline.dumps import needs_head, select_plan_options
 from pipeline.losses import find_mismatch, learns_from_peers, term_fields
 from pipeline.study.parts import DumpParams, TermParams
 from pipeline.study.report_references import check_report_references as refuse_report
@@ -96,7 +96,7 @@ def _dump(study: Study, name: str) -> DumpParams:
         raise ValueError(f"{key}.of: expected a teacher that is run here to answer for views, found an external one")
     if params.samples == "all" and study.views.policy != "none":
         raise ValueError(f"{key}.samples: expected train, since only training images have views, found all")
-    if params.samples == "all" and batch_plan_options(params.field, params.options):
+    if params.samples == "all" and select_plan_options(params.field, params.options):
         raise ValueError(f"{key}.samples: expected train, since only training batches are planned, found all")
     return params.model_copy(update=update)
 
@@ -187,7 +187,9 @@ def _refuse_peerless(student: StudentParams, key: str, phase: PhaseParams) -> No
 def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[str]) -> None:
     """What was computed for the batches of a plan serves just these batches."""
     plans = {
-        dump: plan for dump in dumps if (plan := batch_plan_options(study.dumps[dump].field, study.dumps[dump].options))
+        dump: plan
+        for dump in dumps
+        if (plan := select_plan_options(study.dumps[dump].field, study.dumps[dump].options))
     }
     for dump, plan in plans.items():
         first = next(iter(plans))

@@ -105,7 +105,7 @@ def test_copies_are_remembered_there_and_hashed_again_where_nothing_can_be(
         hashed.append(folder.name)
         return real(folder, names, title)
 
-    monkeypatch.setattr(damage, "sha256_of_files", noting)
+    monkeypatch.setattr(damage, "hash_files", noting)
     if private_is != "made":
         private(places[1]).touch()
     write(tmp_path)

@@ -428,7 +428,7 @@ def test_a_copy_is_hashed_once_and_again_when_it_was_touched(
         hashed.append(folder.name)
         return real(folder, names, title)
 
-    monkeypatch.setattr(damage, "sha256_of_files", noting)
+    monkeypatch.setattr(damage, "hash_files", noting)
     for _ in range(3):
         cache.open(tmp_path / "dump")
     assert hashed == ["dump"]

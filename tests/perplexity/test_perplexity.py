@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from pipeline.base.errors import InputError
 from pipeline.perplexity import (
     Conditional,
-    Dtype,
+    FloatDType,
     conditional_from_distances,
     conditional_probabilities,
     joint_probabilities,
@@ -33,7 +33,7 @@ from pipeline.perplexity import (
 Array = NDArray[Any]
 
 N, PERPLEXITY = 100, 20.0
-TOLERANCE: dict[Dtype, float] = {"float64": 1e-6, "float32": 1e-3}  # of the perplexity, relative
+TOLERANCE: dict[FloatDType, float] = {"float64": 1e-6, "float32": 1e-3}  # of the perplexity, relative
 DTYPES = list(TOLERANCE)
 
 
@@ -131,7 +131,7 @@ def _compiled() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("perplexity", [2.0, 20.0, 60.0, 98.5])
 @pytest.mark.parametrize("name", DATA)
-def test_every_row_has_the_perplexity_asked_for(name: str, perplexity: float, dtype: Dtype) -> None:
+def test_every_row_has_the_perplexity_asked_for(name: str, perplexity: float, dtype: FloatDType) -> None:
     found = conditional_probabilities(DATA[name](), perplexity, dtype=dtype)
     assert found.p.dtype == dtype
     recovered = perplexities_of(found.p)
@@ -150,7 +150,7 @@ def test_the_conditional_ones_equal_a_slow_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-6)])
-def test_the_joint_ones_are_the_mean_of_both_conditional_ones(dtype: Dtype, tolerance: float) -> None:
+def test_the_joint_ones_are_the_mean_of_both_conditional_ones(dtype: FloatDType, tolerance: float) -> None:
     features = normal(b=4, n=37)
     joint, p = (
         made(features, 10, dtype=dtype)
@@ -163,7 +163,7 @@ def test_the_joint_ones_are_the_mean_of_both_conditional_ones(dtype: Dtype, tole
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [3, 7, 16, 33, 100])
-def test_joint_probabilities_are_symmetric_and_sum_to_one(n: int, dtype: Dtype) -> None:
+def test_joint_probabilities_are_symmetric_and_sum_to_one(n: int, dtype: FloatDType) -> None:
     p = joint_probabilities(normal(5, n, 3), (n - 1) * 0.6 if n > 3 else 1.5, dtype=dtype)
     assert p.shape == (5, n, n)
     assert p.dtype == dtype
@@ -174,7 +174,7 @@ def test_joint_probabilities_are_symmetric_and_sum_to_one(n: int, dtype: Dtype) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_cluster_too_small_for_float32_is_resolved(dtype: Dtype) -> None:
+def test_a_cluster_too_small_for_float32_is_resolved(dtype: FloatDType) -> None:
     features = np.concatenate([normal(2, 40) * 1e-140, normal(2, 60)], axis=1)
     found = conditional_probabilities(features, PERPLEXITY, dtype=dtype)
     assert np.abs(perplexities_of(found.p[:, :40]) / PERPLEXITY - 1).max() < TOLERANCE[dtype]
@@ -201,7 +201,7 @@ def test_scikit_learn_gives_the_same_within_its_tolerance() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("exponent", [-990, -497, -30, 31, 500, 990])
-def test_a_power_of_two_changes_no_bit(exponent: int, dtype: Dtype) -> None:
+def test_a_power_of_two_changes_no_bit(exponent: int, dtype: FloatDType) -> None:
     plain, large = (
         conditional_probabilities(each, PERPLEXITY, dtype=dtype) for each in (normal(), np.ldexp(normal(), exponent))
     )
@@ -212,7 +212,7 @@ def test_a_power_of_two_changes_no_bit(exponent: int, dtype: Dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-20, 1e20, 1e150, 1e300])
-def test_features_of_any_scale_do(scale: float, dtype: Dtype) -> None:
+def test_features_of_any_scale_do(scale: float, dtype: FloatDType) -> None:
     found = conditional_probabilities(normal() * scale, PERPLEXITY, dtype=dtype)
     assert np.abs(perplexities_of(found.p) / PERPLEXITY - 1).max() < TOLERANCE[dtype]
     plain = conditional_probabilities(normal(), PERPLEXITY, dtype=dtype)
@@ -238,7 +238,7 @@ def test_each_batch_has_a_scale_of_its_own() -> None:
     [np.zeros((2, 30, 4)), np.full((2, 30, 4), 0.1), np.eye(30)[None].repeat(2, 0)],
     ids=["zeros", "constant", "equally far"],
 )
-def test_equal_distances_give_equal_probabilities(features: Array, dtype: Dtype) -> None:
+def test_equal_distances_give_equal_probabilities(features: Array, dtype: FloatDType) -> None:
     found = conditional_probabilities(features, 5, dtype=dtype)
     expected = (1 - np.eye(30)) / 29
     assert np.array_equal(found.p, np.broadcast_to(expected.astype(dtype), (2, 30, 30)))
@@ -249,7 +249,7 @@ def test_equal_distances_give_equal_probabilities(features: Array, dtype: Dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_fifty_duplicates_cannot_have_a_perplexity_of_20(dtype: Dtype) -> None:
+def test_fifty_duplicates_cannot_have_a_perplexity_of_20(dtype: FloatDType) -> None:
     features = normal(2, N, 512, seed=7)
     features[1, 50:] = features[1, 50]
     found = conditional_probabilities(features, PERPLEXITY, dtype=dtype)
@@ -274,7 +274,7 @@ def test_the_least_perplexity_that_duplicates_can_have_is_their_number_less_one(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("perplexity", [1.0001, 98.9999])
-def test_the_ends_of_what_can_be_reached(perplexity: float, dtype: Dtype) -> None:
+def test_the_ends_of_what_can_be_reached(perplexity: float, dtype: FloatDType) -> None:
     found = conditional_probabilities(normal(), perplexity, dtype=dtype)
     assert np.abs(perplexities_of(found.p) / perplexity - 1).max() < TOLERANCE[dtype]
 
@@ -288,7 +288,7 @@ SHARES = st.one_of(st.floats(0.01, 0.99), st.sampled_from([1e-9, 0.0625, 0.5, 1 
     power=st.sampled_from([1, 3, 25, 101, 301]), rounded=st.booleans(), share=SHARES,
 )  # fmt: skip
 def test_whatever_the_features_rows_are_probabilities(
-    n: int, d: int, seed: int, dtype: Dtype, power: int, rounded: bool, share: float
+    n: int, d: int, seed: int, dtype: FloatDType, power: int, rounded: bool, share: float
 ) -> None:
     with np.errstate(over="ignore"):
         values = np.clip(generator(seed).standard_normal((2, n, d)) ** power, -1e300, 1e300)
@@ -305,7 +305,7 @@ def test_whatever_the_features_rows_are_probabilities(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gap", [1e-307, 1e-300, 1e-297])
-def test_gaps_too_small_to_tell_apart_are_ties(gap: float, dtype: Dtype) -> None:
+def test_gaps_too_small_to_tell_apart_are_ties(gap: float, dtype: FloatDType) -> None:
     """Of a row whose three nearest are apart by `gap` of the mean, a perplexity below 3 gets sigma 0."""
     row = np.array([0, 0, 0, gap, 1, 2, 3])
     found = conditional_from_distances(np.broadcast_to(row, (1, 7, 7)), 2.8125, dtype=dtype)
@@ -317,7 +317,7 @@ def test_gaps_too_small_to_tell_apart_are_ties(gap: float, dtype: Dtype) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gap", [1e-294, 1e-250, 1e-100, 1e-30])
 @pytest.mark.parametrize("perplexity", [2.00001, 2.8125, 2.99999, 3.5])
-def test_larger_gaps_are_told_apart(gap: float, perplexity: float, dtype: Dtype) -> None:
+def test_larger_gaps_are_told_apart(gap: float, perplexity: float, dtype: FloatDType) -> None:
     row = np.array([0, 0, 0, gap, 1, 2, 3])
     found = conditional_from_distances(np.broadcast_to(row, (1, 7, 7)), perplexity, dtype=dtype)
     np.testing.assert_allclose(found.perplexities[0, 0], perplexity, rtol=1e-5)
@@ -355,7 +355,7 @@ def test_distances_of_extreme_features(scale: float, expected: float | None) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_search_from_distances_is_the_one_from_features(dtype: Dtype) -> None:
+def test_a_search_from_distances_is_the_one_from_features(dtype: FloatDType) -> None:
     features = digits()
     one = conditional_probabilities(features, PERPLEXITY, dtype=dtype)
     other = conditional_from_distances(squared_distances(features), PERPLEXITY, dtype=dtype)
@@ -568,7 +568,7 @@ def test_powers_of_two() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "beta"), [("float32", 8e34), ("float64", 1e304)])
-def test_what_is_far_away_adds_nothing_to_the_moments(dtype: Dtype, beta: float) -> None:
+def test_what_is_far_away_adds_nothing_to_the_moments(dtype: FloatDType, beta: float) -> None:
     x = np.array([0, -33, -1e-3] * 16, dtype)
     assert kernels.sum_moments(x, np.empty_like(x), x.dtype.type(beta)) == (16, 0, 0, 0)
 

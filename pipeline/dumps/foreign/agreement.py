@@ -29,7 +29,7 @@ def describe_agreement(predictions: NDArray[np.int64], dataset: Dataset) -> str:
     return "the argmax is right for " + ", ".join(lines)
 
 
-def find_disorder(predictions: NDArray[np.int64], dataset: Dataset, *, columns_named: bool) -> str | None:
+def warn_of_disorder(predictions: NDArray[np.int64], dataset: Dataset, *, columns_named: bool) -> str | None:
     """A warning where chance, or another order of the columns, does as well as these outputs.
 
     Args:

@@ -56,10 +56,10 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
 def _make_key(classes: Sequence[str]) -> Callable[[str], str]:
     """What of a name is compared: all of it, where classes differ in nothing else."""
 
-    def plain(name: str) -> str:
+    def normalise(name: str) -> str:
         return unicodedata.normalize("NFC", name.strip())
 
-    return plain if len({plain(name) for name in classes}) == len(classes) else str
+    return normalise if len({normalise(name) for name in classes}) == len(classes) else str
 
 
 def _find_problems(

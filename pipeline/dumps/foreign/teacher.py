@@ -17,7 +17,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import hash_file, refuse_irregular_file
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.field import EXTERNAL
-from pipeline.dumps.foreign.agreement import describe_agreement, find_disorder
+from pipeline.dumps.foreign.agreement import describe_agreement, warn_of_disorder
 from pipeline.dumps.foreign.columns import match_columns
 from pipeline.dumps.foreign.numbers import (
     Reading,
@@ -127,7 +127,7 @@ def read_outputs(
         "outputs": reading.parameters,
     }
     lines = (*describe_reading(reading, found, len(names)), describe_agreement(predictions, dataset))
-    doubt = find_disorder(predictions, dataset, columns_named=classes is not None)
+    doubt = warn_of_disorder(predictions, dataset, columns_named=classes is not None)
     warnings = (*warn_of_look_alikes(reading, values, found), *([doubt] if doubt else []))
     made = ForeignTeacher(outputs, card, reading, columns, lines, warnings)
     return made, "all" if len(outputs) == len(dataset) else "train"
