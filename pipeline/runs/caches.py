@@ -13,7 +13,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.expectations import ANYTHING
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset
-from pipeline.dumps import select_plan_options, count_rows, list_derived_parameters, needs_head, plan_arrays
+from pipeline.dumps import count_rows, list_derived_parameters, needs_head, plan_arrays, select_plan_options
 from pipeline.dumps.field import EXTERNAL, select_decisive
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
