@@ -17,7 +17,7 @@ from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.fields.rows import Target
 from pipeline.losses.outputs import Outputs
 from pipeline.losses.recipe import Recipe
-from pipeline.models.build import build_network
+from pipeline.models.build import draw_network
 from pipeline.models.network import Network
 from pipeline.models.size import count_bits
 from pipeline.models.weights import load_into
@@ -112,7 +112,10 @@ def train_cohort(
     Raises:
         InputError: see `training.fit_cohort`; or a part to train, fields or initial weights that do not fit.
     """
-    networks = [_draw_network(splits, model, seed, peer) for peer in range(peers)]
+    device = splits.train.labels.device
+    # The first of several peers has the weights that a lone student would have.
+    seeds = [derive_seed(seed, "init", *([peer] if peer else [])) for peer in range(peers)]
+    networks = [draw_network(model, splits.shape, splits.classes, seed=each, device=device) for each in seeds]
     if initial is not None:
         for network in networks:
             load_into(network, dict(initial), f"{what}: weights to start from")
@@ -120,8 +123,7 @@ def train_cohort(
     reports: dict[str, dict[str, Any]] = {}
     for number, phase in enumerate(phases):
         last = number == len(phases) - 1
-        beside = checkpoint and (checkpoint if last else checkpoint.with_suffix(f".pretrain-{number}.pt"))
-        fitted, said = _fit_phase(
+        results, found = _fit_phase(
             networks,
             splits,
             targets,
@@ -129,34 +131,39 @@ def train_cohort(
             seed=seed if last else derive_seed(seed, "pretrain", number),
             what=what if last else f"{what}, pretrain {number + 1}",
             views=views,
-            checkpoint=beside,
+            checkpoint=_phase_checkpoint(checkpoint, None if last else number),
             checkpoint_seconds=checkpoint_seconds,
         )
-        restores += fitted[0].restores
-        reports |= said if last else {f"pretrain-{number + 1}/{term}": its for term, its in said.items()}
+        restores += results[0].restores
+        reports |= found if last else {f"pretrain-{number + 1}/{term}": report for term, report in found.items()}
     return [
         TrainedStudent(
-            its, _test_epochs(network, its, splits), network.parameter_count(), count_bits(network), reports, restores
+            result,
+            _test_epochs(network, result, splits),
+            network.parameter_count(),
+            count_bits(network),
+            reports,
+            restores,
         )
-        for network, its in zip(networks, fitted, strict=True)
+        for network, result in zip(networks, results, strict=True)
     ]
 
 
-def _draw_network(splits: Splits, model: Mapping[str, Any], seed: int, peer: int) -> Network:
-    """A student with fresh weights; the first of several peers has those that a lone student would have."""
-    device = splits.train.labels.device
-    with fork_seeded_rng(derive_seed(seed, "init", *([peer] if peer else [])), device):
-        return build_network(model, splits.shape, splits.classes).to(device)
+def _phase_checkpoint(checkpoint: Path | None, pretrain: int | None) -> Path | None:
+    """Where the unfinished training of a phase is kept: a file of its own for each phase before the last."""
+    if checkpoint is None or pretrain is None:
+        return checkpoint
+    return checkpoint.with_suffix(f".pretrain-{pretrain}.pt")
 
 
 def _test_epochs(network: Network, fitted: FitResult, splits: Splits) -> dict[Select, Tensor]:
-    """Which test rows are classified rightly after the best and the last epoch."""
-    right = {}
+    """Which test rows are classified correctly after the best and the last epoch."""
+    correct = {}
     states: dict[Select, dict[str, Tensor]] = {"last": fitted.last, "best": fitted.best}
     for select, state in states.items():
         network.load_state_dict(state)
-        right[select] = evaluate(network, splits.test)[0]
-    return right
+        correct[select] = evaluate(network, splits.test)[0]
+    return correct
 
 
 def _fit_phase(
@@ -170,7 +177,7 @@ def _fit_phase(
     views: Views,
     **how: Any,
 ) -> tuple[list[FitResult], dict[str, dict[str, Any]]]:
-    """One phase of a training, and what was prepared for it."""
+    """Train the networks for one phase; their results, and by loss term what was reported while it was prepared."""
     recipe, device = phase.recipe, splits.train.labels.device
     plans = planned_order(recipe, targets, phase.options, what)
     modules, reports = recipe.train_prepared(
@@ -189,7 +196,7 @@ def _fit_phase(
             options=phase.options,
             seed=seed,
             what=what,
-            mutual=recipe.mutual,
+            mutual=recipe.is_mutual,
             views=views,
             order=plans,
             **how,
@@ -211,22 +218,22 @@ def _build_member(
     if phase.trainable is not None:
         stack.enter_context(network.train_only(phase.trainable.parameter_names(network, train.images[:2])))
     taps = stack.enter_context(network.record_taps(phase.recipe.taps))
-    beside = {**_build_learned(network, train, targets, phase.recipe, taps), **prepared}
-    objective = _build_objective(phase.recipe, targets, taps, beside)
-    return Member(network, objective, nn.ModuleList(beside.values()).to(train.labels.device), watch)
+    modules = {**_build_learned(network, train, targets, phase.recipe, taps), **prepared}
+    objective = _build_objective(phase.recipe, targets, taps, modules)
+    return Member(network, objective, nn.ModuleList(modules.values()).to(train.labels.device), watch)
 
 
 def _ignore_history(history: History) -> None:
-    """Nobody looks."""
+    """Do nothing: the training is not watched."""
 
 
 def _build_objective(
-    recipe: Recipe, targets: Mapping[str, CachedField], taps: Mapping[str, Tensor], beside: Mapping[str, nn.Module]
+    recipe: Recipe, targets: Mapping[str, CachedField], taps: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
 ) -> Objective:
     """The recipe's weighted terms of a network's outputs for a batch."""
 
     def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
-        outputs = Outputs(network(batch.images), batch.labels, taps, peers=batch.peers, of_terms=beside)
+        outputs = Outputs(network(batch.images), batch.labels, taps, peers=batch.peers, modules=modules)
         return recipe(outputs, {dump: targets[dump].target(batch) for dump in recipe.dumps}, batch.epoch)
 
     return objective
@@ -235,8 +242,8 @@ def _build_objective(
 def _read_all_rows(targets: Mapping[str, CachedField], train: Rows, views: Views, dump: str) -> Tensor:
     """All rows (views, samples, ...) of a dump with one array."""
     ids = torch.arange(len(train), device=train.labels.device)
-    nothing = train.images[:0], train.labels[:0]
-    batches = (Batch(ids, torch.full_like(ids, view), *nothing, 0, 0) for view in range(views.count))
+    empty = train.images[:0], train.labels[:0]
+    batches = (Batch(ids, torch.full_like(ids, view), *empty, 0, 0) for view in range(views.count))
     rows = [targets[dump].target(batch) for batch in batches]
     assert all(isinstance(row, Tensor) for row in rows)
     return torch.stack(rows)  # type: ignore[arg-type]

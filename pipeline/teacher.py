@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, read_json
-from pipeline.base.seeds import derive_seed, fork_seeded_rng
+from pipeline.base.seeds import derive_seed
 from pipeline.datasets.dataset import Dataset, Images
-from pipeline.models.build import build_network
+from pipeline.models.build import build_network, draw_network
 from pipeline.models.foreign_weights import load_foreign_weights
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
@@ -93,7 +93,7 @@ class Samples:
         for first in range(start, stop, self.batch):
             rows = torch.from_numpy(np.ascontiguousarray(self.images[first : min(first + self.batch, stop)])).to(device)
             real = len(rows)
-            if not self.views.identity:
+            if not self.views.is_identity:
                 ids = torch.arange(first, first + real, device=device)
                 rows = self.views.apply(rows, self.views.words(ids, torch.full_like(ids, view)))
             padding = rows.new_zeros((self.batch - real, *rows.shape[1:]))
@@ -205,8 +205,7 @@ def train_teacher(
     Arguments as for `training.fit`.
     """
     device = splits.train.labels.device
-    with fork_seeded_rng(derive_seed(seed, "init"), device):
-        network = build_network(model, splits.shape, splits.classes).to(device)
+    network = draw_network(model, splits.shape, splits.classes, seed=derive_seed(seed, "init"), device=device)
 
     def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
         return {"ce": functional.cross_entropy(network(batch.images), batch.labels)}

@@ -47,7 +47,7 @@ def adversarial(
         discriminator: its shape and training.
         reduction: over the samples.
     """
-    assert outputs.beside is not None, "prepared before the first step"
-    score = apply_module(outputs.beside, outputs.logits)  # (B,): log D / (1 - D)
+    assert outputs.module is not None, "prepared before the first step"
+    score = apply_module(outputs.module, outputs.logits)  # (B,): log D / (1 - D)
     # logsigmoid, since softplus is cut to a straight line above 20.
     return reduce_samples(-functional.logsigmoid(-score) if form == "fool" else functional.logsigmoid(score), reduction)

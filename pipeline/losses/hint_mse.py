@@ -72,6 +72,6 @@ def hint_mse(
         reduction: over the samples.
     """
     guided = outputs.taps[tap]
-    guided = widen(guided) if outputs.beside is None else apply_module(outputs.beside, guided)
+    guided = widen(guided) if outputs.module is None else apply_module(outputs.module, guided)
     squares = (guided - select_hint(target, hint)).square().flatten(1)
     return reduce_samples(squares.mean(1) if over_units == "mean" else squares.sum(1), reduction)

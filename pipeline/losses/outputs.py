@@ -21,18 +21,18 @@ class Outputs:
         logits: (B, C), pre-softmax.
         labels: (B,) int64.
         taps: by name, the activations (B, ...) that the recipe's terms ask for.
-        beside: the module that this term has learned beside the student (a regressor), or was given
+        module: the one that this term has learned beside the student (a regressor), or was given
             before it (a discriminator).
         peers: logits (K - 1, B, C) of the other students of a cohort, where a term learns from them.
-        of_terms: `beside` of all terms, by name.
+        modules: those of all terms, by name.
     """
 
     logits: Tensor
     labels: Tensor
     taps: Mapping[str, Tensor] = field(default_factory=dict)
-    beside: nn.Module | None = None
+    module: nn.Module | None = None
     peers: Tensor | None = None
-    of_terms: Mapping[str, nn.Module] = field(default_factory=dict)
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
     _log_softmax: dict[float, Tensor] = field(default_factory=dict, repr=False)
 
     def log_softmax(self, temperature: float = 1.0) -> Tensor:
@@ -48,7 +48,7 @@ def widen(values: Tensor) -> Tensor:
 
 
 def apply_module(module: nn.Module, values: Tensor) -> Tensor:
-    """What a module beside the student says, computed in float32 or wider, under autocast too."""
+    """The output of a module beside the student, computed in float32 or wider, under autocast too."""
     with torch.autocast(values.device.type, enabled=False):
         made: Tensor = module(widen(values))
         return made

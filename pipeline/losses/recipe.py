@@ -80,7 +80,7 @@ class Recipe:
             if not weight:
                 weighted[term.name] = widen(outputs.logits[:0]).sum()  # of nothing: a zero that has a gradient
                 continue
-            own = replace(outputs, beside=outputs.of_terms.get(term.name))
+            own = replace(outputs, module=outputs.modules.get(term.name))
             weighted[term.name] = weight * TERMS.function(term.loss)(own, term.target(targets), **term.options)
         return weighted
 
@@ -100,7 +100,7 @@ class Recipe:
         return _unique(tap for term in self.terms for tap in term_taps(term.loss, term.options))
 
     @property
-    def mutual(self) -> bool:
+    def is_mutual(self) -> bool:
         """Whether a term learns from the other students of a cohort."""
         return any(learns_from_peers(term.loss) for term in self.terms)
 

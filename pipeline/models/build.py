@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.base.errors import InputError
 from pipeline.base.registry import AbsentError, import_object
+from pipeline.base.seeds import fork_seeded_rng
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.models.network import Network
@@ -58,6 +59,14 @@ def build_network(
     if probe.shape != (2, classes):
         raise InputError(f"model {model['name']}", expected=f"logits (2, {classes})", found=str(tuple(probe.shape)))
     return network.train()
+
+
+def draw_network(
+    model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, seed: int, device: torch.device
+) -> Network:
+    """A network on the device, with initial weights that the seed alone decides; other arguments as above."""
+    with fork_seeded_rng(seed, device):
+        return build_network(model, shape, classes).to(device)
 
 
 def _build_body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -40,14 +40,14 @@ class Reading:
     counted: bool = False
 
     @property
-    def place(self) -> str:
+    def entry_path(self) -> str:
         """Where it lies in the file."""
         return "".join(f"[{entry!r}]" for entry in self.entries)
 
     @property
-    def taken(self) -> str:
+    def changes(self) -> str:
         """What was done to read it so; empty where nothing was."""
-        parts = [f"its entry {self.place}"] if self.entries else []
+        parts = [f"its entry {self.entry_path}"] if self.entries else []
         parts += [f"without the prefix {self.prefix!r} of all its {len(self.state)} names"] if self.prefix else []
         parts += [f"without {COUNTER!r}"] if self.counted else []
         return ", ".join(parts)
@@ -79,9 +79,9 @@ def load_foreign_weights(modules: Sequence[nn.Module], path: Path, *, new_head: 
         refuse_non_dense(reading.state, what)
     _refuse_several([reading for reading, _ in fitting], what)
     reading, module = fitting[0]
-    place = f"{what}: {reading.taken}" if reading.taken else what
+    place = f"{what}: {reading.changes}" if reading.changes else what
     converted = load_into(module, reading.state, place, new_head=new_head)
-    done = [f"took {reading.taken}"] * bool(reading.taken)
+    done = [f"took {reading.changes}"] * bool(reading.changes)
     done += [f"converted its numbers ({', '.join(converted)})"] * bool(converted)
     if done:
         LOG.warning("%s: %s", what, "; ".join(done))
@@ -145,6 +145,6 @@ def _refuse_several(readings: Sequence[Reading], what: str) -> None:
             raise InputError(
                 what,
                 expected="one state dict that fits the architecture",
-                found=f"two that differ: {first.place} and {other.place}",
-                fix=f"save the one that you mean alone: torch.save(torch.load(FILE){other.place}, NEW)",
+                found=f"two that differ: {first.entry_path} and {other.entry_path}",
+                fix=f"save the one that you mean alone: torch.save(torch.load(FILE){other.entry_path}, NEW)",
             )

@@ -40,7 +40,7 @@ def iterate_batches(
     ids = order.ids(epoch).to(train.labels.device)[: steps * batch_size]
     shown = views.epoch_views(ids, epoch)
     # Drawn for the whole epoch at once: in every step it would be a hundred tiny operations.
-    words = None if views.identity else views.words(ids, shown)
+    words = None if views.is_identity else views.words(ids, shown)
     for number, first in enumerate(range(0, len(ids), batch_size)):
         part = slice(first, first + batch_size)
         images = train.images.index_select(0, ids[part])

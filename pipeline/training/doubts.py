@@ -18,32 +18,32 @@ BY_CHANCE = 0.05  # the probability that guessing does as well, above which a ne
 NEAR = 0.1  # of the way from chance to right: a mean accuracy of the classes beyond is no chance
 
 
-def find_doubt(right: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
+def find_doubt(correct: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
     """What speaks against a network's having learnt its classes, as a clause without a subject; None: nothing does.
 
     Guessing gets the share of its favourite class right, so that chance is the commonest class's share, and the mean
     accuracy of the classes is then 1 / classes. Where the images are too few to tell, there is no doubt.
 
     Args:
-        right: (n,) bool, the test rows that it classifies rightly.
-        labels: (n,) theirs.
+        correct: (n,) bool, whether each test row is classified correctly.
+        labels: (n,) of the test rows.
         classes: names, by label.
     """
-    hits, its = right.cpu().numpy(), labels.cpu().numpy()
-    counts = np.bincount(its, minlength=len(classes))
-    correct = np.bincount(its[hits], minlength=len(classes))
+    rows = labels.cpu().numpy()
+    counts = np.bincount(rows, minlength=len(classes))
+    hits = np.bincount(rows[correct.cpu().numpy()], minlength=len(classes))
     there = counts > 0
-    alone = there & (correct == counts)
-    constant = alone.sum() == 1 and not correct[~alone].any()
+    alone = there & (hits == counts)
+    constant = alone.sum() == 1 and not hits[~alone].any()
     if constant and counts[alone].sum() >= FEWEST and counts[~alone].sum() >= OTHERS:
         name = escape_unprintable(classes[int(alone.argmax())])
         return (
             f"says '{name}' whatever it is shown: right for all {counts[alone].sum()} test images of that class, and "
             f"for none of the {counts[~alone].sum()} others"
         )
-    if _is_at_chance(counts[there], correct[there]):
+    if _is_at_chance(counts[there], hits[there]):
         return (
-            f"is no better than chance: right for {correct.sum()} of {counts.sum()} test images, where always saying "
+            f"is no better than chance: right for {hits.sum()} of {counts.sum()} test images, where always saying "
             f"the commonest class is for {counts.max()}"
         )
     return None

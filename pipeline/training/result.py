@@ -23,7 +23,7 @@ class TrainedStudent:
 
     Attributes:
         fitted: the curves, and the last and best state.
-        right: which test rows it classifies rightly, (n,) bool, by "best" and "last".
+        correct: which test rows it classifies correctly, (n,) bool, by "best" and "last".
         parameters: trainable numbers.
         bits: that the network takes when it is deployed.
         prepared: by loss term, what there is to say of what it was given before (a discriminator's accuracy).
@@ -31,7 +31,7 @@ class TrainedStudent:
     """
 
     fitted: FitResult
-    right: Mapping[Select, Tensor]
+    correct: Mapping[Select, Tensor]
     parameters: int
     bits: int
     prepared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class TrainedStudent:
 
     def accuracy(self, select: Select) -> float:
         """Test accuracy in [0, 1]."""
-        return float(self.right[select].double().mean())
+        return float(self.correct[select].double().mean())
 
     def state(self, select: Select) -> Mapping[str, Tensor]:
         """The state dict of the best or the last epoch."""
@@ -51,12 +51,12 @@ class TrainedStudent:
 
     def find_doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
         """What speaks against its having learnt these classes; see `doubts.find_doubt`."""
-        return find_doubt(self.right[select], test.labels, classes)
+        return find_doubt(self.correct[select], test.labels, classes)
 
     def scores(self, select: Select, test: Rows, classes: Sequence[str]) -> dict[str, Any]:
         """What a network's card says of its test accuracy."""
         reason = self.find_doubt(select, test, classes)
-        scores = {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.right[select], test)}
+        scores = {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.correct[select], test)}
         return {**scores, **({"doubt": reason} if reason else {})}
 
 

@@ -66,21 +66,21 @@ class Splits:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, rows: Rows) -> tuple[Tensor, float]:
-    """Which rows the network classifies rightly, (n,) bool on the CPU, and its mean cross-entropy."""
+    """Which rows the network classifies correctly, (n,) bool on the CPU, and its mean cross-entropy."""
     network.eval()
-    right, loss = [], torch.zeros((), dtype=torch.float64, device=rows.labels.device)
+    correct, loss = [], torch.zeros((), dtype=torch.float64, device=rows.labels.device)
     for images, labels in zip(*(torch.split(t, EVALUATION_BATCH) for t in (rows.images, rows.labels)), strict=True):
         logits = network(images)
-        right.append(logits.argmax(1) == labels)
+        correct.append(logits.argmax(1) == labels)
         loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
-    return torch.cat(right).cpu(), float(loss) / len(rows)
+    return torch.cat(correct).cpu(), float(loss) / len(rows)
 
 
-def per_class_accuracy(right: Tensor, rows: Rows) -> dict[str, Any]:
+def per_class_accuracy(correct: Tensor, rows: Rows) -> dict[str, Any]:
     """Test accuracy over all rows and by class (None for a class without rows), for a network's card."""
     labels = rows.labels.cpu()
-    classes = [right[labels == label] for label in range(rows.classes)]
+    classes = [correct[labels == label] for label in range(rows.classes)]
     return {
-        "test_accuracy": float(right.double().mean()),
+        "test_accuracy": float(correct.double().mean()),
         "test_accuracy_per_class": [float(members.double().mean()) if len(members) else None for members in classes],
     }

@@ -32,7 +32,7 @@ class NotFiniteError(InputError):
 
 
 @dataclass
-class Best:
+class BestState:
     """The state to keep: that of the best epoch so far (the earliest of equals)."""
 
     accuracy: float = -1.0
@@ -91,15 +91,16 @@ class Trainee:
         self.network, self.objective, self.learned = member.network, member.objective, member.learned
         self.on_epoch, self.options, self.what = member.on_epoch, options, what
         # What is frozen (parts that a phase leaves alone, a discriminator) is no optimiser's.
-        self.own = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.trained = [*self.own, *(p for p in self.learned.parameters() if p.requires_grad)]
+        self.trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.parameters = [*self.trainable, *(p for p in self.learned.parameters() if p.requires_grad)]
         buffers = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
-        self.finite = [*self.trained, *buffers]  # must be numbers: running statistics may overflow where no loss does
+        # All of these must stay finite: running statistics may overflow where no loss does.
+        self.finite = [*self.parameters, *buffers]
         self.norms = [module for module in self.network.modules() if getattr(module, TRACKS, False)]
-        self.optimizer = options.optimizer(self.trained)
+        self.optimizer = options.optimizer(self.parameters)
         self.scheduler = options.scheduler(self.optimizer, epochs)
         self.history: History = []
-        self.best = Best()
+        self.best = BestState()
         self._losses: list[Tensor] = []
         self._names: list[str] = []
 
@@ -107,7 +108,7 @@ class Trainee:
         """One step on one batch."""
         terms = dict(self.objective(self.network, batch))
         if self.options.l1:
-            terms["l1"] = self.options.l1 * torch.stack([parameter.abs().sum() for parameter in self.own]).sum()
+            terms["l1"] = self.options.l1 * torch.stack([parameter.abs().sum() for parameter in self.trainable]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         values = torch.stack(list(terms.values()))
         if values.requires_grad:
@@ -120,7 +121,7 @@ class Trainee:
 
     def _refuse_idle(self, terms: Mapping[str, Tensor]) -> None:
         """Raise InputError where the first step has no gradient for any part of the network that is trained."""
-        if all(parameter.grad is None for parameter in self.own):
+        if all(parameter.grad is None for parameter in self.trainable):
             raise InputError(
                 f"{self.what}: losses {', '.join(terms)}",
                 expected="such as depend on the part of the network that is trained",
@@ -130,9 +131,9 @@ class Trainee:
 
     @torch.no_grad()
     def peer_logits(self, batch: Batch) -> Tensor:
-        """The network's logits (B, classes) as a teacher of its peers: in training mode, as in its own steps.
+        """The logits (B, classes) that the network's peers learn from, in training mode as in its own steps.
 
-        Statistics that a batch normalisation gathers are gathered by the steps alone.
+        The running statistics of batch normalisations are left as they are: only steps change them.
         """
         for norm in self.norms:
             setattr(norm, TRACKS, False)
@@ -172,11 +173,11 @@ class Trainee:
         accuracy = float(epoch)  # without validation each epoch counts as better than the one before
         watched = row["train/loss"]
         if len(validation):
-            right, watched = evaluate(self.network, validation)
-            accuracy = float(right.double().mean())
+            correct, watched = evaluate(self.network, validation)
+            accuracy = float(correct.double().mean())
             row |= {"validation/accuracy": accuracy, "validation/loss": watched}
         if accuracy > self.best.accuracy:
-            self.best = Best(accuracy, epoch, copy_state(self.network))
+            self.best = BestState(accuracy, epoch, copy_state(self.network))
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(watched)
         else:
@@ -209,7 +210,7 @@ class Trainee:
         self.scheduler.load_state_dict(state["scheduler"])
         self.history[:] = state["history"]
         best, device = state["best"], next(self.network.parameters()).device
-        self.best = Best(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})
+        self.best = BestState(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})
         self._losses = []
 
     def result(self, restores: int) -> FitResult:

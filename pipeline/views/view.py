@@ -47,7 +47,7 @@ class Views:
             raise InputError(describe_unknown("policy", self.policy, POLICIES.entries))
         if not 1 <= self.count <= 2**31:
             raise InputError("views: count", expected="1 or more", found=str(self.count))
-        if self.identity and self.count != 1:
+        if self.is_identity and self.count != 1:
             raise InputError(
                 "views: count",
                 expected="1, since all views of policy none are the same",
@@ -79,7 +79,7 @@ class Views:
         return cls(made.policy, made.count, made.seed, options, order)
 
     @property
-    def identity(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether the images stay as they are."""
         return self.policy == "none"
 

@@ -181,7 +181,7 @@ def judge() -> Discriminator:
 
 
 def outputs(values: Tensor, judge: nn.Module) -> Outputs:
-    return Outputs(values, torch.zeros(len(values), dtype=torch.int64), beside=judge)
+    return Outputs(values, torch.zeros(len(values), dtype=torch.int64), module=judge)
 
 
 def test_its_two_forms_are_cross_entropies_with_its_answer(judge: Discriminator) -> None:

@@ -39,7 +39,7 @@ class Scene:
         labels: (B,).
         target: what the loss takes as such.
         teacher: what the references take instead.
-        beside, peers: as in `Outputs`.
+        beside, peers: `module` and `peers` of `Outputs`.
         k: of top-k logits.
         alike: a student that is as its teacher is, where that can be.
     """

@@ -141,7 +141,7 @@ def test_terms_of_one_loss_have_their_own_names_and_regressors(outputs: Outputs,
     assert recipe.taps == ("features", "hidden1")
     assert recipe.dumps == ("h", "same")
     own = {name: module.double() for name, module in modules.items()}
-    values = recipe(Outputs(outputs.logits, outputs.labels, outputs.taps, of_terms=own), targets, 0)
+    values = recipe(Outputs(outputs.logits, outputs.labels, outputs.taps, modules=own), targets, 0)
     high, low = own["high"](outputs.taps["features"]), own["low"](outputs.taps["hidden1"])
     assert values["high"].item() == pytest.approx((high - teacher).square().mean().item())
     assert values["low"].item() == pytest.approx((low - teacher).square().mean().item() / 2)
@@ -177,10 +177,10 @@ def test_each_adversarial_term_has_its_own_frozen_discriminator(outputs: Outputs
     assert recipe.dumps == ()  # nothing is read while the student trains
     assert not any(p.requires_grad for module in modules.values() for p in module.parameters())
     assert not any(module.training for module in modules.values())
-    single = Outputs(outputs.logits.detach().float(), outputs.labels, of_terms=modules)
+    single = Outputs(outputs.logits.detach().float(), outputs.labels, modules=modules)
     values = recipe(single, {}, 0)
     for name, form in (("near", "fool"), ("adversarial", "maximise")):
-        beside = Outputs(single.logits, single.labels, beside=modules[name])
+        beside = Outputs(single.logits, single.labels, module=modules[name])
         assert values[name].item() == adversarial(beside, None, form=form).item()  # type: ignore[arg-type]
 
 
@@ -195,8 +195,8 @@ def test_each_loss_says_what_it_reads() -> None:
     assert term_taps("probe_rmse", {"between": "activations", "tap": "features"}) == ("features",)
     assert learns_from_peers("mutual_kl")
     assert not learns_from_peers("ce")
-    assert Recipe((Term("ce", ONE, {}), Term("mutual_kl", ONE, {}))).mutual
-    assert not Recipe((Term("ce", ONE, {}),)).mutual
+    assert Recipe((Term("ce", ONE, {}), Term("mutual_kl", ONE, {}))).is_mutual
+    assert not Recipe((Term("ce", ONE, {}),)).is_mutual
 
 
 class Fixed:
@@ -225,7 +225,7 @@ def test_a_training_learns_what_its_terms_learn_and_freezes_what_they_were_given
     real = Recipe.__call__
 
     def watching(self: Recipe, outputs: Outputs, *arguments: Any) -> dict[str, Tensor]:
-        for name, module in outputs.of_terms.items():
+        for name, module in outputs.modules.items():
             given.setdefault(name, []).append(next(module.parameters()).detach().clone())
         return real(self, outputs, *arguments)
 

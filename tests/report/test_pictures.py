@@ -244,7 +244,7 @@ def test_images_are_shown_as_the_teacher_saw_them(dataset: Dataset, views: Views
     seen = torch.cat([rows[:n] for rows, n in Samples(dataset.images, 40, BATCH, views).batches(0, 0, 40, CPU)])
     shown = gather._view_images(dataset, ids, views)
     assert (shown == seen.numpy()[ids]).all()
-    assert (shown == dataset.images[ids]).all() == views.identity
+    assert (shown == dataset.images[ids]).all() == views.is_identity
 
 
 def test_hints_are_drawn_tap_by_tap(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:

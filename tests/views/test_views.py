@@ -362,10 +362,10 @@ def test_options_reach_the_policy() -> None:
 
 def test_plain_changes_nothing() -> None:
     images = images_of(3)
-    assert PLAIN.identity
+    assert PLAIN.is_identity
     assert PLAIN.apply(images, words_of(3)) is images
     assert PLAIN.epoch_views(torch.arange(3), 5).tolist() == [0, 0, 0]
-    assert not Views("flip", 1, 0, {"probability": 0.0}).identity
+    assert not Views("flip", 1, 0, {"probability": 0.0}).is_identity
 
 
 def test_parameters_are_what_decides_the_pixels() -> None:
@@ -465,7 +465,7 @@ def test_the_views_of_a_cache_are_those_it_was_made_with(views: Views) -> None:
     images, ids = images_of(6), torch.arange(6)
     random_words = views.words(ids, ids % views.count)
     assert torch.equal(Views.from_cache(cache_of(views)).apply(images, random_words), views.apply(images, random_words))
-    if not views.identity:
+    if not views.is_identity:
         assert Views.from_cache(cache_of(views), "draw") == replace(views, order="draw")
 
 

@@ -198,7 +198,7 @@ def _view_images(dataset: Dataset, ids: NDArray[np.int64], views: Views) -> NDAr
     """Images (n, C, H, W) as view 0 shows them."""
     images = torch.from_numpy(np.ascontiguousarray(dataset.images[ids]))
     where = torch.from_numpy(ids)
-    if not views.identity:
+    if not views.is_identity:
         images = views.apply(images, views.words(where, torch.zeros_like(where)))
     shown: NDArray[np.uint8] = images.numpy()
     return shown
