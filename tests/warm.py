@@ -22,6 +22,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pipeline
@@ -114,7 +115,8 @@ def import_all() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     for name in LATE:
-        importlib.import_module(name)
+        with suppress(ModuleNotFoundError):  # in another version
+            importlib.import_module(name)
 
 
 def serve(address: str) -> None:
@@ -165,7 +167,8 @@ def run(arguments: list[str], folder: str, environment: Mapping[str, str]) -> in
     os.environ.update(environment)
     sys.argv = arguments
     sys.path[0] = str(Path(arguments[0]).parent)  # as in a console script
-    sys.modules["__main__"].__spec__ = None  # likewise
+    main = sys.modules["__main__"]
+    main.__spec__ = main.__package__ = None  # likewise
     try:
         return PROGRAMS[Path(arguments[0]).name]() or 0
     except SystemExit as stop:

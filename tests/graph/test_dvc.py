@@ -103,6 +103,8 @@ def test_another_clone_makes_the_same_bytes(origin: Path, clone: Path, others: P
     shutil.copytree(origin / "photos", clone / "photos")
     (clone / "dvc.lock").unlink()
     shutil.rmtree(clone / "data")
+    order = "python -c 'print(hash(\"name\"))'"
+    assert shell(clone, order) != shell(clone, order, PATH=others.path)
     assert len(ran(shell(clone, "dvc repro", PATH=others.path))) == 7
     assert lock(clone) == lock(origin)
     assert len(lock(clone)) == 10
