@@ -28,7 +28,9 @@ from tests.cache.test_cache import DESCRIPTION, tree
 DTYPES: tuple[DType, ...] = get_args(DType)
 FORMS: list[tuple[Format, Codec]] = [(store, codec) for store in CODECS for codec in CODECS[store]]
 
-fewer = settings(max_examples=settings().max_examples // 3)  # many files an example, each flushed to the disk
+# Many files an example, each flushed to the disk: the default run has a third of the examples.
+fewer = settings(max_examples=settings().max_examples // 3)
+fewest = settings(max_examples=settings().max_examples // 9)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,7 @@ def asked(draw: st.DrawFn, views: int, rows: int) -> tuple[Any, Any]:
     return (ids if kind == "list" else np.array(ids, kind)), view
 
 
-@given(made=written(), form=st.sampled_from(FORMS), data=st.data())
-def test_what_is_written_is_read(made: Written, form: tuple[Format, Codec], data: st.DataObject) -> None:
+def read_what_is_written(made: Written, form: tuple[Format, Codec], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made.write(Path(folder), *form)
         opened, gathered = cache.open(Path(folder) / "dump"), cache.open(Path(folder) / "dump")
@@ -115,9 +116,12 @@ def test_what_is_written_is_read(made: Written, form: tuple[Format, Codec], data
                 assert same(gathered.rows(ids, view, name), expected[view, picked])
 
 
-@fewer
-@given(made=written(), other=st.integers(1, 60))
-def test_the_digest_of_the_values_knows_no_form(made: Written, other: int) -> None:
+reading = given(made=written(), form=st.sampled_from(FORMS), data=st.data())
+test_what_is_written_is_read = fewer(reading(read_what_is_written))
+test_what_is_written_is_read_at_length = pytest.mark.exhaustive(reading(read_what_is_written))
+
+
+def digest_every_form(made: Written, other: int) -> None:
     cuts = {made.chunk_rows, max(-(-made.rows // 12), min(other, made.rows))}
     with tempfile.TemporaryDirectory() as folder:
         manifests = [
@@ -128,13 +132,22 @@ def test_the_digest_of_the_values_knows_no_form(made: Written, other: int) -> No
     assert len({manifest.root for manifest in manifests}) == len(manifests)
 
 
-@given(made=written(), form=st.sampled_from(FORMS))
-def test_the_same_values_give_the_same_bytes(made: Written, form: tuple[Format, Codec]) -> None:
+digesting = given(made=written(), other=st.integers(1, 60))
+test_the_digest_of_the_values_knows_no_form = fewest(digesting(digest_every_form))
+test_the_digest_of_the_values_knows_no_form_at_length = pytest.mark.exhaustive(fewer(digesting(digest_every_form)))
+
+
+def write_twice(made: Written, form: tuple[Format, Codec]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("a", "b"):
             made.write(Path(folder) / name, *form)
         first, second = (tree(Path(folder) / name / "dump") for name in ("a", "b"))
     assert first == second
+
+
+writing = given(made=written(), form=st.sampled_from(FORMS))
+test_the_same_values_give_the_same_bytes = fewer(writing(write_twice))
+test_the_same_values_give_the_same_bytes_at_length = pytest.mark.exhaustive(writing(write_twice))
 
 
 @fewer
