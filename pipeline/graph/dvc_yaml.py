@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.graph.checkout import is_own_checkout, refuse_other_code
@@ -86,11 +85,11 @@ def text_of(target: Path) -> str | None:
     return target.read_text(encoding="utf-8", errors="replace")
 
 
-def refuse_stale(study: Study, raw: Mapping[str, Any], folder: Path) -> None:
+def refuse_stale(study: Study, folder: Path) -> None:
     """Raise InputError where the folder's dvc.yaml is not what its parameters compile to."""
     refuse_other_code(folder)
     current = text_of(folder / "dvc.yaml")
-    if current != to_yaml(stages(study, raw), folder, study.file):
+    if current != to_yaml(stages(study), folder, study.file):
         compile_again = command_line("graph", study.file)
         raise InputError(
             "dvc.yaml",

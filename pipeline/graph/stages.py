@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.datasets import SOURCES
@@ -57,14 +56,12 @@ def command_line(command: str, file: str = "params.yaml") -> str:
     return " ".join(("teachercache", command, *option))
 
 
-def stages(study: Study, raw: Mapping[str, Any]) -> list[Stage]:
+def stages(study: Study) -> list[Stage]:
     """The study's stages in the order of the flow.
 
-    Args:
-        study: the validated study.
-        raw: its file as plain values: a stage lists only keys that stand there.
+    Of its parameters a stage lists only keys that stand in the study's file.
     """
-    made = list(_Compiler(study, raw, Layout(Path())).stages())
+    made = list(_Compiler(study, Layout(Path())).stages())
     refuse_circles(made, study.file)
     return made
 
@@ -93,7 +90,6 @@ def refuse_circles(graph: Sequence[Stage], file: str) -> None:
 @dataclass(frozen=True)
 class _Compiler:
     study: Study
-    raw: Mapping[str, Any]
     layout: Layout
 
     def stages(self) -> Iterator[Stage]:
@@ -104,18 +100,17 @@ class _Compiler:
             deps=(self.study.file,),
         )
         yield from map(self.prepare, self.study.datasets)
-        members_first = sorted(self.run_here, key=lambda name: self.study.teachers[name].members is not None)
+        members_first = sorted(
+            self.study.teachers_run_here, key=lambda name: self.study.teachers[name].members is not None
+        )
         yield from map(self.teacher, members_first)
-        yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.run_here))
+        yield from map(
+            self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.study.teachers_run_here)
+        )
         for student in order_students(self.study):
             yield self.student(student)
             yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of == student))
         yield self.report()
-
-    @property
-    def run_here(self) -> list[str]:
-        """The teachers that have stages: what an external one knows comes as a finished cache."""
-        return [name for name, params in self.study.teachers.items() if params.external is None]
 
     def prepare(self, name: str) -> Stage:
         params = self.study.datasets[name]
@@ -125,7 +120,7 @@ class _Compiler:
             "Data sets",
             modules=_modules("pipeline.runs.datasets", SOURCES.module(params.source)),
             deps=_files(params.root),
-            params=self.keys(f"datasets.{name}" if "datasets" in self.raw else "dataset"),
+            params=self.keys(f"datasets.{name}" if "datasets" in self.study.raw else "dataset"),
             outs=(self.path(self.layout.prepared(name)),),
         )
 
@@ -204,9 +199,9 @@ class _Compiler:
             "Report",
             modules=_modules("pipeline.runs.report", self.policy, *schedules, *networks),
             deps=(
-                *(self.path(self.layout.metrics("teachers", name)) for name in self.run_here),
+                *(self.path(self.layout.metrics("teachers", name)) for name in self.study.teachers_run_here),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
-                *self.teachers(name for name in self.run_here if name in self.study.report.validated),
+                *self.teachers(name for name in self.study.teachers_run_here if name in self.study.report.validated),
                 *dict.fromkeys(map(self.prepared, dumps)),
                 *(self.path(self.layout.cache(name)) for name in drawn),
                 *(self.path(self.layout.student(name)) for name in students),
@@ -220,7 +215,11 @@ class _Compiler:
     def foreign(self, dumps: Iterable[str]) -> tuple[str, ...]:
         """What says which cache of an external teacher is meant: no stage stands for it."""
         named = {dump: self.study.dumps[dump].of for dump in dumps}
-        outside = {dump: of for dump, of in named.items() if of in self.study.teachers and of not in self.run_here}
+        outside = {
+            dump: of
+            for dump, of in named.items()
+            if of in self.study.teachers and of not in self.study.teachers_run_here
+        }
         keys = (key for dump, of in outside.items() for key in (f"teachers.{of}", f"dumps.{dump}"))
         return ("cache", *dict.fromkeys(keys)) if outside else ()
 
@@ -240,7 +239,7 @@ class _Compiler:
 
     def keys(self, *keys: str) -> tuple[str, ...]:
         """Those that stand in the file: DVC refuses a stage whose key is missing."""
-        return tuple(key for key in keys if key.partition(".")[0] in self.raw)
+        return tuple(key for key in keys if key.partition(".")[0] in self.study.raw)
 
     def teachers(self, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(self.path(self.layout.teacher(name)) for name in names)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.comparisons import LEVEL, compute_interval
 from pipeline.report.groups import Group, compare_groups
-from pipeline.report.measures import EpochComparison, Measurements, Side, list_values
+from pipeline.report.measures import ROUNDING, EpochComparison, Measurements, Side, list_values
 from pipeline.report.page import Section, Table
 
 Metric = Literal["test", "validation", "epochs"]
@@ -25,8 +25,6 @@ METRICS: dict[Metric, str] = {
     "epochs": "epochs",
 }
 METHODS: dict[Method, str] = {"paired": "paired", "welch": "Welch", "one-sample": "one-sample"}
-# Points or epochs: an end of an interval that is nearer to what is asked lies at it, but for rounding.
-ROUNDING = 1e-9
 EPOCH = 1.0  # validation is measured once an epoch: that is how finely epochs are told apart
 TOO_FEW = f"fewer than {FEWEST_VALUES} values"
 

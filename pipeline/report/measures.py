@@ -17,7 +17,8 @@ Side = Group | float  # a group's runs, or a teacher's one value
 
 PART_NAMES: dict[Part, str] = {"test": "test", "validation": "end-of-training validation"}
 END = 20  # the end of a training is the last of so many parts of it
-# A mean of equal accuracies may lie above all of them, by rounding; one row of a data set is far more.
+# Accuracies, points or epochs that are nearer to each other are equal but for rounding (a mean of equal accuracies may
+# lie above all of them); one row of a data set is far more.
 ROUNDING = 1e-9
 
 

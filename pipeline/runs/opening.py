@@ -7,7 +7,7 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
-from pipeline.study.params_file import load_study, read_params
+from pipeline.study.params_file import load_study
 from pipeline.study.sections import Study
 
 
@@ -30,5 +30,5 @@ def open_study(params: Path | str = "params.yaml") -> Study:
             # DVC may start with any stage whose inputs are there, so each one refuses a stale graph.
             from pipeline.graph.dvc_yaml import refuse_stale
 
-            refuse_stale(study, read_params(Path(name)), Path())
+            refuse_stale(study, Path())
     return study

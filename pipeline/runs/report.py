@@ -48,8 +48,7 @@ def write_report(study: Study) -> Result:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     layout = Layout(Path())
     with record_seconds("report"), open_stage_work(layout, "report", layout.report()) as work:
-        run_here = [name for name, teacher in study.teachers.items() if teacher.external is None]
-        teachers = {name: _read_metrics(layout, "teacher", name, TEACHER_KEYS) for name in run_here}
+        teachers = {name: _read_metrics(layout, "teacher", name, TEACHER_KEYS) for name in study.teachers_run_here}
         students = {name: _read_metrics(layout, "student", name, STUDENT_KEYS) for name in study.students}
         made = _build(study, teachers, students)
         _write(made, work.out)

@@ -11,7 +11,7 @@ from pipeline.graph.gitignore import add_lines
 from pipeline.graph.stages import stages
 from pipeline.runs.result import Result
 from pipeline.runs.stage import in_study_folder
-from pipeline.study.params_file import find_unavailable_models, read_params
+from pipeline.study.params_file import find_unavailable_models
 from pipeline.study.sections import Study
 
 DVC_YAML = Path("dvc.yaml")
@@ -31,7 +31,7 @@ def compile_graph(study: Study, *, check: bool = False) -> Result:
     absent = find_unavailable_models(study)
     warnings = [f"{study.file}: {key}: {reason}; the stages that use it will refuse it" for key, reason in absent]
     if check:
-        refuse_stale(study, read_params(Path(study.file)), Path())
+        refuse_stale(study, Path())
         return Result(warnings=tuple(warnings))
     refuse_other_code(Path())
     text, line = _write_graph(study)
@@ -44,8 +44,7 @@ def compile_graph(study: Study, *, check: bool = False) -> Result:
 
 def _write_graph(study: Study) -> tuple[str, str]:
     """Write dvc.yaml where it is another; its text, and a line on what was done."""
-    raw = read_params(Path(study.file))
-    text, before = to_yaml(stages(study, raw), Path(), study.file), text_of(DVC_YAML)
+    text, before = to_yaml(stages(study), Path(), study.file), text_of(DVC_YAML)
     earlier = compiled_from(before, DVC_YAML)
     if before != text:
         write_bytes(DVC_YAML, text.encode())

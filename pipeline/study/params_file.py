@@ -109,6 +109,6 @@ def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path 
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
     try:
-        return complete_study(study).with_file(file, folder)
+        return complete_study(study).with_file(file, folder, raw)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None

@@ -35,8 +35,7 @@ def complete_study(study: Study) -> Study:
     known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
     known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
     order_students(known)
-    measured = [name for name, teacher in known.teachers.items() if teacher.external is None]
-    refuse_report(known.report, measured, known.students, _watched(known))
+    refuse_report(known.report, known.teachers_run_here, known.students, _watched(known))
     return known
 
 

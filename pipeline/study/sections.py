@@ -264,6 +264,7 @@ class Study(Section):
 
     _file: str = PrivateAttr("params.yaml")
     _folder: Path = PrivateAttr(default_factory=Path)
+    _raw: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
     seed: NonNegativeInt = 0
     cache: CacheParams = CacheParams()
@@ -284,8 +285,18 @@ class Study(Section):
         """The folder of that file, where relative paths in it start and the study's data lie."""
         return self._folder
 
-    def with_file(self, file: str, folder: Path) -> Study:
-        """The same study, from a file of this name."""
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The file as plain values: what is written there, without what was filled in."""
+        return self._raw
+
+    @property
+    def teachers_run_here(self) -> list[str]:
+        """The teachers that have stages and metrics: what an external one knows comes as a finished cache."""
+        return [name for name, teacher in self.teachers.items() if teacher.external is None]
+
+    def with_file(self, file: str, folder: Path, raw: Mapping[str, Any]) -> Study:
+        """Return the same study, as read from a file of this name and content."""
         study = self.model_copy()
-        study._file, study._folder = file, folder  # noqa: SLF001 - its own
+        study._file, study._folder, study._raw = file, folder, raw  # noqa: SLF001 - its own
         return study

@@ -13,7 +13,7 @@ import pytest
 from pipeline.graph import code
 from pipeline.graph import stages as graph
 from pipeline.graph.code import code_paths, follow_imports
-from pipeline.study.params_file import load_study, parse_study, read_params
+from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT
 
 STAGES = ("prepare digits", "train-teacher big", "dump-logits big-logits", "train-student kd", "report")
@@ -52,7 +52,7 @@ def merely_read(made: Path) -> set[str]:
 @pytest.mark.parametrize("command", STAGES)
 def test_all_that_a_stage_loads_is_a_dependency(copy_of: Path, merely_read: set[str], command: str) -> None:
     params = copy_of / "params.yaml"
-    stages = {stage.command: stage for stage in graph.stages(load_study(params), read_params(params))}
+    stages = {stage.command: stage for stage in graph.stages(load_study(params))}
     paths = code_paths(stages[f"teachercache {command}"].modules, ROOT, ROOT)
     found = loaded(copy_of, RUN.format(arguments=command.split()))
     assert len(found) > 20
@@ -61,7 +61,7 @@ def test_all_that_a_stage_loads_is_a_dependency(copy_of: Path, merely_read: set[
 
 
 def test_every_stage_follows_its_run_and_the_parts_that_it_names(study: dict[str, Any]) -> None:
-    stages = {stage.name: stage for stage in graph.stages(parse_study(study), study)}
+    stages = {stage.name: stage for stage in graph.stages(parse_study(study))}
     paths = {name: set(code_paths(stage.modules, ROOT, ROOT)) for name, stage in stages.items()}
     assert not paths["graph"]
     assert {"pipeline/runs/students.py", "pipeline/losses/soft_targets.py"} <= paths["train-student-kd"]

@@ -9,23 +9,21 @@ from ruamel.yaml import YAML
 from pipeline.graph import dvc_yaml
 from pipeline.graph import stages as graph
 from pipeline.graph.code import code_paths
-from pipeline.study.params_file import load_study, parse_study, read_params
+from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT, write_study
 
 STUDIES = [ROOT, *sorted(path.parent for path in ROOT.glob("studies/*/params.yaml"))]
 
 
 def compiled(study: dict[str, Any], folder: Path = ROOT) -> dict[str, Any]:
-    parsed: dict[str, Any] = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse_study(study), study), folder))
+    parsed: dict[str, Any] = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse_study(study)), folder))
     return parsed
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_every_committed_graph_is_current(folder: Path) -> None:
     path = folder / "params.yaml"
-    assert (folder / "dvc.yaml").read_text() == dvc_yaml.to_yaml(
-        graph.stages(load_study(path), read_params(path)), folder
-    )
+    assert (folder / "dvc.yaml").read_text() == dvc_yaml.to_yaml(graph.stages(load_study(path)), folder)
 
 
 def dependencies(folder: Path) -> set[str]:
@@ -42,7 +40,7 @@ def test_our_code_decides_the_study_at_the_root_and_no_other() -> None:
 
 
 def test_modules_are_named_by_real_names(study: dict[str, Any]) -> None:
-    for stage in graph.stages(parse_study(study), study):
+    for stage in graph.stages(parse_study(study)):
         for module in stage.modules:
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), (stage.name, module)
 
@@ -78,7 +76,7 @@ def test_stages_stand_in_flow_order(study: dict[str, Any]) -> None:
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
     study["teachers"] = {"both": {"members": ["big", "more"]}, **study["teachers"], "more": study["teachers"]["big"]}
     made: dict[str, int] = {}
-    for place, stage in enumerate(graph.stages(parse_study(study), study)):
+    for place, stage in enumerate(graph.stages(parse_study(study))):
         for dep in stage.deps:
             if dep.startswith("data/"):
                 assert made[dep] < place
@@ -115,7 +113,7 @@ def test_names_that_yaml_would_misread_are_quoted(study: dict[str, Any]) -> None
 
 def test_a_policy_of_views_decides_what_is_trained_and_dumped(study: dict[str, Any]) -> None:
     study["views"] = {"policy": "crop_flip", "count": 4}
-    made = graph.stages(parse_study(study), study)
+    made = graph.stages(parse_study(study))
     shown = [stage for stage in made if stage.name.startswith(("train-", "dump-"))]
     assert len(shown) == 4
     for stage in shown:

@@ -54,7 +54,7 @@ def test_its_seeds_still_differ(run: Run, started: tuple[Path, dict[str, Any]]) 
 
 def test_the_graph_says_so(study: dict[str, Any]) -> None:
     study["students"] = {"late": {**study["students"]["baseline"], "init": "baseline"}, **study["students"]}
-    by_name = {stage.name: stage for stage in stages(parse_study(study), study)}
+    by_name = {stage.name: stage for stage in stages(parse_study(study))}
     assert "data/students/baseline" in by_name["train-student-late"].deps
     assert "data/students/baseline" not in by_name["train-student-kd"].deps
     names = list(by_name)
