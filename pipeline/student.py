@@ -33,7 +33,7 @@ from pipeline.views.view import PLAIN, Views
 
 
 class CachedField(Protocol):
-    """A cached field, as the steps of a training ask for it."""
+    """A cached field as a training reads it."""
 
     @property
     def plans(self) -> Tensor | None:
@@ -41,7 +41,7 @@ class CachedField(Protocol):
         ...
 
     def target(self, batch: Batch) -> Target:
-        """What the field says of a batch, on the batch's device."""
+        """The field's values for a batch, on the batch's device."""
         ...
 
 

@@ -102,7 +102,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What a network says of consecutive samples in one view.
+    """A network's outputs for consecutive samples in one view.
 
     Attributes:
         view: which augmentation of them.
@@ -122,7 +122,7 @@ class TeacherOutputs:
 
 
 class TeacherLike(Protocol):
-    """What a dump asks of a teacher: a card, and what it says of rows of samples."""
+    """What a dump needs of a teacher: its card, and its outputs for rows of samples."""
 
     @property
     def card(self) -> Mapping[str, Any]: ...
@@ -159,7 +159,7 @@ class Teacher:
     def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
     ) -> Iterator[TeacherOutputs]:
-        """What the network says of rows [start, stop) in one view, a batch of the fixed partition at a time.
+        """The network's outputs for rows [start, stop) in one view, a batch of the fixed partition at a time.
 
         The network only ever sees batches of exactly `samples.batch` rows that begin at a multiple
         of it, the last one padded: smaller batches differ in their last bits. So every run,

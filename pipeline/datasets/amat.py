@@ -104,14 +104,14 @@ def read_amat(path: Path, *, by_columns: bool) -> tuple[Pixels, Labels]:
 
 @contextmanager
 def _raise_warnings() -> Iterator[None]:
-    """Before numpy 2.3 or so, text that is no number is a warning, and what follows it is left out."""
+    """Raise numpy's warning of text that is no number: older versions only warn, and stop reading there."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         yield
 
 
 def _parse_line(line: bytes) -> NDArray[np.float64] | None:
-    """A line's 785 values, or None if it is not as it should be (NaN is below no bound, so it is not)."""
+    """The 785 values of a line; None for a malformed line (NaN included: it fails both comparisons)."""
     try:
         values = np.fromstring(line, sep=" ")
     except (ValueError, DeprecationWarning):
@@ -122,7 +122,7 @@ def _parse_line(line: bytes) -> NDArray[np.float64] | None:
 
 
 def _describe_fault(path: Path, number: int, line: bytes) -> InputError:
-    """What is wrong with a line, which takes longer to say than that something is."""
+    """The error for a malformed line. Slower than `_parse_line`, which only tells whether a line is well formed."""
     expected, found = _find_fault([_decode_word(word) for word in line.split()])
     return InputError(f"{path}, line {number}", expected=expected, found=found, fix=FIX)
 

@@ -43,7 +43,7 @@ class PartFolder:
         return sum(map(len, self.images.values()))
 
     def below(self, file: File) -> PurePosixPath:
-        """Where a file of its lies: `<class>/<image>`."""
+        """The path of one of its files from here: `<class>/<image>`."""
         return file.path.relative_to(self.path)
 
 
@@ -82,8 +82,8 @@ def find_classes(root: Path, trees: Sequence[Tree], parts: Sequence[str]) -> tup
     elsewhere = [*outside, *(file for folder in every if not folder.count for file in folder.others)]
     found = {part: _collect_classes(root, part, folders[part], elsewhere) for part in parts}
     _refuse_other_classes(root, found)
-    said = _report_left_out([file for folder in every for file in folder.others], outside, parts)
-    return found, [*said, *_report_similar_names(list(found[parts[0]]))]
+    notices = _report_left_out([file for folder in every for file in folder.others], outside, parts)
+    return found, [*notices, *_report_similar_names(list(found[parts[0]]))]
 
 
 def _find_part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) -> Iterator[tuple[str, PartFolder]]:
@@ -215,7 +215,7 @@ def _advise_spelling(some: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _report_similar_names(classes: Sequence[str]) -> list[str]:
-    """A line on each two classes that are spelled alike."""
+    """A line for each pair of classes whose names are spelled alike."""
     first: dict[str, str] = {}
     pairs = [(first.setdefault(_fold_case(name), name), name) for name in classes]
     return [
@@ -230,9 +230,9 @@ def _fold_case(name: str) -> str:
 
 
 def _report_left_out(others: Sequence[File], outside: Sequence[File], parts: Sequence[str]) -> list[str]:
-    said = [describe_left_out(others)] if others else []
+    found = [describe_left_out(others)] if others else []
     if outside:
         places = " and ".join(f"{part}/<class>/" for part in parts)
         count = f"{len(outside)} files" if len(outside) > 1 else "a file"
-        said.append(f"{count} outside of {places} ({join_names(sorted(file.where for file in outside))})")
-    return [f"left out: {', '.join(said)}"] if said else []
+        found.append(f"{count} outside of {places} ({join_names(sorted(file.where for file in outside))})")
+    return [f"left out: {', '.join(found)}"] if found else []

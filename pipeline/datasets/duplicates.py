@@ -1,4 +1,4 @@
-"""Images that are there twice, pixel for pixel."""
+"""Images with exactly the same pixels: found, counted, dropped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def first_occurrences(images: Pixels, order: Iterable[int]) -> Indices:
 
 @dataclass(frozen=True)
 class DuplicateCounts:
-    """How often a data set's images are there twice.
+    """How many images of a data set are exact copies of others.
 
     Attributes:
         images: those that are exact copies of an earlier one.
@@ -44,11 +44,11 @@ class DuplicateCounts:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is kept with the data set."""
+        """The counts that the data set's card holds."""
         return {"copies": self.images, "across_splits": self.across_splits, **_count_other_class(self.other_class)}
 
     def describe(self, total: int) -> str:
-        """The counts, of so many images, in words."""
+        """The counts among `total` images, in words."""
         are = "are exact copies of others" if self.images > 1 else "is an exact copy of another"
         stand = "pictures stand" if self.across_splits != 1 else "picture stands"
         return (
@@ -73,7 +73,7 @@ class DroppedCounts:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is kept with the data set."""
+        """The counts that the data set's card holds."""
         return {"dropped": self.images, **_count_other_class(self.other_class)}
 
     def describe(self) -> str:
@@ -93,7 +93,7 @@ def _describe_other_class(images: int, other_class: int) -> str:
 
 
 def count_duplicates(images: Pixels, labels: Labels, bounds: tuple[int, int]) -> DuplicateCounts | None:
-    """The copies in a data set, or None.
+    """The exact copies in a data set; None where there are none.
 
     Args:
         images: (N, C, H, W), the splits one behind the other.
@@ -112,7 +112,7 @@ def count_duplicates(images: Pixels, labels: Labels, bounds: tuple[int, int]) ->
 
 
 def count_dropped(labels: Labels, first: Indices) -> DroppedCounts | None:
-    """What is not kept of a source of which the first of each picture is, or None.
+    """What is dropped where the first image of each picture is kept; None where no image is a copy.
 
     Args:
         labels: (N,).

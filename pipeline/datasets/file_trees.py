@@ -1,4 +1,4 @@
-"""What lies in folders and zips that people fill.
+"""The files of folders and zips as people fill them.
 
 Links are followed. Refused are one that leads nowhere or around in a circle, links that make many files of few, and a
 folder that may not be read.
@@ -59,7 +59,7 @@ class File:
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies in one folder or zip.
+    """The files and folders of one folder or zip.
 
     Attributes:
         where: the folder, or the zip with a colon behind it: what a path is put behind.
@@ -76,7 +76,7 @@ class Tree:
         return self.where + str(path) if self.where.endswith(":") else str(Path(self.where) / path)
 
     def nest_under(self, top: str) -> Tree:
-        """The same below a folder that is not there."""
+        """The same tree below a folder that the disk or zip does not have."""
         files = tuple(replace(file, path=top / file.path) for file in self.files)
         return Tree(self.where, files, frozenset({PurePosixPath(), *(top / folder for folder in self.folders)}))
 
@@ -90,7 +90,7 @@ def is_hidden(name: str) -> bool:
 
 
 def walk_folder(root: Path, shown: str) -> Tree:
-    """What lies below a folder, links followed.
+    """The files and folders below a folder, links followed.
 
     Args:
         root: the folder.
@@ -113,7 +113,7 @@ def walk_folder(root: Path, shown: str) -> Tree:
 
 
 def _walk_entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, os.DirEntry[str], Kind]]:
-    """What is not hidden below a folder, with its path from there, and what messages call it."""
+    """The entries below a folder that are not hidden: path from there, name for messages, entry and kind."""
     repeated, seen = 0, set[Path]()
     # Resolved, so that a chain of links is no longer than the operating system follows.
     top = Path(os.path.realpath(root))
@@ -140,7 +140,7 @@ def _walk_entries(root: Path, shown: str) -> Iterator[tuple[PurePosixPath, str, 
 
 
 def _refuse_repeated(repeated: int, shown: str, where: str) -> None:
-    """Raise InputError where links make many files of few, as chains of them do without end."""
+    """Raise InputError where links lead to the same files too often, as chains of links do without end."""
     if repeated > MOST_REPEATED:
         raise InputError(
             shown,
@@ -181,7 +181,7 @@ def _describe_os_error(where: str, error: OSError) -> InputError:
 
 
 def read_zip(path: Path, held: ExitStack) -> Tree:
-    """What lies in a zip; nothing is unpacked, and a link is followed inside of it.
+    """The files and folders of a zip, links followed inside of it; nothing is unpacked.
 
     Args:
         path: the zip.
@@ -262,7 +262,7 @@ def _read_link(archive: zipfile.ZipFile, info: zipfile.ZipInfo, inside: PurePosi
 def _follow_links(
     links: Mapping[PurePosixPath, PurePosixPath], files: Mapping[PurePosixPath, File], path: Path
 ) -> list[File]:
-    """The files that the links in a zip, each with what it leads to, stand for."""
+    """The files that the links of a zip lead to, each under its link's path."""
     within: dict[PurePosixPath, list[File]] = defaultdict(list)
     for inside, file in files.items() if links else ():
         for parent in inside.parents:

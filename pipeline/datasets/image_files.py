@@ -110,7 +110,7 @@ def _limit_pixels() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads images, a few at a time, of huge ones one.
+    """Reads images, a few at a time; huge ones one at a time.
 
     Attributes:
         huge: what messages call the images of more than `HUGE_PIXELS` that were read.
@@ -142,7 +142,7 @@ class Decoder:
             raise _describe_unreadable(file, error) from None
 
     def notices(self) -> list[str]:
-        """What there is to say about the images read."""
+        """A line on huge images among those read, if there are any."""
         if not self.huge:
             return []
         have, take = ("images have", "take") if len(self.huge) > 1 else ("image has", "takes")

@@ -121,7 +121,7 @@ def iterate_chunks(count: int, description: str) -> Iterator[slice]:
 
 
 def random_stream(seed: int, use: int) -> np.random.Philox:
-    """Random 64-bit words for one use."""
+    """A generator of random 64-bit words, independent for each use."""
     return np.random.Philox(key=use << 64 | seed)
 
 

@@ -79,15 +79,15 @@ def prepare_dataset(
     bounds = len(parts[0]), len(parts[0]) + len(parts[1])
     chosen = np.ascontiguousarray(images[origin])
     found = count_duplicates(chosen, labels[origin], bounds)
-    known, said = _account_for_duplicates(raw, found, origin, count_dropped(labels, first))
+    known, reported = _account_for_duplicates(raw, found, origin, count_dropped(labels, first))
     if found and duplicates == "refuse":
         raise InputError(
             f"data set {name!r}",
             expected="each picture once (`duplicates: refuse`)",
-            found=said[0],
+            found=reported[0],
             fix="remove the copies, or state `duplicates: drop` or `keep`",
         )
-    return Dataset(chosen, labels[origin], bounds, raw.classes, origin, name, known, (*raw.notices, *said))
+    return Dataset(chosen, labels[origin], bounds, raw.classes, origin, name, known, (*raw.notices, *reported))
 
 
 def choose_kept(images: Pixels, ends: int) -> Indices:
@@ -120,7 +120,7 @@ def _class_name(raw: RawDataset, label: int) -> str:
 def _account_for_duplicates(
     raw: RawDataset, found: DuplicateCounts | None, origin: Indices, lost: DroppedCounts | None
 ) -> tuple[dict[str, int] | None, tuple[str, ...]]:
-    """What is kept with the data set of its copies, and what is said of them."""
+    """What the data set's card holds about copies, and the lines that report them."""
     if found is not None:
         first, again = (join_names([raw.name_of(int(origin[row]))]) for row in found.example)
         return found.counts, (f"{found.describe(len(origin))}, such as {first} and {again}",)

@@ -1,4 +1,4 @@
-"""What a source hands over, and where its files are found."""
+"""What a source returns, and where its files are found."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def refuse_beyond_memory(shape: Sequence[int]) -> None:
 
 @contextmanager
 def convert_torchvision_errors(folder: Path, name: str) -> Iterator[None]:
-    """Say in our form that torchvision did not find a source's files whole."""
+    """Raise InputError where torchvision does not find a source's files, or finds them damaged."""
     try:
         yield
     except (RuntimeError, OSError, EOFError, ValueError) as error:

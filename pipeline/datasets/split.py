@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: pure functions of labels, options and a seed."""
+"""The split into train, validation and test rows: pure functions of labels, options and a seed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _advise_draw(amount: First, key: str, possible: range) -> str:
 
 
 def _refuse_one_class(labels: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Raise InputError where there is nothing to tell apart."""
+    """Raise InputError where all images are of one class."""
     found = np.unique(labels)
     if len(found) == 1:
         raise InputError(
@@ -163,7 +163,7 @@ def take_rows(
 
 
 def drawable_counts(pool: Indices, labels: NDArray[np.int64], *, least: int = 0, spare: int = 0) -> range:
-    """How many rows of `pool` a draw can take that takes `least` of each class, and leaves `spare`, at least."""
+    """How many rows a draw from `pool` can take, where it takes `least` and leaves `spare` of each class at least."""
     count = len(np.unique(labels[pool]))
     return range(max(1, count * least), len(pool) - count * spare + 1)
 

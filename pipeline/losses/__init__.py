@@ -84,12 +84,12 @@ def term_taps(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def learned_factory(name: str) -> Learned | None:
-    """What makes the module that a term learns beside the student; None for a term that never does."""
+    """The function that builds the module which a term trains beside the student; None where it trains none."""
     return getattr(_module(name), "build_learned", None)
 
 
 def prepared_factory(name: str) -> Prepared | None:
-    """What makes the module that a term needs before the student's first step; None for a term that needs none."""
+    """The function that trains the module which a term needs from the first step on; None where it needs none."""
     return getattr(_module(name), "train_prepared", None)
 
 
@@ -99,7 +99,7 @@ def learns_from_peers(name: str) -> bool:
 
 
 def _call_hook(name: str, function: str, default: Any, *arguments: Any) -> Any:
-    """What a function of a term's module says, where it has one."""
+    """The result of a function of the term's module; `default` where the module does not have it."""
     found = getattr(_module(name), function, None)
     return found(*arguments) if found else default
 

@@ -1,4 +1,4 @@
-"""Adversarial distillation: the student is to be taken for its teacher (METHODS: adversarial distillation)."""
+"""Adversarial distillation: the student's logits are to pass for its teacher's (METHODS: adversarial distillation)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READS = {"teacher": "logits", "initial": "logits"}  # once, before the student's
 
 
 def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
-    """The discriminator sees every class's logit."""
+    """Why a dump does not serve: the discriminator reads the logits of all classes."""
     return find_top_k_mismatch(dump)
 
 

@@ -1,4 +1,4 @@
-"""What terms that read a teacher's activations share: which of a dump's taps they mean."""
+"""The choice of a tap in a dump of activations, for the terms that read one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def find_hint_mismatch(hint: str | None, dump: Mapping[str, Any]) -> str | None:
-    """A dump of several taps needs a name, and it must hold that one."""
+    """Why a dump does not hold the hint; a dump of several taps needs a name."""
     held = dump["taps"]
     if hint is None and len(held) > 1:
         return f"hint: missing; expected one of {', '.join(held)}"

@@ -13,7 +13,7 @@ READS = "logits"
 
 
 def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
-    """Squares need every class's logit."""
+    """Why a dump does not serve: the squares need the logits of all classes."""
     return find_top_k_mismatch(dump)
 
 

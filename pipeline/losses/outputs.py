@@ -1,4 +1,4 @@
-"""What every loss term is given: the student's outputs of one step."""
+"""The student's outputs of one step, which every loss term is given."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Outputs:
 
 
 def widen(values: Tensor) -> Tensor:
-    """In float32 or wider: squares and sums of half precision would overflow."""
+    """The values in float32 or wider: squares and sums of half precision would overflow."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -28,7 +28,7 @@ def taps(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
-    """The dump must hold the mentor's layer, or all of its logits."""
+    """Why a dump does not serve: it must hold the mentor's layer, or all of its logits."""
     if options["between"] == "activations":
         return find_hint_mismatch(options["hint"], dump)
     return find_top_k_mismatch(dump)

@@ -50,7 +50,7 @@ class Term:
         return {} if prepared_factory(self.loss) else self.reads
 
     def target(self, targets: Mapping[str, Any] | Callable[[str], Any]) -> Any:
-        """What the term's function takes: the rows of its one dump, or of several by role; None without one."""
+        """The target of the term's function: the rows of its one dump, or of several by role; None without one."""
         of = targets if callable(targets) else targets.__getitem__
         rows = {role: of(dump) for role, dump in self.reads_per_step.items()}
         return rows.get(TARGET, rows or None)
@@ -105,7 +105,7 @@ class Recipe:
         return any(learns_from_peers(term.loss) for term in self.terms)
 
     def build_learned(self, outputs: Outputs, target: Callable[[str], Any]) -> dict[str, nn.Module]:
-        """By term, what it learns beside the student, made for the shapes of these outputs and targets."""
+        """By term, the module that it trains beside the student, built for the shapes of these outputs and targets."""
         made = {
             term.name: maker(outputs, term.target(target), term.options)
             for term in self.terms

@@ -16,7 +16,7 @@ READS = "logits"
 
 
 def find_mismatch(options: Mapping[str, Any], dump: Mapping[str, Any]) -> str | None:
-    """A tail's mass is that of one temperature."""
+    """Why a dump does not serve: the tail of a top-k dump is computed at one temperature."""
     if dump.get("top_k") is not None and dump["temperature"] != options["temperature"]:
         return f"temperature: expected {dump['temperature']}, that of the dump's tail, found {options['temperature']}"
     return None

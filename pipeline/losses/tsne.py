@@ -61,7 +61,7 @@ def tsne(
 
 
 def log_affinities(features: Tensor, dof: float) -> Tensor:
-    """Log of q_ij (n, n) of features (n, d), in float32 or wider; the diagonal is below all others and means nothing.
+    """Log of q_ij (n, n) of features (n, d), in float32 or wider; the diagonal is the least value and has no meaning.
 
     By log1p and one log-sum-exp, so that neither large distances nor half precision overflow.
     """

@@ -70,7 +70,7 @@ def draw_network(
 
 
 def _build_body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The architecture, ended by its head where it has one; its inner layers binary where that is asked for."""
+    """The architecture with its head, if it has one, and with binary inner layers, if `binary` is stated."""
     function, plain = MODELS.function(name), dict(options)
     # A user's own architecture may have an option of these names: then it is none of ours.
     own = inspect.signature(function).parameters

@@ -1,4 +1,4 @@
-"""Options of architectures from elsewhere: what their constructors take, as far as a file of parameters can say it."""
+"""Options of torchvision's and timm's constructors, as far as params.yaml can state them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def constructor_options(network: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _plain_type(kind: Any) -> Any:
-    """The part of a type that a file of parameters can say, lists as tuples; None where there is none."""
+    """The part of a type that params.yaml can state, lists as tuples; None where there is none."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind in (bool, int, float, str) or origin is Literal:
         return kind
@@ -82,7 +82,7 @@ def _plain_type(kind: Any) -> Any:
 
 
 def _convert_tuples(value: Any) -> Any:
-    """Lists as constructors take them: some change them."""
+    """The value with lists for tuples: some constructors change theirs."""
     return list(map(_convert_tuples, value)) if isinstance(value, tuple) else value
 
 

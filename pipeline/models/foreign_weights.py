@@ -1,4 +1,4 @@
-"""Weights as people have them: inside of a training script's checkpoint, with a wrapper's prefix before all names."""
+"""Weight files of other tools: state dicts inside of checkpoints, or with a wrapper's prefix before all names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Reading:
 
     @property
     def changes(self) -> str:
-        """What was done to read it so; empty where nothing was."""
+        """How this reading differs from the file; empty where it does not."""
         parts = [f"its entry {self.entry_path}"] if self.entries else []
         parts += [f"without the prefix {self.prefix!r} of all its {len(self.state)} names"] if self.prefix else []
         parts += [f"without {COUNTER!r}"] if self.counted else []
@@ -54,7 +54,7 @@ class Reading:
 
 
 def load_foreign_weights(modules: Sequence[nn.Module], path: Path, *, new_head: bool = False) -> None:
-    """Put the weights of a file, as people have them, into the one module that they fit.
+    """Load the weights of a file that another tool may have written into the one module that they fit.
 
     The state dict may lie in an entry of a training script's checkpoint, and all its names may begin with what a
     wrapper has put there (`DataParallel`, `torch.compile`, a module around the network). Floats may be of other bits.
@@ -88,7 +88,7 @@ def load_foreign_weights(modules: Sequence[nn.Module], path: Path, *, new_head: 
 
 
 def _describe_content(content: Any) -> str:
-    """What a file holds that is no state dict."""
+    """A description of a file's content that is no state dict."""
     if not isinstance(content, dict):
         return type(content).__name__
     return (
@@ -129,13 +129,13 @@ def _fits(reading: Reading, module: nn.Module, *, new_head: bool) -> bool:
 
 
 def _count_differing(reading: tuple[Reading, nn.Module]) -> int:
-    """By how many names a reading misses a module."""
+    """How many names only one of a reading and a module has."""
     each, module = reading
     return len(module.state_dict().keys() ^ each.state.keys())
 
 
 def _refuse_several(readings: Sequence[Reading], what: str) -> None:
-    """Raise InputError where readings are of other numbers than the first."""
+    """Raise InputError where two readings hold different numbers."""
     first = readings[0]
     for other in readings[1:]:
         same = all(

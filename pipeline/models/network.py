@@ -40,7 +40,7 @@ def _is_trained(module: nn.Module) -> bool:
 
 
 class Network(nn.Module):
-    """An architecture with its input scaling, so that whoever has the weights has it too.
+    """An architecture with its input scaling, which belongs to the weights.
 
     Args:
         body: float images (B, C, H, W) -> logits (B, classes).
@@ -186,12 +186,12 @@ class Network(nn.Module):
                 handle.remove()
 
     def _feature_layers(self) -> list[nn.Module]:
-        """The layers of which the last that a pass calls is given the features; none where nothing is learnt before."""
+        """The linear layers, the last called of which takes the features; none where no other layer has weights."""
         learning = [module for module in self.body.modules() if any(True for _ in module.parameters(recurse=False))]
         return [module for module in learning if isinstance(module, nn.Linear)] if len(learning) > 1 else []
 
     def _hook_features(self, linear: Sequence[nn.Module], keep: Keep) -> list[RemovableHandle]:
-        """Hooks that keep what the last of these layers is given: which it is, is known when a pass is over."""
+        """Hooks that keep the input of the last of these layers that a pass calls."""
         given: list[object] = []
 
         def note(_layer: nn.Module, inputs: tuple[object, ...]) -> None:

@@ -61,7 +61,7 @@ ROOM = 1 << 24  # numbers; some architectures make a last layer of many classes 
 
 @contextmanager
 def limit_parameters(numbers: int, what: str) -> Iterator[None]:
-    """While it is open, a module whose parameters bring the sum beyond so many numbers is refused.
+    """Refuse, while it is open, to build modules with more than so many parameters in all.
 
     A stranger's card may name any width. Parameters are registered before they are filled, so that
     those that are too large have taken no memory yet.

@@ -27,24 +27,24 @@ def find_builder(architecture: str) -> Callable[..., nn.Module]:
         raise AbsentError(f"model 'timm:{architecture}' needs timm: pip install 'teachercache[timm]'") from None
     if not timm.is_model(architecture):
         raise ValueError(describe_unknown("timm model", architecture, timm.list_models()))
-    return _with_its_options(architecture)
+    return _add_options(architecture)
 
 
 @cache
-def _with_its_options(architecture: str) -> Callable[..., nn.Module]:
-    return add_constructor_options(timm_model, architecture, _class(architecture))
+def _add_options(architecture: str) -> Callable[..., nn.Module]:
+    return add_constructor_options(timm_model, architecture, _find_class(architecture))
 
 
-def _class(architecture: str) -> type[nn.Module]:
-    """What timm makes of that name: as it says itself, or else by making one without weights."""
+def _find_class(architecture: str) -> type[nn.Module]:
+    """The class of that model: by timm's annotation, or else by building one without weights."""
     import timm
 
     try:
-        said = get_type_hints(timm.models.model_entrypoint(architecture)).get("return")
+        annotated = get_type_hints(timm.models.model_entrypoint(architecture)).get("return")
     except Exception:  # noqa: BLE001 - annotations that name what is not imported
-        said = None
-    if isinstance(said, type) and said is not nn.Module:
-        return said
+        annotated = None
+    if isinstance(annotated, type) and annotated is not nn.Module:
+        return annotated
     with torch.device("meta"):
         return type(timm.create_model(architecture))
 

@@ -113,7 +113,7 @@ def is_state_dict(value: Any) -> bool:
 
 
 def refuse_non_dense(state: Mapping[str, Tensor], what: str) -> None:
-    """Raise InputError for a tensor that is not simply its numbers, one after another."""
+    """Raise InputError for a tensor that is not dense and plain (nested, quantised, sparse, without values)."""
     for name, tensor in state.items():
         odd = _describe_layout(tensor)
         if odd is not None:
@@ -122,7 +122,7 @@ def refuse_non_dense(state: Mapping[str, Tensor], what: str) -> None:
 
 
 def _describe_layout(tensor: Tensor) -> tuple[str, str] | None:
-    """Why a tensor is not simply its numbers, and what makes it so."""
+    """The layout of a tensor that is not dense and plain, and how to mend it; None for a plain one."""
     if tensor.is_nested:
         return "nested", "save it as a tensor of one shape"
     if tensor.is_quantized:

@@ -1,4 +1,4 @@
-"""Which samples form which batch: made once, stored with what is computed for it, followed by its students."""
+"""Batch plans: which samples form which batch, stored with the field that is computed for them."""
 
 from __future__ import annotations
 

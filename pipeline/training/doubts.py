@@ -1,4 +1,4 @@
-"""Whether a trained network has learnt anything: not if it says one class whatever it sees, or is at chance."""
+"""Doubts whether a trained network has learnt anything: it answers one class for all images, or is at chance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEAR = 0.1  # of the way from chance to right: a mean accuracy of the classes be
 
 
 def find_doubt(correct: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
-    """What speaks against a network's having learnt its classes, as a clause without a subject; None: nothing does.
+    """The reason to doubt that a network has learnt its classes, as a clause without a subject; None: no reason.
 
     Guessing gets the share of its favourite class right, so that chance is the commonest class's share, and the mean
     accuracy of the classes is then 1 / classes. Where the images are too few to tell, there is no doubt.

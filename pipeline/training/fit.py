@@ -128,7 +128,7 @@ def check_batches(network: nn.Module, samples: int, options: TrainingOptions, wh
 
 
 class _Cohort:
-    """Networks that are trained together, and the epoch that advances them."""
+    """Networks that are trained together, epoch by epoch."""
 
     def __init__(self, trainees: list[Trainee], order: Order, options: TrainingOptions, mutual: bool) -> None:
         self.trainees, self.order, self.options, self.mutual = trainees, order, options, mutual
@@ -136,16 +136,16 @@ class _Cohort:
 
     @property
     def epoch(self) -> int:
-        """Finished ones."""
+        """The number of finished epochs."""
         return len(self.trainees[0].history)
 
     def report_histories(self) -> None:
-        """Let those who watch see the histories."""
+        """Hand each trainee's history to its watcher."""
         for trainee in self.trainees:
             trainee.on_epoch(trainee.history)
 
     def train_epoch(self, train: Rows, validation: Rows, views: Views) -> None:
-        """One pass over the data; taken back and tried again where the options say so."""
+        """One pass over the data; where `on_nan` is set, taken back and tried again if it ends in NaN."""
         before = copy.deepcopy(self._state()) if self.options.on_nan else None
         first_step = self.epoch * self.options.steps_per_epoch(len(self.order))
         while True:
@@ -176,13 +176,13 @@ class _Cohort:
                     trainee.step(batch)
 
     def _mutual_step(self, batch: Batch) -> None:
-        """Each network learns from what the others say now: those before it have stepped on this batch already."""
-        said = [trainee.peer_logits(batch) for trainee in self.trainees]
+        """Each network learns from the others' current logits: those before it have stepped on this batch already."""
+        logits = [trainee.peer_logits(batch) for trainee in self.trainees]
         for number, trainee in enumerate(self.trainees):
-            others = torch.stack([*said[:number], *said[number + 1 :]])
+            others = torch.stack([*logits[:number], *logits[number + 1 :]])
             trainee.step(replace(batch, peers=others))
-            if trainee is not self.trainees[-1]:  # nobody asks the last one any more
-                said[number] = trainee.peer_logits(batch)
+            if trainee is not self.trainees[-1]:  # no later network reads the last one's
+                logits[number] = trainee.peer_logits(batch)
 
     def _take_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
         """Put the state before the epoch back, with a smaller learning rate; that is the new state before it."""

@@ -1,4 +1,4 @@
-"""How a network is trained, whatever its loss, as a value."""
+"""The options of a training, whatever its loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order a training sees its samples: drawn anew each epoch, or a plan that was made before."""
+"""The order of a training's samples: drawn anew each epoch, or that of a batch plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained student: how well it does, and what its seeds say together."""
+"""A trained student's accuracy, and the metrics of one student over its seeds."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class TrainedStudent:
         return self.fitted.best_epoch if select == "best" else len(self.fitted.history)
 
     def find_doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
-        """What speaks against its having learnt these classes; see `doubts.find_doubt`."""
+        """The reason to doubt that it has learnt these classes; see `doubts.find_doubt`."""
         return find_doubt(self.correct[select], test.labels, classes)
 
     def scores(self, select: Select, test: Rows, classes: Sequence[str]) -> dict[str, Any]:
-        """What a network's card says of its test accuracy."""
+        """The test accuracy as a network's card holds it."""
         reason = self.find_doubt(select, test, classes)
         scores = {"select": select, "epoch": self.epoch(select), **per_class_accuracy(self.correct[select], test)}
         return {**scores, **({"doubt": reason} if reason else {})}

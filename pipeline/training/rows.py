@@ -54,7 +54,7 @@ class Splits:
 
     @property
     def classes(self) -> int:
-        """Their number."""
+        """The number of classes."""
         return self.train.classes
 
     @classmethod

@@ -23,7 +23,7 @@ class TrainablePart:
     only: tuple[str, ...] | None = None
 
     def parameter_names(self, network: Network, images: Tensor) -> list[str]:
-        """Their names; `images` (B, C, H, W) show what depends on what."""
+        """The names of the part's parameters; `images` (B, C, H, W) are passed to see what the tap depends on."""
         names = (
             network.parameters_within(self.only or ())
             if self.up_to is None

@@ -1,4 +1,4 @@
-"""Random words without a state: Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011).
+"""Counter-based random words, without a state: Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011).
 
 A uint32 is kept in an int64, whose wrap-around product has the same bits on every device.
 """

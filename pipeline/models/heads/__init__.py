@@ -1,4 +1,4 @@
-"""Heads: how a network's last layer says more than a score a class. One a file, each a function
+"""Heads: last layers that give more than a score a class. One a file, each a function
 (body, shape, classes, *, options) -> module; `pipeline/models/heads/channels.py` is what they agree on.
 """
 

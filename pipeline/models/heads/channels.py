@@ -23,7 +23,7 @@ class ChannelSums(nn.Module):
 
 
 def end_with_channels(layers: Mapping[str, nn.Module], taps: Mapping[str, str], scores: nn.Module) -> Layers:
-    """These layers, then those that every head ends with.
+    """The layers, followed by those that every head ends with.
 
     Args:
         layers: by name, what comes before the channels.
