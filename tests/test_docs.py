@@ -12,7 +12,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import losses
+from pipeline import losses, runs
 from pipeline.losses.outputs import Outputs
 from pipeline.study.params_file import parse_study, read_params
 from tests.conftest import ROOT, Run, warm_python, write_study
@@ -36,6 +36,25 @@ def test_the_python_of_readme_and_page_reads_caches(copy_of: Path, run: Run, stu
     assert done.stdout.count("digits\n(1, 200, 10)\n[[") == 2
     assert "\n(2, 16)\n" in done.stdout
     assert done.stdout.endswith("torch.Size([50, 50])\n(64, 1, 8, 8) (64, 10)\n")
+
+
+def test_the_notebook_of_the_python_page_drives_a_study(study: dict[str, Any], tmp_path: Path) -> None:
+    (code,) = (block for block in blocks("docs/python.md", "python") if "runs.open_study" in block)
+    assert len(code.splitlines()) <= 15
+    done = warm_python(write_study(tmp_path, study), "-c", code)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((tmp_path / "data/metrics/students/kd.json").read_bytes())["test_accuracy"]["mean"]
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines[:4]] == ["digits", "teacher big", "big-logits", "student kd"]
+    assert lines[4] == str(accuracy)
+    assert lines[-2:-1] == ["data/report/report.html"]
+    assert lines[-1].startswith("kd-student: student kd, seed 0, weights ")
+    assert (tmp_path / "kd-student/weights.safetensors").exists()
+
+
+def test_the_python_page_names_every_run() -> None:
+    page = (ROOT / "docs/python.md").read_text()
+    assert [name for name in runs.MODULES if name.islower() and f"`{name}`" not in page] == []
 
 
 def test_the_schema_is_the_manifests() -> None:

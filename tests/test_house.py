@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import runs
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
 from pipeline.inspection import INSPECTIONS
@@ -154,6 +156,37 @@ def test_the_top_level_is_what_it_should_be() -> None:
         "dvc.yaml", "params.yaml", "pipeline", "stages", "tests", "data", "pyproject.toml", "README.md", "studies",
         "benchmarks", "docs", "LICENSE",
     }  # fmt: skip
+
+
+COMMANDS = sorted(
+    {*(ROOT / "stages").glob("*.py")} - {ROOT / f"stages/{name}.py" for name in ("cli", "options", "main")}
+)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+def test_a_command_parses_calls_and_prints(path: Path) -> None:
+    assert len(COMMANDS) > 18
+    assert len(path.read_text().splitlines()) <= 40
+    assert importing(path, "pipeline") <= {"pipeline", "pipeline.runs"}
+
+
+@pytest.mark.parametrize("name", runs.MODULES)
+def test_a_run_is_named_otherwise_than_the_file_that_it_is_in(name: str) -> None:
+    """A module of the function's name would hide it."""
+    found = getattr(runs, name)
+    assert inspect.isfunction(found) or inspect.isclass(found)
+    assert found.__doc__
+    assert not (ROOT / f"pipeline/runs/{name}.py").exists()
+
+
+def test_every_run_is_known_to_type_checkers() -> None:
+    tree = ast.parse((ROOT / "pipeline/runs/__init__.py").read_text())
+    found = {
+        name.name: str(node.module).removeprefix("pipeline.runs.")
+        for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and str(node.module).startswith("pipeline.runs.")
+        for name in node.names
+    }  # fmt: skip
+    assert found == runs.MODULES
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,0 +1,82 @@
+"""What the commands call, called from Python: from any folder, and with values for what is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import cache, runs
+from pipeline.base.errors import InputError
+from tests.conftest import Capture, Run
+from tests.data_files import png
+
+DUMP = "data/cache/big-logits"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another folder than any study's, where the process is."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_study_is_driven_from_another_folder(copy_of: Path, elsewhere: Path) -> None:
+    study = runs.open_study(copy_of / "params.yaml")
+    root = cache.open(copy_of / DUMP).manifest.root
+    assert runs.make_dump(study, "big-logits").values == {"big-logits": root}
+    assert runs.plan_dumps(study).values["big-logits"]["students"] == 2
+    assert str(runs.export_student(study, "kd", "taken", seed=1)).startswith("taken: student kd, seed 1, weights ")
+    assert Path.cwd() == elsewhere
+    assert {path.name for path in elsewhere.iterdir()} == {"taken"}
+
+
+def test_predictions_are_numbers_answers_and_a_table(copy_of: Path, elsewhere: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (elsewhere / name).write_bytes(png(np.full((1, 8, 8), 90, np.uint8)))
+    found = runs.predict_images("kd", ["a.png", "b.png"], params=copy_of / "params.yaml")
+    assert found.logits.shape == (2, 10)
+    answers = [*found.answers()]
+    assert [each["class"] for each in answers] == [found.classes[each] for each in found.logits.argmax(1)]
+    assert len(answers[0]["probabilities"]) == 10
+    assert found.table().columns == ("file", "class", "probability", "runner-up")
+    assert found.table(1).columns == ("file", "class", "probability")
+    assert str(found.table(1)).splitlines()[1].startswith(f"a.png  {answers[0]['class']}")
+
+
+def test_damage_is_a_value_and_a_copy_without_it_is_made_from_anywhere(copy_of: Path, elsewhere: Path) -> None:
+    whole = runs.verify_cache(copy_of / DUMP)
+    whole.refuse_damage()
+    assert whole.values["problems"] == []
+    assert str(runs.repair_cache(whole, elsewhere / "new")).startswith("nothing to repair")
+    chunk = next(
+        path for path in (copy_of / DUMP / "data.zarr/logits").rglob("*") if path.is_file() and path.name == "0"
+    )
+    chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
+    found = runs.verify_cache(copy_of / DUMP)
+    assert not found.values["whole"]
+    assert len(found.values["problems"]) == len(found.text) == 2
+    with pytest.raises(InputError, match="damaged blocks: 1"):
+        found.refuse_damage()
+    assert runs.repair_cache(found, Path("new"), copy_of / "params.yaml").values == {"root": whole.manifest.root}
+    assert runs.verify_cache(elsewhere / "new").values["whole"]
+
+
+def test_what_differs_is_a_value(copy_of: Path, elsewhere: Path) -> None:
+    made = runs.convert_cache(copy_of / DUMP, Path("other"), store="hdf5", dtype="float16")
+    assert made.values["same_values"] is False
+    found = runs.diff_caches(copy_of / DUMP, "other")
+    assert found.values["same_values"] is False
+    assert json.loads(json.dumps(found.values)).keys() >= {"entries", "arrays", "same_numbers"}
+    assert str(found).startswith("manifest\nentry ")
+
+
+def test_an_inspection_prints_what_the_command_does(run: Run, capsys: Capture, copy_of: Path) -> None:
+    found = runs.inspect_cache(copy_of / DUMP)
+    assert run(copy_of, "cache", "inspect", DUMP, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.values))
+    assert "agreement with the labels" in str(found)
