@@ -30,6 +30,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from pipeline.base.errors import join_names
+
 FEW, MANY = 15, 40  # names in a message
 
 
@@ -225,9 +227,8 @@ def describe_unknown(kind: str, name: object, known: Iterable[str]) -> str:
     if len(names) > FEW:
         near = difflib.get_close_matches(str(name), names, n=3)
         meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        listed = [*near, *(other for other in names if other not in near)][:MANY]
-        more = f" and {len(names) - len(listed)} more" if len(names) > len(listed) else ""
-        return f"unknown {kind} {name!r}: {meant}expected one of {', '.join(listed)}{more}"
+        nearest_first = [*near, *(other for other in names if other not in near)]
+        return f"unknown {kind} {name!r}: {meant}expected one of {join_names(nearest_first, most=MANY)}"
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}: expected one of {', '.join(names) or '(none)'}{hint}"

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.report.claims import Claim, build_claims_section, judge_claim
 from pipeline.report.comparing import build_statistics_section
 from pipeline.report.groups import Group, compare_groups
-from pipeline.report.measures import Curves, Measurements
-from pipeline.report.metrics import Metrics, find_labels_only
+from pipeline.report.measures import Measurements
+from pipeline.report.metrics import Curves, Metrics, find_labels_only
 from pipeline.report.notes import write_notes
 from pipeline.report.numbers import collect_statistics
 from pipeline.report.page import Report, Section

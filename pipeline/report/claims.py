@@ -13,6 +13,7 @@ from pipeline.report.comparisons import LEVEL, compute_interval
 from pipeline.report.groups import Group, compare_groups
 from pipeline.report.measures import ROUNDING, EpochComparison, Measurements, Side, list_values
 from pipeline.report.page import Section, Table
+from pipeline.report.units import format_percent
 
 Metric = Literal["test", "validation", "epochs"]
 Method = Literal["paired", "welch", "one-sample"]
@@ -150,7 +151,9 @@ class Verdict:
         names, counts = (self.claim.ahead, self.claim.behind), tuple(map(len, self.values))
         if self.epochs:
             names, counts = names[::-1], counts[::-1]
-        what = METRICS[self.claim.metric] + (f" to {_percent(self.epochs)} on validation" if self.epochs else "")
+        what = METRICS[self.claim.metric] + (
+            f" to {format_percent(self.epochs.level)} % on validation" if self.epochs else ""
+        )
         n = counts[:1] if self.estimate.how == "paired" else counts
         return f"{' - '.join(names)}, {what}, {METHODS[self.estimate.how]}, n = {' and '.join(map(str, n))}"
 
@@ -244,12 +247,8 @@ def _describe_unreached(made: Verdict) -> str:
     assert made.epochs is not None
     sides = zip((made.epochs.ahead, made.epochs.behind), made.epochs.never, strict=True)
     told = (f"{never} of {sum(map(len, side.runs))} runs of {side.name}" for side, never in sides)
-    where = f"{_percent(made.epochs)} on validation, where {made.epochs.behind.name} ends"
+    where = f"{format_percent(made.epochs.level)} % on validation, where {made.epochs.behind.name} ends"
     return f"{where}: never reached by {' and '.join(told)}."
-
-
-def _percent(epochs: EpochComparison) -> str:
-    return f"{100 * epochs.level:.2f} %"
 
 
 def _name_sides(both: Iterable[Any]) -> dict[str, Any]:

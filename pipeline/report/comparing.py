@@ -8,6 +8,7 @@ from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.comparisons import Anova, Pair, PairedTest, compute_interval
 from pipeline.report.groups import UNITS, Comparisons, Group, Unit
 from pipeline.report.page import Table
+from pipeline.report.units import format_interval, format_percent, format_points
 
 MOST_PAIRS = 20  # of Tukey's: more are no table that anybody reads
 MOST_NAMES = 8  # in a sentence
@@ -96,13 +97,13 @@ def _select_pairs(pairs: Sequence[Pair]) -> Sequence[Pair]:
 
 
 def _format_group(group: Group) -> tuple[str, ...]:
-    made, ends = summarize(group.values), compute_interval(group.values)
+    made = summarize(group.values)
     return (
         group.name,
         ", ".join(group.students),
-        f"{100 * made.mean:.2f}",
-        "" if made.std is None else f"{100 * made.std:.2f}",
-        "" if ends is None else f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}",
+        format_percent(made.mean),
+        format_percent(made.std),
+        format_interval(compute_interval(group.values)),
         str(made.n),
     )
 
@@ -114,8 +115,8 @@ def _format_paired(name: str, paired: PairedTest) -> tuple[str, ...]:
     tested = ("", "") if paired.p is None or paired.effect is None else (_format_p(paired.p), f"{paired.effect:.2f}")
     return (
         name,
-        _format_points(paired.mean),
-        f"{_format_points(paired.low)} to {_format_points(paired.high)}",
+        format_points(paired.mean),
+        f"{format_points(paired.low)} to {format_points(paired.high)}",
         *tested,
         str(paired.n),
     )
@@ -124,15 +125,11 @@ def _format_paired(name: str, paired: PairedTest) -> tuple[str, ...]:
 def _format_pair(pair: Pair) -> tuple[str, ...]:
     return (
         f"{pair.groups[0]} - {pair.groups[1]}",
-        _format_points(pair.difference),
-        f"{_format_points(pair.low)} to {_format_points(pair.high)}",
+        format_points(pair.difference),
+        f"{format_points(pair.low)} to {format_points(pair.high)}",
         _format_p(pair.p),
         "" if pair.effect is None else f"{pair.effect:.2f}",
     )
-
-
-def _format_points(difference: float) -> str:
-    return f"{100 * difference:+.2f}"
 
 
 def _format_p(p: float) -> str:

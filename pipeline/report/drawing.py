@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from pipeline.base.errors import join_names
 from pipeline.report.comparisons import compute_interval
 from pipeline.report.figures.accuracy import draw_box_plot
 from pipeline.report.figures.curves import draw_curves
@@ -13,15 +14,13 @@ from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
 from pipeline.report.figures.terms import TermCurves, draw_terms
 from pipeline.report.figures.weights import draw_weights
 from pipeline.report.groups import UNITS, Group, group_by_datasets
-from pipeline.report.measures import Curves, Measurements
-from pipeline.report.metrics import Metrics
+from pipeline.report.measures import Measurements
+from pipeline.report.metrics import Curves, Metrics
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
 from pipeline.report.sweeps import draw_sweep_picture, list_source_errors
 from pipeline.report.weights import collect_changing_weights
 from pipeline.study.report_section import SweepParams
-
-MOST_NAMES = 3  # of data sets, in a title
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,7 @@ def _collect_panels(
 def _join_datasets(family: Sequence[Group], datasets: Mapping[str, str]) -> str:
     """The first of its data sets' names, and how many more there are."""
     names = list(dict.fromkeys(datasets.get(student, "") for group in family for student in group.students))
-    more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
-    return ", ".join([*names[:MOST_NAMES], *more])
+    return join_names(names)
 
 
 def _collect_curves(curves: Mapping[str, Curves], groups: Sequence[Group]) -> dict[str, Curves]:

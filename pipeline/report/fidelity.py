@@ -15,6 +15,7 @@ from pipeline.base.statistics import FEWEST_VALUES, Difference, compare_pairs, s
 from pipeline.cache.dtypes import widen_bfloat16
 from pipeline.cache.tensors import as_tensor
 from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, round_logits, select_top_k
+from pipeline.report.units import format_percent, format_points
 from pipeline.training.doubts import join_doubts
 
 
@@ -166,17 +167,18 @@ def format_comparison(rows: Sequence[Mapping[str, Any]], doubts: Sequence[str] =
     lines = [f"| encoding | bytes | KL mean | KL p99 | KL max | {measured} |", "|---|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
         kl, accuracy = row["kl"], row["test_accuracy"]
-        spread = "" if accuracy["std"] is None else f" ± {100 * accuracy['std']:.2f}"
+        spread = "" if accuracy["std"] is None else f" ± {format_percent(accuracy['std'])}"
         lines.append(
             f"| {row['encoding']} | {row['bytes']:,} | {kl['mean']:.2g} | {kl['p99']:.2g} | {kl['max']:.2g} "
-            f"| {100 * accuracy['mean']:.2f}{spread} | {_format_difference(row['difference'])} |"
+            f"| {format_percent(accuracy['mean'])}{spread} | {_format_difference(row['difference'])} |"
         )
     lines += [f"\nDoubtful: {escape_prose(doubt)}." for doubt in doubts]
     return "\n".join(lines) + "\n"
 
 
 def _format_difference(difference: Mapping[str, Any]) -> str:
-    mean = f"{100 * difference['mean']:+.2f}"
+    mean = format_points(difference["mean"])
     if difference["low"] is None:
         return f"{mean} (fewer than {FEWEST_VALUES} seeds: no interval)"
-    return f"{mean} ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}, n = {difference['n']})"
+    low, high = format_points(difference["low"]), format_points(difference["high"])
+    return f"{mean} ({low} to {high}, n = {difference['n']})"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.report.figures.terms import TermCurves
 from pipeline.report.metrics import Metrics
+from pipeline.report.units import error_percent
 from pipeline.study.layout import network_folder
 from pipeline.training.curves import read_curve
 
@@ -31,5 +32,5 @@ def read_loss_terms(student: Path, metrics: Metrics) -> TermCurves:
     accuracies = read_history(student, metrics, "validation/accuracy")
     return TermCurves(
         {name: runs for name, runs in losses.items() if all(runs)},
-        [[100 * (1 - accuracy) for accuracy in run] for run in accuracies] if all(accuracies) else [],
+        [list(map(error_percent, run)) for run in accuracies] if all(accuracies) else [],
     )

@@ -9,10 +9,9 @@ from typing import Literal
 
 from pipeline.base.errors import InputError
 from pipeline.report.groups import Group
-from pipeline.report.metrics import Metrics
+from pipeline.report.metrics import Curves, Metrics
 
 Part = Literal["test", "validation"]
-Curves = Sequence[Sequence[float]]  # validation accuracy by epoch, of every seed and of all its peers
 Side = Group | float  # a group's runs, or a teacher's one value
 
 PART_NAMES: dict[Part, str] = {"test": "test", "validation": "end-of-training validation"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from pipeline.base.plain_text import escape_code
 from pipeline.report.metrics import Metrics
+from pipeline.report.units import format_percent
 from pipeline.training.doubts import join_doubts
 
 
@@ -67,7 +68,7 @@ def _describe_peers(name: str, student: Metrics) -> Iterator[str]:
         means = [fmean(peer) for peer in zip(*per_seed, strict=True)]
         yield (
             f"{name} is {len(means)} peers that learn from each other; its accuracy of a seed is their mean. Each "
-            f"peer's mean over seeds: {_percents(means)} %."
+            f"peer's mean over seeds: {', '.join(map(format_percent, means))} %."
         )
 
 
@@ -79,9 +80,9 @@ def _describe_prepared(name: str, student: Metrics) -> Iterator[str]:
             yield f"{name}: {term}: {'; '.join(told)} (by seed)."
             continue
         rates = made["discriminator_accuracy"]
-        least = f" (at least {100 * min(rates):.2f} %, over {len(rates)} seeds)" if len(rates) > 1 else ""
+        least = f" (at least {format_percent(min(rates))} %, over {len(rates)} seeds)" if len(rates) > 1 else ""
         yield (
-            f"{name}: the discriminator of its term {term} is right for {100 * fmean(rates):.2f} %{least} of the "
+            f"{name}: the discriminator of its term {term} is right for {format_percent(fmean(rates))} %{least} of the "
             f"logits of {min(made['held_out']):,} samples that it was not trained on."
         )
 
@@ -91,7 +92,3 @@ def _describe_restores(name: str, restores: Sequence[int]) -> Iterator[str]:
     if any(restores):
         times = ", ".join(map(str, restores))
         yield f"{name} met numbers that are not finite and went back to the epoch before: {times} times, by seed."
-
-
-def _percents(shares: Iterable[float]) -> str:
-    return ", ".join(f"{100 * share:.2f}" for share in shares)

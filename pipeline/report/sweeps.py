@@ -9,6 +9,7 @@ from pipeline.report.measures import Measurements, Part, list_values
 from pipeline.report.metrics import Metrics
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
+from pipeline.report.units import error_percent
 from pipeline.study.report_section import SweepParams
 
 
@@ -36,11 +37,6 @@ def draw_sweep_picture(
     return Picture(
         f"sweep-{name}.png", _write_caption(sweep.option, made, of), draw_sweep(sweep.option, made, lines, of)
     )
-
-
-def error_percent(accuracy: float) -> float:
-    """An accuracy in [0, 1] as an error in percent."""
-    return 100 * (1 - accuracy)
 
 
 def list_source_errors(published: Published | None) -> dict[str, float]:

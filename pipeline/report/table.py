@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.base.statistics import compute_gap_closed
 from pipeline.report.comparisons import compute_interval
 from pipeline.report.metrics import Metrics, Terms, find_loss, list_phases
+from pipeline.report.units import format_interval, format_percent
 
 COLUMNS = (
     "network", "losses", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits", "gap closed",
@@ -42,9 +43,9 @@ class Row:
         return (
             f"{self.kind} {self.name}",
             self.losses,
-            f"{100 * self.mean:.2f}",
-            "" if self.std is None else f"{100 * self.std:.2f}",
-            "" if self.interval is None else f"{100 * self.interval[0]:.2f} to {100 * self.interval[1]:.2f}",
+            format_percent(self.mean),
+            format_percent(self.std),
+            format_interval(self.interval),
             str(self.n),
             f"{self.parameters:,}",
             f"{self.bytes:,}",

@@ -175,7 +175,7 @@ def test_panels_are_families(monkeypatch: pytest.MonkeyPatch) -> None:
     list(draw_metrics({}, students, groups, logged, PictureOptions(datasets=named, whole=True)))
     ((panels,),) = taken.given
     assert [(title, list(each)) for title, each in panels] == [
-        ("set-1", ["a", "c"]), ("set-2", ["b"]), ("fold-0, fold-1, fold-2, and 2 more", ["e"]),
+        ("set-1", ["a", "c"]), ("set-2", ["b"]), ("fold-0, fold-1, fold-2 and 2 more", ["e"]),
     ]  # fmt: skip
     assert taken.named == [{"whole": True}]
 

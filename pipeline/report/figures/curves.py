@@ -12,12 +12,13 @@ from pipeline.report.figures.style import (
     add_legend_below,
     add_legend_right,
     choose_line_style,
+    create_panels,
     encode_png,
     fit_names,
     label_epochs,
 )
+from pipeline.report.metrics import Curves
 
-Curves = Sequence[Sequence[float]]  # one a run: accuracy in [0, 1] by epoch
 MOST_SHADED = 8  # curves whose spread can still be told apart
 COLUMNS = 2
 TITLE = 60  # letters of a panel's
@@ -63,18 +64,14 @@ def _draw_panels(
     panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, shaded: bool, whole: bool
 ) -> Figure:
     """A panel a data set, each with a scale and a legend of its own."""
-    rows = -(-len(panels) // COLUMNS)
     deepest = max(len(students) for _, students in panels)
-    figure = Figure(figsize=(5.2 * COLUMNS, (3.4 + 0.1 * deepest) * rows), layout="constrained")
-    every = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for axes, (name, students) in zip(every, panels, strict=False):
+    figure, every = create_panels(len(panels), COLUMNS, (5.2, 3.4 + 0.1 * deepest))
+    for axes, (name, students) in zip(every, panels, strict=True):
         _draw_panel(axes, students, shaded=shaded, whole=whole)
         axes.set_title(fit_names([name], TITLE)[0], fontsize=10)
         label_epochs(axes, fontsize=9)
         axes.tick_params(labelsize=9)
         add_legend_below(axes, fit_names(list(students)))
-    for axes in every[len(panels) :]:
-        axes.set_visible(False)
     figure.suptitle(title, fontsize=12)
     for axes in every[::COLUMNS]:
         axes.set_ylabel("validation accuracy (%)", fontsize=9)

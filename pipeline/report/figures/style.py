@@ -80,6 +80,23 @@ def format_power_of_ten(value: float, _place: float | None = None) -> str:
     return f"{MINUS if value < 0 else ''}10{str(round(power)).translate(POWERS)}"
 
 
+def create_panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels, row by row, and the panels.
+
+    Args:
+        count: at least 1.
+        columns: in a row, at most; what a last row has beyond `count` stays empty.
+        size: width and height of a panel, in inches.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels[:count]
+
+
 def label_epochs(axes: Axes, **how: Any) -> None:
     """An axis of epochs: no ticks between two of them."""
     axes.set_xlabel("epoch", **how)

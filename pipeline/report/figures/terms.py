@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import SymmetricalLogLocator
 
-from pipeline.report.figures.style import add_legend_below, encode_png, fit_names, format_power_of_ten, label_epochs
+from pipeline.report.figures.style import (
+    add_legend_below,
+    create_panels,
+    encode_png,
+    fit_names,
+    format_power_of_ten,
+    label_epochs,
+)
+from pipeline.report.metrics import Curves
 
-Curves = Sequence[Sequence[float]]  # one a network, a value an epoch
 COLUMNS = 2
 WIDE = 100.0  # a range of values that a linear axis cannot show: two decades
 SMALL = 10  # percentile of the values' sizes that a logarithmic axis still tells from 0
@@ -53,15 +59,10 @@ def draw_terms(students: Mapping[str, TermCurves]) -> bytes:
     Args:
         students: by name.
     """
-    columns = min(COLUMNS, len(students))
-    rows = -(-len(students) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, name, its in zip(panels, fit_names(list(students)), students.values(), strict=False):
+    figure, panels = create_panels(len(students), COLUMNS, (5.2, 3.6))
+    for panel, name, its in zip(panels, fit_names(list(students)), students.values(), strict=True):
         _draw_panel(panel, its)
         panel.set_title(name, fontsize=10)
-    for panel in panels[len(students) :]:
-        panel.set_visible(False)
     return encode_png(figure)
 
 

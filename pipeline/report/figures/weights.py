@@ -7,9 +7,8 @@ from itertools import accumulate
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from pipeline.report.figures.style import DASHES, encode_png, fit_names, label_epochs
+from pipeline.report.figures.style import DASHES, create_panels, encode_png, fit_names, label_epochs
 
 COLUMNS = 3
 TITLE = 0.2  # inches a line of it
@@ -22,15 +21,11 @@ def draw_weights(students: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
     Args:
         students: by title, for each phase the weights of its terms, by term, one an epoch.
     """
-    columns = min(COLUMNS, len(students))
-    rows, titled = -(-len(students) // columns), max(title.count("\n") + 1 for title in students)
-    figure = Figure(figsize=(4.2 * columns, (2.8 + TITLE * titled) * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (name, phases) in zip(panels, students.items(), strict=False):
+    titled = max(title.count("\n") + 1 for title in students)
+    figure, panels = create_panels(len(students), COLUMNS, (4.2, 2.8 + TITLE * titled))
+    for panel, (name, phases) in zip(panels, students.items(), strict=True):
         _draw_panel(panel, phases)
         panel.set_title("\n".join(fit_names(name.split("\n"))), fontsize=10)
-    for panel in panels[len(students) :]:
-        panel.set_visible(False)
     figure.supylabel("weight", fontsize=10)
     return encode_png(figure)
 
