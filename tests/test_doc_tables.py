@@ -132,8 +132,8 @@ SECTIONS: dict[tuple[str, str, str], Defaults] = {
     ("recipes.md", "Losses", "key"): of_section(TermParams),
     ("recipes.md", "Adversarial distillation", "key of `discriminator`"): of_section(DiscriminatorOptions),
     ("report.md", "The report section", "key"): of_section(ReportParams),
-    ("report.md", "The source beside it", "key of `published`"): of_section(PublishedParams),
-    ("report.md", "The source beside it", "key of a claim"): of_section(ClaimParams),
+    ("report.md", "Compare with a published source", "key of `published`"): of_section(PublishedParams),
+    ("report.md", "Compare with a published source", "key of a claim"): of_section(ClaimParams),
     ("report.md", "More pictures", "key of a sweep"): of_section(SweepParams),
 }
 
