@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median, quantiles
 
 import pytest
 
@@ -145,6 +146,30 @@ def test_text_is_written_with_the_same_line_ends_anywhere(path: Path) -> None:
         text = {"w", "a", "x", "w+", "wt"} & {mode for mode in modes if isinstance(mode, str)}
         if function == "write_text" or (function in ("open", "fdopen") and text):
             assert "newline" in {keyword.arg for keyword in call.keywords}, f"line {call.lineno}"
+
+
+def function_lines(path: Path) -> dict[str, int]:
+    """The lines of every function of a file, its docstring left out."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            documented = ast.get_docstring(node) is not None
+            docstring = node.body[0]
+            inside = (docstring.end_lineno or 0) - docstring.lineno + 1 if documented else 0
+            found[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = (
+                (node.end_lineno or 0) - node.lineno + 1 - inside
+            )
+    return found
+
+
+def test_files_and_functions_fit_a_screen() -> None:
+    lines = {name: count for path in HOUSE for name, count in function_lines(path).items()}
+    assert len(lines) > 1000
+    assert not {name: count for name, count in lines.items() if count > 45}
+    deciles = quantiles(lines.values(), n=10)
+    assert median(lines.values()) <= 6  # with its signature: five lines of its own
+    assert deciles[-1] <= 18
+    assert not {path: count for path in HOUSE if (count := len(path.read_text().splitlines())) > 400}
 
 
 def test_the_top_level_is_what_it_should_be() -> None:
