@@ -10,7 +10,7 @@ from pipeline.base.errors import InputError
 OURS = ("pipeline", "stages")  # the packages of this distribution
 
 
-def repository_of(folder: Path) -> Path | None:
+def find_repository(folder: Path) -> Path | None:
     """The nearest folder at or above with a `.git`, or None."""
     folder = folder.resolve()
     return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
@@ -31,7 +31,7 @@ def refuse_other_code(folder: Path) -> None:
     Its stages would depend on files that do not decide what they make.
     """
     folder, running = folder.resolve(), Path(__file__).resolve().parents[2]
-    if folder == running or not is_own_checkout(folder) or sources(folder) == sources(running):
+    if folder == running or not is_own_checkout(folder) or read_sources(folder) == read_sources(running):
         return
     raise InputError(
         str(folder),
@@ -41,7 +41,7 @@ def refuse_other_code(folder: Path) -> None:
     )
 
 
-def sources(checkout: Path) -> dict[str, bytes]:
+def read_sources(checkout: Path) -> dict[str, bytes]:
     """The source files of our packages, by their paths in a checkout."""
     files = (file for package in OURS for file in (checkout / package).rglob("*.py"))
     return {file.relative_to(checkout).as_posix(): file.read_bytes() for file in files}

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.base.registry import Registry
-from pipeline.graph.checkout import OURS, repository_of
+from pipeline.graph.checkout import OURS, find_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 # What it makes of params.yaml is what the stage lists under `params`, so what it imports to check that decides nothing.
@@ -19,7 +19,7 @@ STUDY = "pipeline.study"
 RUNS = "pipeline.runs"  # one run a file
 
 
-def code_paths(modules: Iterable[str], study: Path, checkout: Path | None) -> list[str]:
+def find_code_paths(modules: Iterable[str], study: Path, checkout: Path | None) -> list[str]:
     """The source files, or folders of them, that decide what a stage makes, relative to the study's folder.
 
     Of our own packages only where the study is that of this project's own checkout: whoever edits a
@@ -34,8 +34,8 @@ def code_paths(modules: Iterable[str], study: Path, checkout: Path | None) -> li
     named = {True: set[str](), False: set[str]()}
     for module in modules:
         named[module.partition(".")[0] in OURS].add(module)
-    ours = sorted({_path(module) for module in follow_imports(named[True])}) if checkout else []
-    users = sorted({_relative(file, study) for name in named[False] if (file := _users_file(name, study))})
+    ours = sorted({_dependency_path(module) for module in follow_imports(named[True])}) if checkout else []
+    users = sorted({_relative_path(file, study) for name in named[False] if (file := _find_user_file(name, study))})
     return [*users, *ours]
 
 
@@ -57,19 +57,21 @@ def follow_imports(modules: Iterable[str]) -> set[str]:
 @cache
 def _imports(module: str) -> frozenset[str]:
     """The modules of ours that a module imports when it runs, in functions too; not for annotations alone."""
-    tree = ast.parse(_file(module).read_text(encoding="utf-8"))
-    return frozenset(name for node in _run(tree) for name in _imported(node) if name.partition(".")[0] in OURS)
+    tree = ast.parse(_module_file(module).read_text(encoding="utf-8"))
+    return frozenset(
+        name for node in _walk_executed(tree) for name in _imported_names(node) if name.partition(".")[0] in OURS
+    )
 
 
-def _run(node: ast.AST) -> Iterator[ast.AST]:
+def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a syntax tree but those under `if TYPE_CHECKING`."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
-            yield from _run(child)
+            yield from _walk_executed(child)
 
 
-def _imported(node: ast.AST) -> Iterator[str]:
+def _imported_names(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (name.name for name in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -84,31 +86,31 @@ def _find_file(module: str) -> Path | None:
     return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
 
-def _file(module: str) -> Path:
+def _module_file(module: str) -> Path:
     file = _find_file(module)
     assert file is not None, module
     return file
 
 
-def _path(module: str) -> str:
+def _dependency_path(module: str) -> str:
     """The file of a module; the folder of its room, where that is not one of parts that studies choose from."""
-    for room in _rooms(module):
+    for room in _packages_around(module):
         if not _has_registry(room) and room != RUNS:
             return room.replace(".", "/")
-    return _file(module).relative_to(ROOT).as_posix()
+    return _module_file(module).relative_to(ROOT).as_posix()
 
 
-def _rooms(module: str) -> Iterator[str]:
+def _packages_around(module: str) -> Iterator[str]:
     """The packages around a module (or itself), the widest first, `pipeline` apart."""
     parts = module.split(".")
     packages = [".".join(parts[:depth]) for depth in range(2, len(parts) + 1)]
-    return (package for package in packages if _file(package).name == "__init__.py")
+    return (package for package in packages if _module_file(package).name == "__init__.py")
 
 
 @cache
 def _is_registry(module: str) -> bool:
     """Whether a module is the face of a room: the package itself, or one whose parts are found by their names."""
-    return module in (*OURS, RUNS) or (_file(module).name == "__init__.py" and _names_parts(module))
+    return module in (*OURS, RUNS) or (_module_file(module).name == "__init__.py" and _names_parts(module))
 
 
 def _names_parts(package: str) -> bool:
@@ -118,7 +120,7 @@ def _names_parts(package: str) -> bool:
 @cache
 def _has_registry(room: str) -> bool:
     """Whether a room, or one inside, has parts that studies choose from."""
-    inside = [room, *(f"{room}.{path.parent.name}" for path in _file(room).parent.glob("*/__init__.py"))]
+    inside = [room, *(f"{room}.{path.parent.name}" for path in _module_file(room).parent.glob("*/__init__.py"))]
     return any(map(_names_parts, inside))
 
 
@@ -126,7 +128,7 @@ def _is_in(module: str, room: str) -> bool:
     return module == room or module.startswith(f"{room}.")
 
 
-def _users_file(name: str, study: Path) -> Path | None:
+def _find_user_file(name: str, study: Path) -> Path | None:
     """The file that Python imports by this name; None where another machine would not get it with the study."""
     try:
         found = find_spec(name)
@@ -138,11 +140,11 @@ def _users_file(name: str, study: Path) -> Path | None:
         file = study / f"{name.replace('.', '/')}.py"
     # An environment often lies inside of the repository, and is none of it.
     installed = file.is_relative_to(sys.prefix) or {"site-packages", "dist-packages"} & set(file.parts)
-    here = file.is_file() and file.is_relative_to(repository_of(study) or study)
+    here = file.is_file() and file.is_relative_to(find_repository(study) or study)
     return file if here and not installed else None
 
 
-def _relative(file: Path, folder: Path) -> str:
+def _relative_path(file: Path, folder: Path) -> str:
     up = 0
     while not file.is_relative_to(folder):
         folder, up = folder.parent, up + 1

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline.base.errors import InputError
 from pipeline.graph.checkout import is_own_checkout, refuse_other_code
-from pipeline.graph.code import code_paths
-from pipeline.graph.stages import Stage, command_line, stages
+from pipeline.graph.code import find_code_paths
+from pipeline.graph.stages import Stage, compile_stages, format_command
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 
@@ -23,7 +23,7 @@ HEADER = """\
 """
 
 
-def to_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> str:
+def format_dvc_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> str:
     """The text of dvc.yaml: one headline a group, stages in the order of the flow.
 
     Args:
@@ -34,27 +34,27 @@ def to_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yaml") -> s
     folder = study.resolve()
     checkout = folder if is_own_checkout(folder) else None
     shown = file if file.isprintable() else json.dumps(file)  # a line end would end the comment
-    lines = [HEADER.format(file=shown, command=command_line("graph", shown)), "stages:"]
+    lines = [HEADER.format(file=shown, command=format_command("graph", shown)), "stages:"]
     group = ""
     for stage in graph:
         if stage.group != group:
             lines.append(f"\n  # {stage.group}")
             group = stage.group
         lines.append(f"  {stage.name}:")
-        lines.append(f"    cmd: {_plain(stage.command, COMMAND)}")
-        lines += _flow("deps", stage.deps, code_paths(stage.modules, folder, checkout))
-        lines += _params(stage.params, file)
-        lines += _list("outs", [*stage.outs, *(f"{path}: {{cache: false}}" for path in stage.kept_in_git)])
-        lines += _list("metrics", [f"{path}: {{cache: false}}" for path in stage.metrics])
+        lines.append(f"    cmd: {_quote(stage.command, COMMAND)}")
+        lines += _format_flow("deps", stage.deps, find_code_paths(stage.modules, folder, checkout))
+        lines += _format_params(stage.params, file)
+        lines += _format_list("outs", [*stage.outs, *(f"{path}: {{cache: false}}" for path in stage.outs_in_git)])
+        lines += _format_list("metrics", [f"{path}: {{cache: false}}" for path in stage.metrics])
     lines += PLOTS
     return "\n".join(lines) + "\n"
 
 
-def compiled_from(text: str | None, target: Path) -> str | None:
+def read_params_name(text: str | None, target: Path) -> str | None:
     """The name of the parameters that a dvc.yaml was compiled from; None where there is no such file.
 
     Args:
-        text: see `text_of`.
+        text: see `read_dvc_yaml`.
         target: its path, for the message.
 
     Raises:
@@ -71,7 +71,7 @@ def compiled_from(text: str | None, target: Path) -> str | None:
     return found[1] if found else None
 
 
-def text_of(target: Path) -> str | None:
+def read_dvc_yaml(target: Path) -> str | None:
     """The text of a dvc.yaml; None where nothing is there.
 
     Raises:
@@ -88,9 +88,9 @@ def text_of(target: Path) -> str | None:
 def refuse_stale(study: Study, folder: Path) -> None:
     """Raise InputError where the folder's dvc.yaml is not what its parameters compile to."""
     refuse_other_code(folder)
-    current = text_of(folder / "dvc.yaml")
-    if current != to_yaml(stages(study), folder, study.file):
-        compile_again = command_line("graph", study.file)
+    current = read_dvc_yaml(folder / "dvc.yaml")
+    if current != format_dvc_yaml(compile_stages(study), folder, study.file):
+        compile_again = format_command("graph", study.file)
         raise InputError(
             "dvc.yaml",
             expected=f"the stages that {study.file} compiles to",
@@ -104,14 +104,14 @@ PLAIN = r"(?!(?i:null|true|false)$)[^\W\d][\w./-]*(: \{cache: false\})?"
 COMMAND = r"teachercache [\w./ -]+"
 
 
-def _list(key: str, items: Iterable[str]) -> list[str]:
-    listed = [f"      - {_plain(item)}" for item in items]
+def _format_list(key: str, items: Iterable[str]) -> list[str]:
+    listed = [f"      - {_quote(item)}" for item in items]
     return [f"    {key}:", *listed] if listed else []
 
 
-def _flow(key: str, *groups: Iterable[str], indent: int = 4) -> list[str]:
+def _format_flow(key: str, *groups: Iterable[str], indent: int = 4) -> list[str]:
     """A list in as few lines as it takes, a group's items from the beginning of a line; nothing where all are empty."""
-    filled = [line for group in groups for line in _fill([*map(_plain, group)], LINE - indent - 4)]
+    filled = [line for group in groups for line in _fill_lines([*map(_quote, group)], LINE - indent - 4)]
     if not filled:
         return []
     start, rest = f"{' ' * indent}{key}: [", ",\n".join(filled)
@@ -120,7 +120,7 @@ def _flow(key: str, *groups: Iterable[str], indent: int = 4) -> list[str]:
     return [start, *(f"{' ' * (indent + 2)}{line}" for line in rest.splitlines()), f"{' ' * indent}]"]
 
 
-def _fill(items: Sequence[str], width: int) -> list[str]:
+def _fill_lines(items: Sequence[str], width: int) -> list[str]:
     lines: list[str] = []
     for item in items:
         if lines and len(lines[-1]) + len(item) + 2 <= width:
@@ -130,14 +130,14 @@ def _fill(items: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def _params(keys: Sequence[str], file: str) -> list[str]:
+def _format_params(keys: Sequence[str], file: str) -> list[str]:
     """The keys that a stage uses, below the file's name where it is not the one that DVC reads by itself."""
     if file == "params.yaml" or not keys:
-        return _flow("params", keys)
-    return ["    params:", *_flow(f"- {_plain(file)}", keys, indent=6)]
+        return _format_flow("params", keys)
+    return ["    params:", *_format_flow(f"- {_quote(file)}", keys, indent=6)]
 
 
-def _plain(text: str, plain: str = PLAIN) -> str:
+def _quote(text: str, plain: str = PLAIN) -> str:
     """Text as YAML and DVC's templating take it, literally."""
     text = text.replace("${", r"\${")
     return text if re.fullmatch(plain, text) else json.dumps(text)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from pipeline.base.files import write_bytes
-from pipeline.graph.checkout import repository_of
+from pipeline.graph.checkout import find_repository
 
 # Each line, and a path that it is there for, of a name that nothing else ignores. What came from elsewhere may be kept
 # by `dvc add`, whose files are git's.
@@ -25,7 +25,7 @@ LINES = {
 HEADLINE = "# teachercache: what the stages make is DVC's to keep; unfinished work and times are nobody's"
 
 
-def missing_lines(study: Path) -> list[str]:
+def find_missing_lines(study: Path) -> list[str]:
     """The lines without which git would take up what a study's stages make; none outside of a repository.
 
     Args:
@@ -35,12 +35,12 @@ def missing_lines(study: Path) -> list[str]:
         Lines for the study's own .gitignore. Git itself is asked, so that whatever ignores a path will do; where it
         does not answer, all of them.
     """
-    return _missing(study)[0]
+    return _ask_git(study)[0]
 
 
-def _missing(study: Path) -> tuple[list[str], bool]:
+def _ask_git(study: Path) -> tuple[list[str], bool]:
     """The same lines, and whether git has answered."""
-    if repository_of(study) is None:
+    if find_repository(study) is None:
         return [], True
     path = study / ".gitignore"
     # Git is not asked where it would read a pipe, for ever.
@@ -63,17 +63,17 @@ def _is_ignored(study: Path, path: str) -> bool | None:
     return {0: True, 1: False}.get(done.returncode)
 
 
-def add_lines(study: Path) -> tuple[list[str], list[str]]:
+def add_missing_lines(study: Path) -> tuple[list[str], list[str]]:
     """Add what is missing to the study's .gitignore.
 
     Returns:
         The lines added, and those that git needs all the same: another file overrules them, or they were not added
         because git does not answer or .gitignore is no file (git reads none that is a link).
     """
-    (missing, answered), path = _missing(study), study / ".gitignore"
+    (missing, answered), path = _ask_git(study), study / ".gitignore"
     if not missing or not answered or path.is_symlink():
         return [], missing
     before = path.read_bytes() if path.exists() else b""
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
     write_bytes(path, before, gap, "\n".join((HEADLINE, *missing, "")).encode())
-    return missing, missing_lines(study)
+    return missing, find_missing_lines(study)

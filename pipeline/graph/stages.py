@@ -47,31 +47,31 @@ class Stage:
     params: tuple[str, ...] = ()
     outs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    kept_in_git: tuple[str, ...] = ()
+    outs_in_git: tuple[str, ...] = ()
 
 
-def command_line(command: str, file: str = "params.yaml") -> str:
+def format_command(command: str, file: str = "params.yaml") -> str:
     """A command of ours as it is typed, or as DVC's shell reads it: with the parameters that are not the default."""
     option = () if file == "params.yaml" else ("--params", shlex.quote(file))
     return " ".join(("teachercache", command, *option))
 
 
-def stages(study: Study) -> list[Stage]:
+def compile_stages(study: Study) -> list[Stage]:
     """The study's stages in the order of the flow.
 
     Of its parameters a stage lists only keys that stand in the study's file.
     """
-    made = list(_Compiler(study, Layout(Path())).stages())
-    refuse_circles(made, study.file)
+    made = list(_Compiler(study, Layout(Path())).compile())
+    refuse_circular_paths(made, study.file)
     return made
 
 
-def refuse_circles(graph: Sequence[Stage], file: str) -> None:
+def refuse_circular_paths(graph: Sequence[Stage], file: str) -> None:
     """Raise InputError where a stage reads a folder that the stages write into, or what comes only after it."""
     made = {
         Path(os.path.realpath(out)): (place, out)
         for place, stage in enumerate(graph)
-        for out in (*stage.outs, *stage.metrics, *stage.kept_in_git)
+        for out in (*stage.outs, *stage.metrics, *stage.outs_in_git)
     }
     for place, stage in enumerate(graph):
         for dep in stage.deps:
@@ -92,56 +92,56 @@ class _Compiler:
     study: Study
     layout: Layout
 
-    def stages(self) -> Iterator[Stage]:
+    def compile(self) -> Iterator[Stage]:
         yield Stage(
             "graph",
-            self.command("graph --check"),
+            self.format_command("graph --check"),
             f"Is this file the one that {self.study.file} compiles to?",
             deps=(self.study.file,),
         )
-        yield from map(self.prepare, self.study.datasets)
-        members_first = sorted(
-            self.study.teachers_run_here, key=lambda name: self.study.teachers[name].members is not None
-        )
-        yield from map(self.teacher, members_first)
-        yield from map(
-            self.dump, (name for name, dump in self.study.dumps.items() if dump.of in self.study.teachers_run_here)
-        )
+        yield from map(self.prepare_stage, self.study.datasets)
+        teachers = self.study.teachers_run_here
+        members_first = sorted(teachers, key=lambda name: self.study.teachers[name].members is not None)
+        yield from map(self.teacher_stage, members_first)
+        yield from self.dump_stages(teachers)
         for student in order_students(self.study):
-            yield self.student(student)
-            yield from map(self.dump, (name for name, dump in self.study.dumps.items() if dump.of == student))
-        yield self.report()
+            yield self.student_stage(student)
+            yield from self.dump_stages([student])
+        yield self.report_stage()
 
-    def prepare(self, name: str) -> Stage:
+    def prepare_stage(self, name: str) -> Stage:
         params = self.study.datasets[name]
         return Stage(
             f"prepare-{name}",
-            self.command(f"prepare {name}"),
+            self.format_command(f"prepare {name}"),
             "Data sets",
-            modules=_modules("pipeline.runs.datasets", SOURCES.module(params.source)),
-            deps=_files(params.root),
-            params=self.keys(f"datasets.{name}" if "datasets" in self.study.raw else "dataset"),
+            modules=_sort_modules("pipeline.runs.datasets", SOURCES.module(params.source)),
+            deps=_files_inside(params.root),
+            params=self.present_keys(f"datasets.{name}" if "datasets" in self.study.raw else "dataset"),
             outs=(self.path(self.layout.prepared(name)),),
         )
 
-    def teacher(self, name: str) -> Stage:
+    def teacher_stage(self, name: str) -> Stage:
         params = self.study.teachers[name]
         return Stage(
             f"train-teacher-{name}",
-            self.command(f"train-teacher {name}"),
+            self.format_command(f"train-teacher {name}"),
             "Teachers",
-            modules=_modules("pipeline.runs.teachers", self.policy, *network_modules(params)),
+            modules=_sort_modules("pipeline.runs.teachers", self.policy_module, *list_network_modules(params)),
             deps=(
-                self.prepared(params),
-                *_files(*weight_files(params)),
-                *self.teachers(params.members or ()),
+                self.prepared_path(params),
+                *_files_inside(*weight_files(params)),
+                *self.teacher_paths(params.members or ()),
             ),
-            params=self.keys("seed", "views", f"teachers.{name}"),
+            params=self.present_keys("seed", "views", f"teachers.{name}"),
             outs=(self.path(self.layout.teacher(name)),),
-            kept_in_git=(self.path(self.layout.metrics("teachers", name)),),
+            outs_in_git=(self.path(self.layout.metrics("teachers", name)),),
         )
 
-    def dump(self, name: str) -> Stage:
+    def dump_stages(self, networks: Sequence[str]) -> list[Stage]:
+        return [self.dump_stage(name) for name, dump in self.study.dumps.items() if dump.of in networks]
+
+    def dump_stage(self, name: str) -> Stage:
         params = self.study.dumps[name]
         of_teacher = params.of in self.study.teachers
         source = self.study.teachers[params.of] if of_teacher else self.study.students[params.of]
@@ -150,69 +150,75 @@ class _Compiler:
         folder = self.layout.teacher(params.of) if of_teacher else self.layout.student(params.of)
         return Stage(
             f"dump-{params.field}-{name}",
-            self.command(f"dump-{params.field} {name}"),
+            self.format_command(f"dump-{params.field} {name}"),
             "Dumps: what teachers know, computed once",
-            modules=_modules(
+            modules=_sort_modules(
                 "pipeline.runs.dumps",
                 FIELDS.module(params.field),
-                self.policy,
-                *(module for network in networks for module in network_modules(network)),
+                self.policy_module,
+                *(module for network in networks for module in list_network_modules(network)),
             ),
-            deps=(self.prepared(params), self.path(folder), *self.teachers(members)),
-            params=self.keys("cache", "views", f"dumps.{name}"),
+            deps=(self.prepared_path(params), self.path(folder), *self.teacher_paths(members)),
+            params=self.present_keys("cache", "views", f"dumps.{name}"),
             outs=(self.path(self.layout.cache(name)),),
         )
 
-    def student(self, name: str) -> Stage:
+    def student_stage(self, name: str) -> Stage:
         params = self.study.students[name]
         dumps = params.all_reads()
         return Stage(
             f"train-student-{name}",
-            self.command(f"train-student {name}"),
+            self.format_command(f"train-student {name}"),
             "Students: from the cache alone",
-            modules=_modules(
+            modules=_sort_modules(
                 "pipeline.runs.students",
-                self.policy,
-                *network_modules(params),
-                *_schedules(params),
+                self.policy_module,
+                *list_network_modules(params),
+                *_list_schedule_modules(params),
                 *(TERMS.module(term.loss) for term in params.terms()),
             ),
             deps=(
-                self.prepared(params),
-                *_files(*weight_files(params)),
+                self.prepared_path(params),
+                *_files_inside(*weight_files(params)),
                 *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
                 *((self.path(self.layout.student(params.init.student)),) if params.init else ()),
             ),
-            params=self.keys("seed", "views", f"students.{name}", *self.foreign(dumps)),
+            params=self.present_keys("seed", "views", f"students.{name}", *self.external_keys(dumps)),
             outs=(self.path(self.layout.student(name)),),
-            kept_in_git=(self.path(self.layout.metrics("students", name)),),
+            outs_in_git=(self.path(self.layout.metrics("students", name)),),
         )
 
-    def report(self) -> Stage:
-        students, drawn = self.study.students, choose_dumps(self.study).dumps
+    def report_stage(self) -> Stage:
+        students, teachers, drawn = self.study.students, self.study.teachers_run_here, choose_dumps(self.study).dumps
+        curves = [name for name in teachers if name in self.study.report.validated]
         dumps = [self.study.dumps[name] for name in drawn]
-        networks = [module for student in students.values() for module in network_modules(student)]
-        schedules = [module for student in students.values() for module in _schedules(student)]
+        seen = ("views", *self.external_keys(drawn)) if drawn else ()
+        networks = [module for student in students.values() for module in list_network_modules(student)]
+        schedules = [module for student in students.values() for module in _list_schedule_modules(student)]
         return Stage(
             "report",
-            self.command("report"),
+            self.format_command("report"),
             "Report",
-            modules=_modules("pipeline.runs.report", self.policy, *schedules, *networks),
+            modules=_sort_modules("pipeline.runs.report", self.policy_module, *schedules, *networks),
             deps=(
-                *(self.path(self.layout.metrics("teachers", name)) for name in self.study.teachers_run_here),
+                *(self.path(self.layout.metrics("teachers", name)) for name in teachers),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
-                *self.teachers(name for name in self.study.teachers_run_here if name in self.study.report.validated),
-                *dict.fromkeys(map(self.prepared, dumps)),
+                *self.teacher_paths(
+                    name for name in self.study.teachers_run_here if name in self.study.report.validated
+                ),
+                *dict.fromkeys(map(self.prepared_path, dumps)),
                 *(self.path(self.layout.cache(name)) for name in drawn),
                 *(self.path(self.layout.student(name)) for name in students),
             ),
             # The names too: DVC does not run a stage again that merely lost a dependency.
-            params=self.keys("report", "teachers", "students", *(("views", *self.foreign(drawn)) if drawn else ())),
-            kept_in_git=(self.path(self.layout.report()),),
+            params=self.present_keys(
+                "report", "teachers", "students", *(("views", *self.external_keys(drawn)) if drawn else ())
+            ),
+            outs_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )
 
-    def foreign(self, dumps: Iterable[str]) -> tuple[str, ...]:
+    def external_keys(self, dumps: Iterable[str]) -> tuple[str, ...]:
         """What says which cache of an external teacher is meant: no stage stands for it."""
         named = {dump: self.study.dumps[dump].of for dump in dumps}
         outside = {
@@ -224,28 +230,28 @@ class _Compiler:
         return ("cache", *dict.fromkeys(keys)) if outside else ()
 
     @property
-    def policy(self) -> str | None:
+    def policy_module(self) -> str | None:
         """The module that decides how training images are augmented."""
         return POLICIES.module(self.study.views.policy)
 
-    def command(self, command: str) -> str:
-        return command_line(command, self.study.file)
+    def format_command(self, command: str) -> str:
+        return format_command(command, self.study.file)
 
     def path(self, path: Path) -> str:
         return self.layout.relative(path)
 
-    def prepared(self, params: TeacherParams | StudentParams | DumpParams) -> str:
+    def prepared_path(self, params: TeacherParams | StudentParams | DumpParams) -> str:
         return self.path(self.layout.prepared(str(params.dataset)))
 
-    def keys(self, *keys: str) -> tuple[str, ...]:
+    def present_keys(self, *keys: str) -> tuple[str, ...]:
         """Those that stand in the file: DVC refuses a stage whose key is missing."""
         return tuple(key for key in keys if key.partition(".")[0] in self.study.raw)
 
-    def teachers(self, names: Iterable[str]) -> tuple[str, ...]:
+    def teacher_paths(self, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(self.path(self.layout.teacher(name)) for name in names)
 
 
-def network_modules(params: TeacherParams | StudentParams) -> tuple[str | None, ...]:
+def list_network_modules(params: TeacherParams | StudentParams) -> tuple[str | None, ...]:
     """The modules that build a network (its architecture may be the user's own); none for an ensemble."""
     if params.model is None:
         return ()
@@ -256,16 +262,16 @@ def network_modules(params: TeacherParams | StudentParams) -> tuple[str | None, 
     return (MODELS.module(name) or elsewhere, head, binary)
 
 
-def _schedules(params: StudentParams) -> list[str | None]:
+def _list_schedule_modules(params: StudentParams) -> list[str | None]:
     """The modules of the schedules that its losses' weights follow."""
     return [SCHEDULES.module(term.weight["name"]) for term in params.terms() if isinstance(term.weight, dict)]
 
 
-def _files(*paths: Path | str | None) -> tuple[str, ...]:
+def _files_inside(*paths: Path | str | None) -> tuple[str, ...]:
     """Those inside the study: a file on another disk is not DVC's to watch."""
     given = [Path(path) for path in paths if path]
     return tuple(path.as_posix() for path in given if not path.is_absolute() and not str(path).startswith("~"))
 
 
-def _modules(*names: str | None) -> tuple[str, ...]:
+def _sort_modules(*names: str | None) -> tuple[str, ...]:
     return tuple(sorted({name for name in names if name}))

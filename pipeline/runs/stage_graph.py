@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pipeline.base.files import write_bytes
 from pipeline.graph.checkout import refuse_other_code
-from pipeline.graph.dvc_yaml import compiled_from, refuse_stale, text_of, to_yaml
-from pipeline.graph.gitignore import add_lines
-from pipeline.graph.stages import stages
+from pipeline.graph.dvc_yaml import format_dvc_yaml, read_dvc_yaml, read_params_name, refuse_stale
+from pipeline.graph.gitignore import add_missing_lines
+from pipeline.graph.stages import compile_stages
 from pipeline.runs.result import Result
 from pipeline.runs.stage import in_study_folder
 from pipeline.study.params_file import find_unavailable_models
@@ -35,7 +35,7 @@ def compile_graph(study: Study, *, check: bool = False) -> Result:
         return Result(warnings=tuple(warnings))
     refuse_other_code(Path())
     text, line = _write_graph(study)
-    added, needed = add_lines(Path())
+    added, needed = add_missing_lines(Path())
     if needed:
         warnings.append(f"git may take up what the stages make: see that it ignores {' '.join(needed)}")
     lines = (line, *([f".gitignore: added {' '.join(added)}"] if added else []))
@@ -44,8 +44,8 @@ def compile_graph(study: Study, *, check: bool = False) -> Result:
 
 def _write_graph(study: Study) -> tuple[str, str]:
     """Write dvc.yaml where it is another; its text, and a line on what was done."""
-    text, before = to_yaml(stages(study), Path(), study.file), text_of(DVC_YAML)
-    earlier = compiled_from(before, DVC_YAML)
+    text, before = format_dvc_yaml(compile_stages(study), Path(), study.file), read_dvc_yaml(DVC_YAML)
+    earlier = read_params_name(before, DVC_YAML)
     if before != text:
         write_bytes(DVC_YAML, text.encode())
     state = "is current" if before == text else "written"

@@ -748,7 +748,7 @@ def test_temperatures_and_top_k_that_mean_nothing_are_refused(run: Run, capsys: 
 def test_a_student_of_an_external_teacher_depends_on_what_names_it(study: dict[str, Any]) -> None:
     study["teachers"]["api"] = {"external": "ab" * 32}
     study["dumps"]["big-logits"]["of"] = "api"
-    made = {stage.name: stage for stage in graph.stages(parse_study(study))}
+    made = {stage.name: stage for stage in graph.compile_stages(parse_study(study))}
     assert {"teachers.api", "dumps.big-logits", "cache"} <= set(made["train-student-kd"].params)
     assert "teachers.api" not in made["train-student-baseline"].params
     study["views"] = {"policy": "flip", "count": 2}

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.graph import code
 from pipeline.graph import stages as graph
-from pipeline.graph.code import code_paths, follow_imports
+from pipeline.graph.code import find_code_paths, follow_imports
 from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT
 
@@ -39,7 +39,7 @@ def loaded(folder: Path, program: str) -> set[str]:
 
 def is_covered(module: str, paths: list[str]) -> bool:
     """Whether a module's file is one of the paths, or lies in one of them."""
-    file = code._file(module).relative_to(ROOT).as_posix()
+    file = code._module_file(module).relative_to(ROOT).as_posix()
     return any(file == path or file.startswith(f"{path}/") for path in paths)
 
 
@@ -52,8 +52,8 @@ def merely_read(made: Path) -> set[str]:
 @pytest.mark.parametrize("command", STAGES)
 def test_all_that_a_stage_loads_is_a_dependency(copy_of: Path, merely_read: set[str], command: str) -> None:
     params = copy_of / "params.yaml"
-    stages = {stage.command: stage for stage in graph.stages(load_study(params))}
-    paths = code_paths(stages[f"teachercache {command}"].modules, ROOT, ROOT)
+    stages = {stage.command: stage for stage in graph.compile_stages(load_study(params))}
+    paths = find_code_paths(stages[f"teachercache {command}"].modules, ROOT, ROOT)
     found = loaded(copy_of, RUN.format(arguments=command.split()))
     assert len(found) > 20
     missing = [name for name in found - merely_read if not code._is_registry(name) and not is_covered(name, paths)]
@@ -61,8 +61,8 @@ def test_all_that_a_stage_loads_is_a_dependency(copy_of: Path, merely_read: set[
 
 
 def test_every_stage_follows_its_run_and_the_parts_that_it_names(study: dict[str, Any]) -> None:
-    stages = {stage.name: stage for stage in graph.stages(parse_study(study))}
-    paths = {name: set(code_paths(stage.modules, ROOT, ROOT)) for name, stage in stages.items()}
+    stages = {stage.name: stage for stage in graph.compile_stages(parse_study(study))}
+    paths = {name: set(find_code_paths(stage.modules, ROOT, ROOT)) for name, stage in stages.items()}
     assert not paths["graph"]
     assert {"pipeline/runs/students.py", "pipeline/losses/soft_targets.py"} <= paths["train-student-kd"]
     assert not paths["train-student-kd"] & {"pipeline/teacher.py", "pipeline/losses/logits_mse.py", "pipeline/losses"}
@@ -80,7 +80,7 @@ def test_imports_inside_of_functions_count_and_those_for_annotations_do_not() ->
         "import pipeline.cache\nfrom pipeline import teacher\nif TYPE_CHECKING:\n    import pipeline.student\n"
         "def f():\n    from pipeline.base.errors import InputError\n    if TYPE_CHECKING:\n        import pipeline.graph\n"
     )
-    found = {name for node in code._run(tree) for name in code._imported(node)}
+    found = {name for node in code._walk_executed(tree) for name in code._imported_names(node)}
     assert found == {"pipeline.cache", "pipeline.teacher", "pipeline.base.errors"}
 
 

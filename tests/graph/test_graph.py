@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline.graph import dvc_yaml
 from pipeline.graph import stages as graph
-from pipeline.graph.code import code_paths
+from pipeline.graph.code import find_code_paths
 from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT, write_study
 
@@ -16,14 +16,16 @@ STUDIES = [ROOT, *sorted(path.parent for path in ROOT.glob("studies/*/params.yam
 
 
 def compiled(study: dict[str, Any], folder: Path = ROOT) -> dict[str, Any]:
-    parsed: dict[str, Any] = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse_study(study)), folder))
+    parsed: dict[str, Any] = YAML(typ="safe").load(
+        dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(study)), folder)
+    )
     return parsed
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_every_committed_graph_is_current(folder: Path) -> None:
     path = folder / "params.yaml"
-    assert (folder / "dvc.yaml").read_text() == dvc_yaml.to_yaml(graph.stages(load_study(path)), folder)
+    assert (folder / "dvc.yaml").read_text() == dvc_yaml.format_dvc_yaml(graph.compile_stages(load_study(path)), folder)
 
 
 def dependencies(folder: Path) -> set[str]:
@@ -40,7 +42,7 @@ def test_our_code_decides_the_study_at_the_root_and_no_other() -> None:
 
 
 def test_modules_are_named_by_real_names(study: dict[str, Any]) -> None:
-    for stage in graph.stages(parse_study(study)):
+    for stage in graph.compile_stages(parse_study(study)):
         for module in stage.modules:
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), (stage.name, module)
 
@@ -76,11 +78,11 @@ def test_stages_stand_in_flow_order(study: dict[str, Any]) -> None:
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
     study["teachers"] = {"both": {"members": ["big", "more"]}, **study["teachers"], "more": study["teachers"]["big"]}
     made: dict[str, int] = {}
-    for place, stage in enumerate(graph.stages(parse_study(study))):
+    for place, stage in enumerate(graph.compile_stages(parse_study(study))):
         for dep in stage.deps:
             if dep.startswith("data/"):
                 assert made[dep] < place
-        made |= dict.fromkeys([*stage.outs, *stage.metrics, *stage.kept_in_git], place)
+        made |= dict.fromkeys([*stage.outs, *stage.metrics, *stage.outs_in_git], place)
     assert "data/cache/of-student" in made
 
 
@@ -113,12 +115,12 @@ def test_names_that_yaml_would_misread_are_quoted(study: dict[str, Any]) -> None
 
 def test_a_policy_of_views_decides_what_is_trained_and_dumped(study: dict[str, Any]) -> None:
     study["views"] = {"policy": "crop_flip", "count": 4}
-    made = graph.stages(parse_study(study))
+    made = graph.compile_stages(parse_study(study))
     shown = [stage for stage in made if stage.name.startswith(("train-", "dump-"))]
     assert len(shown) == 4
     for stage in shown:
         assert "views" in stage.params
-        deps = code_paths(stage.modules, ROOT, ROOT)
+        deps = find_code_paths(stage.modules, ROOT, ROOT)
         assert {f"pipeline/views/{name}.py" for name in ("random_words", "crop_flip", "mirror", "view")} <= set(deps), (
             stage
         )

@@ -18,7 +18,7 @@ from pipeline.base.errors import InputError
 from pipeline.graph import checkout as room
 from pipeline.graph import dvc_yaml
 from pipeline.graph import stages as graph
-from pipeline.graph.gitignore import LINES, missing_lines
+from pipeline.graph.gitignore import LINES, find_missing_lines
 from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
 
@@ -95,7 +95,7 @@ def test_dvc_runs_a_study_of_odd_names(tmp_path: Path, study: dict[str, Any]) ->
 )
 def test_a_folders_name_reaches_dvc_as_it_is(study: dict[str, Any], tmp_path: Path, root: str) -> None:
     study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
-    text = dvc_yaml.to_yaml(graph.stages(parse_study(study)), tmp_path)
+    text = dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(study)), tmp_path)
     found = YAML(typ="safe").load(text)["stages"]["prepare-digits"]["deps"]
     assert [dep.replace(r"\${", "${") for dep in found] == [root]
 
@@ -116,7 +116,7 @@ def test_a_stage_that_would_read_what_it_writes_is_refused(
     study: dict[str, Any], change: dict[str, Any], reads: str, found: str
 ) -> None:
     with pytest.raises(InputError, match=r"keep images and weights in a folder of their own") as refusal:
-        graph.stages(parse_study(study | change))
+        graph.compile_stages(parse_study(study | change))
     assert reads in str(refusal.value)
     assert found in str(refusal.value)
 
@@ -181,7 +181,7 @@ def test_a_dvc_yaml_of_other_bytes_is_another_s(repository: Path, run: Run, caps
 def test_images_kept_inside_data_are_no_circle(study: dict[str, Any]) -> None:
     for root in ("data/raw/photos", "photos", "../photos", "data/prepared-by-hand"):
         study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
-        assert graph.stages(parse_study(study))
+        assert graph.compile_stages(parse_study(study))
 
 
 def test_anchors_of_ones_own_stand_at_the_top(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_anchors_of_ones_own_stand_at_the_top(tmp_path: Path) -> None:
     study = load_study(tmp_path / "params.yaml")
     assert study.teachers["big"].model is not None
     assert study.teachers["big"].model.name == "mlp"
-    assert len(graph.stages(study)) == 4
+    assert len(graph.compile_stages(study)) == 4
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_outside_of_a_repository_nothing_is_written(tmp_path: Path, study: dict[
     folder = write_study(tmp_path, study)
     assert run(folder, "graph") == 0
     assert not (folder / ".gitignore").exists()
-    assert missing_lines(folder) == []
+    assert find_missing_lines(folder) == []
 
 
 OWN = {
@@ -376,7 +376,9 @@ def test_a_module_of_the_users_own_is_a_dependency_where_it_really_lies(
     folder = repository / study_folder
     folder.mkdir(parents=True, exist_ok=True)
     changed = model_of_ones_own(study, name)
-    stages = YAML(typ="safe").load(dvc_yaml.to_yaml(graph.stages(parse_study(changed)), folder))["stages"]
+    stages = YAML(typ="safe").load(dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(changed)), folder))[
+        "stages"
+    ]
     assert [each for each in stages["train-student-kd"]["deps"] if each.endswith(".py")] == [dep]
 
 
@@ -388,13 +390,13 @@ def test_an_installed_package_is_no_dependency_wherever_its_environment_lies(
     (packages / "nets_e.py").write_text("def tiny(shape, classes): ...\n")
     monkeypatch.syspath_prepend(packages)
     changed = model_of_ones_own(study, "nets_e:tiny")
-    assert "nets_e" not in dvc_yaml.to_yaml(graph.stages(parse_study(changed)), repository)
+    assert "nets_e" not in dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(changed)), repository)
 
 
 @pytest.mark.parametrize("name", ["pipeline.gone:tiny", "gone.nets:tiny"])
 def test_a_module_that_is_nowhere_is_no_dependency(tmp_path: Path, study: dict[str, Any], name: str) -> None:
     changed = model_of_ones_own(study, name)
-    assert "gone" not in dvc_yaml.to_yaml(graph.stages(parse_study(changed)), checkout(tmp_path))
+    assert "gone" not in dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(changed)), checkout(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -440,7 +442,7 @@ def test_a_module_outside_of_the_repository_is_no_dependency(
     (tmp_path / "nets_d.py").write_text("def tiny(shape, classes): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     changed = model_of_ones_own(study, "nets_d:tiny")
-    assert "nets_d" not in dvc_yaml.to_yaml(graph.stages(parse_study(changed)), repository)
+    assert "nets_d" not in dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(changed)), repository)
 
 
 def checkout(folder: Path) -> Path:

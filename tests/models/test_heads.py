@@ -324,7 +324,7 @@ def test_stages_depend_on_the_heads_that_they_build(study: dict[str, Any]) -> No
     assert not [dep for stage in plain.values() for dep in stage.get("deps", ()) if "heads" in dep]
     study["teachers"]["big"]["head"] = {"multichannel": {}}
     study["students"]["kd"]["head"] = {"channel_outputs": {"channels": 3}}
-    stages = graph.stages(parse_study(study))
+    stages = graph.compile_stages(parse_study(study))
     listed = {stage.name: {name for name in stage.modules if "heads" in name} for stage in stages}
     both = {"train-teacher-big", "dump-logits-big-logits"}
     for name, modules in listed.items():

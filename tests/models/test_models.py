@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.base.registry import describe_unknown
-from pipeline.graph.stages import stages
+from pipeline.graph.stages import compile_stages
 from pipeline.models import MODELS
 from pipeline.models.build import build_network
 from pipeline.models.constructor import constructor_options
@@ -1125,7 +1125,7 @@ def test_a_home_is_written_out(
     folder = write_study(tmp_path / "study", study)
     made = parse_study(study, "params.yaml")
     assert made.students["own"].model.options_beyond(ModelParams)["weights"] == tmp_path / "home/r.pt"
-    assert not [dep for stage in stages(made) for dep in stage.deps if dep.endswith(".pt")]
+    assert not [dep for stage in compile_stages(made) for dep in stage.deps if dep.endswith(".pt")]
     assert run(folder, "prepare", "digits") == 0
     capsys.readouterr()
     assert run(folder, "train-teacher", "big") == 0
@@ -1136,7 +1136,7 @@ def test_a_home_is_written_out(
 def test_nobody_s_home_is_no_place_for_weights(study: dict[str, Any]) -> None:
     study["teachers"]["big"] = {"model": {"name": "mlp", "widths": [4]}, "weights": "~nobody-here/w.pt"}
     made = parse_study(study, "params.yaml")
-    assert not [dep for stage in stages(made) for dep in stage.deps if dep.endswith(".pt")]
+    assert not [dep for stage in compile_stages(made) for dep in stage.deps if dep.endswith(".pt")]
     path = made.teachers["big"].weights
     assert path is not None
     with refused("weights file ~nobody-here/w.pt: expected a file, found nothing; correct the path"):

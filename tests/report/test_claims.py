@@ -363,7 +363,7 @@ def test_the_examples_of_the_report_page_are_valid(study: dict[str, Any]) -> Non
 def test_a_teachers_curve_is_a_dependency_where_it_is_read(study: dict[str, Any]) -> None:
     for of, needed in {"test": False, "validation": True}.items():
         study["report"] = {"published": {"metric": of, "error": {"big": 1.0}}}
-        assert ("data/teachers/big" in graph.stages(parse_study(study))[-1].deps) == needed
+        assert ("data/teachers/big" in graph.compile_stages(parse_study(study))[-1].deps) == needed
 
 
 def test_the_command_writes_both(copy_of: Any, run: Run, study: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from pipeline.base.files import read_json
 from pipeline.datasets.dataset import Dataset
 from pipeline.fields.batches import CachedBatches
 from pipeline.graph import stages as graph
-from pipeline.graph.code import code_paths
+from pipeline.graph.code import find_code_paths
 from pipeline.models.network import Network
 from pipeline.report.pictures import gather
 from pipeline.report.pictures.affinities import draw_affinities, sort_pairs
@@ -382,14 +382,14 @@ def test_what_no_stage_makes_and_nobody_reads_is_not_drawn() -> None:
 
 
 def test_the_stage_depends_on_what_is_drawn(study: dict[str, Any]) -> None:
-    stage = graph.stages(parse_study(full_study()))[-1]
+    stage = graph.compile_stages(parse_study(full_study()))[-1]
     assert {dep for dep in stage.deps if "metrics" not in dep} == {
         "data/prepared/digits", "data/cache/conv-p", "data/cache/conv-hints", "data/cache/conv-bits",
         "data/students/baseline", "data/students/tsne", "data/students/hinted",
     }  # fmt: skip
-    code = set(code_paths(stage.modules, ROOT, ROOT))
+    code = set(find_code_paths(stage.modules, ROOT, ROOT))
     assert {"pipeline/models/mlp.py", "pipeline/cache", "pipeline/views/none.py", "pipeline/report"} < code
-    plain = graph.stages(parse_study(study))[-1]
+    plain = graph.compile_stages(parse_study(study))[-1]
     assert not any("cache" in dep or "prepared" in dep for dep in plain.deps)
 
 

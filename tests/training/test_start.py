@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json, write_json
-from pipeline.graph.dvc_yaml import to_yaml
-from pipeline.graph.stages import stages
+from pipeline.graph.dvc_yaml import format_dvc_yaml
+from pipeline.graph.stages import compile_stages
 from pipeline.study.params_file import parse_study
 from tests.conftest import Capture, Run, refused, write_study
 
@@ -54,12 +54,12 @@ def test_its_seeds_still_differ(run: Run, started: tuple[Path, dict[str, Any]]) 
 
 def test_the_graph_says_so(study: dict[str, Any]) -> None:
     study["students"] = {"late": {**study["students"]["baseline"], "init": "baseline"}, **study["students"]}
-    by_name = {stage.name: stage for stage in stages(parse_study(study))}
+    by_name = {stage.name: stage for stage in compile_stages(parse_study(study))}
     assert "data/students/baseline" in by_name["train-student-late"].deps
     assert "data/students/baseline" not in by_name["train-student-kd"].deps
     names = list(by_name)
     assert names.index("train-student-baseline") < names.index("train-student-late")  # in the order of the flow
-    assert "train-student-late" in to_yaml(by_name.values(), Path())
+    assert "train-student-late" in format_dvc_yaml(by_name.values(), Path())
 
 
 def test_other_weights_start_another_run(run: Run, started: tuple[Path, dict[str, Any]]) -> None:
