@@ -112,13 +112,7 @@ def train_cohort(
     Raises:
         InputError: see `training.fit_cohort`; or a part to train, fields or initial weights that do not fit.
     """
-    device = splits.train.labels.device
-    # The first of several peers has the weights that a lone student would have.
-    seeds = [derive_seed(seed, "init", *([peer] if peer else [])) for peer in range(peers)]
-    networks = [draw_network(model, splits.shape, splits.classes, seed=each, device=device) for each in seeds]
-    if initial is not None:
-        for network in networks:
-            load_into(network, dict(initial), f"{what}: weights to start from")
+    networks = _start_networks(model, splits, seed, peers, initial, f"{what}: weights to start from")
     restores = 0
     reports: dict[str, dict[str, Any]] = {}
     for number, phase in enumerate(phases):
@@ -147,6 +141,25 @@ def train_cohort(
         )
         for network, result in zip(networks, results, strict=True)
     ]
+
+
+def _start_networks(
+    model: Mapping[str, Any],
+    splits: Splits,
+    seed: int,
+    peers: int,
+    initial: Mapping[str, Tensor] | None,
+    what: str,
+) -> list[Network]:
+    """The networks of one seed as they are before the first phase."""
+    device = splits.train.labels.device
+    # The first of several peers has the weights that a lone student would have.
+    seeds = [derive_seed(seed, "init", *([peer] if peer else [])) for peer in range(peers)]
+    networks = [draw_network(model, splits.shape, splits.classes, seed=each, device=device) for each in seeds]
+    if initial is not None:
+        for network in networks:
+            load_into(network, dict(initial), what)
+    return networks
 
 
 def _phase_checkpoint(checkpoint: Path | None, pretrain: int | None) -> Path | None:

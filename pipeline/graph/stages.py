@@ -203,17 +203,13 @@ class _Compiler:
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in teachers),
                 *(self.path(self.layout.metrics("students", name)) for name in students),
-                *self.teacher_paths(
-                    name for name in self.study.teachers_run_here if name in self.study.report.validated
-                ),
+                *self.teacher_paths(curves),
                 *dict.fromkeys(map(self.prepared_path, dumps)),
                 *(self.path(self.layout.cache(name)) for name in drawn),
                 *(self.path(self.layout.student(name)) for name in students),
             ),
             # The names too: DVC does not run a stage again that merely lost a dependency.
-            params=self.present_keys(
-                "report", "teachers", "students", *(("views", *self.external_keys(drawn)) if drawn else ())
-            ),
+            params=self.present_keys("report", "teachers", "students", *seen),
             outs_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )
