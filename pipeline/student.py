@@ -112,7 +112,9 @@ def train_cohort(
     Raises:
         InputError: see `training.fit_cohort`; or a part to train, fields or initial weights that do not fit.
     """
-    networks = _start_networks(model, splits, seed, peers, initial, f"{what}: weights to start from")
+    networks = _start_networks(
+        model, splits, seed=seed, peers=peers, initial=initial, what=f"{what}: weights to start from"
+    )
     restores = 0
     reports: dict[str, dict[str, Any]] = {}
     for number, phase in enumerate(phases):
@@ -146,6 +148,7 @@ def train_cohort(
 def _start_networks(
     model: Mapping[str, Any],
     splits: Splits,
+    *,
     seed: int,
     peers: int,
     initial: Mapping[str, Tensor] | None,
