@@ -306,7 +306,7 @@ def test_the_house_has_each_room_on_one_line() -> None:
 
 def test_the_functions_of_the_stages_are_those_that_python_is_told_of() -> None:
     told = {
-        name for row in rows_of("python.md", "Run the stages", "function") for name in re.findall(r"`(\w+)`", row[0])
+        name for row in rows_of("python.md", "Drive a study", "function") for name in re.findall(r"`(\w+)`", row[0])
     }
     assert told == {name for name in runs.__all__ if name[0].islower()}
 

@@ -6,7 +6,7 @@ Its module also has `plan_arrays(parameters, classes)`, what a cache of the fiel
 - `count_rows(parameters, samples)`, the length of the second axis where that is not the number of samples;
 - `select_plan_options(parameters)`, the options that decide the batch plan of its rows (`batch_size` among them);
 - `DERIVED`, the manifest's parameters that the network decides;
-- `taps(parameters)`, what it reads inside of the network;
+- `list_taps(parameters)`, what it reads inside of the network;
 - `NEEDS_HEAD`, True where it asks for channels, which only networks with a head have.
 """
 
