@@ -137,9 +137,15 @@ def _collect_classes(root: Path, part: str, folders: Sequence[PartFolder], elsew
     for folder in counted:
         for name, files in folder.images.items():
             classes.setdefault(name, []).extend(files)
+    _refuse_empty(counted, classes)
+    return {name: sorted(classes[name], key=_sort_key) for name in sorted(classes)}
+
+
+def _refuse_empty(folders: Sequence[PartFolder], classes: Classes) -> None:
+    """Raise InputError for class folders of a part without an image."""
     empty = {
         folder.tree.display_path(folder.path / name)
-        for folder in counted
+        for folder in folders
         for name in folder.images
         if not classes[name]
     }
@@ -150,7 +156,6 @@ def _collect_classes(root: Path, part: str, folders: Sequence[PartFolder], elsew
             found="none",
             fix="remove the folder, or put the class's images there",
         )
-    return {name: sorted(classes[name], key=_sort_key) for name in sorted(classes)}
 
 
 def _sort_key(file: File) -> tuple[str, str]:

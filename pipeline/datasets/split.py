@@ -59,21 +59,7 @@ def split_rows(
     labels = np.concatenate([train_labels, test_labels])
     names = classes or [str(label) for label in range(int(labels.max(initial=0)) + 1)]
     _refuse_one_class(labels, names)
-    if folds is None:
-        pool = np.arange(len(train_labels))
-        test = np.arange(len(train_labels), len(labels))
-    else:
-        fold = assign_folds(labels, folds.count, seed)
-        pool, test = np.flatnonzero(fold != folds.test), np.flatnonzero(fold == folds.test)
-    if folds is not None and not len(test):
-        raise InputError(
-            "folds",
-            expected=f"at most {len(labels)}, which is how many images there are",
-            found=f"{folds.count}, of which fold {folds.test} is empty",
-            fix="state fewer folds, or add images",
-        )
-    if not len(test):
-        raise InputError("test images", expected="some", found="none", fix="add a test part, or state `folds:`")
+    pool, test = _separate_test(labels, len(train_labels), folds, seed)
     more = "add images of these classes" + ", or state other `folds:`" * (folds is not None)
     _refuse_untrained("data set", pool, labels, names, more)
     held_out = take_rows(pool, labels, validation, "validation", seed, spare=1) if validation is not None else pool[:0]
@@ -88,6 +74,27 @@ def split_rows(
         drawn = _advise_draw(train, "train", drawable_counts(rest, labels, least=1))
         _refuse_untrained("train", chosen, labels, names, drawn)
     return chosen, held_out, test
+
+
+def _separate_test(
+    labels: NDArray[np.int64], train_count: int, folds: Folds | None, seed: int
+) -> tuple[Indices, Indices]:
+    """The rows that train or validate, and the test rows: the source's own parts, or those of the folds."""
+    if folds is None:
+        pool, test = np.arange(train_count), np.arange(train_count, len(labels))
+    else:
+        fold = assign_folds(labels, folds.count, seed)
+        pool, test = np.flatnonzero(fold != folds.test), np.flatnonzero(fold == folds.test)
+    if folds is not None and not len(test):
+        raise InputError(
+            "folds",
+            expected=f"at most {len(labels)}, which is how many images there are",
+            found=f"{folds.count}, of which fold {folds.test} is empty",
+            fix="state fewer folds, or add images",
+        )
+    if not len(test):
+        raise InputError("test images", expected="some", found="none", fix="add a test part, or state `folds:`")
+    return pool, test
 
 
 def _advise_draw(amount: First, key: str, possible: range) -> str:
