@@ -61,7 +61,9 @@ def read_images(mnist: str | None, rows: int) -> Dataset:
 
 def make_teacher(dataset: Dataset, steps: int, device: torch.device) -> Teacher:
     """Trained for some steps: after a few hundred its activations look like a teacher's."""
-    options = TrainingOptions(lambda p: OPTIMIZERS.function("adam")(p, lr=1e-3), constant, steps=steps, batch_size=50)
+    options = TrainingOptions(
+        lambda p: OPTIMIZERS.import_function("adam")(p, lr=1e-3), constant, steps=steps, batch_size=50
+    )
     splits = Splits.from_dataset(dataset, device)
     network, _ = train_teacher(splits, model=MODEL, options=options, seed=0, what="teacher")
     card = {

@@ -125,10 +125,10 @@ SECTIONS: dict[tuple[str, str, str], Defaults] = {
     ("parameters.md", "Binary", "key"): of_function(binarise_network),
     ("parameters.md", "Dumps", "key"): of_section(DumpParams),
     ("parameters.md", "Cache", "key"): of_section(CacheParams),
-    ("fields.md", "Logits", "option"): of_function(FIELDS.function("logits")),
-    ("fields.md", "Hints", "option"): of_function(FIELDS.function("hints")),
-    ("fields.md", "Multi-channel labels", "option"): of_function(FIELDS.function("multichannel")),
-    ("fields.md", "Affinities", "option"): of_function(FIELDS.function("affinities")),
+    ("fields.md", "Logits", "option"): of_function(FIELDS.import_function("logits")),
+    ("fields.md", "Hints", "option"): of_function(FIELDS.import_function("hints")),
+    ("fields.md", "Multi-channel labels", "option"): of_function(FIELDS.import_function("multichannel")),
+    ("fields.md", "Affinities", "option"): of_function(FIELDS.import_function("affinities")),
     ("recipes.md", "Losses", "key"): of_section(TermParams),
     ("recipes.md", "Adversarial distillation", "key of `discriminator`"): of_section(DiscriminatorOptions),
     ("report.md", "The report section", "key"): of_section(ReportParams),
@@ -182,7 +182,7 @@ def test_a_table_of_parts_has_each_option_with_its_default(
     told = {row[0].strip("`"): row[place] for row in rows_of(name, heading, column)}
     assert told.keys() == registry.entries.keys()
     for entry, cell in told.items():
-        assert options_in(cell) == of_function(registry.function(entry), base), entry
+        assert options_in(cell) == of_function(registry.import_function(entry), base), entry
 
 
 def options_in(cell: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_loss_of_the_extension_guide_is_one_file_and_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(losses.TERMS.entries, "logits_mae", "one_file:logits_mae")
     logits, target = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]])
-    term = losses.TERMS.function("logits_mae")
+    term = losses.TERMS.import_function("logits_mae")
     assert term(Outputs(logits, torch.tensor([0])), target).item() == 2.0
     study["students"]["kd"]["losses"] = {"logits_mae": {"weight": 0.5}}
     write_study(copy_of, study)

@@ -117,7 +117,7 @@ def test_the_cache_is_read_without_torch() -> None:
         ("losses/weights", {"schedules"}),
         ("inspection", {"overview", "classes", "description"}),
         ("report/figures", {"style"}),
-        ("report/pictures", {"canvas", "selection", "choice", "gather"}),
+        ("report/pictures", {"canvas", "selection", "choice", "from_caches"}),
     ],
 )
 def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> None:
@@ -134,7 +134,7 @@ def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> No
 )
 def test_every_registered_name_resolves_and_says_what_it_is(registry: object) -> None:
     for name in registry.entries:  # type: ignore[attr-defined]
-        assert registry.function(name).__doc__, name  # type: ignore[attr-defined]
+        assert registry.import_function(name).__doc__, name  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", PIPELINE, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -84,13 +84,13 @@ class Section(BaseModel):
             return f"unknown key {key!r}: it is now called {renamed!r}; rename it"
         return describe_unknown("key", key, cls.model_fields.keys() - cls.implied_keys)
 
-    def options_beyond(self, base: type[Section]) -> dict[str, Any]:
+    def extra_options(self, base: type[Section]) -> dict[str, Any]:
         """The values of the fields that `base` does not have: what the named function takes."""
         keys = (*type(self).model_fields, *(self.model_extra or ()))
         return {key: getattr(self, key) for key in keys if key not in base.model_fields}
 
     @property
-    def unchecked(self) -> bool:
+    def is_unchecked(self) -> bool:
         """Whether the function that says which options there are is not here."""
         return self.model_extra is not None
 
@@ -125,7 +125,7 @@ class Registry:
     entries: Mapping[str, str]
     resolve: Callable[[str], Callable[..., Any] | None] = lambda _: None
 
-    def function(self, name: str) -> Callable[..., Any]:
+    def import_function(self, name: str) -> Callable[..., Any]:
         """The function behind a name.
 
         Raises:
@@ -139,14 +139,14 @@ class Registry:
             raise ValueError(describe_unknown(self.kind, name, self.entries))
         return found
 
-    def module(self, name: str) -> str | None:
+    def find_module(self, name: str) -> str | None:
         """The module that holds a listed name's function (the stage graph depends on its file)."""
         return self.entries[name].partition(":")[0] if name in self.entries else None
 
     def parse(self, value: Any, *, tag: str, base: type[S]) -> S:
         """Validate a mapping such as `{name: mlp, widths: [64]}` against the function it names.
 
-        The options of a function that is not here stay as they are (`Section.unchecked`): who calls it refuses.
+        The options of a function that is not here stay as they are (`Section.is_unchecked`): who calls it refuses.
 
         Args:
             value: the mapping as it stands in `params.yaml`.
@@ -161,7 +161,7 @@ class Registry:
         if not isinstance(value, Mapping) or not isinstance(value.get(tag), str):
             raise NestedError([((tag,), f"missing; expected the name of a {self.kind}")])
         try:
-            made: S = validate_nested(create_options_section(self.function(value[tag]), base), dict(value))
+            made: S = validate_nested(create_options_section(self.import_function(value[tag]), base), dict(value))
         except NestedError:
             raise
         except AbsentError:

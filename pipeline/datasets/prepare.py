@@ -60,7 +60,7 @@ def prepare_dataset(
         InputError: the source's files, its classes' names, the wanted size or split, or duplicates.
     """
     refuse_size(size)
-    read = SOURCES.function(source)
+    read = SOURCES.import_function(source)
     # A source that decodes files makes its own pixels; the others hand over arrays.
     decodes = "size" in inspect.signature(read).parameters
     raw = read(place, **({"size": size, "grey": grey} if decodes else {}), **(options or {}))

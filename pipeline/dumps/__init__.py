@@ -90,4 +90,4 @@ def check_options(field: str, options: Mapping[str, Any]) -> None:
 
 
 def _field_module(field: str) -> ModuleType:
-    return sys.modules[FIELDS.function(field).__module__]
+    return sys.modules[FIELDS.import_function(field).__module__]

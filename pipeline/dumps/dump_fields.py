@@ -135,7 +135,7 @@ def select_samples(dataset: Dataset, *, batch: int, samples: Literal["train", "a
 
 def make_field(teacher: TeacherLike, seen: Samples, field: str, options: Mapping[str, Any]) -> Field:
     """A field that is ready to be computed."""
-    made: Field = FIELDS.function(field)(teacher, seen, **options)
+    made: Field = FIELDS.import_function(field)(teacher, seen, **options)
     return made
 
 
@@ -174,6 +174,6 @@ def describe_cache(
 
 def _collect_parameters(request: DumpRequest, field: Field) -> dict[str, Any]:
     """All that decides the values: what the caller leaves out is as the field's function has it."""
-    options = inspect.signature(FIELDS.function(request.field)).parameters.values()
+    options = inspect.signature(FIELDS.import_function(request.field)).parameters.values()
     defaults = {option.name: option.default for option in options if option.kind is option.KEYWORD_ONLY}
     return {**select_decisive({**defaults, **request.options}), **field.parameters}

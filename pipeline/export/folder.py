@@ -130,7 +130,7 @@ def load_exported(folder: Path, device: torch.device, *, own_code: bool = False)
 def _refuse_absent(folder: Path, model: str) -> None:
     """Raise InputError where the code of an architecture cannot be imported here."""
     try:
-        MODELS.function(model)
+        MODELS.import_function(model)
     except AbsentError as error:
         raise InputError(
             str(folder / CARD),

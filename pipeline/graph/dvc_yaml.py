@@ -95,7 +95,7 @@ def refuse_stale(study: Study, folder: Path) -> None:
             "dvc.yaml",
             expected=f"the stages that {study.file} compiles to",
             found="no file" if current is None else "an older or edited file",
-            fix=f"run `{compile_again}`, then `dvc repro`" if Layout(folder).under_dvc else f"run `{compile_again}`",
+            fix=f"run `{compile_again}`, then `dvc repro`" if Layout(folder).is_under_dvc else f"run `{compile_again}`",
         )
 
 

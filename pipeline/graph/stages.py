@@ -115,7 +115,7 @@ class _Compiler:
             f"prepare-{name}",
             self.format_command(f"prepare {name}"),
             "Data sets",
-            modules=_sort_modules("pipeline.runs.datasets", SOURCES.module(params.source)),
+            modules=_sort_modules("pipeline.runs.datasets", SOURCES.find_module(params.source)),
             deps=_files_inside(params.root),
             params=self.present_keys(f"datasets.{name}" if "datasets" in self.study.raw else "dataset"),
             outs=(self.path(self.layout.prepared(name)),),
@@ -154,7 +154,7 @@ class _Compiler:
             "Dumps: what teachers know, computed once",
             modules=_sort_modules(
                 "pipeline.runs.dumps",
-                FIELDS.module(params.field),
+                FIELDS.find_module(params.field),
                 self.policy_module,
                 *(module for network in networks for module in list_network_modules(network)),
             ),
@@ -165,7 +165,7 @@ class _Compiler:
 
     def student_stage(self, name: str) -> Stage:
         params = self.study.students[name]
-        dumps = params.all_reads()
+        dumps = params.list_all_dumps()
         return Stage(
             f"train-student-{name}",
             self.format_command(f"train-student {name}"),
@@ -175,7 +175,7 @@ class _Compiler:
                 self.policy_module,
                 *list_network_modules(params),
                 *_list_schedule_modules(params),
-                *(TERMS.module(term.loss) for term in params.terms()),
+                *(TERMS.find_module(term.loss) for term in params.terms()),
             ),
             deps=(
                 self.prepared_path(params),
@@ -190,7 +190,7 @@ class _Compiler:
 
     def report_stage(self) -> Stage:
         students, teachers, drawn = self.study.students, self.study.teachers_run_here, choose_dumps(self.study).dumps
-        curves = [name for name in teachers if name in self.study.report.validated]
+        curves = [name for name in teachers if name in self.study.report.validated_names]
         dumps = [self.study.dumps[name] for name in drawn]
         seen = ("views", *self.external_keys(drawn)) if drawn else ()
         networks = [module for student in students.values() for module in list_network_modules(student)]
@@ -228,7 +228,7 @@ class _Compiler:
     @property
     def policy_module(self) -> str | None:
         """The module that decides how training images are augmented."""
-        return POLICIES.module(self.study.views.policy)
+        return POLICIES.find_module(self.study.views.policy)
 
     def format_command(self, command: str) -> str:
         return format_command(command, self.study.file)
@@ -253,14 +253,14 @@ def list_network_modules(params: TeacherParams | StudentParams) -> tuple[str | N
         return ()
     name, prefix = params.model.name, params.model.name.partition(":")[0]
     elsewhere = f"pipeline.models.{prefix}_model" if prefix in ("torchvision", "timm") else prefix
-    head = HEADS.module(params.head.name) if params.head else None
+    head = HEADS.find_module(params.head.name) if params.head else None
     binary = "pipeline.models.binary.convert" if params.binary else None
-    return (MODELS.module(name) or elsewhere, head, binary)
+    return (MODELS.find_module(name) or elsewhere, head, binary)
 
 
 def _list_schedule_modules(params: StudentParams) -> list[str | None]:
     """The modules of the schedules that its losses' weights follow."""
-    return [SCHEDULES.module(term.weight["name"]) for term in params.terms() if isinstance(term.weight, dict)]
+    return [SCHEDULES.find_module(term.weight["name"]) for term in params.terms() if isinstance(term.weight, dict)]
 
 
 def _files_inside(*paths: Path | str | None) -> tuple[str, ...]:

@@ -37,4 +37,4 @@ def uses_labels(field: str) -> bool:
 
 
 def _module(field: str) -> ModuleType:
-    return sys.modules[INSPECTIONS.function(field).__module__]
+    return sys.modules[INSPECTIONS.import_function(field).__module__]

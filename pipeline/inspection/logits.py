@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.progress import track
 from pipeline.base.table import Table
 from pipeline.cache import Cache
-from pipeline.inspection.classes import describe_choices
-
-PIECE_ROWS = 8192
+from pipeline.inspection.classes import count_choices, describe_choices, measure_agreement, walk_rows
 
 
 def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
@@ -28,9 +25,7 @@ def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
     """
     manifest = cache.manifest
     entropies, choices = [], []
-    parts = [(view, start) for view in range(manifest.views.count) for start in range(0, manifest.rows, PIECE_ROWS)]
-    for view, start in track(parts, "inspect", len(parts)):
-        ids = np.arange(start, min(start + PIECE_ROWS, manifest.rows))
+    for view, ids in walk_rows(cache):
         entropy, choice = _compute_entropy(cache, ids, view)
         entropies.append(entropy)
         choices.append(choice)
@@ -42,14 +37,9 @@ def logits(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
             "quartiles": [float(value) for value in np.quantile(entropy, [0.25, 0.5, 0.75])],
             "unit": "nats",
         },
-        "chosen_per_class": np.bincount(choice.reshape(-1), minlength=classes).tolist(),
+        "chosen_per_class": count_choices(choice, classes),
     }
-    if labels is None:
-        return facts
-    right = choice == labels[None]
-    members = [right[:, labels == label] for label in range(classes)]
-    per_class = [float(each.mean()) if each.size else None for each in members]
-    return facts | {"agreement_with_labels": float(right.mean()), "agreement_per_class": per_class}
+    return facts if labels is None else facts | measure_agreement(choice, labels, classes)
 
 
 def describe(facts: dict[str, Any], classes: Sequence[str]) -> Iterator[str | Table]:

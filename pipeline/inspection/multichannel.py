@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.progress import track
 from pipeline.base.table import Table
 from pipeline.cache import Cache
-from pipeline.inspection.classes import describe_choices
-
-PIECE_ROWS = 8192
+from pipeline.inspection.classes import count_choices, describe_choices, measure_agreement, walk_rows
 
 
 def multichannel(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
@@ -30,15 +27,13 @@ def multichannel(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, An
     manifest = cache.manifest
     classes, channels = len(manifest.dataset.classes), manifest.field.parameters["channels"]
     counts, choices = np.zeros((classes, channels), np.int64), []
-    parts = [(view, start) for view in range(manifest.views.count) for start in range(0, manifest.rows, PIECE_ROWS)]
-    for view, start in track(parts, "inspect", len(parts)):
-        ids = np.arange(start, min(start + PIECE_ROWS, manifest.rows))
+    for view, ids in walk_rows(cache):
         bits = np.unpackbits(cache.rows(ids, view), axis=1, count=classes * channels).reshape(-1, classes, channels)
         counts += bits.sum(0, dtype=np.int64)
         choices.append(bits.sum(2, dtype=np.int64).argmax(1))
     choice = np.concatenate(choices).reshape(manifest.views.count, manifest.rows)
-    facts = {**_count_channels(counts, choice.size), "chosen_per_class": _count_choices(choice, classes)}
-    return facts if labels is None else facts | _measure_agreement(choice, labels, classes)
+    facts = {**_count_channels(counts, choice.size), "chosen_per_class": count_choices(choice, classes)}
+    return facts if labels is None else facts | measure_agreement(choice, labels, classes)
 
 
 def describe(facts: dict[str, Any], classes: Sequence[str]) -> Iterator[str | Table]:
@@ -77,16 +72,3 @@ def _compute_entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     logs = np.log2(both, out=np.zeros_like(both), where=both > 0)
     entropy: NDArray[np.float64] = -(both * logs).sum(0)
     return entropy
-
-
-def _count_choices(choice: NDArray[np.int64], classes: int) -> list[int]:
-    counts: list[int] = np.bincount(choice.reshape(-1), minlength=classes).tolist()
-    return counts
-
-
-def _measure_agreement(choice: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> dict[str, Any]:
-    """How often the chosen class (views, rows) is the true one; None for a class without samples."""
-    right = choice == labels[None]
-    members = [right[:, labels == label] for label in range(classes)]
-    per_class = [float(each.mean()) if each.size else None for each in members]
-    return {"agreement_with_labels": float(right.mean()), "agreement_per_class": per_class}

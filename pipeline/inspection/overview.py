@@ -38,7 +38,7 @@ def inspect_cache(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, A
         }
         for name, array in manifest.arrays.items()
     }
-    facts = INSPECTIONS.function(name)(cache, labels) if known else {}
+    facts = INSPECTIONS.import_function(name)(cache, labels) if known else {}
     return {
         **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "axes", "rows", "batch")},
         **{key: kept[key] for key in ("store", "version", "package", "values", "root")},

@@ -106,4 +106,4 @@ def _call_hook(name: str, function: str, default: Any, *arguments: Any) -> Any:
 
 @cache  # it is asked in every step
 def _module(name: str) -> ModuleType:
-    return sys.modules[TERMS.function(name).__module__]
+    return sys.modules[TERMS.import_function(name).__module__]

@@ -81,7 +81,7 @@ class Recipe:
                 weighted[term.name] = widen(outputs.logits[:0]).sum()  # of nothing: a zero that has a gradient
                 continue
             own = replace(outputs, module=outputs.modules.get(term.name))
-            weighted[term.name] = weight * TERMS.function(term.loss)(own, term.target(targets), **term.options)
+            weighted[term.name] = weight * TERMS.import_function(term.loss)(own, term.target(targets), **term.options)
         return weighted
 
     def refuse_weightless(self, epochs: int, what: str) -> None:

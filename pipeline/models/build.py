@@ -32,7 +32,7 @@ def build_network(
             elsewhere anyway and the files need not be there.
     """
     try:
-        MODELS.function(model["name"])
+        MODELS.import_function(model["name"])
     except AbsentError as error:
         raise InputError(str(error)) from None
     options = {key: value for key, value in model.items() if key not in ("name", "mean", "std")}
@@ -71,7 +71,7 @@ def draw_network(
 
 def _build_body(name: str, options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The architecture with its head, if it has one, and with binary inner layers, if `binary` is stated."""
-    function, plain = MODELS.function(name), dict(options)
+    function, plain = MODELS.import_function(name), dict(options)
     # A user's own architecture may have an option of these names: then it is none of ours.
     own = inspect.signature(function).parameters
     head, binary = (None if key in own else plain.pop(key, None) for key in ("head", "binary"))
@@ -79,7 +79,9 @@ def _build_body(name: str, options: Mapping[str, Any], shape: tuple[int, int, in
         made: nn.Module = function(shape, classes, **plain)
     else:
         its = {key: value for key, value in head.items() if key != "name"}
-        made = HEADS.function(head["name"])(lambda outputs: function(shape, outputs, **plain), shape, classes, **its)
+        made = HEADS.import_function(head["name"])(
+            lambda outputs: function(shape, outputs, **plain), shape, classes, **its
+        )
     if binary is None:
         return made
     # By name, like models and heads: networks without binary layers do not depend on that file.

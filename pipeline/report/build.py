@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.report.claims import Claim, build_claims_section, judge_claim
-from pipeline.report.comparing import build_statistics_section
 from pipeline.report.groups import Group, compare_groups
 from pipeline.report.measures import Measurements
 from pipeline.report.metrics import Curves, Metrics, find_labels_only
 from pipeline.report.notes import write_notes
-from pipeline.report.numbers import collect_statistics
 from pipeline.report.page import Report, Section
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published, build_source_section, collect_source_numbers, compare_with_source
+from pipeline.report.statistics_json import collect_statistics
+from pipeline.report.statistics_section import build_statistics_section
 from pipeline.report.table import build_rows
 
 

@@ -71,7 +71,7 @@ def make_dumps(
                 show(made[-1])
                 done += names
     finally:
-        if done and Layout(Path()).under_dvc:
+        if done and Layout(Path()).is_under_dvc:
             stages = " ".join(stage_name(study, name) for name in done)
             show(Result(text=("DVC takes these for its own once you run:", f"dvc commit -f {stages}")))
     return made

@@ -23,7 +23,7 @@ def describe_architecture(params: TeacherParams | StudentParams) -> dict[str, An
         # Where initial weights lay says nothing about the network, and differs between machines.
         made = describe_model(params, "json", without={"weights", "new_head"})
         # Where its code is not here, nobody knows the options that params.yaml leaves out.
-        return AtLeast(made) if params.model.unchecked else made
+        return AtLeast(made) if params.model.is_unchecked else made
     assert isinstance(params, TeacherParams)
     return {"name": "ensemble", "members": list(params.members or ()), "average": params.average}
 

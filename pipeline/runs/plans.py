@@ -101,7 +101,7 @@ def _predict(study: Study, name: str, dataset: Dataset, disk: DiskSpeed, device:
 def _reading_epochs(study: Study, dump: str, dataset: Dataset) -> list[int]:
     """How often a live teacher would be asked for a dump's answers, by each run that reads them."""
     rows = dataset.bounds[0]
-    readers = [student for student in study.students.values() if dump in student.all_reads()]
+    readers = [student for student in study.students.values() if dump in student.list_all_dumps()]
     return [
         sum(_count_queries(phase, dump, training_options(phase).count_epochs(rows)) for phase in each.phases)
         for each in readers

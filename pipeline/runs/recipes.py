@@ -27,7 +27,7 @@ def describe_losses(losses: Mapping[str, TermParams]) -> dict[str, Any]:
         name: {
             **({"loss": term.loss} if term.loss != name else {}),
             "weight": term.weight,
-            "options": term.chosen(),
+            "options": term.written_options(),
         }
         for name, term in losses.items()
     }

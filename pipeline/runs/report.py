@@ -23,7 +23,7 @@ from pipeline.report.notes import list_doubts
 from pipeline.report.page import Report
 from pipeline.report.pictures.canvas import Picture, describe_spelled_letters
 from pipeline.report.pictures.choice import FEATURES, MOST_STUDENTS, Choice, choose_dumps
-from pipeline.report.pictures.gather import (
+from pipeline.report.pictures.from_caches import (
     draw_affinity_picture,
     draw_feature_picture,
     draw_hint_pictures,
@@ -100,7 +100,7 @@ def _write(made: Report, folder: Path) -> None:
 
 def _teacher_curves(report: ReportParams, teachers: Iterable[str]) -> dict[str, list[list[float]]]:
     """Validation accuracy by epoch of the teachers whose is asked for: the others are no dependency."""
-    folders = {name: Layout(Path()).teacher(name) / "curves" for name in teachers if name in report.validated}
+    folders = {name: Layout(Path()).teacher(name) / "curves" for name in teachers if name in report.validated_names}
     return {name: [read_curve(folder, ACCURACY)] for name, folder in folders.items()}
 
 

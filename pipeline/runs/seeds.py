@@ -101,7 +101,8 @@ def doubtful_networks(
 def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, CachedField]) -> list[int]:
     """The length of each phase."""
     return [
-        training_options(each).count_epochs(samples_per_epoch(splits, targets, each.reads())) for each in spec.phases
+        training_options(each).count_epochs(samples_per_epoch(splits, targets, each.list_dumps()))
+        for each in spec.phases
     ]
 
 

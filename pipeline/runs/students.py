@@ -86,7 +86,7 @@ def _read_inputs(study: Study, name: str, device: torch.device) -> _Inputs:
     dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)))
     splits = Splits.from_dataset(dataset, device)
     network = build_checked(study, name, dataset)
-    caches = {dump: open_dump(study, dump, dataset) for dump in spec.all_reads()}
+    caches = {dump: open_dump(study, dump, dataset) for dump in spec.list_all_dumps()}
     refuse_other_channels(network, caches, dataset)
     targets = {dump: load_field(cache, device) for dump, cache in caches.items()}
     initial, init = _load_initial(study, spec)

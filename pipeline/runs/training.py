@@ -19,8 +19,8 @@ from pipeline.training.trainee import History
 def training_options(params: TrainingParams) -> TrainingOptions:
     """The optimiser, schedule and length of a teacher or student."""
     return TrainingOptions(
-        optimizer=partial(OPTIMIZERS.function(params.optimizer.name), **params.optimizer.options),
-        scheduler=partial(LR_SCHEDULES.function(params.lr_schedule.name), **params.lr_schedule.options),
+        optimizer=partial(OPTIMIZERS.import_function(params.optimizer.name), **params.optimizer.options),
+        scheduler=partial(LR_SCHEDULES.import_function(params.lr_schedule.name), **params.lr_schedule.options),
         epochs=params.epochs,
         steps=params.steps,
         batch_size=params.batch_size,

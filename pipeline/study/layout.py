@@ -49,14 +49,14 @@ class Layout:
         return self.root / ".work" / stage
 
     @property
-    def under_dvc(self) -> bool:
+    def is_under_dvc(self) -> bool:
         """Whether DVC runs this study: its stages are here, and a DVC repository is around them."""
         around = (self.root.resolve(), *self.root.resolve().parents)
         return (self.root / "dvc.yaml").exists() and any((folder / ".dvc").is_dir() for folder in around)
 
     def how_to_make(self, stage: str, command: str) -> str:
         """What to run for what is missing: DVC's stage where there is DVC, else the command itself."""
-        return f"run `dvc repro {stage}`" if self.under_dvc else f"run `teachercache {command}`"
+        return f"run `dvc repro {stage}`" if self.is_under_dvc else f"run `teachercache {command}`"
 
     def how_to_train(self, kind: Literal["teacher", "student"], name: str) -> str:
         """What to run for a network that is missing."""

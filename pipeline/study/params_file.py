@@ -58,9 +58,9 @@ def find_unavailable_models(study: Study) -> Iterator[tuple[str, str]]:
     """The keys of the models whose code is not here, each with the reason."""
     for section in ("teachers", "students"):
         for name, params in getattr(study, section).items():
-            if params.model is not None and params.model.unchecked:
+            if params.model is not None and params.model.is_unchecked:
                 try:
-                    MODELS.function(params.model.name)
+                    MODELS.import_function(params.model.name)
                 except AbsentError as error:
                     yield f"{section}.{name}.model.name", str(error)
 

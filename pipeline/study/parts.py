@@ -73,7 +73,7 @@ class FoldsParams(Section):
         return self
 
 
-def _amount(value: Any) -> Amount | None:
+def _parse_amount(value: Any) -> Amount | None:
     if isinstance(value, Mapping):
         return First(FirstParams.model_validate(value).first)
     counted = isinstance(value, int) and not isinstance(value, bool) and value > 0
@@ -83,7 +83,7 @@ def _amount(value: Any) -> Amount | None:
     return value  # type: ignore[no-any-return]
 
 
-AmountParams = Annotated[First | int | float | None, PlainValidator(_amount)]
+AmountParams = Annotated[First | int | float | None, PlainValidator(_parse_amount)]
 
 
 class DatasetParams(Section):
@@ -108,7 +108,7 @@ class DatasetParams(Section):
     @property
     def options(self) -> dict[str, Any]:
         """What the source's function takes beside the keys above."""
-        return self.options_beyond(DatasetParams)
+        return self.extra_options(DatasetParams)
 
     def split_folds(self) -> Folds | None:
         """`folds` as the split takes it."""
@@ -151,7 +151,7 @@ class NamedParams(Section):
     @property
     def options(self) -> dict[str, Any]:
         """What the named function takes."""
-        return self.options_beyond(NamedParams)
+        return self.extra_options(NamedParams)
 
 
 class HeadParams(Section):
@@ -164,7 +164,7 @@ class HeadParams(Section):
     @property
     def options(self) -> dict[str, Any]:
         """What the head's function takes."""
-        return self.options_beyond(HeadParams)
+        return self.extra_options(HeadParams)
 
 
 class DumpParams(Section):
@@ -181,7 +181,7 @@ class DumpParams(Section):
     @property
     def options(self) -> dict[str, Any]:
         """What the field's function takes."""
-        return self.options_beyond(DumpParams)
+        return self.extra_options(DumpParams)
 
 
 class ViewsParams(Section):
@@ -198,28 +198,28 @@ class ViewsParams(Section):
     @property
     def options(self) -> dict[str, Any]:
         """What the policy's function takes."""
-        return self.options_beyond(ViewsParams)
+        return self.extra_options(ViewsParams)
 
     def views(self) -> Views:
         """The augmentation itself."""
         return Views(self.policy, self.count, self.seed, self.options, self.order)
 
 
-def _parse(registry: Registry, tag: str, base: type[S], value: Any) -> S:
+def _parse_part(registry: Registry, tag: str, base: type[S], value: Any) -> S:
     return registry.parse({tag: value} if isinstance(value, str) else value, tag=tag, base=base)
 
 
-def _weight(value: Any) -> float | dict[str, Any]:
+def _parse_weight(value: Any) -> float | dict[str, Any]:
     if isinstance(value, Mapping):
         made = SCHEDULES.parse(value, tag="name", base=NamedParams)
-        SCHEDULES.function(made.name)(1, **made.options)  # raises what options forbid together
+        SCHEDULES.import_function(made.name)(1, **made.options)  # raises what options forbid together
         return dict(made)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError(f"expected a number from 0, or a schedule {{name: linear, ...}}, found {value!r}")
     return float(value)
 
 
-def _reads(value: Any) -> str | dict[str, str] | None:
+def _parse_reads(value: Any) -> str | dict[str, str] | None:
     if isinstance(value, Mapping) and value and all(isinstance(item, str) for pair in value.items() for item in pair):
         return dict(value)
     if value is not None and not isinstance(value, str):
@@ -235,20 +235,20 @@ class TermParams(Section):
     """
 
     loss: str
-    weight: Annotated[float | dict[str, Any], PlainValidator(_weight)] = 1.0
-    reads: Annotated[str | dict[str, str] | None, PlainValidator(_reads)] = None
+    weight: Annotated[float | dict[str, Any], PlainValidator(_parse_weight)] = 1.0
+    reads: Annotated[str | dict[str, str] | None, PlainValidator(_parse_reads)] = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What the loss's function takes."""
-        return self.options_beyond(TermParams)
+        return self.extra_options(TermParams)
 
     @property
     def dumps(self) -> tuple[str, ...]:
         """The dumps that a completed term reads."""
         return tuple(self.reads.values()) if isinstance(self.reads, dict) else ()
 
-    def chosen(self) -> dict[str, Any]:
+    def written_options(self) -> dict[str, Any]:
         """Those options that the user has written, as JSON."""
         return self.model_dump(mode="json", include=self.options.keys() & self.model_fields_set, exclude_unset=True)
 
@@ -256,7 +256,7 @@ class TermParams(Section):
 RESERVED = ("loss", "l1")  # what curves call other things
 
 
-def _terms(value: Any) -> dict[str, TermParams]:
+def _parse_terms(value: Any) -> dict[str, TermParams]:
     if not isinstance(value, Mapping) or not value:
         raise ValueError("expected a mapping of loss terms, such as {ce: {weight: 1.0}}")
     terms = {}
@@ -277,7 +277,7 @@ def _terms(value: Any) -> dict[str, TermParams]:
     return terms
 
 
-def _head(value: Any) -> HeadParams:
+def _parse_head(value: Any) -> HeadParams:
     if isinstance(value, HeadParams):
         return value
     if not isinstance(value, Mapping) or len(value) != 1:
@@ -291,30 +291,30 @@ def _head(value: Any) -> HeadParams:
         raise NestedError([((name, *place), text) for place, text in error.errors]) from None
 
 
-def optimizer(value: Any) -> NamedParams:
+def parse_optimizer(value: Any) -> NamedParams:
     """An optimiser by its name, or with options; refused where its options contradict each other."""
-    made = _parse(OPTIMIZERS, "name", NamedParams, value)
+    made = _parse_part(OPTIMIZERS, "name", NamedParams, value)
     if made.model_fields_set - {"name", "lr"}:  # making one takes torch seconds of imports, in every command
-        OPTIMIZERS.function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
+        OPTIMIZERS.import_function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
     return made
 
 
-def lr_schedule(value: Any) -> NamedParams:
+def parse_lr_schedule(value: Any) -> NamedParams:
     """A learning-rate schedule by its name, or with options; refused where they contradict each other."""
-    made = _parse(LR_SCHEDULES, "name", NamedParams, value)
+    made = _parse_part(LR_SCHEDULES, "name", NamedParams, value)
     if made.name == "step" or made.model_fields_set - {"name"}:  # alone of all, step has defaults that are no schedule
-        LR_SCHEDULES.function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
+        LR_SCHEDULES.import_function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
     return made
 
 
-def _dump(value: Any) -> DumpParams:
-    made = _parse(FIELDS, "field", DumpParams, value)
+def _parse_dump(value: Any) -> DumpParams:
+    made = _parse_part(FIELDS, "field", DumpParams, value)
     check_options(made.field, made.options)
     return made
 
 
-def _views(value: Any) -> ViewsParams:
-    made = _parse(POLICIES, "policy", ViewsParams, value)
+def _parse_views(value: Any) -> ViewsParams:
+    made = _parse_part(POLICIES, "policy", ViewsParams, value)
     try:
         made.views()
     except InputError as error:
@@ -322,7 +322,7 @@ def _views(value: Any) -> ViewsParams:
     return made
 
 
-def _binary(value: Any) -> Section:
+def _parse_binary(value: Any) -> Section:
     # Imported by name: networks without binary layers have no use for that file.
     model = create_options_section(import_object("pipeline.models.binary.convert:binarise_network"), Section)
     made: Section = validate_nested(model, {"form": value} if isinstance(value, str) else value)
@@ -330,12 +330,14 @@ def _binary(value: Any) -> Section:
 
 
 # Each is validated by the function it names, and written out with that function's options.
-Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse, MODELS, "name", ModelParams))]
-Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_head)]
-Binary = Annotated[SerializeAsAny[Section], PlainValidator(_binary)]
-Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(optimizer)]
-LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(lr_schedule)]
-Source = Annotated[SerializeAsAny[DatasetParams], PlainValidator(partial(_parse, SOURCES, "source", DatasetParams))]
-Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(_dump)]
-ViewsSection = Annotated[SerializeAsAny[ViewsParams], PlainValidator(_views)]
-Terms = Annotated[dict[str, SerializeAsAny[TermParams]], PlainValidator(_terms)]
+Model = Annotated[SerializeAsAny[ModelParams], PlainValidator(partial(_parse_part, MODELS, "name", ModelParams))]
+Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_parse_head)]
+Binary = Annotated[SerializeAsAny[Section], PlainValidator(_parse_binary)]
+Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(parse_optimizer)]
+LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(parse_lr_schedule)]
+Source = Annotated[
+    SerializeAsAny[DatasetParams], PlainValidator(partial(_parse_part, SOURCES, "source", DatasetParams))
+]
+Dump = Annotated[SerializeAsAny[DumpParams], PlainValidator(_parse_dump)]
+ViewsSection = Annotated[SerializeAsAny[ViewsParams], PlainValidator(_parse_views)]
+Terms = Annotated[dict[str, SerializeAsAny[TermParams]], PlainValidator(_parse_terms)]

@@ -25,28 +25,28 @@ def complete_study(study: Study) -> Study:
     both = sorted(study.teachers.keys() & study.students.keys())
     if both:
         raise ValueError(f"students.{both[0]}: also the name of a teacher; expected a name of its own")
-    teachers = {name: _teacher(study, name) for name in study.teachers}
+    teachers = {name: _complete_teacher(study, name) for name in study.teachers}
     known = study.model_copy(update={"teachers": teachers})
     students = {
-        name: params.model_copy(update={"dataset": _dataset(known, f"students.{name}", params.dataset)})
+        name: params.model_copy(update={"dataset": _complete_dataset(known, f"students.{name}", params.dataset)})
         for name, params in study.students.items()
     }
     known = known.model_copy(update={"students": students})
-    known = known.model_copy(update={"dumps": {name: _dump(known, name) for name in study.dumps}})
-    known = known.model_copy(update={"students": {name: _student(known, name) for name in students}})
+    known = known.model_copy(update={"dumps": {name: _complete_dump(known, name) for name in study.dumps}})
+    known = known.model_copy(update={"students": {name: _complete_student(known, name) for name in students}})
     order_students(known)
-    refuse_report(known.report, known.teachers_run_here, known.students, _watched(known))
+    refuse_report(known.report, known.teachers_run_here, known.students, _find_watched(known))
     return known
 
 
-def _watched(study: Study) -> set[str]:
+def _find_watched(study: Study) -> set[str]:
     """The networks that are trained here beside a validation part."""
     trained = {name: teacher for name, teacher in study.teachers.items() if teacher.epochs or teacher.steps}
     parts = {name for name, source in study.datasets.items() if source.validation is not None}
     return {name for name, network in {**trained, **study.students}.items() if network.dataset in parts}
 
 
-def _dataset(study: Study, key: str, name: str | None) -> str:
+def _complete_dataset(study: Study, key: str, name: str | None) -> str:
     if name is None:
         if len(study.datasets) > 1:
             raise ValueError(f"{key}.dataset: missing; expected one of {', '.join(sorted(study.datasets))}")
@@ -56,16 +56,16 @@ def _dataset(study: Study, key: str, name: str | None) -> str:
     return name
 
 
-def _teacher(study: Study, name: str) -> TeacherParams:
+def _complete_teacher(study: Study, name: str) -> TeacherParams:
     params, key = study.teachers[name], f"teachers.{name}"
     for member in params.members or ():
         trained = [other for other, its in study.teachers.items() if not its.members and not its.external]
         if member not in trained:
             raise ValueError(f"{key}.members: " + describe_unknown("single teacher", member, trained))
-    return params.model_copy(update={"dataset": _dataset(study, key, params.dataset)})
+    return params.model_copy(update={"dataset": _complete_dataset(study, key, params.dataset)})
 
 
-def _dump(study: Study, name: str) -> DumpParams:
+def _complete_dump(study: Study, name: str) -> DumpParams:
     params, key = study.dumps[name], f"dumps.{name}"
     source = study.teachers.get(params.of) or study.students.get(params.of)
     if source is None:
@@ -82,14 +82,14 @@ def _dump(study: Study, name: str) -> DumpParams:
             "train it with `head: {multichannel: {}}`"
         )
     update: dict[str, Any] = {
-        "dataset": _dataset(study, key, params.dataset or source.dataset),
+        "dataset": _complete_dataset(study, key, params.dataset or source.dataset),
         "format": params.format or study.cache.format,
     }
     for option in ("dtype", "codec"):
         chosen = getattr(study.cache, option)
         if chosen is not None and option in params.options and option not in params.model_fields_set:
             update[option] = chosen
-    update |= _codec(key, params, update)
+    update |= _choose_codec(key, params, update)
     _refuse_format(key, params, update)
     if isinstance(source, TeacherParams) and source.external is not None and study.views.policy != "none":
         raise ValueError(f"{key}.of: expected a teacher that is run here to answer for views, found an external one")
@@ -100,7 +100,7 @@ def _dump(study: Study, name: str) -> DumpParams:
     return params.model_copy(update=update)
 
 
-def _codec(key: str, params: DumpParams, update: dict[str, Any]) -> dict[str, Any]:
+def _choose_codec(key: str, params: DumpParams, update: dict[str, Any]) -> dict[str, Any]:
     """The codec where the field's own default is one that the store does not have: that which compresses there."""
     codec, store = update.get("codec", params.options.get("codec")), cast("Format", update["format"])
     if codec is None or codec in CODECS[store]:
@@ -120,7 +120,7 @@ def _refuse_format(key: str, params: DumpParams, update: dict[str, Any]) -> None
             raise ValueError(f"{key}.{option}: {text} (from cache.{option}); give this dump its own") from None
 
 
-def _student(study: Study, name: str) -> StudentParams:
+def _complete_student(study: Study, name: str) -> StudentParams:
     """The student with every phase complete."""
     params, key = study.students[name], f"students.{name}"
     _refuse_start(study, key, params)
@@ -128,8 +128,8 @@ def _student(study: Study, name: str) -> StudentParams:
     for number, phase in enumerate(params.pretrain):
         whole = phase.inherit_from(params)
         place = f"{key}.pretrain.{number}"
-        phases.append(whole.model_copy(update={"losses": _losses(study, name, place, whole)}))
-    made = params.model_copy(update={"pretrain": tuple(phases), "losses": _losses(study, name, key, params)})
+        phases.append(whole.model_copy(update={"losses": _complete_losses(study, name, place, whole)}))
+    made = params.model_copy(update={"pretrain": tuple(phases), "losses": _complete_losses(study, name, key, params)})
     if params.peers > 1 and not any(learns_from_peers(term.loss) for term in made.terms()):
         raise ValueError(f"{key}.peers: no loss learns from them; add mutual_kl, or train independent students (seeds)")
     return made
@@ -155,11 +155,11 @@ def _refuse_start(study: Study, key: str, params: StudentParams) -> None:
             raise ValueError(f"{key}.model.{part}: expected {its!r}, as student {other!r} has it, found {own!r}")
 
 
-def _losses(study: Study, student: str, key: str, phase: PhaseParams) -> dict[str, TermParams]:
+def _complete_losses(study: Study, student: str, key: str, phase: PhaseParams) -> dict[str, TermParams]:
     _refuse_headless(study.students[student], key, phase)
     _refuse_peerless(study.students[student], key, phase)
     terms = {
-        name: term.model_copy(update={"reads": _reads(study, student, f"{key}.losses.{name}", term)})
+        name: term.model_copy(update={"reads": _complete_reads(study, student, f"{key}.losses.{name}", term)})
         for name, term in phase.losses.items()
     }
     _refuse_other_plan(study, key, phase, [dump for term in terms.values() for dump in term.dumps])
@@ -207,18 +207,18 @@ def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[s
             raise ValueError(f"{key}.drop_last: the batch plan of dump {dump!r} decides that; remove the key")
 
 
-def _reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, str]:
+def _complete_reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, str]:
     """The dumps that a term reads, by role: those it names, or for each role the only one that fits."""
     fields = term_fields(term.loss, term.options)
     if not fields:
         if term.reads is not None:
             raise ValueError(f"{key}.reads: this loss reads no dump; remove the key")
         return {}
-    named = _named(f"{key}.reads", term.reads, fields)
+    named = _list_named_dumps(f"{key}.reads", term.reads, fields)
     found = {}
     for role, field in fields.items():
         place = f"{key}.reads.{role}" if len(fields) > 1 else f"{key}.reads"
-        dump = named.get(role) or _only(study, student, place, role, field)
+        dump = named.get(role) or _find_only_dump(study, student, place, role, field)
         _refuse_other_dump(study, study.students[student].dataset, place, dump, field)
         _refuse_other_role(study, student, place, role, dump)
         reason = find_mismatch(term.loss, term.options, study.dumps[dump].options)
@@ -228,7 +228,7 @@ def _reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, 
     return found
 
 
-def _named(key: str, reads: str | Mapping[str, str] | None, fields: Mapping[str, str]) -> Mapping[str, str]:
+def _list_named_dumps(key: str, reads: str | Mapping[str, str] | None, fields: Mapping[str, str]) -> Mapping[str, str]:
     """The dumps that the user has named, by role."""
     if isinstance(reads, str):
         if len(fields) > 1:
@@ -240,13 +240,13 @@ def _named(key: str, reads: str | Mapping[str, str] | None, fields: Mapping[str,
     return reads or {}
 
 
-def _only(study: Study, student: str, key: str, role: str, field: str) -> str:
+def _find_only_dump(study: Study, student: str, key: str, role: str, field: str) -> str:
     """The one dump that fits a role that names none."""
     dataset = study.students[student].dataset
     fitting = [
         name
         for name, dump in study.dumps.items()
-        if (dump.field, dump.dataset) == (field, dataset) and _plays(study, student, role, dump)
+        if (dump.field, dump.dataset) == (field, dataset) and _plays_role(study, student, role, dump)
     ]
     if not fitting:
         term = key.partition(".reads")[0]
@@ -264,7 +264,7 @@ def _only(study: Study, student: str, key: str, role: str, field: str) -> str:
 ROLES = {"teacher": " of a teacher", "initial": " of the student that this one starts from (init)"}
 
 
-def _plays(study: Study, student: str, role: str, dump: DumpParams) -> bool:
+def _plays_role(study: Study, student: str, role: str, dump: DumpParams) -> bool:
     """Whether a dump is of the network that a role stands for; the roles of most losses stand for any."""
     init = study.students[student].init
     if role == "teacher":
@@ -275,7 +275,7 @@ def _plays(study: Study, student: str, role: str, dump: DumpParams) -> bool:
 def _refuse_other_role(study: Study, student: str, key: str, role: str, name: str) -> None:
     """The initial student's dump is of no teacher, and of that very student; what teaches is another's."""
     dump, init = study.dumps[name], study.students[student].init
-    its_own = dump.of in study.students and (init is None or _plays(study, student, role, dump))
+    its_own = dump.of in study.students and (init is None or _plays_role(study, student, role, dump))
     if role == "initial" and not its_own:
         expected = "a student" if init is None else f"student {init.student!r}, seed {init.seed} (init)"
         raise ValueError(f"{key}: expected a dump of {expected}, found {name!r} of {dump.of!r}, seed {dump.of_seed}")
@@ -310,7 +310,7 @@ def order_students(study: Study) -> list[str]:
             raise ValueError(f"students.{name}: expected other teachers (or start) than itself, found {circle}")
         if name not in order:
             params = study.students[name]
-            before = [study.dumps[dump].of for dump in params.all_reads()]
+            before = [study.dumps[dump].of for dump in params.list_all_dumps()]
             before += [params.init.student] if params.init else []
             for source in before:
                 if source in study.students:

@@ -21,11 +21,11 @@ def check_report_references(
     """
     if report.baseline is not None and report.baseline not in students:
         raise ValueError("report.baseline: " + describe_unknown("student", report.baseline, students))
-    group_of = _group_of(report, teachers, students)
+    group_of = _map_groups(report, teachers, students)
     groups = [*report.groups, *(student for student in students if student not in group_of)]
-    for key, name in _groups_named(report):
+    for key, name in _list_named_groups(report):
         _refuse_other(key, "group", name, groups, group_of)
-    for key, name in _networks_named(report):
+    for key, name in _list_named_networks(report):
         _refuse_other(key, "student, group or teacher", name, [*groups, *teachers], group_of)
     for name in report.terms:
         if name not in students:
@@ -36,7 +36,7 @@ def check_report_references(
     _refuse_unwatched(report, watched)
 
 
-def _group_of(report: ReportParams, teachers: Collection[str], students: Collection[str]) -> dict[str, str]:
+def _map_groups(report: ReportParams, teachers: Collection[str], students: Collection[str]) -> dict[str, str]:
     """By student that a group names, that group."""
     group_of: dict[str, str] = {}
     for group, members in report.groups.items():
@@ -53,14 +53,14 @@ def _group_of(report: ReportParams, teachers: Collection[str], students: Collect
     return group_of
 
 
-def _groups_named(report: ReportParams) -> Iterator[tuple[str, str]]:
+def _list_named_groups(report: ReportParams) -> Iterator[tuple[str, str]]:
     """Groups, or students that no group names, each with the key that names it."""
     yield from (("report.anova", name) for name in report.anova or ())
     for sweep, params in report.sweeps.items():
         yield from ((f"report.sweeps.{sweep}.values", name) for name in params.values)
 
 
-def _networks_named(report: ReportParams) -> Iterator[tuple[str, str]]:
+def _list_named_networks(report: ReportParams) -> Iterator[tuple[str, str]]:
     """The same, or teachers."""
     for name in report.published.names if report.published else ():
         yield "report.published", name
@@ -96,7 +96,7 @@ def _refuse_sides(report: ReportParams, teachers: Collection[str]) -> None:
 
 def _refuse_unwatched(report: ReportParams, watched: Collection[str]) -> None:
     """Known before anything is trained: what is asked of the validation part needs one."""
-    for name in sorted(report.validated):
+    for name in sorted(report.validated_names):
         for member in report.groups.get(name, (name,)):
             if member not in watched:
                 raise ValueError(

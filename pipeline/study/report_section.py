@@ -97,7 +97,7 @@ class ReportParams(Section):
     terms: tuple[Name, ...] = ()
 
     @property
-    def validated(self) -> frozenset[str]:
+    def validated_names(self) -> frozenset[str]:
         """The students, groups and teachers whose validation accuracy is reported or compared."""
         claims = [claim for claim in self.claims.values() if claim.metric != "test"]
         published = self.published.names if self.published and self.published.metric == "validation" else ()

@@ -35,8 +35,8 @@ from pipeline.study.parts import (
     Terms,
     ViewsParams,
     ViewsSection,
-    lr_schedule,
-    optimizer,
+    parse_lr_schedule,
+    parse_optimizer,
 )
 from pipeline.study.report_section import ReportParams
 
@@ -50,7 +50,7 @@ class RestoreParams(Section):
     at_most: PositiveInt = 10
 
 
-def _on_nan(value: Any) -> RestoreParams | None:
+def _parse_on_nan(value: Any) -> RestoreParams | None:
     if isinstance(value, RestoreParams) or value in (None, "stop"):
         return None if value == "stop" else value
     if value != "restore" and not isinstance(value, Mapping):
@@ -61,14 +61,14 @@ def _on_nan(value: Any) -> RestoreParams | None:
 class TrainingParams(Section):
     """How a network is trained, whatever its loss."""
 
-    optimizer: Optimizer = Field(default_factory=partial(optimizer, "adam"))
-    lr_schedule: LrSchedule = Field(default_factory=partial(lr_schedule, "constant"))
+    optimizer: Optimizer = Field(default_factory=partial(parse_optimizer, "adam"))
+    lr_schedule: LrSchedule = Field(default_factory=partial(parse_lr_schedule, "constant"))
     epochs: PositiveInt | None = None
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 128
     drop_last: bool = False
     l1: NonNegativeFloat = 0.0
-    on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_on_nan)] = None
+    on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_parse_on_nan)] = None
 
     def require_length(self) -> None:
         """Raise ValueError unless exactly one of epochs and steps is given."""
@@ -92,7 +92,7 @@ class NetworkParams(TrainingParams):
                 continue
             if self.model is None:
                 raise ValueError(f"{key}: belongs to a model, and this teacher has none of its own; remove the key")
-            if key in self.model.options_beyond(ModelParams):
+            if key in self.model.extra_options(ModelParams):
                 raise ValueError(f"{key}: model {self.model.name!r} has an option of that name; rename the option")
         return self
 
@@ -162,7 +162,7 @@ class PhaseParams(TrainingParams):
     losses: Terms
     trainable: Annotated[SerializeAsAny[TrainableParams] | None, PlainValidator(_parse_trainable)] = None
 
-    def reads(self) -> list[str]:
+    def list_dumps(self) -> list[str]:
         """The dumps that its losses read, each once."""
         return list(dict.fromkeys(dump for term in self.losses.values() for dump in term.dumps))
 
@@ -188,7 +188,7 @@ class InitParams(Section):
     seed: NonNegativeInt = 0
 
 
-def _init(value: Any) -> InitParams | None:
+def _parse_init(value: Any) -> InitParams | None:
     if value is None or isinstance(value, InitParams):
         return value
     if not isinstance(value, str | Mapping):
@@ -203,7 +203,7 @@ class StudentParams(NetworkParams, PhaseParams):
     """
 
     model: Model
-    init: Annotated[SerializeAsAny[InitParams] | None, PlainValidator(_init)] = None
+    init: Annotated[SerializeAsAny[InitParams] | None, PlainValidator(_parse_init)] = None
     pretrain: tuple[PretrainParams, ...] = ()
     peers: PositiveInt = 1
     seeds: PositiveInt = 1
@@ -218,7 +218,7 @@ class StudentParams(NetworkParams, PhaseParams):
         """The loss terms of all phases."""
         return [term for phase in self.phases for term in phase.losses.values()]
 
-    def all_reads(self) -> list[str]:
+    def list_all_dumps(self) -> list[str]:
         """The dumps that the losses of all phases read, each once."""
         return list(dict.fromkeys(dump for term in self.terms() for dump in term.dumps))
 
@@ -247,7 +247,7 @@ def describe_model(
 def weight_files(params: TeacherParams | StudentParams) -> list[Path]:
     """The files of weights that a teacher, or an option of a model, names."""
     own = [params.weights] if isinstance(params, TeacherParams) else []
-    options = params.model.options_beyond(ModelParams).values() if params.model else ()
+    options = params.model.extra_options(ModelParams).values() if params.model else ()
     return [path for path in (*own, *options) if isinstance(path, Path)]
 
 

@@ -75,7 +75,7 @@ class Views:
         except NestedError as error:
             (place, text), *_ = error.errors
             raise InputError(f"cache {cache.folder.name}: {'.'.join(('views', *map(str, place)))}: {text}") from None
-        options = {key: value for key, value in policy.options_beyond(_Policy).items() if key in given}
+        options = {key: value for key, value in policy.extra_options(_Policy).items() if key in given}
         return cls(made.policy, made.count, made.seed, options, order)
 
     @property
@@ -118,7 +118,7 @@ class Views:
 
     @cached_property
     def _bound(self) -> Callable[[Tensor, Tensor], Tensor]:
-        return partial(POLICIES.function(self.policy), **self.options)
+        return partial(POLICIES.import_function(self.policy), **self.options)
 
 
 class _Policy(Section):

@@ -48,7 +48,7 @@ def make(folder: Path, raw: RawDataset | None = None, **options: Any) -> RawData
     if not folder.exists():
         write_idx(folder, raw or digits_like())
     chosen = {"train_count": 30, "test_count": 20, **options}
-    made: RawDataset = SOURCES.function("mnist_variations")(Place("mnist_variations", str(folder)), **chosen)
+    made: RawDataset = SOURCES.import_function("mnist_variations")(Place("mnist_variations", str(folder)), **chosen)
     return made
 
 
@@ -351,7 +351,7 @@ def test_digits_are_looked_for_where_mnist_s_are(
 ) -> None:
     monkeypatch.setenv("TEACHERCACHE_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    source = SOURCES.function("mnist_variations")
+    source = SOURCES.import_function("mnist_variations")
     with refused(f"data folder {looked_for!r}: expected its files in {tmp_path / looked_for} or data/raw"):
         source(Place(folder), variation="basic")
     write_idx(tmp_path / looked_for, digits_like())
@@ -359,8 +359,8 @@ def test_digits_are_looked_for_where_mnist_s_are(
 
 
 def test_a_stage_that_varies_the_digits_depends_on_their_own_source_too() -> None:
-    digits = SOURCES.module("mnist")
-    assert digits in follow_imports([str(SOURCES.module("mnist_variations"))])
+    digits = SOURCES.find_module("mnist")
+    assert digits in follow_imports([str(SOURCES.find_module("mnist_variations"))])
 
 
 @pytest.mark.parametrize("variation", ["basic", "rotated"])
@@ -391,7 +391,7 @@ def write_amat(folder: Path, raw: RawDataset, variation: str = "rotated", **how:
 
 
 def read_amat(folder: Path, **options: Any) -> RawDataset:
-    made: RawDataset = SOURCES.function("amat")(Place("amat", str(folder)), **{"validation_lines": 0, **options})
+    made: RawDataset = SOURCES.import_function("amat")(Place("amat", str(folder)), **{"validation_lines": 0, **options})
     return made
 
 
@@ -450,7 +450,7 @@ def test_the_authors_validation_part_is_the_first_of_the_training_part(tmp_path:
     with refused(f"validation_lines: expected fewer than the 12 lines of {names}, found 12; state fewer"):
         read_amat(tmp_path, validation_lines=12)
     with refused("validation_lines: expected fewer than the 12 lines", "found 2000"):
-        SOURCES.function("amat")(place)
+        SOURCES.import_function("amat")(place)
 
 
 def word(place: int, text: str) -> Callable[[str], str]:
@@ -629,7 +629,7 @@ def test_the_recipes_networks_have_as_many_weights_as_the_write_up_says(name: st
     models = [study["teachers"]["big"]["model"], study["students"]["kd"]["model"]]
     for model, weights in zip(models, expected, strict=True):
         with torch.device("meta"):
-            built = MODELS.function(model["name"])((1, 28, 28), 10, widths=tuple(model["widths"]))
+            built = MODELS.import_function(model["name"])((1, 28, 28), 10, widths=tuple(model["widths"]))
         named = dict(built.named_parameters())
         assert sum(part.numel() for place, part in named.items() if place.endswith("weight")) == weights
 

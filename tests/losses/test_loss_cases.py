@@ -252,7 +252,7 @@ def _numpy(value: Any) -> Any:
 
 def signature(loss: str) -> dict[str, Any]:
     """A loss's options with their defaults."""
-    parameters = inspect.signature(TERMS.function(loss)).parameters.values()
+    parameters = inspect.signature(TERMS.import_function(loss)).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
@@ -285,7 +285,7 @@ class Case:
     def __call__(self, scene: Scene, student: Tensor | None = None) -> Tensor:
         """The loss, of the scene's student or another one."""
         outputs = scene.outputs(scene.student if student is None else student)
-        value: Tensor = TERMS.function(self.loss)(outputs, scene.target, **self.options)
+        value: Tensor = TERMS.import_function(self.loss)(outputs, scene.target, **self.options)
         return value
 
     def slow(self, scene: Scene) -> float:
@@ -395,7 +395,7 @@ def test_every_loss_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("loss", TERMS.entries)
 def test_every_value_of_every_option_is_in_the_table(loss: str) -> None:
-    function = TERMS.function(loss)
+    function = TERMS.import_function(loss)
     hints_of = get_type_hints(function)
     for option, default in signature(loss).items():
         found = tried(loss, option)

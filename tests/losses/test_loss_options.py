@@ -52,7 +52,7 @@ def value(loss: str, **options: Any) -> float:
     taps = {"features": FEATURES, "hidden1": HIDDEN, CHANNELS: SCORES}
     beside = JUDGE if loss == "adversarial" else None
     outputs = Outputs(LOGITS, labels_of(ROWS, 1), taps, beside, PEERS)
-    return float(TERMS.function(loss)(outputs, target, **options))
+    return float(TERMS.import_function(loss)(outputs, target, **options))
 
 
 # ------------------------------------------------------------------ by hand
@@ -168,7 +168,9 @@ def test_a_root_over_the_batch_is_never_below_the_mean_of_roots() -> None:
     assert value("probe_rmse", over_batch="root") > value("probe_rmse")
     alike = Outputs(LOGITS, labels_of(ROWS, 1), {"features": FEATURES})
     moved = FEATURES + torch.tensor([1.0, -2.0, 0.5, 3.0])  # each sample as far off
-    root, mean = (TERMS.function("probe_rmse")(alike, moved, over_batch=over).item() for over in ("root", "mean"))
+    root, mean = (
+        TERMS.import_function("probe_rmse")(alike, moved, over_batch=over).item() for over in ("root", "mean")
+    )
     assert root == pytest.approx(mean, rel=1e-12)
 
 

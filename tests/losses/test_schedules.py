@@ -64,7 +64,7 @@ def title(value: Any) -> str | None:
 def test_every_schedule_and_each_of_its_options_is_tried() -> None:
     for name in SCHEDULES.entries:
         tried = {option for stated, _ in BY_HAND if stated["name"] == name for option in stated} - {"name"}
-        signature = inspect.signature(SCHEDULES.function(name))
+        signature = inspect.signature(SCHEDULES.import_function(name))
         assert tried == set(signature.parameters) - {"epochs"}, name
 
 
@@ -205,14 +205,14 @@ def test_mistakes_are_named(study: dict[str, Any], weight: dict[str, Any], messa
 
 
 def optimizer(lr: float = 1.0) -> Optimizer:
-    made: Optimizer = OPTIMIZERS.function("sgd")(nn.Linear(1, 1).parameters(), lr=lr)
+    made: Optimizer = OPTIMIZERS.import_function("sgd")(nn.Linear(1, 1).parameters(), lr=lr)
     return made
 
 
 def test_learning_rate_schedules_step_every_epoch() -> None:
     def rates(name: str, epochs: int, **options: object) -> list[float]:
         rated = optimizer()
-        scheduler = LR_SCHEDULES.function(name)(rated, epochs, **options)
+        scheduler = LR_SCHEDULES.import_function(name)(rated, epochs, **options)
         found = []
         for _ in range(epochs):
             found.append(rated.param_groups[0]["lr"])
@@ -245,5 +245,5 @@ def test_plateau_waits_for_its_patience() -> None:
     ],
 )
 def test_every_option_reaches_the_optimizer(name: str, options: dict[str, object]) -> None:
-    made = OPTIMIZERS.function(name)(nn.Linear(1, 1).parameters(), **options)
+    made = OPTIMIZERS.import_function(name)(nn.Linear(1, 1).parameters(), **options)
     assert {key: made.param_groups[0][key] for key in options} == options

@@ -332,9 +332,9 @@ def test_stages_depend_on_the_heads_that_they_build(study: dict[str, Any]) -> No
         assert modules == ({f"pipeline.models.heads.{head}"} if head else set()), name
     for head in HEADS.entries:
         needed = {
-            name for name in follow_imports([str(HEADS.module(head))]) if name.startswith("pipeline.models.heads.")
+            name for name in follow_imports([str(HEADS.find_module(head))]) if name.startswith("pipeline.models.heads.")
         }
-        assert needed == {"pipeline.models.heads.channels", HEADS.module(head)}
+        assert needed == {"pipeline.models.heads.channels", HEADS.find_module(head)}
     assert (ROOT / "pipeline/models/heads/channels.py").exists()
 
 

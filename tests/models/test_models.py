@@ -502,7 +502,7 @@ def test_options_of_torchvision_s_constructors_reach_them(model: dict[str, Any],
 
 def test_a_vision_transformer_is_given_the_size_of_its_images() -> None:
     with torch.device("meta"):
-        made = MODELS.function("torchvision:vit_b_16")(COLOUR, 5, image_size=32)
+        made = MODELS.import_function("torchvision:vit_b_16")(COLOUR, 5, image_size=32)
     assert made.encoder.pos_embedding.shape == (1, 5, 768)
 
 
@@ -660,7 +660,7 @@ def test_a_model_whose_module_is_not_here_is_refused_by_who_builds_it(
         {"dataset": {"source": "digits"}, "teachers": {"big": {"model": model, "epochs": 1}}}
     ).teachers["big"]
     assert section.model is not None
-    assert section.model.unchecked
+    assert section.model.is_unchecked
     assert describe_model(section, "json") == {"name": name, "width": 3, "rates": [1, 2.5], "mean": [0.5], "std": None}
     with refused(
         f"cannot import model '{name}': ", "expected package.module:function, and the module beside params.yaml"
@@ -1124,7 +1124,7 @@ def test_a_home_is_written_out(
     }  # fmt: skip
     folder = write_study(tmp_path / "study", study)
     made = parse_study(study, "params.yaml")
-    assert made.students["own"].model.options_beyond(ModelParams)["weights"] == tmp_path / "home/r.pt"
+    assert made.students["own"].model.extra_options(ModelParams)["weights"] == tmp_path / "home/r.pt"
     assert not [dep for stage in compile_stages(made) for dep in stage.deps if dep.endswith(".pt")]
     assert run(folder, "prepare", "digits") == 0
     capsys.readouterr()

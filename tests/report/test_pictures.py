@@ -24,7 +24,7 @@ from pipeline.fields.batches import CachedBatches
 from pipeline.graph import stages as graph
 from pipeline.graph.code import find_code_paths
 from pipeline.models.network import Network
-from pipeline.report.pictures import gather
+from pipeline.report.pictures import from_caches
 from pipeline.report.pictures.affinities import draw_affinities, sort_pairs
 from pipeline.report.pictures.canvas import choose_colours, fit_class_names
 from pipeline.report.pictures.choice import choose_dumps
@@ -201,7 +201,7 @@ def test_the_first_batch_is_that_of_the_training(
     size = 60 if last == "drop" else 1200
     options = {"batch_size": size, "perplexity": 5.0, "dtype": "float32", "last": last, "plan_seed": 3}
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", options))
-    p, ids = gather.read_first_batch(opened)
+    p, ids = from_caches.read_first_batch(opened)
     assert ids.tolist() == [sample for sample in opened.load("sample_ids")[0, 0].tolist() if sample >= 0]
     labels = torch.from_numpy(dataset.labels[ids])
     batch = Batch(torch.from_numpy(ids), labels, labels, labels, epoch=0, number=0)
@@ -214,7 +214,7 @@ def test_q_and_its_divergence_are_those_of_the_loss(tmp_path: Path, dataset: Dat
     network, images, p = network_of(dataset), dataset.images[:8], np.abs(normal(8, 8))
     p = (p + p.T) * (1 - np.eye(8))
     p /= p.sum()
-    q, divergence = gather.compute_student_affinities(
+    q, divergence = from_caches.compute_student_affinities(
         network, images, p, {"tap": "features", "dof": dof, "floor": 1e-12}
     )
     with torch.no_grad():
@@ -229,9 +229,9 @@ def test_q_and_its_divergence_are_those_of_the_loss(tmp_path: Path, dataset: Dat
 def test_the_caption_says_the_divergence(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", {"batch_size": 50, "perplexity": 5.0}))
     options, network = {"tap": "features", "dof": "infinity", "floor": 1e-12}, network_of(dataset)
-    p, ids = gather.read_first_batch(opened)
-    divergence = gather.compute_student_affinities(network, dataset.images[ids], p, options)[1]
-    drawn = gather.draw_affinity_picture("p", opened, dataset, {"small": (network, options)}, PLAIN)
+    p, ids = from_caches.read_first_batch(opened)
+    divergence = from_caches.compute_student_affinities(network, dataset.images[ids], p, options)[1]
+    drawn = from_caches.draw_affinity_picture("p", opened, dataset, {"small": (network, options)}, PLAIN)
     assert drawn.name == "affinities-p.png"
     assert (
         f"(50 samples), and Q of each student's first seed; KL(P || Q) = {divergence:.3g} for small." in drawn.caption
@@ -242,14 +242,14 @@ def test_the_caption_says_the_divergence(tmp_path: Path, dataset: Dataset, teach
 def test_images_are_shown_as_the_teacher_saw_them(dataset: Dataset, views: Views) -> None:
     ids = np.array([4, 0, 9, 33, 7])
     seen = torch.cat([rows[:n] for rows, n in Samples(dataset.images, 40, BATCH, views).batches(0, 0, 40, CPU)])
-    shown = gather._view_images(dataset, ids, views)
+    shown = from_caches._view_images(dataset, ids, views)
     assert (shown == seen.numpy()[ids]).all()
     assert (shown == dataset.images[ids]).all() == views.is_identity
 
 
 def test_hints_are_drawn_tap_by_tap(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     opened = made(teacher, dataset, wanted(tmp_path, "h", "hints", {"taps": ("features", "block2", "block1")}))
-    drawn = gather.draw_hint_pictures("h", opened, dataset, PLAIN)
+    drawn = from_caches.draw_hint_pictures("h", opened, dataset, PLAIN)
     assert [picture.name for picture in drawn] == ["hints-h-1.png", "hints-h-2.png", "hints-h-3.png"]
     assert [picture.caption for picture in drawn] == [
         "Hints of big at tap features: all 16 units, 100 training samples.",
@@ -262,8 +262,8 @@ def test_hints_are_drawn_tap_by_tap(tmp_path: Path, dataset: Dataset, teacher: T
 def test_channels_keep_the_networks_numbers(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     some = made(teacher, dataset, wanted(tmp_path, "some", "hints", {"taps": ("block2",), "channels": (5, 2)}))
     first = made(teacher, dataset, wanted(tmp_path, "first", "hints", {"taps": ("block2",), "channels": 2}))
-    assert gather._channel_numbers(some, 2) == [5, 2]
-    assert gather._channel_numbers(first, 2) == [0, 1]
+    assert from_caches._channel_numbers(some, 2) == [5, 2]
+    assert from_caches._channel_numbers(first, 2) == [0, 1]
 
 
 def test_a_few_classes_are_drawn_too(tmp_path: Path, dataset: Dataset) -> None:
@@ -274,14 +274,14 @@ def test_a_few_classes_are_drawn_too(tmp_path: Path, dataset: Dataset) -> None:
     ids = [int(np.flatnonzero(few.labels == label)[0]) for label in range(2)]
     bits = np.unpackbits(opened.rows(ids), axis=1, count=24).reshape(2, 2, 12)
     true, others = bits[[0, 1], [0, 1]].mean(), bits[[0, 1], [1, 0]].mean()
-    assert gather.draw_multichannel_picture("bits", opened, few, PLAIN).caption == (
+    assert from_caches.draw_multichannel_picture("bits", opened, few, PLAIN).caption == (
         "Multi-channel labels of big: 12 bits a class, dark where they are one; "
         f"the true class, framed, has {100 * true:.0f} % ones in these samples, the others {100 * others:.0f} %."
     )
     hints = made(headed, few, wanted(tmp_path, "hints", "hints", {"taps": ("block1", "features")}))
-    assert len(gather.draw_hint_pictures("hints", hints, few, PLAIN)) == 2
+    assert len(from_caches.draw_hint_pictures("hints", hints, few, PLAIN)) == 2
     network = network_of(dataset)
-    drawn = gather.draw_feature_picture("hints", hints, few, {"small": network}, PLAIN, tap="features")
+    drawn = from_caches.draw_feature_picture("hints", hints, few, {"small": network}, PLAIN, tap="features")
     assert "of the same 60 training samples: hints, and the first seed of small, each turned" in drawn.caption
 
 
@@ -289,10 +289,10 @@ def test_features_are_read_at_the_tap_or_else_as_logits(dataset: Dataset) -> Non
     network, images = network_of(dataset), dataset.images[:150]  # more than it is shown at a time
     with torch.no_grad():
         logits, taps = network.forward_with_taps(torch.from_numpy(images), ["features"])
-    read, values = gather.compute_student_features(network, images, "features")
+    read, values = from_caches.compute_student_features(network, images, "features")
     assert read == "features"
     np.testing.assert_allclose(values, taps["features"].double().numpy(), rtol=1e-4, atol=1e-6)
-    read, values = gather.compute_student_features(network, images, "none such")
+    read, values = from_caches.compute_student_features(network, images, "none such")
     assert read == "logits"
     np.testing.assert_allclose(values, logits.double().numpy(), rtol=1e-4, atol=1e-6)
 
@@ -300,7 +300,7 @@ def test_features_are_read_at_the_tap_or_else_as_logits(dataset: Dataset) -> Non
 def test_a_strangers_numbers_are_refused(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
     opened = made(teacher, dataset, wanted(tmp_path, "h", "hints", {"taps": ("features",)}))
     with pytest.raises(InputError, match="array 'features': expected finite numbers"):
-        gather._require_finite(opened, np.array([1.0, np.inf]), "features")
+        from_caches._require_finite(opened, np.array([1.0, np.inf]), "features")
 
 
 def full_study() -> dict[str, Any]:
@@ -394,8 +394,14 @@ def test_the_stage_depends_on_what_is_drawn(study: dict[str, Any]) -> None:
 
 
 def test_siblings_of_the_room_do_not_import_each_other() -> None:
-    folder = Path(gather.__file__).parent
-    siblings = {path.stem for path in folder.glob("*.py")} - {"__init__", "canvas", "selection", "choice", "gather"}
+    folder = Path(from_caches.__file__).parent
+    siblings = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "canvas",
+        "selection",
+        "choice",
+        "from_caches",
+    }
     assert len(siblings) == 4
     for name in siblings:
         others = [f"pipeline.report.pictures.{other}" for other in siblings - {name}]

@@ -148,10 +148,10 @@ def test_another_seed_view_or_sample_is_another_view(policy: str) -> None:
 def test_a_policy_keeps_shape_and_type_and_its_input(policy: str, count: int, channels_last: bool) -> None:
     images = images_of(count, 3, 9, 14)
     given = images.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    made = POLICIES.function(policy)(given, words_of(count))
+    made = POLICIES.import_function(policy)(given, words_of(count))
     assert (made.shape, made.dtype) == (images.shape, torch.uint8)
     assert torch.equal(given, images)
-    assert torch.equal(made, POLICIES.function(policy)(images, words_of(count)))
+    assert torch.equal(made, POLICIES.import_function(policy)(images, words_of(count)))
 
 
 GOLDEN = {

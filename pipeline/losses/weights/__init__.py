@@ -26,5 +26,5 @@ SCHEDULES = Registry(
 def build_schedule(weight: float | dict[str, Any], epochs: int) -> Schedule:
     """The schedule of a weight as `params.yaml` states it: a number, or `{name: linear, ...}`."""
     options: dict[str, Any] = dict(weight) if isinstance(weight, dict) else {"name": "constant", "value": weight}
-    schedule: Schedule = SCHEDULES.function(options.pop("name"))(epochs, **options)
+    schedule: Schedule = SCHEDULES.import_function(options.pop("name"))(epochs, **options)
     return schedule

@@ -67,7 +67,7 @@ def choose_dumps(study: Study) -> Choice:
 def _is_made(study: Study, name: str) -> bool:
     """Whether the cache is there when all students are trained: an external teacher's may be one that nobody reads."""
     source = study.teachers.get(study.dumps[name].of)
-    read = any(name in student.all_reads() for student in study.students.values())
+    read = any(name in student.list_all_dumps() for student in study.students.values())
     return read or source is None or source.external is None
 
 
