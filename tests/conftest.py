@@ -50,8 +50,8 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
-# Few tests that take minutes: these files come first, so that no process is left with one when all else is done.
-LONG = ("test_dvc", "test_kill", "test_export", "test_flips", "test_predict", "test_mnist_variations")
+# The longest files come first, so that no process is left with one when all else is done.
+LONG = ("test_kill", "test_dvc", "test_export", "test_hostile", "test_commands", "test_sealing", "test_docs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -43,9 +41,8 @@ from pipeline.study.params_file import parse_study
 from pipeline.teacher import Samples, Teacher
 from pipeline.training.batches import Batch
 from pipeline.views.view import PLAIN, Views
-from stages import cli
 from tests import reference
-from tests.conftest import ROOT, STUDY, Capture, Run, copied, refused, write_study
+from tests.conftest import ROOT, STUDY, Capture, Run, copied, refused, shell, write_study
 from tests.scenes import BATCH, CNN, digits, made, teacher_of, wanted
 from tests.test_house import importing
 
@@ -412,24 +409,6 @@ def test_siblings_of_the_room_do_not_import_each_other() -> None:
         assert not importing(path, "pipeline.teacher", "pipeline.student"), path
 
 
-def command(folder: Path, *arguments: str) -> None:
-    """A `teachercache` command in this process, which must succeed."""
-    from stages.main import app
-
-    before, path = Path.cwd(), list(sys.path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["teachercache", *arguments])
-        os.chdir(folder)
-        try:
-            cli.main(app)
-        except SystemExit as stop:
-            if stop.code:
-                raise
-        finally:
-            os.chdir(before)
-            sys.path[:] = path
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The full study with everything made but the report, and no teacher left."""
@@ -438,7 +417,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "prepare digits", "train-teacher big", "train-teacher conv", "dump-hints conv-hints", "dump-affinities conv-p",
         "dump-multichannel conv-bits", "train-student baseline", "train-student tsne", "train-student hinted",
     ):  # fmt: skip
-        command(folder, *line.split())
+        shell(folder, f"teachercache {line}")
     shutil.rmtree(folder / "data/teachers")
     return folder
 
