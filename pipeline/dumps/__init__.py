@@ -22,12 +22,12 @@ from pipeline.cache.blocks import ArrayForm
 __all__ = [
     "FIELDS",
     "check_options",
-    "derived_parameters",
+    "count_rows",
+    "list_derived_parameters",
+    "list_taps",
     "needs_head",
-    "plan_of",
-    "planned_arrays",
-    "planned_rows",
-    "taps_of",
+    "plan_arrays",
+    "select_plan_options",
 ]
 
 FIELDS = Registry(
