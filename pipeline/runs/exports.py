@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 
 from pipeline.datasets.dataset import load_dataset
+from pipeline.export import onnx_graph
 from pipeline.export.card import WEIGHTS, build_card
 from pipeline.export.folder import refuse_occupied, write_exported
-from pipeline.export.onnx_graph import choose_check_images, compare_graph, export_onnx, require_packages
 from pipeline.models.network import Network
 from pipeline.runs.lookup import find_seed, load_seed
 from pipeline.runs.result import Result
@@ -36,7 +36,7 @@ def export_student(
         InputError: no such student, one that is not trained, a place that is taken, or packages that are missing.
     """
     if form == "onnx":
-        require_packages()
+        onnx_graph.require_packages()
     card = _export(study, student, Path(to).absolute(), seed, form)
     lines = [f"{to}: student {student}, seed {seed}, weights {card['weights_sha256'][:12]}"]
     if "onnx" in card:
@@ -61,6 +61,6 @@ def _make_graph(network: Network, card: Mapping[str, Any]) -> tuple[bytes, dict[
     """The ONNX graph, and how it was compared: on test images where the prepared data are here."""
     prepared = Layout(Path()).prepared(card["dataset"]["name"])
     dataset = load_dataset(prepared, resident=False) if (prepared / "dataset.json").exists() else None
-    images, what = choose_check_images(dataset, card["dataset"]["fingerprint"], tuple(card["shape"]))
-    graph = export_onnx(network, card["shape"])
-    return graph, compare_graph(graph, network, images, what)
+    images, what = onnx_graph.choose_check_images(dataset, card["dataset"]["fingerprint"], tuple(card["shape"]))
+    graph = onnx_graph.export_onnx(network, card["shape"])
+    return graph, onnx_graph.compare_graph(graph, network, images, what)
