@@ -78,9 +78,9 @@ def _build_body(name: str, options: Mapping[str, Any], shape: tuple[int, int, in
     if head is None:
         made: nn.Module = function(shape, classes, **plain)
     else:
-        its = {key: value for key, value in head.items() if key != "name"}
+        own_options = {key: value for key, value in head.items() if key != "name"}
         made = HEADS.import_function(head["name"])(
-            lambda outputs: function(shape, outputs, **plain), shape, classes, **its
+            lambda outputs: function(shape, outputs, **plain), shape, classes, **own_options
         )
     if binary is None:
         return made

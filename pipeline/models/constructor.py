@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from pipeline.base.errors import InputError
 from pipeline.base.registry import UNSET
+from pipeline.models.foreign_weights import load_foreign_weights
 
 # torch's own: statistics move by this share towards those of each batch. 0.01 (some MobileNets) never arrives in a
 # short training, and the network then says one class whatever it sees.
@@ -84,6 +86,37 @@ def _plain_type(kind: Any) -> Any:
 def _convert_tuples(value: Any) -> Any:
     """The value with lists for tuples: some constructors change theirs."""
     return list(map(_convert_tuples, value)) if isinstance(value, tuple) else value
+
+
+def build_external(
+    create: Callable[[], nn.Module],
+    model: str,
+    options: Mapping[str, Any],
+    *,
+    norm_momentum: float | None,
+    weights: Path | None,
+    new_head: bool,
+) -> nn.Module:
+    """A library's architecture, with the momentum and the weights that were asked for.
+
+    Args:
+        create: makes it, with random weights.
+        model: its name, for messages.
+        options: of its constructor, which `create` passes on.
+        norm_momentum, weights, new_head: as for `torchvision_model`.
+
+    Raises:
+        InputError: an option that the architecture fixes, or weights that do not fit.
+    """
+    try:
+        body = create()
+    except TypeError as error:
+        refuse_fixed_option(error, options, model)
+        raise
+    set_norm_momentum(body, norm_momentum, model)
+    if weights is not None:
+        load_foreign_weights([body], weights, new_head=new_head)
+    return body
 
 
 def set_norm_momentum(body: nn.Module, momentum: float | None, model: str) -> None:

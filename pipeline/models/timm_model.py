@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.base.registry import UNSET, AbsentError, FilePath, describe_unknown
-from pipeline.models.constructor import NormMomentum, add_constructor_options, refuse_fixed_option, set_norm_momentum
-from pipeline.models.foreign_weights import load_foreign_weights
+from pipeline.models.constructor import NormMomentum, add_constructor_options, build_external
 
 
 def find_builder(architecture: str) -> Callable[..., nn.Module]:
@@ -66,12 +65,11 @@ def timm_model(
     import timm
 
     given = {"pretrained": False, "num_classes": classes, "in_chans": shape[0], **options}
-    try:
-        body: nn.Module = timm.create_model(architecture, **given)
-    except TypeError as error:
-        refuse_fixed_option(error, options, f"timm:{architecture}")
-        raise
-    set_norm_momentum(body, norm_momentum, f"timm:{architecture}")
-    if weights is not None:
-        load_foreign_weights([body], weights, new_head=new_head)
-    return body
+    return build_external(
+        lambda: timm.create_model(architecture, **given),
+        f"timm:{architecture}",
+        options,
+        norm_momentum=norm_momentum,
+        weights=weights,
+        new_head=new_head,
+    )

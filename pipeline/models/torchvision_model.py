@@ -10,8 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline.base.registry import UNSET, FilePath, describe_unknown
-from pipeline.models.constructor import NormMomentum, add_constructor_options, refuse_fixed_option, set_norm_momentum
-from pipeline.models.foreign_weights import load_foreign_weights
+from pipeline.models.constructor import NormMomentum, add_constructor_options, build_external
 
 WITH_AUXILIARY_HEADS = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -58,14 +57,14 @@ def torchvision_model(
     """
     extra: dict[str, Any] = WITH_AUXILIARY_HEADS.get(architecture, {})
     given = {"weights": None, "num_classes": classes, **extra, **options}
-    try:
-        body: nn.Module = torchvision.models.get_model(architecture, **given)
-    except TypeError as error:
-        refuse_fixed_option(error, options, f"torchvision:{architecture}")
-        raise
-    set_norm_momentum(body, norm_momentum, f"torchvision:{architecture}")
-    if weights is not None:
-        load_foreign_weights([body], weights, new_head=new_head)
+    body = build_external(
+        lambda: torchvision.models.get_model(architecture, **given),
+        f"torchvision:{architecture}",
+        options,
+        norm_momentum=norm_momentum,
+        weights=weights,
+        new_head=new_head,
+    )
     if shape[0] == 1:
         body.register_forward_pre_hook(_repeat_grey)
     return body

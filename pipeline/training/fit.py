@@ -149,7 +149,7 @@ class _Cohort:
         before = copy.deepcopy(self._state()) if self.options.on_nan else None
         first_step = self.epoch * self.options.steps_per_epoch(len(self.order))
         while True:
-            self._steps(train, views)
+            self._run_steps(train, views)
             try:
                 rows = [trainee.mean_losses(first_step) for trainee in self.trainees]
             except NotFiniteError as error:
@@ -163,7 +163,7 @@ class _Cohort:
                 trainee.finish_epoch(row, validation)
             return
 
-    def _steps(self, train: Rows, views: Views) -> None:
+    def _run_steps(self, train: Rows, views: Views) -> None:
         """The epoch's batches: every network steps on each, in turn."""
         for trainee in self.trainees:
             trainee.network.train()
