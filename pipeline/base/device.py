@@ -10,7 +10,7 @@ from pipeline.base.errors import InputError
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`.
+    """Return the device named `auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`.
 
     Raises:
         InputError: no such device here.

@@ -31,7 +31,7 @@ class NotNowError(InputError):
 
 
 def join_names(names: Sequence[str], *, most: int = MOST_NAMES, longest: int = LONGEST_NAME) -> str:
-    """Some names, as a line has room for: the first of them, and how many more there are."""
+    """Return the first `most` names, joined by commas, and how many more there are."""
     shown = ", ".join(_shorten(name, longest) for name in names[:most])
     return shown + f" and {len(names) - most} more" * (len(names) > most)
 

@@ -40,7 +40,7 @@ def is_system_file(name: str) -> bool:
 
 
 def advise_deletion(paths: Sequence[Path]) -> str:
-    """What to do about such files, where nothing else is wrong."""
+    """Return the advice to delete files of an operating system, where nothing else is wrong."""
     named = join_names([str(path) for path in paths], longest=LONGEST_LINE // 4)  # long enough to be copied whole
     return f"delete {named}, which an operating system has left there"
 
@@ -57,7 +57,7 @@ def refuse_irregular_file(path: Path, expected: str, what: str | None = None) ->
 
 
 def hash_file(path: Path, offset: int = 0, size: int | None = None) -> str:
-    """SHA-256, in hexadecimal, of a file's bytes, or of (what there is of) `size` bytes from `offset` on."""
+    """Return the SHA-256, in hexadecimal, of a file's bytes, or of (what there is of) `size` bytes from `offset` on."""
     digest, left = hashlib.sha256(), size
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
@@ -68,12 +68,12 @@ def hash_file(path: Path, offset: int = 0, size: int | None = None) -> str:
 
 
 def encode_json(value: Any) -> bytes:
-    """The one byte string that stands for a JSON value: sorted keys, two spaces, no NaN."""
+    """Return the canonical bytes of a JSON value: sorted keys, two spaces, no NaN."""
     return (json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=True) + "\n").encode()
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256 of a JSON value's canonical bytes."""
+    """Return the SHA-256 of a JSON value's canonical bytes."""
     return hashlib.sha256(encode_json(value)).hexdigest()
 
 
@@ -131,8 +131,8 @@ def flush_file(path: Path) -> None:
 def hold_lock(path: Path) -> Iterator[None]:
     """Hold an advisory lock on a file; the kernel frees it however the process ends.
 
-    On a file system without such locks a file beside it stands for one, which is said. The next one on this machine
-    removes what a killed process left of it.
+    Where the file system has no locks, a file beside it is used, with a warning; the next process on this machine
+    removes one that a killed process left.
 
     Raises:
         NotNowError: another process holds it.
@@ -167,7 +167,7 @@ def _acquire_lock(path: Path, stand_in: Path) -> AbstractContextManager[object]:
 
 
 def publish_output(work: Path, target: Path) -> None:
-    """Put a finished folder or file into its place, taking the old one away only then.
+    """Move a finished folder or file into its place, and only then delete the old one.
 
     A rename onto a folder that is not empty fails, so the old one is moved aside first;
     `recover_output` finishes a swap that was cut between the two renames.
@@ -210,7 +210,7 @@ class DiskFullError(OSError):
 
 @contextmanager
 def explain_disk_full(path: Path, size: int) -> Iterator[None]:
-    """While an output of about so many bytes is written: a full disk is told with its path and that number."""
+    """Raise DiskFullError, with the path and `size` in bytes, where the disk fills up while the block writes."""
     try:
         yield
     except OSError as error:
@@ -232,7 +232,7 @@ def _is_disk_full(error: OSError) -> bool:
 
 
 def _advise_space(error: OSError) -> str:
-    """What a full disk lacks, as far as it is known."""
+    """Return the advice to make room, with the bytes that are needed where they are known."""
     needed = getattr(error, "needed", None)
     if needed is None:
         return "free some space"
@@ -242,7 +242,7 @@ def _advise_space(error: OSError) -> str:
 
 
 def explain_os_error(error: OSError) -> InputError | None:
-    """The one-line form of an operating system error that the user can mend, else None."""
+    """Return the one-line form of an operating system error that the user can mend, else None."""
     where = str(error.filename) if error.filename else "the output folder"
     number = _error_number(error)
     if _is_disk_full(error):

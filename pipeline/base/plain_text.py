@@ -13,7 +13,7 @@ MARKS = re.compile(r"[*`\[\]\\#$~>]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(
 
 
 def escape_unprintable(value: object) -> str:
-    """Letters that can be printed stay; the others (line ends, controls, surrogates) become what Python writes."""
+    """Return text on one line: line ends, controls and surrogates as the escapes that Python writes."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(value))
 
 
@@ -27,22 +27,22 @@ def is_unicode(text: str) -> bool:
 
 
 def escape_markdown(value: object) -> str:
-    """One line of text whose marks Markdown does not take for its own."""
+    """Return one line of text with the marks of Markdown escaped."""
     return MARKS.sub(r"\\\g<0>", escape_unprintable(value))
 
 
 def escape_cell(value: object) -> str:
-    """The same in a table, where a bar would end the cell."""
+    """Return one line for a cell of a Markdown table, where a bar would end the cell."""
     return escape_markdown(value).replace("|", r"\|")
 
 
 def escape_code(value: object) -> str:
-    """One line between backquotes."""
+    """Return one line to stand between backquotes."""
     return escape_unprintable(value).replace("`", "'")
 
 
 def escape_prose(text: str) -> str:
-    """A paragraph of ours that names things: its own `code` stays code."""
+    """Return a paragraph with the marks of Markdown escaped, except for its own `code`."""
     parts = re.split(r"(`[^`]*`)", escape_unprintable(text))
     return "".join(part if part.startswith("`") else escape_markdown(part) for part in parts)
 

@@ -126,7 +126,7 @@ class Registry:
     resolve: Callable[[str], Callable[..., Any] | None] = lambda _: None
 
     def import_function(self, name: str) -> Callable[..., Any]:
-        """The function behind a name.
+        """Import the function that a name stands for.
 
         Raises:
             AbsentError: it cannot be imported here.
@@ -173,7 +173,7 @@ class Registry:
 
 
 def validate_nested(section: type[S], value: Any) -> S:
-    """A section inside a value that is validated by hand.
+    """Validate a section inside a value that is validated by hand.
 
     Raises:
         NestedError: with the place of each mistake inside it.
@@ -215,14 +215,14 @@ class _Anything(Section):
 
 
 def import_object(path: str) -> Callable[..., Any]:
-    """The object at `module:attribute`."""
+    """Import the object at `module:attribute`."""
     module, _, attribute = path.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return function
 
 
 def describe_unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that nobody knows, with those known and the nearest of them, which come first of many."""
+    """Return the message for an unknown name: the known ones, of many the nearest first."""
     names = sorted(known)
     if len(names) > FEW:
         near = difflib.get_close_matches(str(name), names, n=3)
@@ -235,7 +235,7 @@ def describe_unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def flatten_errors(error: ValidationError) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    """Each mistake of a validation as (place, message), nested validations opened up."""
+    """Yield each mistake of a validation as (place, message), those of nested validations too."""
     for item in error.errors(include_url=False):
         nested = item.get("ctx", {}).get("error")
         if isinstance(nested, NestedError):

@@ -20,7 +20,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation (n - 1 in the denominator) and number of the values."""
+    """Return the mean, the standard deviation (n - 1 in the denominator) and the number of the values."""
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
@@ -35,7 +35,7 @@ class Difference:
 
 
 def compare_pairs(values: Sequence[float], others: Sequence[float]) -> Difference:
-    """What `values` are ahead of `others`, pair by pair (the same seed of two students)."""
+    """Return the mean of `values` - `others`, pair by pair (the same seed of two students)."""
     from scipy import stats
 
     differences = [value - other for value, other in zip(values, others, strict=True)]
@@ -47,5 +47,5 @@ def compare_pairs(values: Sequence[float], others: Sequence[float]) -> Differenc
 
 
 def compute_gap_closed(accuracy: float, baseline: float, teacher: float) -> float | None:
-    """The share (a - baseline) / (teacher - baseline); None where the teacher is not ahead."""
+    """Return the share (a - baseline) / (teacher - baseline); None where the teacher is not ahead."""
     return (accuracy - baseline) / (teacher - baseline) if teacher > baseline else None

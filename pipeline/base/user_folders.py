@@ -11,7 +11,7 @@ from platformdirs import user_cache_path, user_config_path
 
 
 def find_user_folder(name: str) -> Path | None:
-    """A folder of this name in the account's cache folder, else in a private one for temporary files.
+    """Return a folder of this name in the account's cache folder, else in a private one for temporary files.
 
     None where neither can be written: an account without a home, and a full or read-only temporary folder.
     """

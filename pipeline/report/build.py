@@ -31,11 +31,11 @@ def build_report(
     pictures: Iterable[Picture] = (),
     more_notes: Iterable[str] = (),
 ) -> Report:
-    """Put the metrics of all stages together.
+    """Build the report from the metrics of all stages.
 
     Args:
         teachers, students: the metrics files, by name, in the order to show.
-        groups: of the students, as `grouped` makes them.
+        groups: of the students, as `group_students` makes them.
         baseline: the student that the others are compared with; by default the first that learns
             from labels alone.
         among: the groups of the analysis of variance; None: all.

@@ -25,7 +25,7 @@ from pipeline.study.report_section import SweepParams
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What a study asks for beyond the pictures that every one has.
+    """What a study draws beyond the pictures that every study has.
 
     Attributes:
         datasets: by student, the name of its data set.
@@ -49,11 +49,11 @@ def draw_metrics(
     curves: Mapping[str, Curves],
     asked: PictureOptions = PictureOptions(),
 ) -> Iterator[Picture]:
-    """What there is to see of teachers and students.
+    """Draw the pictures of the metrics of teachers and students.
 
     Args:
         teachers, students: the metrics files, by name.
-        groups: of the students, as `grouped` makes them.
+        groups: of the students, as `group_students` makes them.
         curves: by student (or teacher), one validation-accuracy curve a network; empty without validation part.
         asked: what else is drawn.
     """

@@ -1,4 +1,4 @@
-"""What is claimed and laid beside the source: accuracies of networks, and the epochs that students need."""
+"""What claims and published numbers are compared with: accuracies of networks, and the epochs that students need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one section of a study says of another: names that must exist, defaults that follow."""
+"""References between the sections of a study: names that must exist, and defaults that follow from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.study.sections import PhaseParams, StudentParams, Study, TeacherPa
 
 
 def complete_study(study: Study) -> Study:
-    """The study with every default that depends on another section, all references checked.
+    """Check all references of a study, and return it with every default that depends on another section.
 
     Raises:
         ValueError: a name that nobody has, or two parts that do not fit; it begins with the key.
@@ -297,7 +297,7 @@ def _refuse_other_dump(study: Study, dataset: str | None, key: str, name: str, f
 
 
 def order_students(study: Study) -> list[str]:
-    """The students, each after those whose dumps it reads and the one that it starts from.
+    """Return the students, each after those whose dumps it reads and the one that it starts from.
 
     Raises:
         ValueError: a student is taught by itself or starts from itself, directly or through others.

@@ -1,4 +1,4 @@
-"""What the `report` section says of the others: names that must exist, and what must be measured of them."""
+"""References of the `report` section: names that must exist, and measurements that must be made."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ MINUS, POWERS = "\N{MINUS SIGN}", str.maketrans("-0123456789", "\N{SUPERSCRIPT M
 
 
 def choose_line_style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the nth line: forty look different."""
+    """Return colour and dashes of the nth line; the first forty differ."""
     return {"color": f"C{number % COLOURS}", "linestyle": DASHES[number // COLOURS % len(DASHES)]}
 
 

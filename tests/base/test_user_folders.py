@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline import cache
-from pipeline.base import user_folders as kept
+from pipeline.base import user_folders
 from pipeline.cache import damage, digests
 from pipeline.perplexity import compiled_code, joint_probabilities
 from tests.cache.test_cache import values, write
@@ -40,15 +40,15 @@ def private(temporary: Path) -> Path:
 def test_the_accounts_own_folder_comes_first(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     own, temporary = places
     monkeypatch.setenv("XDG_CACHE_HOME", str(own))
-    assert kept.find_user_folder("notes") == own / "teachercache/notes"
-    assert kept.find_user_folder("notes").is_dir()  # type: ignore[union-attr]
+    assert user_folders.find_user_folder("notes") == own / "teachercache/notes"
+    assert user_folders.find_user_folder("notes").is_dir()  # type: ignore[union-attr]
     assert list(temporary.iterdir()) == []
 
 
 def test_without_it_a_private_folder_among_the_temporary_ones_does(places: tuple[Path, Path]) -> None:
     folder = private(places[1])
     for _ in range(2):
-        assert kept.find_user_folder("notes") == folder / "notes"
+        assert user_folders.find_user_folder("notes") == folder / "notes"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -57,19 +57,19 @@ def test_an_account_that_nobody_knows_has_no_home(places: tuple[Path, Path], mon
         msg = "could not determine the home directory"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(kept, "user_cache_path", none)
-    kept.set_matplotlib_folder()
+    monkeypatch.setattr(user_folders, "user_cache_path", none)
+    user_folders.set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == str(private(places[1]) / "matplotlib")
-    assert kept.find_user_folder("notes") == private(places[1]) / "notes"
+    assert user_folders.find_user_folder("notes") == private(places[1]) / "notes"
 
 
 def test_a_home_that_nobody_knows_makes_no_folder_in_the_study(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`~` stays as it is for an account without HOME and without an entry among the accounts."""
-    monkeypatch.setattr(kept, "user_cache_path", lambda name: Path("~/.cache", name))
+    monkeypatch.setattr(user_folders, "user_cache_path", lambda name: Path("~/.cache", name))
     monkeypatch.chdir(tmp_path / "tmp")
-    assert kept.find_user_folder("notes") == private(places[1]) / "notes"
+    assert user_folders.find_user_folder("notes") == private(places[1]) / "notes"
     assert not (tmp_path / "tmp/~").exists()
 
 
@@ -89,9 +89,9 @@ def test_a_folder_that_is_not_this_accounts_alone_is_not_used(
     if of == "somebody else":
         found = list(folder.lstat())
         found[stat.ST_UID] += 1
-        assert not kept._is_private(os.stat_result(found))
+        assert not user_folders._is_private(os.stat_result(found))
         return
-    assert kept.find_user_folder("notes") is None
+    assert user_folders.find_user_folder("notes") is None
 
 
 @pytest.mark.parametrize(("private_is", "times"), [("made", 1), ("somebody's file", 2)])
@@ -118,17 +118,17 @@ def test_matplotlib_is_given_a_folder_where_it_has_none(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "config"))
-    kept.set_matplotlib_folder()
+    user_folders.set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == str(private(places[1]) / "matplotlib")
     monkeypatch.setenv("MPLCONFIGDIR", "mine")
-    kept.set_matplotlib_folder()
+    user_folders.set_matplotlib_folder()
     assert os.environ["MPLCONFIGDIR"] == "mine"
 
 
 def test_matplotlib_keeps_its_own_folders(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(places[0]))
-    kept.set_matplotlib_folder()
+    user_folders.set_matplotlib_folder()
     assert "MPLCONFIGDIR" not in os.environ
     assert not places[0].exists()
 
@@ -176,8 +176,8 @@ def test_where_nothing_can_be_kept_that_is_said(
 IN_MEMORY = """
 import sys
 import numpy as np
-from pipeline.base import user_folders as kept
-kept.is_writable, kept.find_user_folder = lambda _: False, lambda _: None
+from pipeline.base import user_folders
+user_folders.is_writable, user_folders.find_user_folder = lambda _: False, lambda _: None
 from pipeline.perplexity import joint_probabilities
 np.save(sys.argv[2], joint_probabilities(np.load(sys.argv[1]), 20))
 """
