@@ -16,6 +16,7 @@ from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.cache import manifest, readability, rewrite, seal, writer
 from pipeline.cache.array_order import sort_arrays
+from pipeline.cache.block_files import BlockFiles, FinishedBlock
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.folder import LocalFolder
@@ -267,6 +268,29 @@ def test_what_was_sealed_wrong_is_never_published(
     with pytest.raises(InputError, match=r"file card.md: expected 1 bytes, found \d+; nothing was published"):
         write(2)
     assert tree(tmp_path / "dump") == before
+
+
+def test_sealing_reads_each_block_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, hashed = [], []
+    real_read, real_hash = BlockFiles.read, seal.hash_files
+
+    def reading(self: BlockFiles, name: str, block: Block) -> FinishedBlock:
+        read.append((name, block))
+        return real_read(self, name, block)
+
+    def hashing(folder: Path, names: Any, title: str) -> dict[str, str]:
+        hashed.extend(names)
+        return real_hash(folder, names, title)
+
+    monkeypatch.setattr(BlockFiles, "read", reading)
+    monkeypatch.setattr(seal, "hash_files", hashing)
+    made = writer.write_cache(
+        tmp_path / "dump", tmp_path / "work", plan_of(5, 2), lambda block: {"logits": np.ones((block.stop - block.start, 1), "f2")},
+        store="zarr", description=described(),
+    )  # fmt: skip
+    assert read == [("logits", block) for block, _ in made.arrays["logits"].located_blocks()]
+    assert sorted(hashed) == ["card.md", "data.zarr/logits/zarr.json", "data.zarr/zarr.json"]
+    assert made.files.keys() - set(hashed) == {info.file for info in made.arrays["logits"].blocks}
 
 
 def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dataset: Dataset) -> None:
