@@ -67,7 +67,7 @@ class FoldsParams(Section):
     test: NonNegativeInt
 
     @model_validator(mode="after")
-    def _test_is_a_fold(self) -> FoldsParams:
+    def _refuse_other_fold(self) -> FoldsParams:
         if self.test >= self.count:
             raise ValueError(f"test: expected 0 to {self.count - 1}, found {self.test}")
         return self
@@ -124,7 +124,7 @@ class ModelParams(Section):
 
     @field_validator("mean", "std")
     @classmethod
-    def _of_scaled_pixels(cls, values: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+    def _refuse_unscaled(cls, values: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
         """Refuse what pixels in [0, 1] cannot have (a std is at most 0.5 there; 1 is how people say: not scaled)."""
         least = "numbers from 0 to 1" if info.field_name == "mean" else "numbers above 0, up to 1"
         wrong = [value for value in values or () if not 0 <= value <= 1 or (info.field_name == "std" and not value)]
@@ -137,7 +137,7 @@ class ModelParams(Section):
         )
 
     @model_serializer(mode="wrap")
-    def _without_unset(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_unset(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """All options but those that came later and are not set."""
         later = {key for key, field in type(self).model_fields.items() if UNSET in field.metadata}
         return {key: value for key, value in whole(self).items() if value is not None or key not in later}

@@ -27,7 +27,7 @@ class PublishedParams(Section):
     accuracy: dict[Name, Percent] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one(self) -> PublishedParams:
+    def _require_one(self) -> PublishedParams:
         if bool(self.error) == bool(self.accuracy):
             raise ValueError("expected exactly one of error and accuracy")
         return self

@@ -85,7 +85,7 @@ class NetworkParams(TrainingParams):
     binary: Binary | None = None
 
     @model_validator(mode="after")
-    def _belongs_to_a_model(self) -> NetworkParams:
+    def _refuse_without_model(self) -> NetworkParams:
         """Refuse a head without a model, or with one that calls an option of its own so."""
         for key in ("head", "binary"):
             if getattr(self, key) is None:
@@ -108,7 +108,7 @@ class TeacherParams(NetworkParams):
     external: Digest | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> TeacherParams:
+    def _require_one_kind(self) -> TeacherParams:
         if self.external is not None:
             if self.model is not None or self.weights is not None or self.members or self.epochs or self.steps:
                 raise ValueError(
@@ -144,7 +144,7 @@ class TrainableParams(Section):
     only: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _one(self) -> TrainableParams:
+    def _require_one(self) -> TrainableParams:
         if (self.up_to is None) == (self.only is None):
             raise ValueError("expected exactly one of up_to and only")
         return self
@@ -171,7 +171,7 @@ class PretrainParams(PhaseParams):
     """A phase before a student's own; what it leaves out (but its length) is as the student has it."""
 
     @model_validator(mode="after")
-    def _length(self) -> PretrainParams:
+    def _require_length(self) -> PretrainParams:
         self.require_length()
         return self
 
@@ -223,7 +223,7 @@ class StudentParams(NetworkParams, PhaseParams):
         return list(dict.fromkeys(dump for term in self.terms() for dump in term.dumps))
 
     @model_validator(mode="after")
-    def _length(self) -> StudentParams:
+    def _require_length(self) -> StudentParams:
         self.require_length()
         return self
 
