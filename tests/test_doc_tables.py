@@ -244,6 +244,21 @@ def test_the_options_are_those_of_their_commands() -> None:
     assert told == real
 
 
+def test_the_commands_that_pages_show_are_there_with_their_options() -> None:
+    shown = [
+        line.partition(" #")[0]
+        for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "studies").rglob("README.md"))
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+        for line in re.split(r"\n|&&", block)
+    ]
+    called = [line.split()[1:] for line in shown if line.strip().startswith("teachercache ")]
+    assert len(called) >= 15
+    for words in called:
+        name = " ".join(words[:2]) if words[0] == "cache" else words[0]
+        known = {option for parameter in commands()[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
 # ------------------------------------------------------------------ the report
 
 

@@ -129,6 +129,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 PAGES = [
     ROOT / "README.md",
     *(path for room in ("docs", "data", "benchmarks", "studies") for path in (ROOT / room).glob("*.md")),
+    *sorted((ROOT / "studies").glob("*/README.md")),
 ]
 
 
