@@ -244,7 +244,7 @@ def test_a_strangers_plan_that_is_none_is_refused(
     def planned(*arguments: Any, **options: Any) -> NDArray[np.int64]:
         return damaged_plan(real(*arguments, **options), kind)
 
-    monkeypatch.setattr(affinities, "batch_plan", planned)
+    monkeypatch.setattr(affinities, "make_batch_plan", planned)
     monkeypatch.setattr(affinities, "_refuse_short_batch", lambda *_: None)
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", {**OPTIONS, "plans": 2}))
     if kind == "sound":
