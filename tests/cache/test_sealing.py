@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import manifest, readability, rewrite, seal, writer
+from pipeline.cache import digests, manifest, readability, rewrite, seal, writer
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, FinishedBlock
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
@@ -272,7 +272,7 @@ def test_what_was_sealed_wrong_is_never_published(
 
 def test_sealing_reads_each_block_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, hashed = [], []
-    real_read, real_hash = BlockFiles.read, seal.hash_files
+    real_read, real_hash = BlockFiles.read, digests.hash_files
 
     def reading(self: BlockFiles, name: str, block: Block) -> FinishedBlock:
         read.append((name, block))
