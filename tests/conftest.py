@@ -58,9 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _clean() -> Iterator[None]:
-    yield
+def pytest_unconfigure() -> None:
     if programs.cache_info().currsize:
         programs().close()
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
