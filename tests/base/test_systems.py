@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pipeline.cache import folder
-from tests.conftest import ROOT
+from tests.conftest import ROOT, warm_python
 from tests.test_house import imports
 
 SOURCES = sorted(path for room in ("pipeline", "stages") for path in (ROOT / room).rglob("*.py"))
 MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
 NAMES = ("O_NOFOLLOW", "getloadavg", "link", "sched_getaffinity", "statvfs")
 
-# `os` and the modules as they are on Windows; what the libraries do with them here is loaded before.
+# `os` and the modules as they are on Windows; what the libraries do with them here is loaded before, ours is not.
 WITHOUT = f"""
 import os, sys
 import dvc.api, dvclive, filelock, h5py, numba, numcodecs, platformdirs, psutil, torch, torchvision
@@ -26,6 +24,10 @@ for name in {MODULES!r}:
     sys.modules[name] = None  # which is how Python says that there is no such module
 for name in {NAMES!r}:
     delattr(os, name)
+for name in list(sys.modules):
+    if name.partition(".")[0] in ("pipeline", "stages"):
+        del sys.modules[name]
+sys.path.append({str(ROOT)!r})
 from stages import cli
 """
 READ = """
@@ -39,10 +41,7 @@ cli.main(stages.main.app)
 
 
 def without(place: Path, program: str, *arguments: str) -> str:
-    command = [sys.executable, "-c", WITHOUT + program, *arguments]
-    done = subprocess.run(
-        command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    done = warm_python(place, "-c", WITHOUT + program, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
