@@ -23,12 +23,12 @@ from pipeline.models.size import count_bits
 from pipeline.models.weights import load_into
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit_cohort
+from pipeline.training.network_trainer import FitResult, History, Member, Objective
 from pipeline.training.options import TrainingOptions
-from pipeline.training.orders import PlannedOrder
 from pipeline.training.result import Select, TrainedStudent
 from pipeline.training.rows import Rows, Splits, evaluate
-from pipeline.training.trainable import TrainablePart
-from pipeline.training.trainee import FitResult, History, Member, Objective
+from pipeline.training.sample_order import PlannedOrder
+from pipeline.training.trainable_part import TrainablePart
 from pipeline.views.view import PLAIN, Views
 
 

@@ -23,9 +23,9 @@ from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
+from pipeline.training.network_trainer import FitResult, History
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Splits
-from pipeline.training.trainee import FitResult, History
 from pipeline.views.view import PLAIN, Views
 
 Average = Literal["logits", "probabilities"]

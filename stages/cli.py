@@ -30,7 +30,7 @@ def main(command: Callable[..., Any]) -> None:
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     from pipeline.base.errors import InputError
     from pipeline.base.files import explain_os_error
-    from pipeline.base.user_folders import set_matplotlib_folder
+    from pipeline.base.user_cache import set_matplotlib_folder
 
     set_matplotlib_folder()
     app = command if isinstance(command, typer.Typer) else single(command)

@@ -27,7 +27,7 @@ from pipeline.models import MODELS
 from pipeline.models.binary.convert import binarise_network
 from pipeline.models.heads import HEADS
 from pipeline.report.table import COLUMNS
-from pipeline.study.parts import DatasetParams, DumpParams, ModelParams, TermParams, ViewsParams
+from pipeline.study.part_sections import DatasetParams, DumpParams, ModelParams, TermParams, ViewsParams
 from pipeline.study.report_section import ClaimParams, PublishedParams, ReportParams, SweepParams
 from pipeline.study.sections import (
     CacheParams,

@@ -26,10 +26,10 @@ from pipeline.cache.card import render_card as cache_card
 from pipeline.report.figures import style
 from pipeline.report.figures.accuracy import draw_box_plot
 from pipeline.report.figures.curves import draw_curves
+from pipeline.report.figures.loss_terms import TermCurves, draw_terms
+from pipeline.report.figures.loss_weights import draw_weights
 from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
 from pipeline.report.figures.sweep import SweepPoint, draw_sweep
-from pipeline.report.figures.terms import TermCurves, draw_terms
-from pipeline.report.figures.weights import draw_weights
 from pipeline.report.page import Report, Section, Table
 from pipeline.report.pictures.affinities import draw_affinities
 from pipeline.report.pictures.canvas import describe_spelled_letters, fit_class_names

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import flush_file, write_bytes
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, decode, encode
 from pipeline.cache.crc import crc32c, crc_to_bytes

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.base.files import hash_json, write_bytes
-from pipeline.base.user_folders import find_user_folder
+from pipeline.base.user_cache import find_user_folder
 from pipeline.cache.manifest import Manifest
 
 TICK_NS = 20_000_000  # of a file system's clock, at the most

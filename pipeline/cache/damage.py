@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.files import advise_deletion, is_system_file
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.blocks import BlockKey
 from pipeline.cache.digests import hash_files, hash_ranges
 from pipeline.cache.manifest import BlockInfo, Manifest

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.expectations import differences
+from pipeline.base.expected_values import differences
 from pipeline.base.progress import track
 from pipeline.cache.reader import Cache
 

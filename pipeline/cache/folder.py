@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.files import READ_PIECE
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.crc import CRC_PIECE_BYTES, crc32c
-from pipeline.cache.links import explain_link, resolve_links
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, BlockInfo, Manifest, parse_manifest
+from pipeline.cache.symlinks import explain_link, resolve_links
 
 T = TypeVar("T")
 # Windows lacks the first two; without the third it would take some bytes for ends of lines.

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from pipeline.base.errors import InputError
-from pipeline.cache import hdf5_check, paths
+from pipeline.cache import block_paths as paths
+from pipeline.cache import hdf5_check
 from pipeline.cache.blocks import ArrayPlan, Block, BlockKey, StorePlan
 from pipeline.cache.codecs import LEVELS
 from pipeline.cache.dtypes import storage_dtype

@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_json
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.blocks import MAX_CHUNK_BYTES, ArrayForm, Block, cut_blocks
 from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, max_encoded_bytes
 from pipeline.cache.dtypes import DType, storage_dtype

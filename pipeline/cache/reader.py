@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.base.errors import InputError, join_names
-from pipeline.base.expectations import differences
+from pipeline.base.expected_values import differences
 from pipeline.base.plain_text import escape_unprintable
 from pipeline.cache import checked_copies, damage
 from pipeline.cache.blocks import ArrayForm

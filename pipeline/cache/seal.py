@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.files import flush_file, remove_path, write_bytes
 from pipeline.base.progress import track
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.block_files import BlockFiles
 from pipeline.cache.blocks import BlockKey, StorePlan
 from pipeline.cache.card import render_card

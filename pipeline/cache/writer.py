@@ -28,7 +28,7 @@ from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.manifest_entries import to_plain_entries
-from pipeline.cache.readability import check_sealed, refuse_unreadable
+from pipeline.cache.reader_limits import check_sealed, refuse_unreadable
 from pipeline.cache.seal import seal_store
 
 

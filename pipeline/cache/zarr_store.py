@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.blocks import Block, BlockKey, StorePlan
 from pipeline.cache.codecs import LEVELS, Codec
 from pipeline.cache.dtypes import storage_dtype

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.base.files import hash_file, write_bytes
-from pipeline.cache import paths
+from pipeline.cache import block_paths as paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, encode, is_padded
 from pipeline.dumps.dump_fields import plan_field_store

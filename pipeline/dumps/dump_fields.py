@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
-from pipeline.cache import readability
+from pipeline.cache import reader_limits as readability
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Format

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.base.errors import InputError
-from pipeline.graph.checkout import is_own_checkout, refuse_other_code
-from pipeline.graph.code import find_code_paths
+from pipeline.graph.code_dependencies import find_code_paths
+from pipeline.graph.git_checkout import is_own_checkout, refuse_other_code
 from pipeline.graph.stages import Stage, compile_stages, format_command
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from pipeline.base.files import write_bytes
-from pipeline.graph.checkout import find_repository
+from pipeline.graph.git_checkout import find_repository
 
 # Each line, and a path that it is there for, of a name that nothing else ignores. What came from elsewhere may be kept
 # by `dvc add`, whose files are git's.

@@ -15,10 +15,10 @@ from pipeline.losses import TERMS
 from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
-from pipeline.report.pictures.choice import choose_dumps
+from pipeline.report.pictures.dump_choice import choose_dumps
+from pipeline.study.cross_references import order_students
 from pipeline.study.layout import Layout
-from pipeline.study.parts import DumpParams
-from pipeline.study.references import order_students
+from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import StudentParams, Study, TeacherParams, weight_files
 from pipeline.views import POLICIES
 
@@ -31,7 +31,7 @@ class Stage:
         name: the stage's name in dvc.yaml.
         command: the shell command.
         modules: that decide the result: of the run, and of the parts that it finds by their names. What these import
-            decides it too: see `graph.code`.
+            decides it too: see `graph.code_dependencies`.
         deps, outs: paths read and written.
         params: keys of params.yaml that it uses.
         metrics: small JSON files that git keeps.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses.hints import find_hint_mismatch, select_hint
+from pipeline.losses.hint_choice import find_hint_mismatch, select_hint
 from pipeline.losses.outputs import Outputs, Reduction, apply_module, reduce_samples, widen
 
 READS = "hints"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.base.errors import InputError
-from pipeline.losses.hints import find_hint_mismatch, select_hint
+from pipeline.losses.hint_choice import find_hint_mismatch, select_hint
 from pipeline.losses.outputs import Outputs, find_top_k_mismatch, widen
 
 Between = Literal["activations", "softmax"]

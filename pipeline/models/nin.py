@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from pipeline.models.initial import Initial, apply_he_init
+from pipeline.models.init_weights import Initial, apply_he_init
 from pipeline.models.network import Layers
 
 # (channels, kernel) of each convolution of the three blocks; the last 1x1 gives the classes.

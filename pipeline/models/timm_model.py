@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.base.registry import UNSET, AbsentError, FilePath, describe_unknown
-from pipeline.models.constructor import NormMomentum, add_constructor_options, build_external
+from pipeline.models.constructor_options import NormMomentum, add_constructor_options, build_external
 
 
 def find_builder(architecture: str) -> Callable[..., nn.Module]:

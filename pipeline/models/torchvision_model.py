@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline.base.registry import UNSET, FilePath, describe_unknown
-from pipeline.models.constructor import NormMomentum, add_constructor_options, build_external
+from pipeline.models.constructor_options import NormMomentum, add_constructor_options, build_external
 
 WITH_AUXILIARY_HEADS = {
     "googlenet": {"aux_logits": False, "init_weights": True},

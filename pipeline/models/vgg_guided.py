@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from pipeline.base.errors import InputError
-from pipeline.models.initial import Initial, apply_he_init
+from pipeline.models.init_weights import Initial, apply_he_init
 from pipeline.models.network import Layers
 
 TEACHER = (32, "M", 64, "M", 128, 128, "G", "M", 256, 256, "M", 256, 256, "M")

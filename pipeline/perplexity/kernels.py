@@ -16,7 +16,7 @@ import scipy.linalg  # noqa: F401 - numba imports it in any case, but within the
 from numba import njit, types
 from numba.extending import overload
 
-from pipeline.perplexity.compiled_code import provide_code_folder
+from pipeline.perplexity.numba_cache import provide_code_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.perplexity.blas import limit_to_one_thread
+from pipeline.perplexity.blas_threads import limit_to_one_thread
 from pipeline.perplexity.kernels import (
     MAX_EXPONENT,
     PRECISE,

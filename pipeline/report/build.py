@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.report.claims import Claim, build_claims_section, judge_claim
 from pipeline.report.groups import Group, compare_groups
-from pipeline.report.measures import Measurements
-from pipeline.report.metrics import Curves, Metrics, find_labels_only
+from pipeline.report.metrics_files import Curves, Metrics, find_labels_only
+from pipeline.report.network_results import Measurements
 from pipeline.report.notes import write_notes
 from pipeline.report.page import Report, Section
 from pipeline.report.pictures.canvas import Picture

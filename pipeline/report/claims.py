@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any, Literal
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
-from pipeline.report.comparisons import LEVEL, compute_interval
 from pipeline.report.groups import Group, compare_groups
-from pipeline.report.measures import ROUNDING, EpochComparison, Measurements, Side, list_values
+from pipeline.report.network_results import ROUNDING, EpochComparison, Measurements, Side, list_values
 from pipeline.report.page import Section, Table
-from pipeline.report.units import format_percent
+from pipeline.report.percent import format_percent
+from pipeline.report.significance import LEVEL, compute_interval
 
 Metric = Literal["test", "validation", "epochs"]
 Method = Literal["paired", "welch", "one-sample"]

@@ -15,8 +15,8 @@ from pipeline.base.statistics import FEWEST_VALUES, Difference, compare_pairs, s
 from pipeline.cache.dtypes import widen_bfloat16
 from pipeline.cache.tensors import as_tensor
 from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, round_logits, select_top_k
-from pipeline.report.units import format_percent, format_points
-from pipeline.training.doubts import join_doubts
+from pipeline.report.percent import format_percent, format_points
+from pipeline.training.chance_level import join_doubts
 
 
 @dataclass(frozen=True)

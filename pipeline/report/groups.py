@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Literal
 
 from pipeline.base.statistics import FEWEST_VALUES
-from pipeline.report.comparisons import Anova, PairedTest, analyse_variance, explain_unpaired, run_paired_t_test
-from pipeline.report.metrics import Metrics
+from pipeline.report.metrics_files import Metrics
+from pipeline.report.significance import Anova, PairedTest, analyse_variance, explain_unpaired, run_paired_t_test
 
 Unit = Literal["run", "student"]
 UNITS: dict[Unit, str] = {"run": "one run (seed)", "student": "one student, the mean over its seeds"}

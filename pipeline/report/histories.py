@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.report.figures.terms import TermCurves
-from pipeline.report.metrics import Metrics
-from pipeline.report.units import error_percent
+from pipeline.report.figures.loss_terms import TermCurves
+from pipeline.report.metrics_files import Metrics
+from pipeline.report.percent import error_percent
 from pipeline.study.layout import network_folder
 from pipeline.training.curves import read_curve
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from pipeline.base.plain_text import escape_code
-from pipeline.report.metrics import Metrics
-from pipeline.report.units import format_percent
-from pipeline.training.doubts import join_doubts
+from pipeline.report.metrics_files import Metrics
+from pipeline.report.percent import format_percent
+from pipeline.training.chance_level import join_doubts
 
 
 def write_notes(

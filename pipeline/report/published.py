@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline.base.statistics import summarize
-from pipeline.report.comparisons import compute_interval
-from pipeline.report.measures import PART_NAMES, Measurements, Part, list_values
+from pipeline.report.network_results import PART_NAMES, Measurements, Part, list_values
 from pipeline.report.page import Section, Table
+from pipeline.report.significance import compute_interval
 
 Kind = Literal["error", "accuracy"]
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
-from pipeline.report.comparisons import LEVEL, compute_interval
 from pipeline.report.groups import Comparisons, Group
-from pipeline.report.metrics import Metrics
+from pipeline.report.metrics_files import Metrics
+from pipeline.report.significance import LEVEL, compute_interval
 
 
 def collect_statistics(

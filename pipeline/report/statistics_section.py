@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
-from pipeline.report.comparisons import Anova, Pair, PairedTest, compute_interval
 from pipeline.report.groups import UNITS, Comparisons, Group, Unit
 from pipeline.report.page import Table
-from pipeline.report.units import format_interval, format_percent, format_points
+from pipeline.report.percent import format_interval, format_percent, format_points
+from pipeline.report.significance import Anova, Pair, PairedTest, compute_interval
 
 MOST_PAIRS = 20  # of Tukey's: more are no table that anybody reads
 MOST_NAMES = 8  # in a sentence

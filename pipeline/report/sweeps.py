@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.report.figures.sweep import SweepPoint, draw_sweep
-from pipeline.report.measures import Measurements, Part, list_values
-from pipeline.report.metrics import Metrics
+from pipeline.report.metrics_files import Metrics
+from pipeline.report.network_results import Measurements, Part, list_values
+from pipeline.report.percent import error_percent
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
-from pipeline.report.units import error_percent
 from pipeline.study.report_section import SweepParams
 
 

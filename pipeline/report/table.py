@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.statistics import compute_gap_closed
-from pipeline.report.comparisons import compute_interval
-from pipeline.report.metrics import Metrics, Terms, find_loss, list_phases
-from pipeline.report.units import format_interval, format_percent
+from pipeline.report.metrics_files import Metrics, Terms, find_loss, list_phases
+from pipeline.report.percent import format_interval, format_percent
+from pipeline.report.significance import compute_interval
 
 COLUMNS = (
     "network", "losses", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits", "gap closed",

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from pipeline.runs.exports import export_student as export_student
     from pipeline.runs.fidelity import compare_encodings as compare_encodings
     from pipeline.runs.foreign_caches import create_cache as create_cache
-    from pipeline.runs.images import Predictions as Predictions
-    from pipeline.runs.images import predict_images as predict_images
     from pipeline.runs.inspections import inspect_cache as inspect_cache
-    from pipeline.runs.opening import open_study as open_study
     from pipeline.runs.plans import plan_dumps as plan_dumps
+    from pipeline.runs.predictions import Predictions as Predictions
+    from pipeline.runs.predictions import predict_images as predict_images
     from pipeline.runs.repair import repair_cache as repair_cache
     from pipeline.runs.report import write_report as write_report
     from pipeline.runs.result import Result as Result
     from pipeline.runs.result import Table as Table
     from pipeline.runs.stage_graph import compile_graph as compile_graph
     from pipeline.runs.students import train_student as train_student
+    from pipeline.runs.studies import open_study as open_study
     from pipeline.runs.teachers import train_teacher as train_teacher
     from pipeline.runs.verification import CheckedCache as CheckedCache
     from pipeline.runs.verification import verify_cache as verify_cache

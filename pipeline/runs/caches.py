@@ -10,7 +10,7 @@ import torch
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.base.expectations import ANYTHING
+from pipeline.base.expected_values import ANYTHING
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import count_rows, list_derived_parameters, needs_head, plan_arrays, select_plan_options
@@ -19,7 +19,7 @@ from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.runs.networks import describe_architecture, recorded_weights
 from pipeline.study.layout import Layout
-from pipeline.study.parts import DumpParams
+from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
 
 

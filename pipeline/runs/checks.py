@@ -14,7 +14,7 @@ from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.runs.training import trainable_part
 from pipeline.study.sections import Study, describe_model
-from pipeline.training.trainable import TrainablePart
+from pipeline.training.trainable_part import TrainablePart
 
 
 def build_checked(study: Study, name: str, dataset: Dataset) -> Network:

@@ -13,9 +13,9 @@ from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.rewrite import convert_cache as rewrite_cache
 from pipeline.dumps import FIELDS
 from pipeline.dumps.logits import LogitsType
-from pipeline.runs.new_caches import open_work_beside, refuse_codec, refuse_existing
+from pipeline.runs.new_folders import open_work_beside, refuse_codec, refuse_existing
 from pipeline.runs.result import Result
-from pipeline.study.parts import DumpParams
+from pipeline.study.part_sections import DumpParams
 
 
 def convert_cache(

@@ -8,7 +8,7 @@ from pipeline.datasets.dataset import SPLITS, Dataset, load_dataset, save_datase
 from pipeline.datasets.prepare import prepare_dataset as prepare_source
 from pipeline.datasets.raw import Place
 from pipeline.runs.result import Result
-from pipeline.runs.stage import find_entry, in_study_folder, open_stage_work, record_seconds
+from pipeline.runs.stage_work import find_entry, in_study_folder, open_stage_work, record_seconds
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 

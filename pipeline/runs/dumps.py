@@ -17,9 +17,9 @@ from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, sel
 from pipeline.dumps.field import Field
 from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result
-from pipeline.runs.stage import find_entry, in_study_folder, record_seconds
+from pipeline.runs.stage_work import find_entry, in_study_folder, record_seconds
 from pipeline.study.layout import Layout
-from pipeline.study.parts import DumpParams
+from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
 from pipeline.teacher import Samples, Teacher, TeacherLike, load_teacher
 

@@ -13,9 +13,9 @@ from pipeline.export import onnx_graph
 from pipeline.export.card import WEIGHTS, build_card
 from pipeline.export.folder import refuse_occupied, write_exported
 from pipeline.models.network import Network
-from pipeline.runs.lookup import find_seed, load_seed
 from pipeline.runs.result import Result
-from pipeline.runs.stage import in_study_folder
+from pipeline.runs.stage_work import in_study_folder
+from pipeline.runs.student_lookup import find_seed, load_seed
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 

@@ -28,11 +28,11 @@ from pipeline.runs.dumps import load_teacher_and_data
 from pipeline.runs.recipes import build_recipe
 from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks
-from pipeline.runs.stage import find_entry, in_study_folder
+from pipeline.runs.stage_work import find_entry, in_study_folder
 from pipeline.runs.training import training_options
 from pipeline.student import train_student
 from pipeline.study.layout import Layout
-from pipeline.study.parts import TermParams
+from pipeline.study.part_sections import TermParams
 from pipeline.study.sections import StudentParams, Study, describe_model
 from pipeline.training.rows import Splits
 

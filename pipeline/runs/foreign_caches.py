@@ -12,7 +12,7 @@ from pipeline.datasets.dataset import load_dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.foreign.teacher import read_outputs
 from pipeline.dumps.logits import LogitsType, check_options
-from pipeline.runs.new_caches import open_work_beside, refuse_codec, refuse_existing
+from pipeline.runs.new_folders import open_work_beside, refuse_codec, refuse_existing
 from pipeline.runs.result import Result
 
 

@@ -14,9 +14,9 @@ from pipeline import cache as room
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.cache.folder import LocalFolder
-from pipeline.inspection.description import describe_cache
 from pipeline.inspection.overview import inspect_cache as measure_cache
 from pipeline.inspection.overview import read_labels
+from pipeline.inspection.text import describe_cache
 from pipeline.runs.result import Result
 
 

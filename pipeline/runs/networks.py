@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.base.errors import InputError
-from pipeline.base.expectations import ANYTHING, AtLeast, differences
+from pipeline.base.expected_values import ANYTHING, AtLeast, differences
 from pipeline.base.files import hash_file, read_json
 from pipeline.datasets.dataset import Dataset
 from pipeline.models.network import Network

@@ -22,7 +22,7 @@ from pipeline.runs.datasets import load_or_read
 from pipeline.runs.dumps import plan_dump, wanted_cache
 from pipeline.runs.networks import describe_network
 from pipeline.runs.result import Result
-from pipeline.runs.stage import in_study_folder
+from pipeline.runs.stage_work import in_study_folder
 from pipeline.runs.training import training_options
 from pipeline.study.sections import PhaseParams, Study, describe_model
 from pipeline.teacher import Ensemble, Teacher

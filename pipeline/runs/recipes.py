@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights import build_schedule
-from pipeline.study.parts import TermParams
+from pipeline.study.part_sections import TermParams
 from pipeline.study.sections import PhaseParams
 
 

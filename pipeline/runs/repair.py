@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import InputError
-from pipeline.base.expectations import differences
+from pipeline.base.expected_values import differences
 from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import Block
 from pipeline.cache.folder import LocalFolder
@@ -16,12 +16,12 @@ from pipeline.cache.rewrite import repair_cache as rewrite_damaged
 from pipeline.dumps.one_pass import make_block_function
 from pipeline.runs.caches import expected_parameters
 from pipeline.runs.dumps import load_teacher_and_data, plan_dump
-from pipeline.runs.new_caches import open_work_beside, refuse_existing
-from pipeline.runs.opening import open_study
+from pipeline.runs.new_folders import open_work_beside, refuse_existing
 from pipeline.runs.result import Result
-from pipeline.runs.stage import in_study_folder
+from pipeline.runs.stage_work import in_study_folder
+from pipeline.runs.studies import open_study
 from pipeline.runs.verification import CheckedCache
-from pipeline.study.parts import DumpParams
+from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
 
 

@@ -15,14 +15,14 @@ from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
 from pipeline.report.build import build_report
 from pipeline.report.claims import Claim
-from pipeline.report.drawing import PictureOptions, draw_metrics
 from pipeline.report.groups import group_students
 from pipeline.report.histories import read_history, read_loss_terms
-from pipeline.report.metrics import STUDENT_KEYS, TEACHER_KEYS, Metrics, find_labels_only, select_best_taught
+from pipeline.report.metrics_files import STUDENT_KEYS, TEACHER_KEYS, Metrics, find_labels_only, select_best_taught
+from pipeline.report.metrics_pictures import PictureOptions, draw_metrics
 from pipeline.report.notes import list_doubts
 from pipeline.report.page import Report
 from pipeline.report.pictures.canvas import Picture, describe_spelled_letters
-from pipeline.report.pictures.choice import FEATURES, MOST_STUDENTS, Choice, choose_dumps
+from pipeline.report.pictures.dump_choice import FEATURES, MOST_STUDENTS, Choice, choose_dumps
 from pipeline.report.pictures.from_caches import (
     draw_affinity_picture,
     draw_feature_picture,
@@ -33,7 +33,7 @@ from pipeline.report.published import Published
 from pipeline.report.table import COLUMNS
 from pipeline.runs.caches import open_dump
 from pipeline.runs.result import Result, Table
-from pipeline.runs.stage import in_study_folder, open_stage_work, record_seconds
+from pipeline.runs.stage_work import in_study_folder, open_stage_work, record_seconds
 from pipeline.study.layout import Layout
 from pipeline.study.report_section import ReportParams
 from pipeline.study.sections import Study

@@ -11,15 +11,15 @@ from torch import Tensor
 from pipeline.base.seeds import derive_seed
 from pipeline.models.network_files import save_network
 from pipeline.runs.recipes import build_recipe
-from pipeline.runs.stage import StageWork
+from pipeline.runs.stage_work import StageWork
 from pipeline.runs.training import show_epochs, trainable_part, training_options
 from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort
 from pipeline.study.layout import network_folder
 from pipeline.study.sections import PhaseParams, StudentParams, Study, describe_model
 from pipeline.training.curves import Curves
+from pipeline.training.network_trainer import History
 from pipeline.training.result import Select, TrainedStudent
 from pipeline.training.rows import Rows, Splits
-from pipeline.training.trainee import History
 
 
 def train_seed(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.base.files import write_bytes
-from pipeline.graph.checkout import refuse_other_code
 from pipeline.graph.dvc_yaml import format_dvc_yaml, read_dvc_yaml, read_params_name, refuse_stale
+from pipeline.graph.git_checkout import refuse_other_code
 from pipeline.graph.gitignore import add_missing_lines
 from pipeline.graph.stages import compile_stages
 from pipeline.runs.result import Result
-from pipeline.runs.stage import in_study_folder
+from pipeline.runs.stage_work import in_study_folder
 from pipeline.study.params_file import find_unavailable_models
 from pipeline.study.sections import Study
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline import __version__
 from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
-from pipeline.base.expectations import differences
+from pipeline.base.expected_values import differences
 from pipeline.base.files import write_json
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset, load_dataset
@@ -25,11 +25,11 @@ from pipeline.runs.networks import describe_network, find_network, recorded_weig
 from pipeline.runs.recipes import describe_losses
 from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks, phase_epochs, save_seed, train_seed
-from pipeline.runs.stage import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
+from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
 from pipeline.student import CachedField
 from pipeline.study.layout import Layout
 from pipeline.study.sections import StudentParams, Study
-from pipeline.training.doubts import ADVICE, join_doubts
+from pipeline.training.chance_level import ADVICE, join_doubts
 from pipeline.training.result import TrainedStudent, student_metrics
 from pipeline.training.rows import Splits
 

@@ -18,14 +18,14 @@ from pipeline.models.size import count_bits
 from pipeline.runs.checks import build_checked
 from pipeline.runs.networks import describe_architecture, describe_network, weight_digests
 from pipeline.runs.result import Result
-from pipeline.runs.stage import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
+from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
 from pipeline.runs.training import show_epochs, training_options
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study, TeacherParams, describe_model
 from pipeline.teacher import join_teachers, load_foreign_teacher
 from pipeline.teacher import train_teacher as train_network
+from pipeline.training.chance_level import ADVICE, FROM_A_FILE, find_doubt
 from pipeline.training.curves import Curves
-from pipeline.training.doubts import ADVICE, FROM_A_FILE, find_doubt
 from pipeline.training.rows import Rows, Splits, evaluate, per_class_accuracy
 
 # What the metrics take from the card.

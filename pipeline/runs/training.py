@@ -10,10 +10,10 @@ from itertools import accumulate
 from pipeline.base.progress import progress_bar
 from pipeline.study.sections import TrainableParams, TrainingParams
 from pipeline.training.curves import Curves
+from pipeline.training.network_trainer import History
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.training.options import Restore, TrainingOptions
-from pipeline.training.trainable import TrainablePart
-from pipeline.training.trainee import History
+from pipeline.training.trainable_part import TrainablePart
 
 
 def training_options(params: TrainingParams) -> TrainingOptions:

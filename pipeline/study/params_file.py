@@ -17,7 +17,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import refuse_irregular_file
 from pipeline.base.registry import AbsentError, flatten_errors
 from pipeline.models import MODELS
-from pipeline.study.references import complete_study
+from pipeline.study.cross_references import complete_study
 from pipeline.study.sections import Study
 
 HERE = Path()  # the current folder

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from pipeline.base.registry import Section
-from pipeline.study.parts import Name
+from pipeline.study.part_sections import Name
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 

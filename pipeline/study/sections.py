@@ -21,7 +21,7 @@ from pydantic import (
 from pipeline.base.registry import FilePath, Section, validate_nested
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.manifest import Digest
-from pipeline.study.parts import (
+from pipeline.study.part_sections import (
     Binary,
     Dump,
     Head,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.views.random_words import stream_words
+from pipeline.views.counter_random import stream_words
 
 Last = Literal["drop", "keep", "wrap"]
 PADDING = -1  # fills up a short batch

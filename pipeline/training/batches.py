@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.training.orders import Order
 from pipeline.training.rows import Rows
+from pipeline.training.sample_order import Order
 from pipeline.views.view import PLAIN, Views
 
 

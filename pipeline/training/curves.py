@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 if TYPE_CHECKING:
-    from pipeline.training.trainee import History
+    from pipeline.training.network_trainer import History
 
 
 class Curves:

@@ -24,10 +24,10 @@ from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.models.network import Network
 from pipeline.models.weights import UNREADABLE
 from pipeline.training.batches import Batch, iterate_batches
+from pipeline.training.network_trainer import FitResult, History, Member, NotFiniteError, Objective, Trainee
 from pipeline.training.options import TrainingOptions
-from pipeline.training.orders import Order, RandomOrder
 from pipeline.training.rows import Rows
-from pipeline.training.trainee import FitResult, History, Member, NotFiniteError, Objective, Trainee
+from pipeline.training.sample_order import Order, RandomOrder
 from pipeline.views.view import PLAIN, Views
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pipeline.base.statistics import summarize
-from pipeline.training.doubts import find_doubt
+from pipeline.training.chance_level import find_doubt
+from pipeline.training.network_trainer import FitResult
 from pipeline.training.rows import Rows, per_class_accuracy
-from pipeline.training.trainee import FitResult
 
 Select = Literal["best", "last"]
 

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from pipeline.base.errors import InputError
+from pipeline.views.counter_random import bernoulli, uniform_integers
 from pipeline.views.mirror import mirror
-from pipeline.views.random_words import bernoulli, uniform_integers
 
 
 def crop_flip(

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.views.counter_random import bernoulli
 from pipeline.views.mirror import mirror
-from pipeline.views.random_words import bernoulli
 
 
 def flip(images: Tensor, words: Tensor, *, probability: Annotated[float, Field(ge=0, le=1)] = 0.5) -> Tensor:

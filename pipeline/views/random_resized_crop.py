@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
 from pipeline.base.errors import InputError
+from pipeline.views.counter_random import bernoulli, uniform_integers
 from pipeline.views.mirror import mirror
-from pipeline.views.random_words import bernoulli, uniform_integers
 
 BITS = 16  # of the table of ratios
 UNIT = 11  # bits of a neighbour's weight: two weights and a pixel fill 30 bits of an int32

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.base.errors import InputError
 from pipeline.base.registry import NestedError, Section, describe_unknown
 from pipeline.views import POLICIES
-from pipeline.views.random_words import random_words, stream_words, uniform_integers
+from pipeline.views.counter_random import random_words, stream_words, uniform_integers
 
 if TYPE_CHECKING:
     from pipeline.cache import Cache

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from pipeline.base.files import encode_json
-from pipeline.report.comparisons import (
+from pipeline.report.significance import (
     Anova,
     analyse_variance,
     compute_hedges_g,

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from pipeline import cache
-from pipeline.base import user_folders
+from pipeline.base import user_cache as user_folders
 from pipeline.cache import damage, digests
-from pipeline.perplexity import compiled_code, joint_probabilities
+from pipeline.perplexity import joint_probabilities
+from pipeline.perplexity import numba_cache as compiled_code
 from tests.cache.test_cache import values, write
 from tests.conftest import ROOT
 
@@ -176,7 +177,7 @@ def test_where_nothing_can_be_kept_that_is_said(
 IN_MEMORY = """
 import sys
 import numpy as np
-from pipeline.base import user_folders
+from pipeline.base import user_cache as user_folders
 user_folders.is_writable, user_folders.find_user_folder = lambda _: False, lambda _: None
 from pipeline.perplexity import joint_probabilities
 np.save(sys.argv[2], joint_probabilities(np.load(sys.argv[1]), 20))

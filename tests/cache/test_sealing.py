@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import digests, manifest, readability, rewrite, seal, writer
+from pipeline.cache import digests, manifest, rewrite, seal, writer
+from pipeline.cache import reader_limits as readability
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, FinishedBlock
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan

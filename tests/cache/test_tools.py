@@ -17,7 +17,8 @@ import torch
 from pipeline import cache
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.statistics import compare_pairs
-from pipeline.cache import blocks, readability, writer
+from pipeline.cache import blocks, writer
+from pipeline.cache import reader_limits as readability
 from pipeline.cache.dtypes import DType
 from pipeline.fields.rows import CachedRows
 from pipeline.graph import stages as graph
@@ -31,7 +32,7 @@ from pipeline.report.fidelity import (
     encode_logits,
     format_comparison,
 )
-from pipeline.runs.new_caches import open_work_beside
+from pipeline.runs.new_folders import open_work_beside
 from pipeline.study.params_file import parse_study
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
 

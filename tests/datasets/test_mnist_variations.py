@@ -23,7 +23,7 @@ from pipeline.datasets.dataset import load_dataset
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Pixels, Place, RawDataset
 from pipeline.datasets.split import First
-from pipeline.graph.code import follow_imports
+from pipeline.graph.code_dependencies import follow_imports
 from pipeline.models import MODELS
 from pipeline.study.params_file import parse_study
 from tests.conftest import Run, copied, write_study

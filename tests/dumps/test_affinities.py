@@ -26,7 +26,7 @@ from pipeline.losses.weights.schedules import constant as steady
 from pipeline.perplexity import joint_probabilities
 from pipeline.student import train_student
 from pipeline.teacher import Teacher
-from pipeline.training import trainee
+from pipeline.training import network_trainer as trainee
 from pipeline.training.batch_plan import make_batch_plan
 from pipeline.training.batches import Batch
 from pipeline.training.optimizers import constant

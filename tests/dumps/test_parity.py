@@ -28,13 +28,13 @@ from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network
 from pipeline.student import CachedField, train_student
 from pipeline.teacher import Ensemble, Samples, Teacher
-from pipeline.training import trainee
+from pipeline.training import network_trainer as trainee
 from pipeline.training.batches import Batch, iterate_batches
 from pipeline.training.optimizers import constant
 from pipeline.training.options import TrainingOptions
-from pipeline.training.orders import RandomOrder
 from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Splits
+from pipeline.training.sample_order import RandomOrder
 from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.graph import code
+from pipeline.graph import code_dependencies as code
 from pipeline.graph import stages as graph
-from pipeline.graph.code import find_code_paths, follow_imports
+from pipeline.graph.code_dependencies import find_code_paths, follow_imports
 from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT
 

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline.graph import dvc_yaml
 from pipeline.graph import stages as graph
-from pipeline.graph.code import find_code_paths
+from pipeline.graph.code_dependencies import find_code_paths
 from pipeline.study.params_file import load_study, parse_study
 from tests.conftest import ROOT, write_study
 

@@ -15,8 +15,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.base.errors import InputError
-from pipeline.graph import checkout as room
 from pipeline.graph import dvc_yaml
+from pipeline.graph import git_checkout as room
 from pipeline.graph import stages as graph
 from pipeline.graph.gitignore import LINES, find_missing_lines
 from pipeline.study.params_file import load_study, parse_study

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.graph import stages as graph
-from pipeline.graph.code import follow_imports
+from pipeline.graph.code_dependencies import follow_imports
 from pipeline.models.build import build_network
 from pipeline.models.heads import CHANNELS, HEADS
 from pipeline.models.network import Network

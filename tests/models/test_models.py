@@ -19,14 +19,14 @@ from pipeline.base.registry import describe_unknown
 from pipeline.graph.stages import compile_stages
 from pipeline.models import MODELS
 from pipeline.models.build import build_network
-from pipeline.models.constructor import constructor_options
+from pipeline.models.constructor_options import constructor_options
 from pipeline.models.foreign_weights import load_foreign_weights
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network, save_network
 from pipeline.models.vgg_guided import STUDENT, TEACHER
 from pipeline.models.weights import load_into, read_weights
 from pipeline.study.params_file import parse_study, read_params
-from pipeline.study.parts import ModelParams
+from pipeline.study.part_sections import ModelParams
 from pipeline.study.sections import describe_model
 from pipeline.teacher import load_foreign_teacher
 from tests.conftest import Capture, Run, write_study

@@ -18,7 +18,7 @@ from pipeline.graph import stages as graph
 from pipeline.report.build import build_report
 from pipeline.report.claims import Claim, Metric, Verdict, judge_claim
 from pipeline.report.groups import Group, Unit, group_students
-from pipeline.report.measures import Measurements, average_end, first_epoch_reaching
+from pipeline.report.network_results import Measurements, average_end, first_epoch_reaching
 from pipeline.report.page import Report
 from pipeline.report.published import Published, compare_with_source
 from pipeline.study.params_file import parse_study

@@ -13,14 +13,16 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.report import drawing, sweeps
-from pipeline.report.drawing import PictureOptions, draw_metrics
-from pipeline.report.figures import accuracy, curves, style, sweep, terms
+from pipeline.report import metrics_pictures as drawing
+from pipeline.report import sweeps
+from pipeline.report.figures import accuracy, curves, style, sweep
+from pipeline.report.figures import loss_terms as terms
+from pipeline.report.figures.loss_terms import TermCurves
 from pipeline.report.figures.sweep import SweepPoint
-from pipeline.report.figures.terms import TermCurves
 from pipeline.report.groups import Group
 from pipeline.report.histories import read_history, read_loss_terms
-from pipeline.report.measures import Measurements
+from pipeline.report.metrics_pictures import PictureOptions, draw_metrics
+from pipeline.report.network_results import Measurements
 from pipeline.report.published import Published
 from pipeline.study.layout import network_folder
 from pipeline.study.report_section import SweepParams

@@ -20,16 +20,16 @@ from pipeline.base.files import read_json
 from pipeline.datasets.dataset import Dataset
 from pipeline.fields.batches import CachedBatches
 from pipeline.graph import stages as graph
-from pipeline.graph.code import find_code_paths
+from pipeline.graph.code_dependencies import find_code_paths
 from pipeline.models.network import Network
 from pipeline.report.pictures import from_caches
 from pipeline.report.pictures.affinities import draw_affinities, sort_pairs
 from pipeline.report.pictures.canvas import choose_colours, fit_class_names
-from pipeline.report.pictures.choice import choose_dumps
+from pipeline.report.pictures.dump_choice import choose_dumps
 from pipeline.report.pictures.feature_map import align_map, choose_perplexity, draw_feature_map, embed_features
 from pipeline.report.pictures.hints import draw_maps, draw_vectors
 from pipeline.report.pictures.multichannel import draw_bits, unpack_bits
-from pipeline.report.pictures.selection import (
+from pipeline.report.pictures.sample_choice import (
     choose_tile_shape,
     find_class_runs,
     select_busiest,
@@ -403,7 +403,12 @@ def test_siblings_of_the_room_do_not_import_each_other() -> None:
     for name in siblings:
         others = [f"pipeline.report.pictures.{other}" for other in siblings - {name}]
         assert not importing(
-            folder / f"{name}.py", *others, "torch", "pipeline.study.parts", "pipeline.study.sections", "pipeline.cache"
+            folder / f"{name}.py",
+            *others,
+            "torch",
+            "pipeline.study.part_sections",
+            "pipeline.study.sections",
+            "pipeline.cache",
         ), name
     for path in folder.glob("*.py"):
         assert not importing(path, "pipeline.teacher", "pipeline.student"), path

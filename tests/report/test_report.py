@@ -16,15 +16,15 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, read_json
 from pipeline.base.statistics import compute_gap_closed, summarize
 from pipeline.report import build as room
-from pipeline.report import drawing
-from pipeline.report.drawing import draw_metrics
+from pipeline.report import metrics_pictures as drawing
 from pipeline.report.figures.pareto import LABEL, MARKER, find_front, place_labels, spread_equal_sizes
 from pipeline.report.groups import Unit, group_students
-from pipeline.report.metrics import find_labels_only, select_best_taught
+from pipeline.report.loss_weights import collect_changing_weights, compute_weights
+from pipeline.report.metrics_files import find_labels_only, select_best_taught
+from pipeline.report.metrics_pictures import draw_metrics
 from pipeline.report.page import Report, Table
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.statistics_section import MOST_PAIRS
-from pipeline.report.weights import collect_changing_weights, compute_weights
 from pipeline.study.params_file import parse_study
 from tests.conftest import Run, write_study
 

@@ -24,9 +24,9 @@ from pipeline.training import fit as training
 from pipeline.training.curves import read_curve
 from pipeline.training.optimizers import constant
 from pipeline.training.options import Restore, TrainingOptions
-from pipeline.training.orders import RandomOrder
 from pipeline.training.result import TrainedStudent, student_metrics
 from pipeline.training.rows import Splits
+from pipeline.training.sample_order import RandomOrder
 from tests.conftest import Run, write_study
 from tests.scenes import CPU, digits, stopped_at_save
 

@@ -26,7 +26,7 @@ from pipeline.training.optimizers import constant
 from pipeline.training.options import TrainingOptions
 from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Rows, Splits
-from pipeline.training.trainable import TrainablePart
+from pipeline.training.trainable_part import TrainablePart
 from pipeline.views.view import PLAIN
 from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import CNN, CPU, digits, made, stopped_at_save, teacher_of, wanted

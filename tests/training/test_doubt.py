@@ -16,7 +16,7 @@ from pipeline.base.plain_text import escape_code
 from pipeline.models.build import build_network
 from pipeline.report.notes import write_notes
 from pipeline.report.page import Report
-from pipeline.training.doubts import find_doubt, join_doubts
+from pipeline.training.chance_level import find_doubt, join_doubts
 from tests.conftest import Capture, Run, write_study
 
 NAMES = tuple("abcdefghij")

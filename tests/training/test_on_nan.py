@@ -24,10 +24,10 @@ from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
+from pipeline.training.network_trainer import FitResult, History, copy_state
 from pipeline.training.optimizers import constant, cosine, step
 from pipeline.training.options import Restore, TrainingOptions
 from pipeline.training.rows import Splits
-from pipeline.training.trainee import FitResult, History, copy_state
 from tests.conftest import Run, write_study
 from tests.scenes import CPU
 

@@ -21,9 +21,9 @@ from pipeline.models.build import build_network
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
 from pipeline.training.fit import fit
+from pipeline.training.network_trainer import FitResult, History
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows, Splits, evaluate, per_class_accuracy
-from pipeline.training.trainee import FitResult, History
 
 MODEL = {"name": "mlp", "widths": [16], "dropout": 0.3}
 

@@ -19,10 +19,10 @@ from pipeline.base.errors import InputError
 from pipeline.base.registry import NestedError, Section
 from pipeline.cache.manifest import ViewsInfo
 from pipeline.views import POLICIES
+from pipeline.views.counter_random import bernoulli, philox, random_words, stream_words, uniform_integers
 from pipeline.views.crop_flip import crop_flip
 from pipeline.views.flip import flip
 from pipeline.views.random_resized_crop import draw_boxes, random_resized_crop, resize_boxes
-from pipeline.views.random_words import bernoulli, philox, random_words, stream_words, uniform_integers
 from pipeline.views.view import DRAW, PLAIN, Views
 
 ALL_ONES = 0xFFFFFFFF

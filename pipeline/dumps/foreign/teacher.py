@@ -17,9 +17,9 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import hash_file, refuse_irregular_file
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.field import EXTERNAL
-from pipeline.dumps.foreign.agreement import describe_agreement, warn_of_disorder
 from pipeline.dumps.foreign.columns import match_columns
-from pipeline.dumps.foreign.numbers import (
+from pipeline.dumps.foreign.label_agreement import describe_agreement, warn_of_disorder
+from pipeline.dumps.foreign.number_kinds import (
     Reading,
     Values,
     choose_reading,

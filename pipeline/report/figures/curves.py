@@ -17,7 +17,7 @@ from pipeline.report.figures.style import (
     fit_names,
     label_epochs,
 )
-from pipeline.report.metrics import Curves
+from pipeline.report.metrics_files import Curves
 
 MOST_SHADED = 8  # curves whose spread can still be told apart
 COLUMNS = 2

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
 
-from pipeline.report.comparisons import compute_interval
 from pipeline.report.figures.style import add_legend_right, encode_png, fit_names
+from pipeline.report.significance import compute_interval
 
 APART = 0.09  # of the step between two values: validation stands left of it, test right
 LABEL = 48  # letters of a teacher's name with what was measured

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.report.figures.style import encode_png, format_power_of_ten
 from pipeline.report.pictures.canvas import PERCEPTUAL, fit_class_names
-from pipeline.report.pictures.selection import find_class_runs, sort_by_class
+from pipeline.report.pictures.sample_choice import find_class_runs, sort_by_class
 
 DECADES = 4  # of the colour scale, down from the largest of P
 MOST_NAMES = 20  # classes that are named at the axis

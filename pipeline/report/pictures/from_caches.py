@@ -23,7 +23,7 @@ from pipeline.report.pictures.canvas import Picture
 from pipeline.report.pictures.feature_map import align_map, choose_perplexity, draw_feature_map, embed_features
 from pipeline.report.pictures.hints import draw_maps, draw_vectors
 from pipeline.report.pictures.multichannel import draw_bits, unpack_bits
-from pipeline.report.pictures.selection import select_busiest, select_first_of_each, sort_units_by_class
+from pipeline.report.pictures.sample_choice import select_busiest, select_first_of_each, sort_units_by_class
 from pipeline.views.view import Views
 
 ROWS = 6  # samples in a picture that shows images

@@ -19,7 +19,7 @@ from pipeline.report.pictures.canvas import (
     fit_class_names,
     locate_cell,
 )
-from pipeline.report.pictures.selection import find_class_runs
+from pipeline.report.pictures.sample_choice import find_class_runs
 
 
 def draw_maps(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.report.figures.style import encode_png
 from pipeline.report.pictures.canvas import HIGHLIGHT, create_sheet, draw_image, fit_class_names, locate_cell
-from pipeline.report.pictures.selection import choose_tile_shape
+from pipeline.report.pictures.sample_choice import choose_tile_shape
 
 
 def draw_bits(images: NDArray[np.uint8], bits: NDArray[np.uint8], true: Sequence[int], classes: Sequence[str]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.base.errors import InputError
 from pipeline.report.groups import Group
-from pipeline.report.metrics import Curves, Metrics
+from pipeline.report.metrics_files import Curves, Metrics
 
 Part = Literal["test", "validation"]
 Side = Group | float  # a group's runs, or a teacher's one value

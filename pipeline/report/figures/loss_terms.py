@@ -19,7 +19,7 @@ from pipeline.report.figures.style import (
     format_power_of_ten,
     label_epochs,
 )
-from pipeline.report.metrics import Curves
+from pipeline.report.metrics_files import Curves
 
 COLUMNS = 2
 WIDE = 100.0  # a range of values that a linear axis cannot show: two decades

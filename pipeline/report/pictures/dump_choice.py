@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.study.parts import DumpParams
+from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
 
 MOST_DUMPS = 3  # of a field

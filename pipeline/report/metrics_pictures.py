@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from pipeline.base.errors import join_names
-from pipeline.report.comparisons import compute_interval
 from pipeline.report.figures.accuracy import draw_box_plot
 from pipeline.report.figures.curves import draw_curves
+from pipeline.report.figures.loss_terms import TermCurves, draw_terms
+from pipeline.report.figures.loss_weights import draw_weights
 from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
-from pipeline.report.figures.terms import TermCurves, draw_terms
-from pipeline.report.figures.weights import draw_weights
 from pipeline.report.groups import UNITS, Group, group_by_datasets
-from pipeline.report.measures import Measurements
-from pipeline.report.metrics import Curves, Metrics
+from pipeline.report.loss_weights import collect_changing_weights
+from pipeline.report.metrics_files import Curves, Metrics
+from pipeline.report.network_results import Measurements
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
+from pipeline.report.significance import compute_interval
 from pipeline.report.sweeps import draw_sweep_picture, list_source_errors
-from pipeline.report.weights import collect_changing_weights
 from pipeline.study.report_section import SweepParams
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.dataset import Dataset
-from pipeline.training.doubts import NEAR
+from pipeline.training.chance_level import NEAR
 
 ENOUGH = 20  # rows a class, to say what another order of the columns would do; of fewer, guesses seem to gain by it
 ROWS = "are the rows in the order of images.npy?"

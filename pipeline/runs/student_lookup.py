@@ -13,8 +13,8 @@ from pipeline.base.errors import InputError
 from pipeline.export.folder import load_exported
 from pipeline.models.network import Network
 from pipeline.runs.networks import load_student
-from pipeline.runs.opening import open_study
-from pipeline.runs.stage import find_entry, in_study_folder
+from pipeline.runs.stage_work import find_entry, in_study_folder
+from pipeline.runs.studies import open_study
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 

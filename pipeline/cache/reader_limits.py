@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_json
 from pipeline.base.plain_text import is_unicode
-from pipeline.cache import damage, paths
+from pipeline.cache import block_paths as paths
+from pipeline.cache import damage
 from pipeline.cache.blocks import Block, BlockKey, StorePlan
 from pipeline.cache.card import render_card
 from pipeline.cache.codecs import Format, is_padded, max_encoded_bytes

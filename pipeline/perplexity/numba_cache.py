@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from pipeline.base.user_folders import find_user_folder, is_writable
+from pipeline.base.user_cache import find_user_folder, is_writable
 
 LOG = logging.getLogger(__name__)
 SETTINGS: Any = numba.config

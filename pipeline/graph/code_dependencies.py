@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.base.registry import Registry
-from pipeline.graph.checkout import OURS, find_repository
+from pipeline.graph.git_checkout import OURS, find_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 # What it makes of params.yaml is what the stage lists under `params`, so what it imports to check that decides nothing.

@@ -14,7 +14,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.table import Table
 from pipeline.datasets.image_files import Decoder
 from pipeline.export.predict import find_images, format_answer, predict_logits
-from pipeline.runs.lookup import load_anywhere
+from pipeline.runs.student_lookup import load_anywhere
 
 COLUMNS = ("file", "class", "probability")
 
