@@ -109,15 +109,18 @@ def test_the_cache_is_read_without_torch() -> None:
             "datasets",
             {"raw", "dataset", "split", "prepare", "duplicates", "class_folders", "file_trees", "image_files", "idx"},
         ),
-        ("models", {"initial", "network", "weights", "foreign_weights", "constructor", "network_files", "build"}),
+        (
+            "models",
+            {"init_weights", "network", "weights", "foreign_weights", "constructor_options", "network_files", "build"},
+        ),
         ("dumps", {"field", "dump_fields", "one_pass"}),
-        ("views", {"random_words", "mirror", "view"}),
+        ("views", {"counter_random", "mirror", "view"}),
         ("models/heads", {"channels"}),
-        ("losses", {"outputs", "recipe", "hints", "discriminator"}),
+        ("losses", {"outputs", "recipe", "hint_choice", "discriminator"}),
         ("losses/weights", {"schedules"}),
-        ("inspection", {"overview", "classes", "description"}),
+        ("inspection", {"overview", "classes", "text"}),
         ("report/figures", {"style"}),
-        ("report/pictures", {"canvas", "selection", "choice", "from_caches"}),
+        ("report/pictures", {"canvas", "sample_choice", "dump_choice", "from_caches"}),
     ],
 )
 def test_siblings_do_not_import_each_other(room: str, contracts: set[str]) -> None:

@@ -194,12 +194,13 @@ class _Compiler:
         dumps = [self.study.dumps[name] for name in drawn]
         seen = ("views", *self.external_keys(drawn)) if drawn else ()
         networks = [module for student in students.values() for module in list_network_modules(student)]
+        of_pictures = (self.policy_module, *networks) if drawn else ()
         schedules = [module for student in students.values() for module in _list_schedule_modules(student)]
         return Stage(
             "report",
             self.format_command("report"),
             "Report",
-            modules=_sort_modules("pipeline.runs.report", self.policy_module, *schedules, *networks),
+            modules=_sort_modules("pipeline.runs.report", *schedules, *of_pictures),
             deps=(
                 *(self.path(self.layout.metrics("teachers", name)) for name in teachers),
                 *(self.path(self.layout.metrics("students", name)) for name in students),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Each is imported when it is first asked for: a stage loads no more than it runs.
 MODULES = {
-    "Predictions": "images",
+    "Predictions": "predictions",
     "Result": "result",
     "Table": "result",
     "CheckedCache": "verification",
@@ -50,9 +50,9 @@ MODULES = {
     "inspect_cache": "inspections",
     "make_dump": "dumps",
     "make_dumps": "dumps",
-    "open_study": "opening",
+    "open_study": "studies",
     "plan_dumps": "plans",
-    "predict_images": "images",
+    "predict_images": "predictions",
     "prepare_dataset": "datasets",
     "repair_cache": "repair",
     "train_student": "students",

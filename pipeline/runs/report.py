@@ -85,7 +85,7 @@ def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) ->
         curves=curves,
         published=_published(wanted),
         claims=[Claim(name, **claim.model_dump()) for name, claim in wanted.claims.items()],
-        pictures=[*draw_metrics(teachers, students, groups, curves, _asked(study, students)), *pictures],
+        pictures=[*draw_metrics(teachers, students, groups, curves, _picture_options(study, students)), *pictures],
         more_notes=(*chosen.left_out, *spelt),
     )
 
@@ -111,7 +111,7 @@ def _published(report: ReportParams) -> Published | None:
     return Published(given.metric, "error" if given.error else "accuracy", given.error or given.accuracy)
 
 
-def _asked(study: Study, students: Students) -> PictureOptions:
+def _picture_options(study: Study, students: Students) -> PictureOptions:
     """What the study's report draws beyond what every report does."""
     layout, wanted = Layout(Path()), study.report
     return PictureOptions(
