@@ -395,8 +395,8 @@ def test_siblings_of_the_room_do_not_import_each_other() -> None:
     siblings = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
         "canvas",
-        "selection",
-        "choice",
+        "sample_choice",
+        "dump_choice",
         "from_caches",
     }
     assert len(siblings) == 4
