@@ -30,7 +30,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, select_samples
-from pipeline.perplexity import warm_up
+from pipeline.perplexity import compile_kernels
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
 from pipeline.training.optimizers import OPTIMIZERS, constant
 from pipeline.training.options import TrainingOptions
@@ -171,7 +171,7 @@ def measure_memory(passes: Passes) -> Row:
 
 def measure(teacher: Teacher, dataset: Dataset, folder: Path | None, repeats: int) -> Iterator[tuple[str, Row]]:
     """All rows."""
-    print(f"compiling or loading the perplexity search: {warm_up():.2f} s, once")
+    print(f"compiling or loading the perplexity search: {compile_kernels():.2f} s, once")
     samples = select_samples(dataset, batch=BATCH, samples="train", views=PLAIN)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         passes = Passes(teacher, dataset, Path(place) / "caches")

@@ -32,10 +32,10 @@ from sklearn.metrics import pairwise_distances
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
 from pipeline.perplexity import (
+    compile_kernels,
     conditional_from_distances,
     joint_probabilities,
     squared_distances,
-    warm_up,
 )
 
 try:
@@ -50,7 +50,7 @@ PERPLEXITY = 20.0
 FEW = 3  # repeats, at most, of what takes long
 FIRST_CALL = (
     "import time; start = time.perf_counter(); from pipeline import perplexity; "
-    "print(time.perf_counter() - start, perplexity.warm_up())"
+    "print(time.perf_counter() - start, perplexity.compile_kernels())"
 )
 
 
@@ -265,7 +265,7 @@ def measure_first_calls(repeats: int) -> Iterator[Row]:
 
 def measure(pixels: Array, b: int, repeats: int) -> Iterator[tuple[str, Row]]:
     """All rows."""
-    print(f"compiled or loaded in {warm_up():.1f} s")
+    print(f"compiled or loaded in {compile_kernels():.1f} s")
     yield from (("first_calls", row) for row in measure_first_calls(min(repeats, 5)))
     yield from measure_searches(make_features(pixels, b, 100, 512), repeats)
     yield from (("times", row) for row in measure_joints(pixels, b, repeats))

@@ -7,11 +7,11 @@ from stages import cli, options
 
 def convert(
     cache: options.CacheArgument,
-    to: options.ConvertTo,
-    store: options.OtherStore = None,
-    dtype: options.OtherDtype = None,
-    codec: options.OtherCodec = None,
-    storage: options.Storage = None,
+    to: options.ConvertToArgument,
+    store: options.OtherStoreOption = None,
+    dtype: options.OtherDtypeOption = None,
+    codec: options.OtherCodecOption = None,
+    storage: options.StorageOption = None,
 ) -> None:
     """Write a cache in another form; without --dtype the digest of its values stays the same."""
     from pipeline import runs

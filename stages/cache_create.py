@@ -6,21 +6,21 @@ from stages import cli, options
 
 
 def create(
-    to: options.CreateAt,
-    source: options.Source,
-    teacher: options.ForeignTeacher,
-    data: options.CreateData,
-    field: options.Field = "logits",
-    values: options.Values = None,
-    floor: options.Floor = None,
-    classes: options.Classes = None,
-    sha256: options.WeightsDigest = None,
-    store: options.Store = "zarr",
-    dtype: options.Dtype = "float16",
-    codec: options.Codec = "none",
-    top_k: options.TopK = None,
-    temperature: options.Temperature = None,
-    batch: options.Batch = 512,
+    to: options.CreateAtArgument,
+    source: options.SourceOption,
+    teacher: options.ForeignTeacherOption,
+    data: options.CreateDataOption,
+    field: options.FieldOption = "logits",
+    values: options.ValuesOption = None,
+    floor: options.FloorOption = None,
+    classes: options.ClassesOption = None,
+    sha256: options.WeightsDigestOption = None,
+    store: options.StoreOption = "zarr",
+    dtype: options.DtypeOption = "float16",
+    codec: options.CodecOption = "none",
+    top_k: options.TopKOption = None,
+    temperature: options.TemperatureOption = None,
+    batch: options.BatchOption = 512,
 ) -> None:
     """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own.
 

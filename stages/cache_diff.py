@@ -9,9 +9,9 @@ from stages import cli, options
 
 def diff(
     a: options.CacheArgument,
-    b: options.OtherCache,
-    storage: options.Storage = None,
-    as_json: options.AsJson = False,
+    b: options.OtherCacheArgument,
+    storage: options.StorageOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Say which entries and which samples of two caches differ, whatever their stores and chunks.
 

@@ -7,9 +7,9 @@ from stages import cli, options
 
 def inspect(
     cache: options.CacheArgument,
-    data: options.InspectData = None,
-    storage: options.Storage = None,
-    as_json: options.AsJson = False,
+    data: options.InspectDataOption = None,
+    storage: options.StorageOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Say what a cache holds, from which teacher and data, and how its numbers look."""
     from pipeline import runs

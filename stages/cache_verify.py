@@ -7,11 +7,11 @@ from stages import cli, options
 
 def verify(
     cache: options.CacheArgument,
-    repair: options.Repair = None,
-    params: options.ParamsFile = options.PARAMS,
-    device: options.Device = "auto",
-    storage: options.Storage = None,
-    as_json: options.AsJson = False,
+    repair: options.RepairOption = None,
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
+    storage: options.StorageOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Recompute every digest of a cache, and name each file and block that is damaged."""
     from pipeline import runs

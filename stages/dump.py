@@ -11,8 +11,8 @@ from stages import cli, options
 
 def dump(
     network: Annotated[str, typer.Argument(metavar="TEACHER", help="A name under teachers: (or students:).")],
-    params: options.ParamsFile = options.PARAMS,
-    device: options.Device = "auto",
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
 ) -> None:
     """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one."""
     from pipeline import runs

@@ -18,8 +18,8 @@ def dump_command(field: str, purpose: str) -> Callable[..., Any]:
 
     def dump_field(  # Typer reads these annotations: they name `field`, so they are not to be strings
         dump: Annotated[str, typer.Argument(help=f"A name under dumps: in params.yaml, of field {field}.")],
-        params: options.ParamsFile = options.PARAMS,
-        device: options.Device = "auto",
+        params: options.ParamsOption = options.PARAMS,
+        device: options.DeviceOption = "auto",
     ) -> None:
         from pipeline import runs
 

@@ -11,10 +11,10 @@ from stages import cli, options
 
 def export(
     student: Annotated[str, typer.Argument(help="A name under students: in params.yaml.")],
-    to: options.ExportTo,
-    seed: options.Seed = 0,
-    form: options.Form = "safetensors",
-    params: options.ParamsFile = options.PARAMS,
+    to: options.ExportToOption,
+    seed: options.SeedOption = 0,
+    form: options.FormOption = "safetensors",
+    params: options.ParamsOption = options.PARAMS,
 ) -> None:
     """Write a trained student to a folder of its own: weights, cards, and an ONNX graph if asked for."""
     from pipeline import runs

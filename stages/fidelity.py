@@ -11,9 +11,9 @@ from stages import cli, options
 
 def fidelity(
     student: Annotated[str, typer.Argument(help="A student whose loss is soft_targets, alone or with others.")],
-    top_k: options.SomeClasses = None,
-    params: options.ParamsFile = options.PARAMS,
-    device: options.Device = "auto",
+    top_k: options.SomeClassesOption = None,
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
 ) -> None:
     """Train a student from float32, float16, bfloat16 and top-k logits, and compare bytes, KL and accuracy."""
     from pipeline import runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages import cli, options
 
 
-def graph(params: options.ParamsFile = options.PARAMS, check: options.Check = False) -> None:
+def graph(params: options.ParamsOption = options.PARAMS, check: options.CheckOption = False) -> None:
     """Compile params.yaml into dvc.yaml, the stage graph that `dvc repro` runs."""
     from pipeline import runs
 

@@ -8,69 +8,73 @@ from typing import Annotated, Literal
 import typer
 
 PARAMS = Path("params.yaml")
-ParamsFile = Annotated[
+ParamsOption = Annotated[
     Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 # Of `graph`, `fidelity`.
-Check = Annotated[bool, typer.Option("--check", help="Write nothing; fail if dvc.yaml is stale.")]
-SomeClasses = Annotated[list[int] | None, typer.Option("--top-k", min=1, help="Also keep only k classes; repeatable.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Write nothing; fail if dvc.yaml is stale.")]
+SomeClassesOption = Annotated[
+    list[int] | None, typer.Option("--top-k", min=1, help="Also keep only k classes; repeatable.")
+]
 
 # Of `export`, `predict`.
-ExportTo = Annotated[Path, typer.Option("--to", help="A new folder.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Which of the student's seeds.")]
-Form = Annotated[
+ExportToOption = Annotated[Path, typer.Option("--to", help="A new folder.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Which of the student's seeds.")]
+FormOption = Annotated[
     Literal["safetensors", "onnx"],
     typer.Option("--format", help="onnx: a graph beside the weights, compared with PyTorch (teachercache[onnx])."),
 ]
-Images = Annotated[list[str], typer.Argument(help="Image files, or folders of them.")]
-OneSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Which of the study's; 0 unless given.")]
-Top = Annotated[
+ImagesArgument = Annotated[list[str], typer.Argument(help="Image files, or folders of them.")]
+OneSeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Which of the study's; 0 unless given.")]
+TopOption = Annotated[
     int | None, typer.Option("--top", min=1, help="So many classes an image; 2, or all in JSON, unless given.")
 ]
-OwnCode = Annotated[
+OwnCodeOption = Annotated[
     bool, typer.Option("--own-code", help="Run the architecture that an exported folder names by a module.")
 ]
 
 # Of the cache tools.
 CacheArgument = Annotated[str, typer.Argument(help="A cache: its folder, or a URL (https://, s3://, dvc://, ...).")]
-OtherCache = Annotated[str, typer.Argument(help="Another cache: a folder or a URL.")]
-Storage = Annotated[
+OtherCacheArgument = Annotated[str, typer.Argument(help="Another cache: a folder or a URL.")]
+StorageOption = Annotated[
     list[str] | None, typer.Option("--storage", help="KEY=VALUE for the URL's file system; may be repeated.")
 ]
-InspectData = Annotated[
+InspectDataOption = Annotated[
     Path | None, typer.Option("--data", help="The prepared data set, for its labels; found by itself in a study.")
 ]
-Repair = Annotated[
+RepairOption = Annotated[
     Path | None,
     typer.Option("--repair", help="Write a sound copy here: the study's teacher computes the damaged blocks again."),
 ]
 
 # Of `cache convert`: as they are unless given.
-ConvertTo = Annotated[Path, typer.Argument(help="A new folder.")]
-OtherStore = Annotated[Literal["zarr", "hdf5"] | None, typer.Option("--format", help="Unchanged unless given.")]
-OtherDtype = Annotated[
+ConvertToArgument = Annotated[Path, typer.Argument(help="A new folder.")]
+OtherStoreOption = Annotated[Literal["zarr", "hdf5"] | None, typer.Option("--format", help="Unchanged unless given.")]
+OtherDtypeOption = Annotated[
     Literal["float16", "bfloat16", "float32"] | None,
     typer.Option("--dtype", help="Of the numbers; unless given, every bit is kept, and that is checked."),
 ]
-OtherCodec = Annotated[Literal["none", "zstd", "gzip"] | None, typer.Option("--codec", help="Compression.")]
+OtherCodecOption = Annotated[Literal["none", "zstd", "gzip"] | None, typer.Option("--codec", help="Compression.")]
 
 # Of `cache create`.
-CreateAt = Annotated[Path, typer.Argument(help="A new folder: data/cache/DUMP where a study is to read it.")]
-Source = Annotated[
+CreateAtArgument = Annotated[Path, typer.Argument(help="A new folder: data/cache/DUMP where a study is to read it.")]
+SourceOption = Annotated[
     Path, typer.Option("--from", help="A .npy file of floats (samples, classes): rows in the order of images.npy.")
 ]
-ForeignTeacher = Annotated[str, typer.Option("--teacher", help="The foreign teacher's name.")]
-CreateData = Annotated[Path, typer.Option("--data", help="The prepared data set that the rows belong to.")]
-Field = Annotated[Literal["logits"], typer.Option("--field", help="What the numbers are.")]
-Values = Annotated[
+ForeignTeacherOption = Annotated[str, typer.Option("--teacher", help="The foreign teacher's name.")]
+CreateDataOption = Annotated[Path, typer.Option("--data", help="The prepared data set that the rows belong to.")]
+FieldOption = Annotated[Literal["logits"], typer.Option("--field", help="What the numbers are.")]
+ValuesOption = Annotated[
     Literal["logits", "probabilities", "log-probabilities"] | None,
     typer.Option("--values", help="What they are; unless given, logits, and rows that look otherwise are refused."),
 ]
-Floor = Annotated[float | None, typer.Option("--floor", help="Smaller probabilities, 0 too, count as this: 1e-6, say.")]
-Classes = Annotated[
+FloorOption = Annotated[
+    float | None, typer.Option("--floor", help="Smaller probabilities, 0 too, count as this: 1e-6, say.")
+]
+ClassesOption = Annotated[
     Path | None,
     typer.Option(
         "--classes",
@@ -78,12 +82,12 @@ Classes = Annotated[
         "are in the order of `classes` in the data set's dataset.json: of folders, sorted as text (1, 10, 11, 2).",
     ),
 ]
-WeightsDigest = Annotated[
+WeightsDigestOption = Annotated[
     str | None, typer.Option("--teacher-sha256", help="Of its weights; the file's own digest unless given.")
 ]
-Store = Annotated[Literal["zarr", "hdf5"], typer.Option("--format")]
-Dtype = Annotated[Literal["float16", "bfloat16", "float32"], typer.Option("--dtype")]
-Codec = Annotated[Literal["none", "zstd", "gzip"], typer.Option("--codec")]
-TopK = Annotated[int | None, typer.Option("--top-k", min=1, help="Keep this many classes a sample.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", help="Of the tail's mass (top-k).")]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="As the study's dump states it.")]
+StoreOption = Annotated[Literal["zarr", "hdf5"], typer.Option("--format")]
+DtypeOption = Annotated[Literal["float16", "bfloat16", "float32"], typer.Option("--dtype")]
+CodecOption = Annotated[Literal["none", "zstd", "gzip"], typer.Option("--codec")]
+TopKOption = Annotated[int | None, typer.Option("--top-k", min=1, help="Keep this many classes a sample.")]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Of the tail's mass (top-k).")]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="As the study's dump states it.")]

@@ -6,7 +6,9 @@ from stages import cli, options
 
 
 def plan(
-    params: options.ParamsFile = options.PARAMS, device: options.Device = "auto", as_json: options.AsJson = False
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
 ) -> None:
     """Predict each dump's bytes, files and seconds, and from how many students on it pays."""
     from pipeline import runs

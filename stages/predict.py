@@ -11,13 +11,13 @@ from stages import cli, options
 
 def predict(
     student: Annotated[str, typer.Argument(help="A student of params.yaml, or a folder made by `export`.")],
-    images: options.Images,
-    seed: options.OneSeed = None,
-    top: options.Top = None,
-    own_code: options.OwnCode = False,
-    as_json: options.AsJson = False,
-    params: options.ParamsFile = options.PARAMS,
-    device: options.Device = "auto",
+    images: options.ImagesArgument,
+    seed: options.OneSeedOption = None,
+    top: options.TopOption = None,
+    own_code: options.OwnCodeOption = False,
+    as_json: options.JsonOption = False,
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
 ) -> None:
     """Say which class a student sees in each image, and how probable it holds it."""
     from pipeline import runs

@@ -11,7 +11,7 @@ from stages import cli, options
 
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A name under datasets: in params.yaml.")],
-    params: options.ParamsFile = options.PARAMS,
+    params: options.ParamsOption = options.PARAMS,
 ) -> None:
     """Read a data set's files, split them, and write the arrays that all later stages read."""
     from pipeline import runs

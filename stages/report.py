@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages import cli, options
 
 
-def report(params: options.ParamsFile = options.PARAMS) -> None:
+def report(params: options.ParamsOption = options.PARAMS) -> None:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     from pipeline import runs
 

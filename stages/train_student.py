@@ -11,8 +11,8 @@ from stages import cli, options
 
 def train_student(
     student: Annotated[str, typer.Argument(help="A name under students: in params.yaml.")],
-    params: options.ParamsFile = options.PARAMS,
-    device: options.Device = "auto",
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
 ) -> None:
     """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
     from pipeline import runs

@@ -11,8 +11,8 @@ from stages import cli, options
 
 def train_teacher(
     teacher: Annotated[str, typer.Argument(help="A name under teachers: in params.yaml.")],
-    params: options.ParamsFile = options.PARAMS,
-    device: options.Device = "auto",
+    params: options.ParamsOption = options.PARAMS,
+    device: options.DeviceOption = "auto",
 ) -> None:
     """Train a teacher (or take one from a file, or join members) and measure it on the test part."""
     from pipeline import runs

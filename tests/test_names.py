@@ -30,7 +30,7 @@ from pipeline.report.figures.loss_terms import TermCurves, draw_terms
 from pipeline.report.figures.loss_weights import draw_weights
 from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
 from pipeline.report.figures.sweep import SweepPoint, draw_sweep
-from pipeline.report.page import Report, Section, Table
+from pipeline.report.page import Report, ReportSection, ReportTable
 from pipeline.report.pictures.affinities import draw_affinities
 from pipeline.report.pictures.canvas import describe_spelled_letters, fit_class_names
 from pipeline.report.pictures.feature_map import draw_feature_map
@@ -92,7 +92,9 @@ def test_our_own_code_stays_code() -> None:
 @pytest.mark.parametrize("name", PRINTED, ids=ascii)
 def test_pages_show_the_name(name: str) -> None:
     row = Row(name, "student", f"1.0 {name}", 0.5, None, None, 1, 1, 1, 1, None)
-    claims = Section("Claims", (Table(("claim", "n"), ((name, "1"),), quoted=True), f"Of {name.replace('`', '')}."))
+    claims = ReportSection(
+        "Claims", (ReportTable(("claim", "n"), ((name, "1"),), quoted=True), f"Of {name.replace('`', '')}.")
+    )
     report = Report((row,), (f"About {name.replace('`', '')}.",), (claims,), {}, {"a.png": b"x"}, {"a.png": name})
     written, _, captioned = report.markdown().partition("## Pictures")
     cells = shown(written, "td")
@@ -107,7 +109,7 @@ def test_pages_show_the_name(name: str) -> None:
 
 
 def test_a_folded_sentence_stays_in_its_cell() -> None:
-    table = Table(("claim",), (("it is\n  better | more\x07",),))
+    table = ReportTable(("claim",), (("it is\n  better | more\x07",),))
     assert table.markdown()[2] == r"| it is better \| more\\x07 |"
     assert r"<td>it is better | more\x07</td>" in table.html()
 

@@ -74,10 +74,10 @@ def affinities(
     _refuse_short_batch(batches, perplexity)
 
     def prepare(gather: Gather) -> BlockFunction:
-        from pipeline.perplexity import joint_probabilities, warm_up  # numba takes half a second to import
+        from pipeline.perplexity import compile_kernels, joint_probabilities  # numba takes half a second to import
 
         with progress_bar("compile or load the perplexity search", 1) as bar:
-            bar(1, f"{warm_up():.1f} s")
+            bar(1, f"{compile_kernels():.1f} s")
         reduce = _make_reduction(gather, samples.rows, pca, pca_over)
 
         def compute_joint(features: Array, out: NDArray[Any]) -> NDArray[Any]:

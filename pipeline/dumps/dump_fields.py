@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
-from pipeline.cache import reader_limits as readability
+from pipeline.cache import reader_limits
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block, StorePlan, plan_store
 from pipeline.cache.codecs import CODECS, Format
@@ -87,12 +87,12 @@ def dump_fields(
         return [each.publish() for each in unfinished]
 
 
-def refuse_unreadable(
+def refuse_unreadable_request(
     card: Mapping[str, Any], dataset: Dataset, request: DumpRequest, field: Field, seen: Samples
 ) -> None:
     """Raise InputError where no reader would take the cache; known before anything is computed."""
     described = to_plain_entries(describe_cache(card, dataset, request, field, seen))
-    readability.refuse_unreadable(request.target, plan_field_store(field, seen), request.store, described)
+    reader_limits.refuse_unreadable(request.target, plan_field_store(field, seen), request.store, described)
 
 
 def _make_requested_field(teacher: TeacherLike, seen: Samples, request: DumpRequest) -> Field:

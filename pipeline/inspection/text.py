@@ -9,7 +9,7 @@ from pipeline.base.table import Table
 from pipeline.inspection import describe_facts, uses_labels
 
 
-def describe_cache(name: str, facts: dict[str, Any], *, known_labels: bool) -> Iterator[str | Table]:
+def format_cache(name: str, facts: dict[str, Any], *, known_labels: bool) -> Iterator[str | Table]:
     """What `cache inspect` prints.
 
     Args:

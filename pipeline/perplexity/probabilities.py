@@ -277,7 +277,7 @@ def joint_probabilities(
     ).p
 
 
-def warm_up() -> float:
+def compile_kernels() -> float:
     """Compile every kernel, or load it from the disk; returns the seconds that took.
 
     Who does not call it pays the same at the first batch. Compiled code is kept beside this file, or where

@@ -7,10 +7,10 @@ from typing import Any
 
 from pipeline.report.claims import Claim, build_claims_section, judge_claim
 from pipeline.report.groups import Group, compare_groups
-from pipeline.report.metrics_files import Curves, Metrics, find_labels_only
+from pipeline.report.metrics_files import AccuracyCurves, Metrics, find_labels_only
 from pipeline.report.network_results import Measurements
 from pipeline.report.notes import write_notes
-from pipeline.report.page import Report, Section
+from pipeline.report.page import Report, ReportSection
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published, build_source_section, collect_source_numbers, compare_with_source
 from pipeline.report.statistics_json import collect_statistics
@@ -25,7 +25,7 @@ def build_report(
     *,
     baseline: str | None = None,
     among: Sequence[str] | None = None,
-    curves: Mapping[str, Curves] | None = None,
+    curves: Mapping[str, AccuracyCurves] | None = None,
     published: Published | None = None,
     claims: Sequence[Claim] = (),
     pictures: Iterable[Picture] = (),
@@ -56,7 +56,7 @@ def build_report(
     return Report(
         rows=tuple(build_rows(teachers, students, baselines)),
         notes=(*write_notes(students, baselines, teachers), *more_notes),
-        sections=(Section("Statistics", tuple(build_statistics_section(compared))), *sections),
+        sections=(ReportSection("Statistics", tuple(build_statistics_section(compared))), *sections),
         numbers=collect_statistics(compared, students, more),
         pictures={picture.name: picture.png for picture in pictures},
         captions={picture.name: picture.caption for picture in pictures if picture.caption},
@@ -65,9 +65,9 @@ def build_report(
 
 def _build_source_sections(
     published: Published | None, claims: Sequence[Claim], networks: Measurements
-) -> tuple[list[Section], dict[str, Any]]:
+) -> tuple[list[ReportSection], dict[str, Any]]:
     """The sections about a study's source, and their numbers by key; none of what the study does not state."""
-    sections: list[Section] = []
+    sections: list[ReportSection] = []
     made: dict[str, Any] = {}
     if published:
         found = compare_with_source(published, networks)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.groups import Group, compare_groups
 from pipeline.report.network_results import ROUNDING, EpochComparison, Measurements, Side, list_values
-from pipeline.report.page import Section, Table
+from pipeline.report.page import ReportSection, ReportTable
 from pipeline.report.percent import format_percent
 from pipeline.report.significance import LEVEL, compute_interval
 
@@ -213,12 +213,12 @@ def _compute_welch_half(values: Sequence[float], others: Sequence[float]) -> flo
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(squares))
 
 
-def build_claims_section(verdicts: Sequence[Verdict]) -> Section:
+def build_claims_section(verdicts: Sequence[Verdict]) -> ReportSection:
     """The claims as people read them."""
-    return Section("Claims", tuple(_write_blocks(verdicts)))
+    return ReportSection("Claims", tuple(_write_blocks(verdicts)))
 
 
-def _write_blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
+def _write_blocks(verdicts: Sequence[Verdict]) -> Iterator[str | ReportTable]:
     yield (
         "A claim is reproduced where the whole 95 % interval of its difference lies above what is asked, not "
         "reproduced where none of it does, and unclear otherwise. Intervals are paired where the statistics above pair "
@@ -226,7 +226,7 @@ def _write_blocks(verdicts: Sequence[Verdict]) -> Iterator[str | Table]:
         f"value; they are not corrected for the number of claims ({len(verdicts)}), and tell of the students' own "
         "spread alone: each teacher was trained once."
     )
-    yield Table(COLUMNS, tuple(each.cells() for each in verdicts), texts=2, quoted=True)
+    yield ReportTable(COLUMNS, tuple(each.cells() for each in verdicts), texts=2, quoted=True)
     if any(each.claim.metric == "validation" for each in verdicts):
         yield "End-of-training validation accuracy: the mean over the last twentieth of the epochs."
     raced = [each for each in verdicts if each.epochs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Curves = Sequence[Sequence[float]]  # one a network: a quantity by epoch
+AccuracyCurves = Sequence[Sequence[float]]  # one a network: a quantity by epoch
 Metrics = Mapping[str, Any]  # of one network: its JSON file
 Terms = Mapping[str, Mapping[str, Any]]  # of one phase: by name, the loss terms as the user has written them
 

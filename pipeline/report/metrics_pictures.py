@@ -14,7 +14,7 @@ from pipeline.report.figures.loss_weights import draw_weights
 from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
 from pipeline.report.groups import UNITS, Group, group_by_datasets
 from pipeline.report.loss_weights import collect_changing_weights
-from pipeline.report.metrics_files import Curves, Metrics
+from pipeline.report.metrics_files import AccuracyCurves, Metrics
 from pipeline.report.network_results import Measurements
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.published import Published
@@ -46,7 +46,7 @@ def draw_metrics(
     teachers: Mapping[str, Metrics],
     students: Mapping[str, Metrics],
     groups: Sequence[Group],
-    curves: Mapping[str, Curves],
+    curves: Mapping[str, AccuracyCurves],
     asked: PictureOptions = PictureOptions(),
 ) -> Iterator[Picture]:
     """Draw the pictures of the metrics of teachers and students.
@@ -122,8 +122,8 @@ def _collect_points(
 
 
 def _collect_panels(
-    curves: Mapping[str, Curves], groups: Sequence[Group], datasets: Mapping[str, str]
-) -> list[tuple[str, dict[str, Curves]]]:
+    curves: Mapping[str, AccuracyCurves], groups: Sequence[Group], datasets: Mapping[str, str]
+) -> list[tuple[str, dict[str, AccuracyCurves]]]:
     """The curves of each family of groups, titled with its data sets."""
     made = [(_join_datasets(family, datasets), _collect_curves(curves, family)) for family in group_by_datasets(groups)]
     return [(title, shown) for title, shown in made if shown]
@@ -135,10 +135,10 @@ def _join_datasets(family: Sequence[Group], datasets: Mapping[str, str]) -> str:
     return join_names(names)
 
 
-def _collect_curves(curves: Mapping[str, Curves], groups: Sequence[Group]) -> dict[str, Curves]:
+def _collect_curves(curves: Mapping[str, AccuracyCurves], groups: Sequence[Group]) -> dict[str, AccuracyCurves]:
     """The curves of each group's runs; student by student where they are not equally long."""
     there = {name: seeds for name, seeds in curves.items() if seeds and seeds[0]}
-    made: dict[str, Curves] = {}
+    made: dict[str, AccuracyCurves] = {}
     for group in groups:
         own = {name: there[name] for name in group.students if name in there}
         lengths = {len(seed) for seeds in own.values() for seed in seeds}

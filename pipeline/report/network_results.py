@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.base.errors import InputError
 from pipeline.report.groups import Group
-from pipeline.report.metrics_files import Curves, Metrics
+from pipeline.report.metrics_files import AccuracyCurves, Metrics
 
 Part = Literal["test", "validation"]
 Side = Group | float  # a group's runs, or a teacher's one value
@@ -64,7 +64,7 @@ class Measurements:
 
     groups: Mapping[str, Group]
     teachers: Mapping[str, Metrics]
-    curves: Mapping[str, Curves]
+    curves: Mapping[str, AccuracyCurves]
 
     def accuracy(self, name: str, part: Part) -> Side:
         """Accuracies in [0, 1] of a group or teacher: of the reported epoch on test, or at the end on validation.
@@ -110,11 +110,11 @@ class Measurements:
         """The group with another measure of its runs."""
         return replace(group, runs=tuple(tuple(map(measure, curves)) for curves in self._curves_by_student(group)))
 
-    def _curves_by_student(self, group: Group) -> list[Curves]:
+    def _curves_by_student(self, group: Group) -> list[AccuracyCurves]:
         """The curves by student, one a seed."""
         return [self._average_peers(name, len(runs)) for name, runs in zip(group.students, group.runs, strict=True)]
 
-    def _average_peers(self, student: str, seeds: int) -> Curves:
+    def _average_peers(self, student: str, seeds: int) -> AccuracyCurves:
         """Of each seed the mean over its peers, who are not independent."""
         curves = self.curves.get(student, ())
         if not curves or not all(curves):

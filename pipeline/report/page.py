@@ -13,7 +13,7 @@ from pipeline.report.table import COLUMNS, Row
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table of text.
 
     Attributes:
@@ -49,17 +49,17 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """Paragraphs and tables under a heading."""
 
     title: str
-    blocks: tuple[str | Table, ...]
+    blocks: tuple[str | ReportTable, ...]
 
     def markdown(self) -> list[str]:
         """Its lines; none without blocks."""
         lines = ["", f"## {self.title}"] if self.blocks else []
         for block in self.blocks:
-            lines += ["", *(block.markdown() if isinstance(block, Table) else [escape_prose(block)])]
+            lines += ["", *(block.markdown() if isinstance(block, ReportTable) else [escape_prose(block)])]
         return lines
 
     def html(self) -> Iterator[str]:
@@ -67,7 +67,7 @@ class Section:
         if self.blocks:
             yield f"<h2>{html.escape(self.title)}</h2>"
         for block in self.blocks:
-            yield block.html() if isinstance(block, Table) else f"<p>{html.escape(escape_unprintable(block))}</p>"
+            yield block.html() if isinstance(block, ReportTable) else f"<p>{html.escape(escape_unprintable(block))}</p>"
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class Report:
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[ReportSection, ...]
     numbers: Mapping[str, Any]
     pictures: Mapping[str, bytes]
     captions: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def table(self) -> Table:
+    def table(self) -> ReportTable:
         """The main one."""
-        return Table(COLUMNS, tuple(row.cells() for row in self.rows), texts=2)
+        return ReportTable(COLUMNS, tuple(row.cells() for row in self.rows), texts=2)
 
     def summary(self) -> dict[str, Any]:
         """The table's numbers, as JSON for `dvc metrics`."""

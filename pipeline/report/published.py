@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipeline.base.statistics import summarize
 from pipeline.report.network_results import PART_NAMES, Measurements, Part, list_values
-from pipeline.report.page import Section, Table
+from pipeline.report.page import ReportSection, ReportTable
 from pipeline.report.significance import compute_interval
 
 Kind = Literal["error", "accuracy"]
@@ -65,17 +65,17 @@ def _compare_one(name: str, theirs: float, published: Published, networks: Measu
     return SourceComparison(made.mean, made.std, low, high, made.n, theirs, made.mean - theirs)
 
 
-def build_source_section(published: Published, rows: Mapping[str, SourceComparison]) -> Section:
+def build_source_section(published: Published, rows: Mapping[str, SourceComparison]) -> ReportSection:
     """The numbers as people read them."""
-    return Section("Beside the source", tuple(_write_blocks(published, rows)))
+    return ReportSection("Beside the source", tuple(_write_blocks(published, rows)))
 
 
-def _write_blocks(published: Published, rows: Mapping[str, SourceComparison]) -> Iterator[str | Table]:
+def _write_blocks(published: Published, rows: Mapping[str, SourceComparison]) -> Iterator[str | ReportTable]:
     what = f"{PART_NAMES[published.metric]} {published.kind}"
     end = ", the mean over the last twentieth of the epochs" if published.metric == "validation" else ""
     yield f"What the study's source reports, beside the {what} measured here{end}. Difference: ours - the source's."
     columns = ("network", f"{what} (%)", "std", "95 % interval", "n", "the source's", "difference (points)")
-    yield Table(columns, tuple(_format_row(name, row) for name, row in rows.items()))
+    yield ReportTable(columns, tuple(_format_row(name, row) for name, row in rows.items()))
 
 
 def _format_row(name: str, row: SourceComparison) -> tuple[str, ...]:

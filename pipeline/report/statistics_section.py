@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.groups import UNITS, Comparisons, Group, Unit
-from pipeline.report.page import Table
+from pipeline.report.page import ReportTable
 from pipeline.report.percent import format_interval, format_percent, format_points
 from pipeline.report.significance import Anova, Pair, PairedTest, compute_interval
 
@@ -24,7 +24,7 @@ PARTNERS: dict[Unit, str] = {
 }
 
 
-def build_statistics_section(compared: Comparisons) -> Iterator[str | Table]:
+def build_statistics_section(compared: Comparisons) -> Iterator[str | ReportTable]:
     """The blocks of the section; none without students."""
     if not compared.groups:
         return
@@ -32,13 +32,13 @@ def build_statistics_section(compared: Comparisons) -> Iterator[str | Table]:
     if compared.too_few:
         yield f"Fewer than {FEWEST_VALUES} values, not computed: {', '.join(compared.too_few)}."
     if any(len(group.students) > 1 for group in compared.groups):
-        yield Table(GROUPS, tuple(map(_format_group, compared.groups)), texts=2)
+        yield ReportTable(GROUPS, tuple(map(_format_group, compared.groups)), texts=2)
     yield from _describe_paired(compared)
     for analysis in compared.analyses:
         yield from _describe_analysis(analysis)
 
 
-def _describe_paired(compared: Comparisons) -> Iterator[str | Table]:
+def _describe_paired(compared: Comparisons) -> Iterator[str | ReportTable]:
     """The paired differences, then those that cannot be paired."""
     base = compared.baseline
     if base is None:
@@ -50,7 +50,7 @@ def _describe_paired(compared: Comparisons) -> Iterator[str | Table]:
             f"How far ahead of {base.name}, paired by {PARTNERS[base.unit]}. p is that of the paired t test, not "
             "corrected for the number of rows; d = mean / std of the differences (Cohen's d_z)."
         )
-        yield Table(AGAINST, tuple(rows))
+        yield ReportTable(AGAINST, tuple(rows))
     reasons: dict[str, list[str]] = {}
     for name, paired in compared.against.items():
         if paired.reason is not None and name not in compared.too_few and base.name not in compared.too_few:
@@ -60,7 +60,7 @@ def _describe_paired(compared: Comparisons) -> Iterator[str | Table]:
         yield f"{'No p' if tested else f'Not paired with {base.name}'}, {reason}: {', '.join(names)}."
 
 
-def _describe_analysis(analysis: Anova) -> Iterator[str | Table]:
+def _describe_analysis(analysis: Anova) -> Iterator[str | ReportTable]:
     """One line of the analysis of variance, and the pairs that are worth reading."""
     groups = _list_groups(analysis.groups)
     if analysis.f is None or analysis.p is None:
@@ -80,7 +80,7 @@ def _describe_analysis(analysis: Anova) -> Iterator[str | Table]:
         f"family-wise error rate of {FAMILY_ERROR_RATE}; intervals and p are corrected for all pairs. g: Hedges' g."
     )
     if shown:
-        yield Table(PAIRS, tuple(map(_format_pair, shown)))
+        yield ReportTable(PAIRS, tuple(map(_format_pair, shown)))
 
 
 def _list_groups(groups: Sequence[str]) -> str:

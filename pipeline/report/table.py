@@ -72,7 +72,7 @@ def build_rows(
         yield Row(
             name,
             "student",
-            describe_losses(metrics),
+            format_losses(metrics),
             accuracy["mean"],
             accuracy["std"],
             compute_interval(metrics["test_accuracy_per_seed"]),
@@ -99,7 +99,7 @@ def _compute_gap(student: Metrics, baseline: Metrics | None, teachers: Mapping[s
     )
 
 
-def describe_losses(student: Metrics) -> str:
+def format_losses(student: Metrics) -> str:
     """The phases as people write them: `from initial: hint_mse, then 0.5 ce + 0.5 soft_targets`."""
     *before, own = list_phases(student)
     start = "" if student["init"] is None else f"from {student['init']['student']}: "

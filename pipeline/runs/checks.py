@@ -17,7 +17,7 @@ from pipeline.study.sections import Study, describe_model
 from pipeline.training.trainable_part import TrainablePart
 
 
-def build_checked(study: Study, name: str, dataset: Dataset) -> Network:
+def build_and_check(study: Study, name: str, dataset: Dataset) -> Network:
     """A teacher's or student's network with weights of no meaning, on the CPU, and with all that is asked of it.
 
     Raises:

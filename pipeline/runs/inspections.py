@@ -16,7 +16,7 @@ from pipeline.cache import Cache
 from pipeline.cache.folder import LocalFolder
 from pipeline.inspection.overview import inspect_cache as measure_cache
 from pipeline.inspection.overview import read_labels
-from pipeline.inspection.text import describe_cache
+from pipeline.inspection.text import format_cache
 from pipeline.runs.result import Result
 
 
@@ -36,7 +36,7 @@ def inspect_cache(
     opened = room.open(cache, storage_options=storage_options)
     labels = read_labels(opened, data) if data else _find_labels(opened)
     facts = measure_cache(opened, labels)
-    return Result(facts, text=tuple(describe_cache(str(cache), facts, known_labels=labels is not None)))
+    return Result(facts, text=tuple(format_cache(str(cache), facts, known_labels=labels is not None)))
 
 
 def _find_labels(opened: Cache) -> NDArray[np.int64] | None:

@@ -15,7 +15,7 @@ from pipeline.base.table import Table
 from pipeline.cache import Format
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.cost import DiskSpeed, DumpCost, measure_disk_speed, predict_cost
-from pipeline.dumps.dump_fields import refuse_unreadable
+from pipeline.dumps.dump_fields import refuse_unreadable_request
 from pipeline.losses import prepared_factory
 from pipeline.models.build import build_network
 from pipeline.runs.datasets import load_or_read
@@ -89,7 +89,7 @@ def _predict(study: Study, name: str, dataset: Dataset, disk: DiskSpeed, device:
     field, seen = plan_dump(spec, study, teacher, dataset)
     refusal = None
     try:
-        refuse_unreadable(teacher.card, dataset, wanted_cache(study, name), field, seen)
+        refuse_unreadable_request(teacher.card, dataset, wanted_cache(study, name), field, seen)
     except InputError as error:
         refusal = str(error)
     epochs = _reading_epochs(study, name, dataset)

@@ -21,7 +21,7 @@ def build_recipe(params: PhaseParams, epochs: int) -> Recipe:
     )
 
 
-def describe_losses(losses: Mapping[str, TermParams]) -> dict[str, Any]:
+def write_losses(losses: Mapping[str, TermParams]) -> dict[str, Any]:
     """The loss terms as the user has written them; a term says its loss where it is not called so."""
     return {
         name: {

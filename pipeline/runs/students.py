@@ -20,9 +20,9 @@ from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.fields import load_field
 from pipeline.models.network_files import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
-from pipeline.runs.checks import build_checked
+from pipeline.runs.checks import build_and_check
 from pipeline.runs.networks import describe_network, find_network, recorded_weights, weight_digests
-from pipeline.runs.recipes import describe_losses
+from pipeline.runs.recipes import write_losses
 from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks, phase_epochs, save_seed, train_seed
 from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
@@ -85,7 +85,7 @@ def _read_inputs(study: Study, name: str, device: torch.device) -> _Inputs:
     spec = study.students[name]
     dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)))
     splits = Splits.from_dataset(dataset, device)
-    network = build_checked(study, name, dataset)
+    network = build_and_check(study, name, dataset)
     caches = {dump: open_dump(study, dump, dataset) for dump in spec.list_all_dumps()}
     refuse_other_channels(network, caches, dataset)
     targets = {dump: load_field(cache, device) for dump, cache in caches.items()}
@@ -136,8 +136,8 @@ def _train_seeds(study: Study, name: str, inputs: _Inputs, work: StageWork) -> _
 def _metrics(study: Study, spec: StudentParams, inputs: _Inputs, seeds: _Seeds) -> dict[str, Any]:
     return {
         **student_metrics(seeds.runs, spec.select),
-        "losses": describe_losses(spec.losses),
-        "pretrain": [describe_losses(phase.losses) for phase in spec.pretrain],
+        "losses": write_losses(spec.losses),
+        "pretrain": [write_losses(phase.losses) for phase in spec.pretrain],
         "phase_epochs": phase_epochs(spec, inputs.splits, inputs.targets),
         **inputs.origin,
         "taught_by": sorted({cache.manifest.teacher.name for cache in inputs.caches.values()}),

@@ -15,7 +15,7 @@ from pipeline.base.seeds import derive_seed
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.models.network_files import save_network
 from pipeline.models.size import count_bits
-from pipeline.runs.checks import build_checked
+from pipeline.runs.checks import build_and_check
 from pipeline.runs.networks import describe_architecture, describe_network, weight_digests
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
@@ -43,7 +43,7 @@ def train_teacher(study: Study, name: str, device: str = "auto") -> Result:
     with record_seconds(stage):
         dataset = load_dataset(layout.prepared(str(spec.dataset)))
         if spec.model is not None:
-            build_checked(study, name, dataset)
+            build_and_check(study, name, dataset)
         splits, views = Splits.from_dataset(dataset, where), study.views.model_dump(mode="json")
         options = spec.model_dump(mode="json"), views, study.seed
         inputs = *options, dataset.fingerprint, where.type, weight_digests(spec)

@@ -21,13 +21,13 @@ from pipeline.base.errors import InputError
 from pipeline.perplexity import (
     Conditional,
     FloatDType,
+    compile_kernels,
     conditional_from_distances,
     conditional_probabilities,
     joint_probabilities,
     kernels,
     probabilities,
     squared_distances,
-    warm_up,
 )
 
 Array = NDArray[Any]
@@ -122,7 +122,7 @@ def slow_conditional(x: Array, perplexity: float) -> tuple[Array, Array]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled() -> None:
-    warm_up()
+    compile_kernels()
 
 
 # --- what the probabilities are --------------------------------------------------------------------
@@ -618,7 +618,7 @@ def test_few_passes_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compiled_code_is_kept_on_disk_and_needs_no_torch() -> None:
     program = (
-        "import sys; from pipeline.perplexity import kernels, warm_up; seconds = warm_up(); "
+        "import sys; from pipeline.perplexity import compile_kernels, kernels; seconds = compile_kernels(); "
         "every = [each for each in vars(kernels).values() if hasattr(each, 'py_func')]; "
         "print(sum(sum(each.stats.cache_misses.values()) for each in every), "
         "sum(sum(each.stats.cache_hits.values()) for each in every), 'torch' in sys.modules, seconds > 0)"

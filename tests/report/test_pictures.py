@@ -28,7 +28,7 @@ from pipeline.report.pictures.canvas import choose_colours, fit_class_names
 from pipeline.report.pictures.dump_choice import choose_dumps
 from pipeline.report.pictures.feature_map import align_map, choose_perplexity, draw_feature_map, embed_features
 from pipeline.report.pictures.hints import draw_maps, draw_vectors
-from pipeline.report.pictures.multichannel import draw_bits, unpack_bits
+from pipeline.report.pictures.multichannel import draw_bits, unpack_label_bits
 from pipeline.report.pictures.sample_choice import (
     choose_tile_shape,
     find_class_runs,
@@ -140,7 +140,7 @@ def test_tiles_are_as_square_as_their_channels_allow(channels: int, shape: tuple
 
 def test_bits_are_unpacked_class_by_class() -> None:
     packed = np.array([[0b10110100, 0b11000000]], np.uint8)
-    assert unpack_bits(packed, 2, 5).tolist() == [[[1, 0, 1, 1, 0], [1, 0, 0, 1, 1]]]
+    assert unpack_label_bits(packed, 2, 5).tolist() == [[[1, 0, 1, 1, 0], [1, 0, 0, 1, 1]]]
 
 
 def test_scales_suit_the_signs() -> None:

@@ -22,7 +22,7 @@ from pipeline.report.groups import Unit, group_students
 from pipeline.report.loss_weights import collect_changing_weights, compute_weights
 from pipeline.report.metrics_files import find_labels_only, select_best_taught
 from pipeline.report.metrics_pictures import draw_metrics
-from pipeline.report.page import Report, Table
+from pipeline.report.page import Report, ReportTable
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.statistics_section import MOST_PAIRS
 from pipeline.study.params_file import parse_study
@@ -565,7 +565,7 @@ def test_numbers_hide_neither_points_nor_each_other() -> None:
 
 
 def test_a_table_says_the_same_in_both_languages() -> None:
-    table = Table(("who", "< how", "n"), (("a", "b & c", "1"),), texts=2)
+    table = ReportTable(("who", "< how", "n"), (("a", "b & c", "1"),), texts=2)
     assert table.markdown() == ["| who | < how | n |", "|---|---|---:|", "| a | b & c | 1 |"]
     assert "<th>&lt; how</th>" in table.html()
     assert "<td>b &amp; c</td>" in table.html()

@@ -17,7 +17,7 @@ from pipeline.report.figures.style import (
     fit_names,
     label_epochs,
 )
-from pipeline.report.metrics_files import Curves
+from pipeline.report.metrics_files import AccuracyCurves
 
 MOST_SHADED = 8  # curves whose spread can still be told apart
 COLUMNS = 2
@@ -25,7 +25,7 @@ TITLE = 60  # letters of a panel's
 HEADROOM = 100.5  # percent: a line at 100 is seen whole
 
 
-def draw_curves(panels: Sequence[tuple[str, Mapping[str, Curves]]], *, whole: bool = False) -> bytes:
+def draw_curves(panels: Sequence[tuple[str, Mapping[str, AccuracyCurves]]], *, whole: bool = False) -> bytes:
     """Validation accuracy against epochs: the mean over runs, one standard deviation shaded where curves are few.
 
     Args:
@@ -49,7 +49,7 @@ def draw_curves(panels: Sequence[tuple[str, Mapping[str, Curves]]], *, whole: bo
     return encode_png(figure)
 
 
-def compute_limits(students: Mapping[str, Curves]) -> tuple[float, float]:
+def compute_limits(students: Mapping[str, AccuracyCurves]) -> tuple[float, float]:
     """The ends of an axis, in percent, without the first epochs, which would squeeze the rest into a line.
 
     It starts at the lowest curve's early value; but a student that never leaves chance is seen all the same.
@@ -61,7 +61,7 @@ def compute_limits(students: Mapping[str, Curves]) -> tuple[float, float]:
 
 
 def _draw_panels(
-    panels: Sequence[tuple[str, Mapping[str, Curves]]], title: str, *, shaded: bool, whole: bool
+    panels: Sequence[tuple[str, Mapping[str, AccuracyCurves]]], title: str, *, shaded: bool, whole: bool
 ) -> Figure:
     """A panel a data set, each with a scale and a legend of its own."""
     deepest = max(len(students) for _, students in panels)
@@ -78,7 +78,7 @@ def _draw_panels(
     return figure
 
 
-def _draw_panel(axes: Axes, students: Mapping[str, Curves], *, shaded: bool, whole: bool) -> None:
+def _draw_panel(axes: Axes, students: Mapping[str, AccuracyCurves], *, shaded: bool, whole: bool) -> None:
     """The lines of students that are measured on the same data."""
     for number, (name, runs) in enumerate(zip(fit_names(list(students)), students.values(), strict=True)):
         table = 100 * np.array(runs)  # (runs, epochs)

@@ -19,7 +19,7 @@ from pipeline.report.figures.style import (
     format_power_of_ten,
     label_epochs,
 )
-from pipeline.report.metrics_files import Curves
+from pipeline.report.metrics_files import AccuracyCurves
 
 COLUMNS = 2
 WIDE = 100.0  # a range of values that a linear axis cannot show: two decades
@@ -37,8 +37,8 @@ class TermCurves:
         errors: validation error in percent by epoch; empty without validation part.
     """
 
-    losses: Mapping[str, Curves]
-    errors: Curves = ()
+    losses: Mapping[str, AccuracyCurves]
+    errors: AccuracyCurves = ()
 
 
 def find_linear_threshold(values: Sequence[float]) -> float | None:
@@ -98,7 +98,7 @@ def _scale_logarithmically(axes: Axes, threshold: float) -> None:
     axes.yaxis.set_major_formatter(format_power_of_ten)
 
 
-def _draw_line(axes: Axes, runs: Curves, colour: str, dashes: str, label: str) -> Line2D:
+def _draw_line(axes: Axes, runs: AccuracyCurves, colour: str, dashes: str, label: str) -> Line2D:
     """A mean over runs, their range shaded."""
     table = np.array(runs, dtype=np.float64)  # (runs, epochs)
     epochs = np.arange(1, table.shape[1] + 1)

@@ -22,7 +22,7 @@ from pipeline.report.pictures.affinities import draw_affinities
 from pipeline.report.pictures.canvas import Picture
 from pipeline.report.pictures.feature_map import align_map, choose_perplexity, draw_feature_map, embed_features
 from pipeline.report.pictures.hints import draw_maps, draw_vectors
-from pipeline.report.pictures.multichannel import draw_bits, unpack_bits
+from pipeline.report.pictures.multichannel import draw_bits, unpack_label_bits
 from pipeline.report.pictures.sample_choice import select_busiest, select_first_of_each, sort_units_by_class
 from pipeline.views.view import Views
 
@@ -128,7 +128,7 @@ def draw_multichannel_picture(name: str, cache: Cache, dataset: Dataset, views: 
     channels = cache.manifest.field.parameters["channels"]
     ids = select_first_of_each(_training_labels(dataset), 1)
     classes = dataset.labels[ids]
-    bits = unpack_bits(cache.rows(ids), len(dataset.classes), channels)[:, classes]  # (n, classes shown, K)
+    bits = unpack_label_bits(cache.rows(ids), len(dataset.classes), channels)[:, classes]  # (n, classes shown, K)
     own = np.eye(len(ids), dtype=bool)
     caption = (
         f"Multi-channel labels of {cache.manifest.teacher.name}: {channels} bits a class, dark where they are one; "

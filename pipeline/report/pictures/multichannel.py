@@ -35,7 +35,7 @@ def draw_bits(images: NDArray[np.uint8], bits: NDArray[np.uint8], true: Sequence
     return encode_png(figure)
 
 
-def unpack_bits(packed: NDArray[np.uint8], classes: int, channels: int) -> NDArray[np.uint8]:
+def unpack_label_bits(packed: NDArray[np.uint8], classes: int, channels: int) -> NDArray[np.uint8]:
     """Bits (n, classes, channels) of cached rows (n, bytes), class by class, the highest bit first."""
     return np.unpackbits(packed, axis=1, count=classes * channels).reshape(-1, classes, channels)
 
