@@ -42,16 +42,17 @@ def find_code_paths(modules: Iterable[str], study: Path, checkout: Path | None) 
 def follow_imports(modules: Iterable[str]) -> set[str]:
     """These modules of ours and all that they import at run time, and so on.
 
-    Registries are left out: they find parts by their names, and the parts that a study names are modules of its stages.
+    Registries are passed through, and left out: they find parts by their names, and the parts that a study names are
+    modules of its stages.
     """
     found: set[str] = set()
-    ahead = {module for module in modules if _find_file(module) and not _is_registry(module)}
+    ahead = {module for module in modules if _find_file(module)}
     while ahead:
         module = ahead.pop()
         found.add(module)
         if not _is_in(module, STUDY):
-            ahead |= {name for name in _imports(module) if not _is_registry(name)} - found
-    return found
+            ahead |= _imports(module) - found
+    return {module for module in found if not _is_registry(module)}
 
 
 @cache

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import load_dataset
-from pipeline.dumps import plan_arrays
+from pipeline.dumps.hooks import plan_arrays
 from pipeline.inspection import INSPECTIONS
 
 

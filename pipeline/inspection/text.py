@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.base.table import Table
-from pipeline.inspection import describe_facts, uses_labels
+from pipeline.inspection.hooks import describe_facts, uses_labels
 
 
 def format_cache(name: str, facts: dict[str, Any], *, known_labels: bool) -> Iterator[str | Table]:

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses import TARGET, TERMS, learned_factory, learns_from_peers, prepared_factory, term_taps
+from pipeline.losses import TERMS
+from pipeline.losses.hooks import TARGET, learned_factory, learns_from_peers, prepared_factory, term_taps
 from pipeline.losses.outputs import Outputs, widen
 from pipeline.losses.weights import Schedule
 

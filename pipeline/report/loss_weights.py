@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.losses.weights import build_schedule
+from pipeline.losses.weights.schedules import build_schedule
 from pipeline.report.metrics_files import Metrics, list_phases
 
 Weights = Mapping[str, list[float]]  # of one phase: by loss term, one weight an epoch

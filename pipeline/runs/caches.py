@@ -13,8 +13,8 @@ from pipeline.base.errors import InputError
 from pipeline.base.expected_values import ANYTHING
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset
-from pipeline.dumps import count_rows, list_derived_parameters, needs_head, plan_arrays, select_plan_options
 from pipeline.dumps.field import EXTERNAL, select_decisive
+from pipeline.dumps.hooks import count_rows, list_derived_parameters, needs_head, plan_arrays, select_plan_options
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.runs.networks import describe_architecture, recorded_weights

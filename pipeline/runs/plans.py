@@ -16,7 +16,7 @@ from pipeline.cache import Format
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.cost import DiskSpeed, DumpCost, measure_disk_speed, predict_cost
 from pipeline.dumps.dump_fields import refuse_unreadable_request
-from pipeline.losses import prepared_factory
+from pipeline.losses.hooks import prepared_factory
 from pipeline.models.build import build_network
 from pipeline.runs.datasets import load_or_read
 from pipeline.runs.dumps import plan_dump, wanted_cache

@@ -22,7 +22,7 @@ from pipeline.models.network_files import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
 from pipeline.runs.checks import build_and_check
 from pipeline.runs.networks import describe_network, find_network, recorded_weights, weight_digests
-from pipeline.runs.recipes import write_losses
+from pipeline.runs.recipes import list_loss_taps, list_trainable_parts, write_losses
 from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks, phase_epochs, save_seed, train_seed
 from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
@@ -85,7 +85,8 @@ def _read_inputs(study: Study, name: str, device: torch.device) -> _Inputs:
     spec = study.students[name]
     dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)))
     splits = Splits.from_dataset(dataset, device)
-    network = build_and_check(study, name, dataset)
+    parts = list_trainable_parts(study, name)
+    network = build_and_check(study, name, dataset, list_loss_taps(study, name), parts)
     caches = {dump: open_dump(study, dump, dataset) for dump in spec.list_all_dumps()}
     refuse_other_channels(network, caches, dataset)
     targets = {dump: load_field(cache, device) for dump, cache in caches.items()}

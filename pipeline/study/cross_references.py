@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from pipeline.base.registry import describe_unknown, flatten_errors
 from pipeline.cache.codecs import CODECS, Format
-from pipeline.dumps import needs_head, select_plan_options
-from pipeline.losses import find_mismatch, learns_from_peers, term_fields
+from pipeline.dumps.hooks import needs_head, select_plan_options
+from pipeline.losses.hooks import find_mismatch, learns_from_peers, term_fields
 from pipeline.study.part_sections import DumpParams, TermParams
 from pipeline.study.report_references import check_report_references as refuse_report
 from pipeline.study.sections import PhaseParams, StudentParams, Study, TeacherParams

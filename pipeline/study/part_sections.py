@@ -39,7 +39,8 @@ from pipeline.cache.codecs import Format
 from pipeline.datasets import SOURCES
 from pipeline.datasets.duplicates import Duplicates
 from pipeline.datasets.split import Amount, First, Folds
-from pipeline.dumps import FIELDS, check_options
+from pipeline.dumps import FIELDS
+from pipeline.dumps.hooks import check_options
 from pipeline.losses import TERMS
 from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS

@@ -17,10 +17,10 @@ from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.cache.rewrite import convert_cache
 from pipeline.datasets.dataset import Dataset
-from pipeline.dumps import list_derived_parameters
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.foreign.columns import match_columns
 from pipeline.dumps.foreign.teacher import ForeignTeacher, read_outputs
+from pipeline.dumps.hooks import list_derived_parameters
 from pipeline.teacher import Samples
 from tests.conftest import STUDY, Capture, Run, copied, refused, write_study
 from tests.scenes import digits

@@ -17,7 +17,7 @@ from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
-from pipeline.dumps import plan_arrays
+from pipeline.dumps.hooks import plan_arrays
 from pipeline.fields import load_field
 from pipeline.fields.batches import CachedBatches
 from pipeline.fields.rows import CachedRows

@@ -19,12 +19,12 @@ from pipeline import cache
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
-from pipeline.dumps import list_derived_parameters, plan_arrays
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.foreign.teacher import ForeignTeacher
+from pipeline.dumps.hooks import list_derived_parameters, plan_arrays
 from pipeline.fields.rows import CachedRows
 from pipeline.inspection.overview import inspect_cache
-from pipeline.losses import term_fields, term_taps
+from pipeline.losses.hooks import term_fields, term_taps
 from pipeline.losses.multichannel_bce import multichannel_bce, unpack_bits
 from pipeline.losses.outputs import Outputs
 from pipeline.losses.recipe import Recipe, Term

@@ -121,9 +121,9 @@ def test_a_policy_of_views_decides_what_is_trained_and_dumped(study: dict[str, A
     for stage in shown:
         assert "views" in stage.params
         deps = find_code_paths(stage.modules, ROOT, ROOT)
-        assert {f"pipeline/views/{name}.py" for name in ("random_words", "crop_flip", "mirror", "view")} <= set(deps), (
-            stage
-        )
+        assert {f"pipeline/views/{name}.py" for name in ("counter_random", "crop_flip", "mirror", "view")} <= set(
+            deps
+        ), stage
 
 
 def test_outside_our_repository_no_module_is_a_dependency(tmp_path: Path, study: dict[str, Any]) -> None:

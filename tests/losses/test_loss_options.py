@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.losses import TERMS, prepared_factory
+from pipeline.losses import TERMS
 from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
+from pipeline.losses.hooks import prepared_factory
 from pipeline.losses.outputs import Outputs
 from pipeline.models.heads import CHANNELS
 from pipeline.runs.recipes import build_recipe as recipe

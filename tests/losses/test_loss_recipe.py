@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
-from pipeline.losses import learns_from_peers, term_fields, term_taps
 from pipeline.losses.adversarial import adversarial
 from pipeline.losses.ce import ce
 from pipeline.losses.discriminator import DiscriminatorOptions
 from pipeline.losses.hint_mse import hint_mse
+from pipeline.losses.hooks import learns_from_peers, term_fields, term_taps
 from pipeline.losses.logits_mse import logits_mse
 from pipeline.losses.outputs import Outputs
 from pipeline.losses.recipe import Recipe, Term

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.dumps.logits import select_top_k
-from pipeline.losses import find_mismatch
+from pipeline.losses.hooks import find_mismatch
 from pipeline.losses.logits_mse import logits_mse
 from pipeline.losses.mutual_kl import mutual_kl
 from pipeline.losses.outputs import Outputs

@@ -13,9 +13,9 @@ from torch.optim import SGD, Optimizer
 
 from pipeline.base.errors import InputError
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.losses.weights import SCHEDULES, build_schedule
+from pipeline.losses.weights import SCHEDULES
 from pipeline.losses.weights.mentoring import adamant, gullible, obedient
-from pipeline.losses.weights.schedules import exponential, piecewise
+from pipeline.losses.weights.schedules import build_schedule, exponential, piecewise
 from pipeline.runs.recipes import build_recipe as recipe
 from pipeline.student import train_student
 from pipeline.study.params_file import parse_study

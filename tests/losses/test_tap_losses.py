@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
-from pipeline.losses import find_mismatch, learned_factory, term_taps
 from pipeline.losses.hint_mse import hint_mse
+from pipeline.losses.hooks import find_mismatch, learned_factory, term_taps
 from pipeline.losses.outputs import Outputs
 from pipeline.losses.probe_rmse import probe_rmse
 from pipeline.losses.recipe import Recipe, Term

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from pipeline.losses.weights import Schedule
+from pipeline.losses.weights import SCHEDULES, Schedule
 
 
 def constant(epochs: int, *, value: NonNegativeFloat) -> Schedule:
@@ -85,3 +85,10 @@ def phase_share(epoch: int, epochs: int) -> float:
     """How much of a phase is over: 0 in its first epoch, 1 in its last."""
     span = max(1, epochs - 1)
     return min(epoch, span) / span
+
+
+def build_schedule(weight: float | dict[str, Any], epochs: int) -> Schedule:
+    """The schedule of a weight as `params.yaml` states it: a number, or `{name: linear, ...}`."""
+    options: dict[str, Any] = dict(weight) if isinstance(weight, dict) else {"name": "constant", "value": weight}
+    schedule: Schedule = SCHEDULES.import_function(options.pop("name"))(epochs, **options)
+    return schedule
