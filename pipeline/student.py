@@ -52,7 +52,7 @@ class Phase:
     Attributes:
         recipe: its weighted loss terms.
         options: its optimiser, schedule and length.
-        on_epoch: by peer, see `trainee.Member`; a student without peers has one.
+        on_epoch: by peer, see `network_trainer.Member`; a student without peers has one.
         trainable: the part that it trains; None: all.
     """
 

@@ -65,7 +65,7 @@ def notice(text: str) -> None:
 
 
 class Notices(logging.Handler):
-    """Prints what the library logs, each line once."""
+    """Prints what the library logs, each line once: what a run warns of, and what else is to be known."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -75,7 +75,7 @@ class Notices(logging.Handler):
         line = record.getMessage()
         if line not in self._said:
             self._said.add(line)
-            notice(line)
+            (warn if record.name.startswith("pipeline.runs.") else notice)(line)
 
 
 @contextmanager

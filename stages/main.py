@@ -39,6 +39,10 @@ class Commands(TyperGroup):
         found = super().get_command(ctx, cmd_name)
         if found is not None or field == cmd_name:
             return found
+        from pipeline.dumps import FIELDS  # loads pydantic: not for --help
+
+        if field not in FIELDS.entries:
+            return None
         return get_command(cli.single(dump_command(field, f"Compute field {field}, once, and seal it in a cache.")))
 
 

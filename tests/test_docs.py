@@ -44,7 +44,8 @@ def test_the_notebook_of_the_python_page_drives_a_study(study: dict[str, Any], t
     done = warm_python(write_study(tmp_path, study), "-c", code)
     assert done.returncode == 0, done.stderr
     accuracy = json.loads((tmp_path / "data/metrics/students/kd.json").read_bytes())["test_accuracy"]["mean"]
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("warning: student ")]
+    assert len(lines) < len(done.stdout.splitlines())  # so short a training is hardly ahead of chance, and says so
     assert [line.partition(":")[0] for line in lines[:4]] == ["digits", "teacher big", "big-logits", "student kd"]
     assert lines[4] == str(accuracy)
     assert lines[-2:-1] == ["data/report/report.html"]

@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def read_json(path: Path, fix: str, keys: Iterable[str] = ()) -> Any:
 def write_bytes(path: Path, *data: bytes | memoryview, flush: bool = True) -> None:
     """Write a file under another name, flush it to the disk, then rename it into place.
 
-    Without `flush_file` a killed process leaves whole files too, but a power cut may not.
+    Without `flush` a killed process leaves whole files too, but a power cut may not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
@@ -200,12 +200,29 @@ def remove_path(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def work_in(folder: Path) -> Iterator[None]:
+    """Make a folder the current one, and the former again, where one can still go there."""
+    try:
+        before = Path.cwd()
+    except OSError:  # it has been deleted
+        before = None
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # deleted meanwhile, or closed to whoever started this
+            os.chdir(before or folder)
+
+
 class DiskFullError(OSError):
-    """No room for an output: its path, and the bytes that it takes in all."""
+    """No room for an output: its path, the bytes that it takes in all, and those that are free where it was to be."""
 
     def __init__(self, path: Path | str, needed: int) -> None:
         super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         self.needed = needed
+        place = next((folder for folder in Path(path).absolute().parents if folder.is_dir()), None)
+        self.free = shutil.disk_usage(place).free if place else None
 
 
 @contextmanager
@@ -233,12 +250,10 @@ def _is_disk_full(error: OSError) -> bool:
 
 def _advise_space(error: OSError) -> str:
     """Return the advice to make room, with the bytes that are needed where they are known."""
-    needed = getattr(error, "needed", None)
-    if needed is None:
+    if not isinstance(error, DiskFullError):
         return "free some space"
-    place = next((path for path in Path(str(error.filename)).absolute().parents if path.is_dir()), None)
-    free = f" ({shutil.disk_usage(place).free:,} are free)" if place else ""
-    return f"make room for about {needed:,} bytes there{free}"
+    free = f" ({error.free:,} are free)" if error.free is not None else ""
+    return f"make room for about {error.needed:,} bytes there{free}"
 
 
 def explain_os_error(error: OSError) -> InputError | None:

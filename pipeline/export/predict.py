@@ -139,7 +139,7 @@ def compute_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def format_answer(name: str, logits: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, Any]:
-    """One image's answer as JSON: `file`, `class`, its `probability`, and `compute_probabilities`, the likeliest first.
+    """One image's answer as JSON: `file`, `class`, its `probability`, and `probabilities`, the likeliest first.
 
     Args:
         name: of the file.

@@ -35,7 +35,7 @@ class Stage:
         deps, outs: paths read and written.
         params: keys of params.yaml that it uses.
         metrics: small JSON files that git keeps.
-        kept_in_git: outputs that git keeps too, since people look at them.
+        outs_in_git: outputs that git keeps too, since people look at them.
         group: the headline it stands under.
     """
 

@@ -282,7 +282,7 @@ def compile_kernels() -> float:
 
     Who does not call it pays the same at the first batch. Compiled code is kept beside this file, or where
     NUMBA_CACHE_DIR says, for this version of it and this kind of processor; where neither can be written,
-    see `compiled_code`.
+    see `numba_cache`.
     """
     start = time.perf_counter()
     features = np.array([[[0.0], [0.0], [1.0], [2.0], [4.0]]])  # the duplicates take every path

@@ -63,7 +63,7 @@ class SeedAccuracies:
 
     Attributes:
         accuracies: on the test part, one a seed.
-        doubts: by seed, what speaks against its having learnt anything (see `doubts.find_doubt`).
+        doubts: by seed, what speaks against its having learnt anything (see `chance_level.find_doubt`).
     """
 
     accuracies: list[float]

@@ -30,7 +30,8 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     keeps it), the weights it names must be those that made the cache.
     """
     spec, folder = study.dumps[dump], Layout(Path()).cache(dump)
-    expect = {**_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
+    field = {"field.name": spec.field, "field.parameters": expected_parameters(spec)}
+    expect = {**field, **_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
     opened = cache.open(folder, expect, fix=_how_to_make(study, dump))
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
@@ -57,11 +58,9 @@ def _expected_network(study: Study, spec: DumpParams) -> dict[str, Any]:
 
 
 def _expected_rows(study: Study, spec: DumpParams, dataset: Dataset) -> dict[str, Any]:
-    """What a manifest says of the field, the data set, the views and the store."""
+    """What a manifest says of the data set, the views and the store."""
     samples = dataset.bounds[0] if spec.samples == "train" else len(dataset)
     return {
-        "field.name": spec.field,
-        "field.parameters": expected_parameters(spec),
         "dataset.fingerprint": dataset.fingerprint,
         "dataset.classes": list(dataset.classes),
         "dataset.samples": len(dataset),

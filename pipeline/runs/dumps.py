@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -22,6 +23,8 @@ from pipeline.study.layout import Layout
 from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
 from pipeline.teacher import Samples, Teacher, TeacherLike, load_teacher
+
+LOG = logging.getLogger(__name__)
 
 
 @in_study_folder
@@ -102,13 +105,13 @@ def _dump_together(study: Study, names: Sequence[str], device: str) -> Result:
     """Compute dumps of one network on the same samples in one pass."""
     spec = study.dumps[names[0]]
     teacher, dataset = load_teacher_and_data(study, spec, device)
-    doubt = teacher.card.get("doubt")
+    if "doubt" in teacher.card:  # before hours are spent on it
+        LOG.warning("%r, dumped as %s, %s", spec.of, ", ".join(names), teacher.card["doubt"])
     wanted = [wanted_cache(study, name) for name in names]
     made = dump_fields(teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=study.views.views())
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},
         text=tuple(_summary(name, manifest) for name, manifest in zip(names, made, strict=True)),
-        warnings=(f"{spec.of!r}, dumped as {', '.join(names)}, {doubt}",) if doubt else (),
     )
 
 

@@ -42,7 +42,7 @@ def create_cache(
         teacher: its name.
         data: the prepared data set that the rows belong to.
         field: what the numbers are.
-        values, floor, classes: see `foreign.read_outputs`.
+        values, floor, classes: see `foreign.teacher.read_outputs`.
         sha256: of the teacher's weights; None takes the file's own digest.
         store, dtype, codec: of the cache.
         top_k, temperature: see `logits.logits`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from pipeline.runs.training import training_options
 from pipeline.study.sections import PhaseParams, Study, describe_model
 from pipeline.teacher import Ensemble, Teacher
 
+LOG = logging.getLogger(__name__)
+
 COLUMNS = (
     *("dump", "field", "bytes of rows", "files"),
     *("dump (s)", "live teacher (s a student)", "pays from", "students here"),
@@ -39,11 +42,10 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class _Cost:
-    """What a dump will cost, how many students of the study read it, and why it would be refused, or None."""
+    """What a dump will cost, and how many students of the study read it."""
 
     prediction: DumpCost
     students: int
-    refusal: str | None
 
 
 @in_study_folder
@@ -62,12 +64,7 @@ def plan_dumps(study: Study, device: str = "auto") -> Result:
         for name, cost in costs.items()
     }
     nothing = f"nothing to plan: {study.file} has no dump of a teacher or student that is run here"
-    refused = {name: cost.refusal for name, cost in costs.items() if cost.refusal}
-    return Result(
-        values,
-        text=(_table(study, costs), ABOUT) if costs else (nothing,),
-        warnings=tuple(f"dump {name!r} would be refused: {reason}" for name, reason in refused.items()),
-    )
+    return Result(values, text=(_table(study, costs), ABOUT) if costs else (nothing,))
 
 
 def _table(study: Study, costs: Mapping[str, _Cost]) -> Table:
@@ -87,15 +84,14 @@ def _predict(study: Study, name: str, dataset: Dataset, disk: DiskSpeed, device:
     spec = study.dumps[name]
     teacher = _build_untrained(study, spec.of, dataset, device)
     field, seen = plan_dump(spec, study, teacher, dataset)
-    refusal = None
     try:
         refuse_unreadable_request(teacher.card, dataset, wanted_cache(study, name), field, seen)
     except InputError as error:
-        refusal = str(error)
+        LOG.warning("dump %r would be refused: %s", name, error)
     epochs = _reading_epochs(study, name, dataset)
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
     made = predict_cost(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
-    return _Cost(made, len(epochs), refusal)
+    return _Cost(made, len(epochs))
 
 
 def _reading_epochs(study: Study, dump: str, dataset: Dataset) -> list[int]:

@@ -13,7 +13,7 @@ __all__ = ["Result", "Table"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a run tells people; its files are in the study's folder. `print(result)` shows the text.
+    """What a run tells people; its files are in the study's folder. `print(result)` shows all of it.
 
     Attributes:
         values: its numbers, as the metrics file or `--json` has them.
@@ -28,4 +28,5 @@ class Result:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.text))
+        said = (*(f"note: {line}" for line in self.notes), *(f"warning: {line}" for line in self.warnings))
+        return "\n".join((*said, *map(str, self.text)))

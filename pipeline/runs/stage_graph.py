@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pipeline.base.files import write_bytes
@@ -14,6 +15,7 @@ from pipeline.runs.stage_work import in_study_folder
 from pipeline.study.params_file import find_unavailable_models
 from pipeline.study.sections import Study
 
+LOG = logging.getLogger(__name__)
 DVC_YAML = Path("dvc.yaml")
 
 
@@ -28,18 +30,17 @@ def compile_graph(study: Study, *, check: bool = False) -> Result:
     Raises:
         InputError: `check`, and dvc.yaml is stale; or a dvc.yaml of somebody else's is there.
     """
-    absent = find_unavailable_models(study)
-    warnings = [f"{study.file}: {key}: {reason}; the stages that use it will refuse it" for key, reason in absent]
+    for key, reason in find_unavailable_models(study):  # before what may be refused
+        LOG.warning("%s: %s: %s; the stages that use it will refuse it", study.file, key, reason)
     if check:
         refuse_stale(study, Path())
-        return Result(warnings=tuple(warnings))
+        return Result()
     refuse_other_code(Path())
     text, line = _write_graph(study)
     added, needed = add_missing_lines(Path())
-    if needed:
-        warnings.append(f"git may take up what the stages make: see that it ignores {' '.join(needed)}")
+    open_paths = f"git may take up what the stages make: see that it ignores {' '.join(needed)}"
     lines = (line, *([f".gitignore: added {' '.join(added)}"] if added else []))
-    return Result({"stages": _count_stages(text)}, text=lines, warnings=tuple(warnings))
+    return Result({"stages": _count_stages(text)}, text=lines, warnings=(open_paths,) if needed else ())
 
 
 def _write_graph(study: Study) -> tuple[str, str]:

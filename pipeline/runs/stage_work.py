@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipeline.base.errors import InputError
-from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, write_json
+from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, work_in, write_json
 from pipeline.base.provenance import hash_code
 from pipeline.base.registry import describe_unknown
 from pipeline.study.layout import Layout
@@ -26,7 +26,7 @@ def in_study_folder(run: Callable[Concatenate[Study, P], T]) -> Callable[Concate
 
     @wraps(run)
     def run_there(study: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with chdir(study.folder):
+        with work_in(study.folder):
             return run(study, *args, **kwargs)
 
     return run_there

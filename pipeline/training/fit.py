@@ -46,7 +46,7 @@ def fit(
     """Train a network, keeping the state that was best on validation: a cohort of one.
 
     Args:
-        network, objective, learned, on_epoch: see `trainee.Member`.
+        network, objective, learned, on_epoch: see `network_trainer.Member`.
         train, validation: rows on the network's device; validation may be empty.
         how: see `fit_cohort`.
     """

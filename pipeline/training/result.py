@@ -50,7 +50,7 @@ class TrainedStudent:
         return self.fitted.best_epoch if select == "best" else len(self.fitted.history)
 
     def find_doubt(self, select: Select, test: Rows, classes: Sequence[str]) -> str | None:
-        """The reason to doubt that it has learnt these classes; see `doubts.find_doubt`."""
+        """The reason to doubt that it has learnt these classes; see `chance_level.find_doubt`."""
         return find_doubt(self.correct[select], test.labels, classes)
 
     def scores(self, select: Select, test: Rows, classes: Sequence[str]) -> dict[str, Any]:

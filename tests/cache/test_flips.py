@@ -272,7 +272,7 @@ def test_every_flipped_bit_is_found_and_none_is_read(
 def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made], name: str, share: int) -> None:
     made = caches[name]
     missed = []
-    for (file, at), bit in flips(made, 1, share)[::12]:
+    for (file, at), bit in flips(made, 1, share)[:: 12 if share == 1 else 3]:
         cache.open(made.path)
         assert checked_copies.is_remembered(made.path, checked_copies.compute_signature(made.path, made.manifest))
         tick(made, file)

@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.registry import Registry
+from pipeline.datasets import SOURCES
+from pipeline.dumps import FIELDS
 from pipeline.graph import code_dependencies as code
 from pipeline.graph import stages as graph
 from pipeline.graph.code_dependencies import find_code_paths, follow_imports
+from pipeline.losses import TERMS
+from pipeline.losses.weights import SCHEDULES
+from pipeline.models.heads import HEADS
 from pipeline.study.params_file import load_study, parse_study
+from pipeline.views import POLICIES
 from tests.conftest import ROOT
 
 STAGES = ("prepare digits", "train-teacher big", "dump-logits big-logits", "train-student kd", "report")
@@ -91,3 +98,56 @@ def test_what_is_imported_in_turn_is_followed_up_to_the_study() -> None:
     assert "pipeline.losses" not in found
     assert follow_imports(["pipeline.study.sections"]) == {"pipeline.study.sections"}
     assert follow_imports(["pipeline.nowhere"]) == set()
+
+
+def paths_of(study: dict[str, Any], name: str) -> set[str]:
+    """What the stage of a name depends on, of our code."""
+    (stage,) = (stage for stage in graph.compile_stages(parse_study(study)) if stage.name == name)
+    return set(find_code_paths(stage.modules, ROOT, ROOT))
+
+
+def path_of(registry: Registry, name: str) -> str:
+    return f"{str(registry.find_module(name)).replace('.', '/')}.py"
+
+
+def test_a_stage_depends_on_each_part_that_its_parameters_name(study: dict[str, Any]) -> None:
+    study["teachers"]["big"]["head"] = {"multichannel": {"kernel": 4}}
+    study["dumps"] = {field: {"field": field, "of": "big"} for field in FIELDS.entries}
+    for field in FIELDS.entries:
+        found = paths_of(study, f"dump-{field}-{field}")
+        assert {path_of(FIELDS, field), path_of(HEADS, "multichannel"), "pipeline/models/mlp.py"} <= found
+        assert ("pipeline/perplexity" in found) == (field == "affinities")
+    study["dumps"] = {"big-logits": {"field": "logits", "of": "big"}}
+    for policy in POLICIES.entries:
+        study["views"] = {"policy": policy, "count": 1 if policy == "none" else 2}
+        for name in ("train-teacher-big", "dump-logits-big-logits", "train-student-kd"):
+            assert path_of(POLICIES, policy) in paths_of(study, name), (policy, name)
+
+
+def test_a_student_depends_on_each_of_its_losses_weights_and_layers(study: dict[str, Any]) -> None:
+    student = study["students"]["kd"]
+    for weight in (0.5, {"name": "linear", "start": 1.0, "end": 0.0}, {"name": "obedient", "of": "labels"}):
+        student["losses"] = {"ce": {"weight": weight}, "soft_targets": {"weight": 0.5}}
+        found = paths_of(study, "train-student-kd")
+        name = weight["name"] if isinstance(weight, dict) else "constant"
+        assert {path_of(SCHEDULES, str(name)), path_of(TERMS, "ce"), path_of(TERMS, "soft_targets")} <= found, weight
+    assert "pipeline/models/binary" not in found
+    student["model"] = {"name": "mlp", "widths": [8, 8]}
+    student["binary"] = {"form": "xnor"}
+    assert "pipeline/models/binary" in paths_of(study, "train-student-kd")
+
+
+@pytest.mark.parametrize("source", SOURCES.entries)
+def test_prepared_data_depend_on_their_source(study: dict[str, Any], source: str) -> None:
+    options = {"imagefolder": {"root": "images"}, "amat": {"root": "amat"}, "mnist_variations": {"variation": "basic"}}
+    study["datasets"] = {"digits": {"source": source, **options.get(source, {})}}
+    assert path_of(SOURCES, source) in paths_of(study, "prepare-digits")
+
+
+def test_an_ensemble_depends_on_what_its_members_are_made_of(study: dict[str, Any]) -> None:
+    study["teachers"] |= {
+        "conv": {"model": {"name": "cnn", "widths": [2, 2]}, "epochs": 1}, "both": {"members": ["big", "conv"]},
+    }  # fmt: skip
+    study["dumps"]["all"] = {"field": "logits", "of": "both"}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    assert {"pipeline/models/mlp.py", "pipeline/models/cnn.py"} <= paths_of(study, "dump-logits-all")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import cache, runs
 from pipeline.base.errors import InputError
+from pipeline.base.files import work_in
 from tests.conftest import Capture, Run
 from tests.data_files import png
 
@@ -80,3 +82,44 @@ def test_an_inspection_prints_what_the_command_does(run: Run, capsys: Capture, c
     assert run(copy_of, "cache", "inspect", DUMP, "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.values))
     assert "agreement with the labels" in str(found)
+
+
+def test_a_result_shows_what_is_noted_and_warned_of() -> None:
+    table = runs.Table("both", ("a", "long name"), [(1, "x"), (22, "y")])
+    made = runs.Result({}, text=("done", table), notes=("left out: b",), warnings=("at chance",))
+    assert str(made).splitlines() == [
+        "note: left out: b", "warning: at chance", "done", "both", "a   long name", "1   x", "22  y",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("gone", ["before", "meanwhile"])
+def test_a_run_needs_no_folder_to_go_back_to(copy_of: Path, elsewhere: Path, gone: str) -> None:
+    if gone == "before":
+        elsewhere.rmdir()
+    study = runs.open_study(copy_of / "params.yaml")
+    with work_in(copy_of):
+        if gone == "meanwhile":
+            elsewhere.rmdir()
+    assert Path.cwd() == copy_of.resolve()
+    assert runs.prepare_dataset(study, "digits").values["samples"]["train"] == 200
+
+
+def test_a_study_in_a_folder_that_is_not_there_is_refused_by_its_path(copy_of: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(copy_of)
+    with pytest.raises(InputError, match=r"nowhere/params.yaml: expected a study's parameters, found no such file"):
+        runs.open_study("nowhere/params.yaml")
+
+
+def test_what_is_doubtful_is_said_before_hours_are_spent(
+    copy_of: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, run: Run
+) -> None:
+    card = json.loads((copy_of / "data/teachers/big/card.json").read_text())
+    (copy_of / "data/teachers/big/card.json").write_text(json.dumps({**card, "doubt": "is no better than chance"}))
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise InputError("stopped")
+
+    monkeypatch.setattr("pipeline.runs.dumps.dump_fields", stop)
+    assert run(copy_of, "dump-logits", "big-logits") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2:] == ["warning: 'big', dumped as big-logits, is no better than chance", "error: stopped"]
