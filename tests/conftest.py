@@ -22,6 +22,7 @@ import torch
 from hypothesis import settings
 from ruamel.yaml import YAML
 
+from pipeline.cache import damage, digests
 from stages import cli
 from tests.warm import Programs
 
@@ -177,3 +178,15 @@ def refused(run: Run, capsys: Capture, folder: Path, *command: str) -> str:
     assert error.count("\n") == 1
     assert "Traceback" not in error
     return error
+
+
+def note_hashed_folders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From now on, the name of each cache's folder whose files are hashed in full."""
+    hashed: list[str] = []
+
+    def note(folder: Path, names: Any, title: str) -> dict[str, str]:
+        hashed.append(folder.name)
+        return digests.hash_files(folder, names, title)
+
+    monkeypatch.setattr(damage, "hash_files", note)
+    return hashed

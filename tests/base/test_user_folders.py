@@ -8,18 +8,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import cache
 from pipeline.base import user_cache as user_folders
-from pipeline.cache import damage, digests
 from pipeline.perplexity import joint_probabilities
 from pipeline.perplexity import numba_cache as compiled_code
 from tests.cache.test_cache import values, write
-from tests.conftest import ROOT
+from tests.conftest import ROOT, note_hashed_folders
 
 
 @pytest.fixture
@@ -99,14 +97,7 @@ def test_a_folder_that_is_not_this_accounts_alone_is_not_used(
 def test_copies_are_remembered_there_and_hashed_again_where_nothing_can_be(
     private_is: str, times: int, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    hashed: list[str] = []
-    real = digests.hash_files
-
-    def noting(folder: Path, names: Any, title: str) -> dict[str, str]:
-        hashed.append(folder.name)
-        return real(folder, names, title)
-
-    monkeypatch.setattr(damage, "hash_files", noting)
+    hashed = note_hashed_folders(monkeypatch)
     if private_is != "made":
         private(places[1]).touch()
     write(tmp_path)

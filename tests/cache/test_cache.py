@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.base import files
 from pipeline.base.errors import InputError
-from pipeline.cache import checked_copies, damage, digests, rewrite, writer
+from pipeline.cache import checked_copies, rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType
@@ -29,6 +29,7 @@ from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import load_store
 from pipeline.cache.verify import verify_cache
+from tests.conftest import note_hashed_folders
 
 Store = Literal["zarr", "hdf5"]
 STORES: list[Store] = ["zarr", "hdf5"]
@@ -421,14 +422,7 @@ def test_a_copy_is_hashed_once_and_again_when_it_was_touched(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, store)
-    hashed: list[str] = []
-    real = digests.hash_files
-
-    def noting(folder: Path, names: Any, title: str) -> dict[str, str]:
-        hashed.append(folder.name)
-        return real(folder, names, title)
-
-    monkeypatch.setattr(damage, "hash_files", noting)
+    hashed = note_hashed_folders(monkeypatch)
     for _ in range(3):
         cache.open(tmp_path / "dump")
     assert hashed == ["dump"]

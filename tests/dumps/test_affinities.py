@@ -36,20 +36,10 @@ from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN, Views
 from tests import reference
 from tests.conftest import Capture, Run, refused, write_study
-from tests.scenes import CNN, CPU, activations, digits, made, teacher_of, tree, wanted
+from tests.scenes import CNN, CPU, activations, made, teacher_of, tree, wanted
 
 N = 30
 OPTIONS: dict[str, Any] = {"batch_size": N, "perplexity": 8.0, "dtype": "float32"}
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return digits()
-
-
-@pytest.fixture(scope="module")
-def teacher(dataset: Dataset) -> Teacher:
-    return teacher_of(dataset, CNN)
 
 
 def features(teacher: Teacher, dataset: Dataset, tap: str = "features", views: Views = PLAIN) -> NDArray[np.float64]:

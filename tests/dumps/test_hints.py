@@ -20,16 +20,6 @@ from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import CNN, CPU, activations, digits, made, teacher_of, wanted
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return digits()
-
-
-@pytest.fixture(scope="module")
-def teacher(dataset: Dataset) -> Teacher:
-    return teacher_of(dataset, CNN)
-
-
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
 def test_several_taps_are_held_bit_for_bit(
     tmp_path: Path, dataset: Dataset, teacher: Teacher, store: Literal["zarr", "hdf5"]

@@ -19,7 +19,7 @@ from pipeline.dumps.one_pass import run_one_pass
 from pipeline.teacher import Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 from tests.conftest import Capture, Run, refused, write_study
-from tests.scenes import BATCH, CNN, digits, teacher_of, tree, wanted
+from tests.scenes import BATCH, CNN, teacher_of, tree, wanted
 
 FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "logits": ("logits", {}),
@@ -30,11 +30,6 @@ FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixels": ("affinities", {"batch_size": 25, "perplexity": 9.0, "tap": "pixels", "pca": 6, "pca_over": "all"}),
 }
 VOTER = {**CNN, "head": {"name": "multichannel", "kernel": 8, "stride": 2, "tap": "features"}}
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return digits()
 
 
 @pytest.fixture(scope="module")
