@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,16 +21,12 @@ def main(command: Callable[..., Any]) -> None:
 
     0 done; 2 bad input, one line on standard error; 1 a bug, with its traceback.
     """
-    # OpenMP's threads wait by spinning, on the core that the other run needs: measured, two
-    # trainings on two cores took 9 to 120 times longer a step; with a short spin 1.5 to 2 times,
-    # and a lone one 1.0 to 1.2 times. Read when torch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # MKL promises the same bits from run to run only in this mode (memory may be aligned otherwise).
-    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+    from pipeline.base.environment import set_library_defaults
     from pipeline.base.errors import InputError
     from pipeline.base.files import explain_os_error
     from pipeline.base.user_cache import set_matplotlib_folder
 
+    set_library_defaults()
     set_matplotlib_folder()
     app = command if isinstance(command, typer.Typer) else single(command)
     try:

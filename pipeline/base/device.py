@@ -16,8 +16,8 @@ def resolve_device(device: str) -> torch.device:
         InputError: no such device here.
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not index.isdecimal()) or (kind == "cpu" and colon):
         raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=device)
     if kind == "cuda":
         if int(index or 0) >= torch.cuda.device_count():

@@ -270,6 +270,8 @@ def explain_os_error(error: OSError) -> InputError | None:
             found=os.strerror(number),
             fix="use a folder on another file system, and unset HDF5_USE_FILE_LOCKING where it is set",
         )
+    if number == errno.ENAMETOOLONG:
+        return InputError(where, expected="a name that the file system takes", found=os.strerror(number))
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(
             where,

@@ -12,12 +12,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.cache import block_paths as paths
 from pipeline.cache import hdf5_check
 from pipeline.cache.blocks import ArrayPlan, Block, BlockKey, StorePlan
 from pipeline.cache.codecs import LEVELS
+from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
 
@@ -42,8 +44,7 @@ def write_store(
         for name, array in plan.arrays.items():
             target = _create_dataset(file, name, array, plan)
             for block in plan.blocks():
-                path = block_file(name, block)
-                payload = np.fromfile(path, np.uint8, path.stat().st_size - paths.CRC_BYTES)
+                payload = _read_payload(block_file(name, block))
                 corner = (block.view, block.start, *[0] * len(array.row_shape))
                 if array.codec == "none":
                     values = payload.view(storage_dtype(array.dtype)).reshape(-1, *array.row_shape)
@@ -54,6 +55,15 @@ def write_store(
                     target.id.write_direct_chunk(corner, payload)
                     places[name, block] = (NAME, target.id.get_chunk_info_by_coord(corner).byte_offset)
     return places
+
+
+def _read_payload(path: Path) -> NDArray[np.uint8]:
+    """A block file's bytes without the checksum that ends it, which must still be theirs."""
+    data = np.fromfile(path, np.uint8)
+    payload, stored = data[: -paths.CRC_BYTES], data[-paths.CRC_BYTES :].tobytes()
+    if stored != crc_to_bytes(crc32c(payload)):
+        raise InputError(str(path), expected="the bytes that were written", found="others", fix="run again")
+    return payload
 
 
 def _create_dataset(file: h5py.File, name: str, array: ArrayPlan, plan: StorePlan) -> Any:

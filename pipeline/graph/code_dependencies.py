@@ -65,17 +65,22 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a syntax tree but those under `if TYPE_CHECKING`."""
+    """The nodes of a syntax tree but those under `if TYPE_CHECKING` (not its `else`)."""
     yield node
     for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            for other in child.orelse:
+                yield from _walk_executed(other)
+        else:
             yield from _walk_executed(child)
 
 
 def _imported_names(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
-        yield from (name.name for name in node.names)
+        names = (name.name for name in node.names)
+        yield from (name for name in names if _find_file(name) or name.partition(".")[0] not in OURS)
     elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "our modules import by whole names: a test of the house says so"
         for name in node.names:
             module = f"{node.module}.{name.name}"
             yield module if module.partition(".")[0] in OURS and _find_file(module) else str(node.module)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.base.errors import InputError
 from pipeline.graph.code_dependencies import find_code_paths
 from pipeline.graph.git_checkout import is_own_checkout, refuse_other_code
-from pipeline.graph.stages import Stage, compile_stages, format_command
+from pipeline.graph.stages import Stage, compile_stages, escape_line_ends, format_command
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 
@@ -33,7 +33,7 @@ def format_dvc_yaml(graph: Iterable[Stage], study: Path, file: str = "params.yam
     """
     folder = study.resolve()
     checkout = folder if is_own_checkout(folder) else None
-    shown = file if file.isprintable() else json.dumps(file)  # a line end would end the comment
+    shown = escape_line_ends(file)
     lines = [HEADER.format(file=shown, command=format_command("graph", shown)), "stages:"]
     group = ""
     for stage in graph:
@@ -140,7 +140,7 @@ def _format_params(keys: Sequence[str], file: str) -> list[str]:
 def _quote(text: str, plain: str = PLAIN) -> str:
     """Text as YAML and DVC's templating take it, literally."""
     text = text.replace("${", r"\${")
-    return text if re.fullmatch(plain, text) else json.dumps(text)
+    return text if re.fullmatch(plain, text) else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 PLOTS = """

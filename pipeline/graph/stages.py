@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,11 @@ def format_command(command: str, file: str = "params.yaml") -> str:
     return " ".join(("teachercache", command, *option))
 
 
+def escape_line_ends(file: str) -> str:
+    """A file's name for a comment, which a line end in it would end."""
+    return file if file.isprintable() else json.dumps(file)
+
+
 def compile_stages(study: Study) -> list[Stage]:
     """The study's stages in the order of the flow.
 
@@ -96,7 +102,7 @@ class _Compiler:
         yield Stage(
             "graph",
             self.format_command("graph --check"),
-            f"Is this file the one that {self.study.file} compiles to?",
+            f"Is this file the one that {escape_line_ends(self.study.file)} compiles to?",
             deps=(self.study.file,),
         )
         yield from map(self.prepare_stage, self.study.datasets)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pipeline.base.environment import set_library_defaults
+
 if TYPE_CHECKING:
     from pipeline.runs.comparisons import diff_caches as diff_caches
     from pipeline.runs.conversions import convert_cache as convert_cache
@@ -62,6 +64,8 @@ MODULES = {
 }
 
 __all__ = list(MODULES)
+
+set_library_defaults()
 
 
 def __getattr__(name: str) -> Any:

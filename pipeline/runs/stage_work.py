@@ -14,6 +14,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, work_in, write_json
 from pipeline.base.provenance import hash_code
 from pipeline.base.registry import describe_unknown
+from pipeline.runs.own_modules import find_own_modules_in
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 
@@ -26,6 +27,7 @@ def in_study_folder(run: Callable[Concatenate[Study, P], T]) -> Callable[Concate
 
     @wraps(run)
     def run_there(study: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        find_own_modules_in(study.folder.absolute())
         with work_in(study.folder):
             return run(study, *args, **kwargs)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from pipeline.base.files import work_in
+from pipeline.runs.own_modules import find_own_modules_in
 from pipeline.study.params_file import load_study
 from pipeline.study.sections import Study
 
@@ -18,12 +18,10 @@ def open_study(params: Path | str = "params.yaml") -> Study:
         InputError: with the key of the first mistake, what was expected and what was found.
     """
     path = Path(params)
-    folder, name = path.resolve().parent, path.name
+    folder, name = path.parent.resolve(), path.name  # of a link: where it lies, not where it leads
     if not folder.is_dir():
         return load_study(path)
-    if str(folder) not in sys.path:
-        # Last: a statistics.py or a pipeline/ of the user's must not stand in for Python's or ours.
-        sys.path.append(str(folder))
+    find_own_modules_in(folder)
     with work_in(folder):
         study = load_study(Path(name))
         if "DVC_STAGE" in os.environ:

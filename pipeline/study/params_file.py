@@ -80,7 +80,7 @@ def load_study(path: Path) -> Study:
     Raises:
         InputError: with the key of the first mistake, what was expected and what was found.
     """
-    return parse_study(read_params(path), path.name, path.resolve().parent)
+    return parse_study(read_params(path), path.name, path.parent.resolve())
 
 
 def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path = HERE) -> Study:
@@ -94,7 +94,10 @@ def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path 
     Raises:
         InputError: see `load_study`.
     """
-    values = {key: _convert_lists(value) for key, value in raw.items() if not str(key).startswith(IGNORED)}
+    try:
+        values = {key: _convert_lists(value) for key, value in raw.items() if not str(key).startswith(IGNORED)}
+    except RecursionError:
+        raise InputError(file, expected="values", found="one inside itself, or too deep to be meant") from None
     if "dataset" in values:
         if "datasets" in values:
             raise InputError(f"{file}: dataset", expected="either dataset or datasets", found="both")

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import digests, manifest, rewrite, seal, writer
+from pipeline.cache import digests, hdf5_store, manifest, rewrite, seal, writer
 from pipeline.cache import reader_limits as readability
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, FinishedBlock
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import Format
+from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest
 from pipeline.cache.verify import verify_cache
@@ -301,3 +302,13 @@ def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dat
     with pytest.raises(InputError, match=r"a: teacher\.name: expected text"):
         dump_fields(teacher, dataset, each, batch=BATCH)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_hdf5_file_takes_no_block_that_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "block"
+    payload = np.arange(40, dtype=np.uint8)
+    path.write_bytes(payload.tobytes() + crc_to_bytes(crc32c(payload)))
+    assert np.array_equal(hdf5_store._read_payload(path), payload)
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    with pytest.raises(InputError, match="expected the bytes that were written, found others; run again"):
+        hdf5_store._read_payload(path)

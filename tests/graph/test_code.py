@@ -86,10 +86,11 @@ def test_every_stage_follows_its_run_and_the_parts_that_it_names(study: dict[str
 def test_imports_inside_of_functions_count_and_those_for_annotations_do_not() -> None:
     tree = ast.parse(
         "import pipeline.cache\nfrom pipeline import teacher\nif TYPE_CHECKING:\n    import pipeline.student\n"
+        "else:\n    import pipeline.fields\n"
         "def f():\n    from pipeline.base.errors import InputError\n    if TYPE_CHECKING:\n        import pipeline.graph\n"
     )
     found = {name for node in code._walk_executed(tree) for name in code._imported_names(node)}
-    assert found == {"pipeline.cache", "pipeline.teacher", "pipeline.base.errors"}
+    assert found == {"pipeline.cache", "pipeline.teacher", "pipeline.fields", "pipeline.base.errors"}
 
 
 def test_what_is_imported_in_turn_is_followed_up_to_the_study() -> None:

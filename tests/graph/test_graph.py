@@ -108,7 +108,7 @@ def test_files_are_dependencies_where_they_lie_in_the_study(study: dict[str, Any
 
 
 def test_names_that_yaml_would_misread_are_quoted(study: dict[str, Any]) -> None:
-    for root in ("photos #1", "photos: x", "[a]", "two  words"):
+    for root in ("photos #1", "photos: x", "[a]", "two  words", "a, b", "{a}", "pics \U0001f600", "\u00fc", "a\x85b"):
         study["datasets"]["digits"] = {"source": "imagefolder", "root": root}
         assert root in compiled(study)["stages"]["prepare-digits"]["deps"]
 
@@ -159,3 +159,11 @@ def test_a_stale_graph_is_refused(
     write_study(tmp_path, study)
     assert run(folder, "graph", "--check") == 2
     assert "found an older or edited file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["n\nl.yaml", "a\u2028b.yaml", "\x7f.yaml", "\U0001f600.yaml"])
+def test_parameters_of_any_name_make_a_file_that_yaml_reads(study: dict[str, Any], file: str) -> None:
+    text = dvc_yaml.format_dvc_yaml(graph.compile_stages(parse_study(study, file)), ROOT, file)
+    stages = YAML(typ="safe").load(text)["stages"]
+    assert stages["graph"]["deps"] == [file]
+    assert dvc_yaml.read_params_name(text, Path("dvc.yaml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pipeline import cache, runs
 from pipeline.base.errors import InputError
 from pipeline.base.files import work_in
-from tests.conftest import Capture, Run
+from tests.conftest import Capture, Run, write_study
 from tests.data_files import png
 
 DUMP = "data/cache/big-logits"
@@ -123,3 +124,28 @@ def test_what_is_doubtful_is_said_before_hours_are_spent(
     assert run(copy_of, "dump-logits", "big-logits") == 2
     said = capsys.readouterr().err.splitlines()
     assert said[-2:] == ["warning: 'big', dumped as big-logits, is no better than chance", "error: stopped"]
+
+
+def test_each_study_finds_its_own_modules(copy_of: Path, tmp_path: Path, study: dict[str, Any]) -> None:
+    code = "from torch import nn\n\n\ndef net(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, {}), nn.Linear({}, 10))\n"
+    study["students"] = {"own": {**study["students"]["baseline"], "seeds": 1, "model": {"name": "own_net:net"}}}
+    found = {}
+    for name, width in (("a", 3), ("b", 5), ("a", 3)):
+        folder = tmp_path / name
+        if not folder.exists():
+            shutil.copytree(copy_of, folder)
+            write_study(folder, study)
+            (folder / "own_net.py").write_text(code.format(width, width))
+        opened = runs.open_study(folder / "params.yaml")
+        found[name] = runs.train_student(opened, "own").values["parameters"]
+        assert found[name] == 65 * width + 10 * (width + 1)
+    assert found["a"] != found["b"]
+
+
+def test_parameters_may_be_a_link(copy_of: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "shared"
+    elsewhere.mkdir()
+    (copy_of / "params.yaml").rename(elsewhere / "base.yaml")
+    (copy_of / "params.yaml").symlink_to(elsewhere / "base.yaml")
+    study = runs.open_study(copy_of / "params.yaml")
+    assert (study.folder, study.file) == (copy_of.resolve(), "params.yaml")

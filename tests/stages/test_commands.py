@@ -89,6 +89,7 @@ def test_params_may_lie_elsewhere(run: Run, copy_of: Path, tmp_path: Path) -> No
         ("train-student nobody", "students: unknown name 'nobody'"),
         ("train-teacher big --device tpu", "--device: expected auto, cpu, cuda or cuda:NUMBER, found tpu"),
         ("train-teacher big --device cpu:1", "--device: expected"),
+        ("train-teacher big --device cpu:", "--device: expected"),
     ],
 )
 def test_a_name_that_nobody_has(run: Run, capsys: Capture, made: Path, command: str, message: str) -> None:

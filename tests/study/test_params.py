@@ -280,3 +280,10 @@ def test_a_dump_may_be_of_a_student(study: Study) -> None:
     study["dumps"]["of-student"]["of_seed"] = 2
     with pytest.raises(InputError, match=r"of_seed: expected 0 to 1, found 2"):
         parse_study(study)
+
+
+def test_a_value_inside_itself_is_refused() -> None:
+    students: dict[str, Any] = {}
+    students["a"] = students
+    with pytest.raises(InputError, match="expected values, found one inside itself"):
+        parse_study({"students": students})
