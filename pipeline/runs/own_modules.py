@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-_opened: list[str] = []  # folders of studies, as they stand at the end of sys.path
+_folders: set[str] = set()  # of all studies that have been opened
+_last: list[str] = []  # that of the last, at the end of sys.path
+_added: set[str] = set()  # those that this put there
 
 
 def find_own_modules_in(folder: Path) -> None:
@@ -15,22 +18,23 @@ def find_own_modules_in(folder: Path) -> None:
     study has brought, and that this one has too, is imported anew.
     """
     name = str(folder)
-    if _opened[-1:] == [name] and name in sys.path:
+    if _last == [name] and name in sys.path:
         return
-    for other in _opened:
-        if other in sys.path:
-            sys.path.remove(other)
-        if other != name:
-            _forget_modules(Path(other), folder)
-    _opened[:] = [each for each in _opened if each != name] + [name]
+    for other in _added & {*sys.path}:
+        sys.path.remove(other)
+    _added.clear()
     if name not in sys.path:
         sys.path.append(name)
+        _added.add(name)
+    _last[:] = [name]
+    _forget_modules_of_others(name)
+    _folders.add(name)
 
 
-def _forget_modules(other: Path, folder: Path) -> None:
+def _forget_modules_of_others(folder: str) -> None:
     """Forget the modules that lie in another study's folder and in this one by the same name."""
-    for name, module in list(sys.modules.items()):
-        file, top = getattr(module, "__file__", None), name.partition(".")[0]
-        theirs = file and Path(file).is_relative_to(other) and not Path(file).is_relative_to(folder)
-        if theirs and ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
+    own = {entry.name.removesuffix(".py") for entry in os.scandir(folder)}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if not file.startswith(folder + os.sep) and any(file.startswith(other + os.sep) for other in _folders):
             del sys.modules[name]
