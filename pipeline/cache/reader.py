@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.base import checked_copies
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.expected_values import differences
 from pipeline.base.plain_text import escape_unprintable
-from pipeline.cache import checked_copies, damage
+from pipeline.cache import damage
 from pipeline.cache.blocks import ArrayForm
 from pipeline.cache.dtypes import widen_bfloat16
 from pipeline.cache.folder import Folder, LocalFolder, locate_folder, read_manifest
@@ -172,7 +173,7 @@ def open(
 def _refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
     """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
     damage.refuse_listing_damage(folder, manifest, fix)
-    seen = checked_copies.compute_signature(folder, manifest)
+    seen = checked_copies.compute_signature(folder, manifest.files, manifest.root)
     if not checked_copies.is_remembered(folder, seen):
         damage.refuse_content_damage(folder, manifest, fix)
         checked_copies.remember_copy(folder, seen)

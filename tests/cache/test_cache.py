@@ -19,9 +19,9 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.base import files
+from pipeline.base import checked_copies, files
 from pipeline.base.errors import InputError
-from pipeline.cache import checked_copies, rewrite, writer
+from pipeline.cache import rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType

@@ -20,8 +20,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import cache
+from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
-from pipeline.cache import checked_copies, writer
+from pipeline.cache import writer
 from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
@@ -274,7 +275,8 @@ def test_a_checked_copy_is_checked_again_after_any_change(caches: dict[str, Made
     missed = []
     for (file, at), bit in flips(made, 1, share)[:: 12 if share == 1 else 3]:
         cache.open(made.path)
-        assert checked_copies.is_remembered(made.path, checked_copies.compute_signature(made.path, made.manifest))
+        seen = checked_copies.compute_signature(made.path, made.manifest.files, made.manifest.root)
+        assert checked_copies.is_remembered(made.path, seen)
         tick(made, file)
         with flipped(made.path / file, at, bit, keep_time=True):
             try:

@@ -1,34 +1,39 @@
-"""Remember which copies of a cache have been hashed in full: on this machine, outside the store."""
+"""Remember which copies of a folder have been hashed in full: on this machine, outside the folder."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.base.files import hash_json, write_bytes
 from pipeline.base.user_cache import find_user_folder
-from pipeline.cache.manifest import Manifest
 
 TICK_NS = 20_000_000  # of a file system's clock, at the most
 
 
-def compute_signature(folder: Path, manifest: Manifest) -> str:
-    """Digest of the root digest, the folder's path, and each file's size, inode and times.
+def compute_signature(folder: Path, names: Iterable[str], root: str) -> str:
+    """Digest of what the files should be, the folder's path, and each file's size, inode and times.
 
     The time of the last change of an inode is among them, which no program can set: a file that
     was touched in any way is another one.
+
+    Args:
+        folder: of the copy.
+        names: of its files.
+        root: the digest that a copy has whose files are as they should be.
     """
     facts: list[list[str | int]] = []
     newest = 0
-    for name in sorted(manifest.files):
+    for name in sorted(names):
         found = (folder / name).stat()
         facts.append([name, found.st_size, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns])
         newest = max(newest, found.st_ctime_ns)
     # A change within the clock's same tick would not be seen: let it pass.
     if 0 <= time.time_ns() - newest < TICK_NS:
         time.sleep(TICK_NS / 1e9)
-    return hash_json([manifest.root, str(folder.resolve()), facts])
+    return hash_json([root, str(folder.resolve()), facts])
 
 
 def is_remembered(folder: Path, seen: str) -> bool:
