@@ -42,9 +42,9 @@ class PartFolder:
         """How many images it holds."""
         return sum(map(len, self.images.values()))
 
-    def below(self, file: File) -> PurePosixPath:
-        """The path of one of its files from here: `<class>/<image>`."""
-        return file.path.relative_to(self.path)
+    def below(self, file: File) -> tuple[str, ...]:
+        """The parts of the path of one of its files from here: `<class>`, `<image>`."""
+        return file.path.parts[len(self.path.parts) :]
 
 
 def find_part(path: PurePosixPath, parts: Iterable[str]) -> tuple[str, PurePosixPath] | None:
@@ -97,12 +97,15 @@ def _find_part_folders(tree: Tree, parts: Sequence[str], outside: list[File]) ->
         if part is not None and part[1] == folder:
             inner = _find_innermost(folder, within)
             found[part] = PartFolder(tree, inner, {each.name: [] for each in within[inner] if lies_in[each] == part})
+    holders = {folder: found.get(part) for folder, part in lies_in.items()}
+    below = {folder for folder, holder in holders.items() if holder is not None and holder.path in folder.parents}
     for file in sorted(tree.files, key=_sort_key):
-        holder = found.get(lies_in[file.path.parent])
-        if holder is None or file.path.parent == holder.path or holder.path not in file.path.parents:
+        around = file.path.parent
+        holder = holders[around]
+        if holder is None or around not in below:
             outside.append(file)
         elif is_image(file):
-            holder.images[holder.below(file).parts[0]].append(file)
+            holder.images[holder.below(file)[0]].append(file)
         else:
             holder.others.append(file)
     for part, holder in found.items():
@@ -165,7 +168,7 @@ def _sort_key(file: File) -> tuple[str, str]:
 def _refuse_two_places(root: Path, part: str, folders: Sequence[PartFolder]) -> None:
     """Raise InputError for a part at two places of one tree, an image at the same place of two, or at two depths."""
     of_trees: dict[str, PartFolder] = {}
-    images: dict[PurePosixPath, File] = {}
+    images: dict[tuple[str, ...], File] = {}
     depths: dict[str, dict[int, File]] = {}
     for folder in sorted(folders, key=lambda folder: folder.where):
         other = of_trees.setdefault(folder.tree.where, folder)
@@ -180,7 +183,7 @@ def _refuse_two_places(root: Path, part: str, folders: Sequence[PartFolder]) -> 
             for file in files:
                 below = folder.below(file)
                 twin = images.setdefault(below, file)
-                depth = depths.setdefault(name, {}).setdefault(len(below.parts), file)
+                depth = depths.setdefault(name, {}).setdefault(len(below), file)
                 first = next(iter(depths[name].values()))
                 if twin is not file:
                     _refuse_both(root, twin, file, "each image once", "keep the zip or the folder, not both")

@@ -16,7 +16,7 @@ import struct
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +37,7 @@ LEAVE_OUT = "leave it out or replace it"
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, LookupError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are millions of them
 class File:
     """A file that may be an image.
 
@@ -210,13 +210,19 @@ def read_zip(path: Path, held: ExitStack) -> Tree:
             links[inside] = _read_link(archive, info, inside, where)
         else:
             files[inside] = File(inside, where, partial(_open_member, archive, info, where))
-    folders |= {parent for member in (*files, *links) for parent in member.parents}
+    folders |= _find_folders([*files, *links])
     for link in sorted(links.keys() & folders):
         raise _describe_double_name(f"{path}:{link}")
-    every = (*files.values(), *_follow_links(links, files, path))
-    folders |= {parent for file in every for parent in file.path.parents}
+    linked = _follow_links(links, files, path)
+    folders |= _find_folders([file.path for file in linked])
     folders |= {parent for folder in folders for parent in folder.parents}
-    return Tree(f"{path}:", every, frozenset({PurePosixPath(), *folders}))
+    return Tree(f"{path}:", (*files.values(), *linked), frozenset({PurePosixPath(), *folders}))
+
+
+def _find_folders(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
+    """The folders around some paths."""
+    direct = {path.parent for path in paths}
+    return direct | {parent for folder in direct for parent in folder.parents}
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
