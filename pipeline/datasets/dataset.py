@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Literal, Protocol
@@ -13,11 +13,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, explain_disk_full, read_json, write_json
 
 Split = Literal["train", "validation", "test"]
 FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time
+FILES = ("dataset.json", "images.npy", "labels.npy", "origin.npy")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -74,6 +76,7 @@ class Dataset:
             and whose test images follow.
         duplicates: what is known of images that are there twice (see `prepare`); None where there are none.
         notices: lines for people, from when it was prepared; they are not kept with it.
+        known_fingerprint: where it has been computed of just these arrays; else it is computed.
 
     Raises:
         InputError: shapes, dtypes, labels or bounds that do not fit together.
@@ -87,9 +90,10 @@ class Dataset:
     name: str = ""
     duplicates: Mapping[str, int] | None = None
     notices: tuple[str, ...] = ()
+    known_fingerprint: InitVar[str | None] = None
     fingerprint: str = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_fingerprint: str | None) -> None:
         what = f"data set {self.name!r}"
         count = len(self.images)
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
@@ -112,7 +116,7 @@ class Dataset:
                 expected=f"labels in 0..{len(self.classes) - 1}",
                 found=f"{self.labels.min()}..{self.labels.max()}",
             )
-        found = compute_fingerprint(self.images, self.labels, self.bounds, len(self.classes))
+        found = known_fingerprint or compute_fingerprint(self.images, self.labels, self.bounds, len(self.classes))
         object.__setattr__(self, "fingerprint", found)
 
     def __len__(self) -> int:
@@ -144,19 +148,59 @@ class Dataset:
         }
 
 
-def compute_fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
+class Fingerprint:
     """SHA-256 over pixels, labels, their order, the split and the number of classes: two equal ones train alike."""
-    header = {"shape": list(images.shape), "bounds": list(bounds), "classes": classes}
-    digest = hashlib.sha256(encode_json(header))
+
+    def __init__(self, shape: tuple[int, ...], bounds: tuple[int, int], classes: int) -> None:
+        header = {"shape": list(shape), "bounds": list(bounds), "classes": classes}
+        self._digest = hashlib.sha256(encode_json(header))
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        """Take in the next images (k, C, H, W)."""
+        self._digest.update(np.ascontiguousarray(images))
+
+    def finish(self, labels: NDArray[np.int64]) -> str:
+        """In hexadecimal, once all images have been taken in."""
+        self._digest.update(np.ascontiguousarray(labels.astype("<i8")))
+        return self._digest.hexdigest()
+
+
+def compute_fingerprint(images: Images, labels: NDArray[np.int64], bounds: tuple[int, int], classes: int) -> str:
+    """The `Fingerprint` of images that are all there."""
+    found = Fingerprint(images.shape, bounds, classes)
     rows = max(1, FINGERPRINT_BYTES // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(images), rows):
-        digest.update(np.ascontiguousarray(images[start : start + rows]))
-    digest.update(np.ascontiguousarray(labels.astype("<i8")))
-    return digest.hexdigest()
+        found.add(images[start : start + rows])
+    return found.finish(labels)
+
+
+def hold_images(shape: tuple[int, ...], pieces: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images of that shape (N, C, H, W) in memory, put together from pieces (k, C, H, W)."""
+    images, start = np.empty(shape, np.uint8), 0
+    for piece in pieces:
+        images[start : start + len(piece)] = piece
+        start += len(piece)
+    return images
+
+
+def write_images(path: Path, shape: tuple[int, ...], pieces: Iterable[NDArray[np.uint8]]) -> ImagesFile:
+    """Write images of that shape (N, C, H, W) as one `.npy` file, a piece (k, C, H, W) at a time.
+
+    (Not through a memory map: a full disk would end the process there.)
+
+    Raises:
+        DiskFullError: they do not fit; an OSError.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with explain_disk_full(path.parent, math.prod(shape)), path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(memoryview(np.ascontiguousarray(piece)).cast("B"))
+    return ImagesFile(path)
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Write `images.npy`, `labels.npy`, `origin.npy` and, last, `dataset.json`.
+    """Write `images.npy` (if that is not where the images are), `labels.npy`, `origin.npy` and, last, `dataset.json`.
 
     Raises:
         DiskFullError: it does not fit; an OSError.
@@ -165,14 +209,20 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
     with explain_disk_full(folder, math.prod(dataset.images.shape) + labels.nbytes + origin.nbytes):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dataset.json").unlink(missing_ok=True)
-        np.save(folder / "images.npy", dataset.images[:], allow_pickle=False)
+        if not lies_at(dataset.images, folder / "images.npy"):
+            np.save(folder / "images.npy", dataset.images[:], allow_pickle=False)
         np.save(folder / "labels.npy", labels, allow_pickle=False)
         np.save(folder / "origin.npy", origin, allow_pickle=False)
         write_json(folder / "dataset.json", dataset.card())
 
 
+def lies_at(images: Images, path: Path) -> bool:
+    """Whether images are those of this very file."""
+    return isinstance(images, ImagesFile) and images.path == path.absolute()
+
+
 def load_dataset(folder: Path | str, *, resident: bool = True) -> Dataset:
-    """Read what `save_dataset` wrote.
+    """Read what `save_dataset` wrote; all of it is hashed where this copy has not been, or was touched since.
 
     Args:
         folder: of the prepared data.
@@ -185,14 +235,19 @@ def load_dataset(folder: Path | str, *, resident: bool = True) -> Dataset:
     fix = f"run `teachercache prepare {folder.name}`"
     card = read_json(folder / "dataset.json", fix)
     try:
+        seen = checked_copies.compute_signature(folder, FILES, "")
         labels, origin = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "origin"))
         path = folder / "images.npy"
         images: Images = np.load(path, allow_pickle=False) if resident else ImagesFile(path)
     except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"prepared data in {folder}", expected="whole .npy files", found=str(error), fix=fix) from None
+    checked = checked_copies.is_remembered(folder, seen)
     try:
         bounds, classes = tuple(card["bounds"]), tuple(card["classes"])
-        dataset = Dataset(images, labels, bounds, classes, origin, card["name"], card.get("duplicates"))
+        known = card["fingerprint"] if checked else None
+        dataset = Dataset(
+            images, labels, bounds, classes, origin, card["name"], card.get("duplicates"), known_fingerprint=known
+        )
         differing = [key for key, value in dataset.card().items() if card[key] != value]
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise InputError(
@@ -203,4 +258,6 @@ def load_dataset(folder: Path | str, *, resident: bool = True) -> Dataset:
         raise InputError(
             f"prepared data in {folder}", expected=f"{key} {card[key]}", found=str(dataset.card()[key]), fix=fix
         )
+    if not checked:
+        checked_copies.remember_copy(folder, seen)
     return dataset

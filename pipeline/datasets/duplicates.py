@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.raw import Labels, Pixels
+from pipeline.datasets.raw import Labels, Pixels, Rows
 
 Duplicates = Literal["refuse", "keep", "drop"]
-Indices = NDArray[np.int64]
+Digests = NDArray[np.void]
+DIGEST = np.dtype((np.void, 16))
 
 
-def first_occurrences(images: Pixels, order: Iterable[int]) -> Indices:
-    """(N,): for each of the images (N, ...) the first, in that order of all rows, that has the same pixels."""
-    first = np.arange(len(images))
-    seen: dict[bytes, int] = {}
-    for row in order:
-        digest = hashlib.blake2b(np.ascontiguousarray(images[row]), digest_size=16).digest()
-        first[row] = seen.setdefault(digest, row)
+def hash_images(images: Pixels) -> Digests:
+    """(N,) digests of images (N, ...): two alike have the same pixels."""
+    found = [hashlib.blake2b(image, digest_size=DIGEST.itemsize).digest() for image in np.ascontiguousarray(images)]
+    return np.array(found, DIGEST)
+
+
+def first_occurrences(digests: Digests, order: Rows) -> Rows:
+    """(N,): for each image the first, in that order of all rows, that has its digest."""
+    _, places, which = np.unique(digests[order], return_index=True, return_inverse=True)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[places[which]]
     return first
 
 
@@ -92,15 +96,16 @@ def _describe_other_class(images: int, other_class: int) -> str:
     return f" ({other_class} of them under another class)" if images > 1 else " under another class"
 
 
-def count_duplicates(images: Pixels, labels: Labels, bounds: tuple[int, int]) -> DuplicateCounts | None:
+def count_duplicates(digests: Digests, labels: Labels, bounds: tuple[int, int]) -> DuplicateCounts | None:
     """The exact copies in a data set; None where there are none.
 
     Args:
-        images: (N, C, H, W), the splits one behind the other.
+        digests: (N,) of the images, the splits one behind the other (see `hash_images`).
         labels: (N,).
         bounds: where they end (see `dataset.Dataset`).
     """
-    first, rows = first_occurrences(images, range(len(images))), np.arange(len(images))
+    rows = np.arange(len(digests))
+    first = first_occurrences(digests, rows)
     split = np.searchsorted(bounds, rows, side="right")
     across = np.flatnonzero(split != split[first])
     differing = np.flatnonzero(labels != labels[first])
@@ -111,7 +116,7 @@ def count_duplicates(images: Pixels, labels: Labels, bounds: tuple[int, int]) ->
     return DuplicateCounts(len(again), len(differing), len(np.unique(first[across])), (int(first[example]), example))
 
 
-def count_dropped(labels: Labels, first: Indices) -> DroppedCounts | None:
+def count_dropped(labels: Labels, first: Rows) -> DroppedCounts | None:
     """What is dropped where the first image of each picture is kept; None where no image is a copy.
 
     Args:

@@ -7,13 +7,16 @@ refused.
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,7 +24,11 @@ from pipeline.base.errors import InputError, join_names
 from pipeline.datasets.file_trees import DAMAGED, DENIED, LEAVE_OUT, File
 from pipeline.datasets.raw import MOST_PIXELS, Pixels
 
-DECODERS = 4  # threads; Pillow decodes without holding the interpreter's lock
+T = TypeVar("T")
+R = TypeVar("R")
+
+DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow decodes without holding the interpreter's lock
+AHEAD = 2 * DECODERS  # pieces of work that threads are given before their turn
 HUGE_PIXELS = 89_478_485  # from here on Pillow warns: a quarter of a GiB
 MOST_BYTES = (MOST_PIXELS << 2) + (1 << 20)  # of a file: such an image as it is, with its transparency, and a header
 READ_PIECE = 1 << 16  # bytes
@@ -116,7 +123,7 @@ class Decoder:
         huge: what messages call the images of more than `HUGE_PIXELS` that were read.
     """
 
-    huge: list[str] = field(default_factory=list)
+    huge: set[str] = field(default_factory=set)
     _one: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -135,7 +142,7 @@ class Decoder:
             with Image.open(_read_all(file), formats=possible_formats(file)) as image:
                 if image.width * image.height <= HUGE_PIXELS:
                     return make(image)
-                self.huge.append(file.where)
+                self.huge.add(file.where)
                 with self._one:
                     return make(image)
         except UNREADABLE as error:
@@ -150,6 +157,17 @@ class Decoder:
         return [f"{count} and {take} long to read: {join_names(sorted(self.huge))}"]
 
 
+def map_ahead(threads: ThreadPoolExecutor, make: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What threads make of each item, in order, only a few items ahead of who takes it."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(threads.submit(make, item))
+        if len(waiting) == AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def _read_all(file: File) -> io.BytesIO:
     """A file's bytes, piece by piece: one in a zip may unpack without end."""
     data = io.BytesIO()
@@ -158,6 +176,8 @@ def _read_all(file: File) -> io.BytesIO:
             data.write(piece)
             if data.tell() > MOST_BYTES:
                 raise ValueError(f"a file of more than {MOST_BYTES:,} bytes")
+            if len(piece) < READ_PIECE:  # the last one
+                break
     data.seek(0)
     return data
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from pipeline.base.errors import InputError
-from pipeline.base.progress import track
 from pipeline.datasets.class_folders import Classes, find_classes, find_part
-from pipeline.datasets.file_trees import Tree, read_zip, walk_folder
-from pipeline.datasets.image_files import Decoder
-from pipeline.datasets.raw import Labels, Pixels, Place, RawDataset, as_labels, fit_image, refuse_beyond_memory
+from pipeline.datasets.file_trees import File, Tree, read_zip, walk_folder
+from pipeline.datasets.image_files import Decoder, map_ahead
+from pipeline.datasets.raw import Labels, Pixels, Place, Rows, Shape, cut_rows, fit_image
 
 
 def imagefolder(
@@ -27,7 +28,7 @@ def imagefolder(
     test_folder: str | None = "test",
     size: int | None = None,
     grey: bool = False,
-) -> RawDataset:
+) -> FolderDataset:
     """Images in one folder a class, named by the folder, in the order of their names.
 
     Args:
@@ -41,37 +42,110 @@ def imagefolder(
 
     Raises:
         InputError: both parts are the same folder, a part or class is missing or lies at two places (see
-            `class_folders.find_classes`), a file or folder cannot be read (see `file_trees` and `image_files`), an
-            image has another size, or all of them exceed the memory.
+            `class_folders.find_classes`), or a file or folder cannot be read (see `file_trees` and `image_files`).
     """
     train_folder, test_folder = _normalise_parts(train_folder, test_folder)
     root = place.find()
     parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
-    decoder = Decoder()
     with ExitStack() as held:
         found, notices = find_classes(root, list(_read_trees(root, parts, held)), parts)
         train, test = found[train_folder], found[test_folder] if test_folder else {}
-        if size is not None:
-            count = sum(len(files) for part in (train, test) for files in part.values())
-            refuse_beyond_memory((count, 1 if grey else 3, size, size))
-        train_images, train_labels = _decode(train, size, grey, decoder)
-        test_images, test_labels = _decode(test, size, grey, decoder) if test else (train_images[:0], train_labels[:0])
-    if test_images.shape[1:] != train_images.shape[1:]:
-        raise InputError(
-            f"image folder {root}",
-            expected=f"test images of {train_images.shape[2:]} like the training images",
-            found=str(test_images.shape[2:]),
-            fix="state `size:`",
+        decoder = Decoder()
+        threads = held.enter_context(decoder.threads())
+        files = [file for part in (train, test) for members in part.values() for file in members]
+        labels = _number_classes(train), _number_classes(test)
+        form = Form(size, grey)
+        return FolderDataset(root, files, *labels, tuple(train), tuple(notices), form, decoder, threads, held.pop_all())
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is made of each image (see `raw.fit_image`)."""
+
+    size: int | None
+    grey: bool
+
+    def fit(self, image: Image.Image) -> Pixels:
+        """The pixels (C, H, W) of an image."""
+        return fit_image(image, self.size, grey=self.grey)
+
+
+@dataclass(frozen=True)
+class FolderDataset:
+    """Images in files, of which those that are asked for are decoded (see `raw.Source`).
+
+    Attributes:
+        root: what messages call the data set.
+        files: of the images, by row.
+        left_out: lines on files that are no images.
+        threads: in which images are decoded.
+        held: closes the threads and the zips.
+    """
+
+    root: Path
+    files: Sequence[File]
+    train_labels: Labels
+    test_labels: Labels
+    classes: tuple[str, ...]
+    left_out: tuple[str, ...]
+    form: Form
+    decoder: Decoder
+    threads: ThreadPoolExecutor
+    held: ExitStack
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines for people, on huge images too as far as they have been read."""
+        return (*self.left_out, *self.decoder.notices())
+
+    def name_of(self, row: int) -> str:
+        """What messages call an image."""
+        return self.files[row].where
+
+    def find_shape(self, row: int) -> Shape:
+        """(C, H, W) of an image, which is read where its file alone tells."""
+        if self.form.size is not None:
+            return 1 if self.form.grey else 3, self.form.size, self.form.size
+        channels, height, width = self._decode(row).shape
+        return channels, height, width
+
+    def read(self, rows: Rows, shape: Shape) -> Iterator[Pixels]:
+        """The images of some rows, in their order, in pieces (k, C, H, W).
+
+        Raises:
+            InputError: an image cannot be read, or is not of that shape, which the first one has.
+        """
+
+        def decode_piece(piece: Rows) -> Pixels:
+            images = np.empty((len(piece), *shape), np.uint8)
+            for place, row in enumerate(piece.tolist()):
+                pixels = self._decode(row)
+                if pixels.shape != shape:
+                    raise self._describe_other_size(row, pixels.shape, int(rows[0]), shape)
+                images[place] = pixels
+            return images
+
+        return map_ahead(self.threads, decode_piece, cut_rows(rows, shape))
+
+    def _decode(self, row: int) -> Pixels:
+        return self.decoder.read(self.files[row], self.form.fit)
+
+    def _describe_other_size(self, row: int, found: tuple[int, ...], first: int, shape: Shape) -> InputError:
+        """The error for an image that is not of the first one's shape (C, H, W)."""
+        if first < len(self.train_labels) <= row:
+            what = f"image folder {self.root}"
+            expected = f"test images of {shape[1:]} like the training images"
+            return InputError(what, expected=expected, found=f"{found[1:]} in {self.name_of(row)}", fix="state `size:`")
+        return InputError(
+            self.name_of(row),
+            expected=f"{shape[2]}x{shape[1]} pixels like {self.name_of(first)}",
+            found=f"{found[2]}x{found[1]}",
+            fix="state `size:` to have all images resized",
         )
-    return RawDataset(
-        train_images,
-        train_labels,
-        test_images,
-        test_labels,
-        tuple(train),
-        tuple(file.where for part in (train, test) for files in part.values() for file in files),
-        (*notices, *decoder.notices()),
-    )
+
+    def close(self) -> None:
+        """End the threads, close the zips."""
+        self.held.close()
 
 
 def _normalise_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | None]:
@@ -100,21 +174,6 @@ def _read_trees(root: Path, parts: Sequence[str], held: ExitStack) -> Iterator[T
         yield replace(folder, files=tuple(file for file in folder.files if file.path not in zips))
 
 
-def _decode(classes: Classes, size: int | None, grey: bool, decoder: Decoder) -> tuple[Pixels, Labels]:
-    files = [file for members in classes.values() for file in members]
-    labels = [label for label, members in enumerate(classes.values()) for _ in members]
-    with decoder.threads() as threads:
-        decoded = threads.map(lambda file: decoder.read(file, lambda image: fit_image(image, size, grey=grey)), files)
-        for row, pixels in enumerate(track(decoded, "images", len(files))):
-            if row == 0:
-                refuse_beyond_memory((len(files), *pixels.shape))
-                images = np.empty((len(files), *pixels.shape), np.uint8)
-            if pixels.shape != images.shape[1:]:
-                raise InputError(
-                    files[row].where,
-                    expected=f"{images.shape[3]}x{images.shape[2]} pixels like {files[0].where}",
-                    found=f"{pixels.shape[2]}x{pixels.shape[1]}",
-                    fix="state `size:` to have all images resized",
-                )
-            images[row] = pixels
-    return images, as_labels(labels)
+def _number_classes(classes: Classes) -> Labels:
+    """(n,): the label of each image of a part."""
+    return np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()]).astype(np.int64)

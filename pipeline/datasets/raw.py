@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -18,12 +19,42 @@ from PIL import Image, ImageOps
 from pipeline.base.errors import InputError
 
 MOST_PIXELS = 1 << 28  # of an image; cameras have 200 megapixels
-HELD = 3  # times that `prepare` holds a data set's pixels: as read, joined, and in their order
+PIECE_BYTES = 1 << 20  # of the images that are handed on at a time, so that few are ever held
+MOST_PIECE = 64  # images
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Rows = NDArray[np.int64]
+Shape = tuple[int, int, int]  # (C, H, W) of an image
 
 
 WAYS = "put the files there, set `root:` or TEACHERCACHE_DATA, or `download: true` where it is offered"
+
+
+class Source(Protocol):
+    """What a source's function returns: labels and names now, images when rows of them are asked for.
+
+    A row is an image's number in the source, whose training images come first.
+    """
+
+    @property
+    def train_labels(self) -> Labels: ...
+
+    @property
+    def test_labels(self) -> Labels: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+
+    def name_of(self, row: int) -> str: ...
+
+    def find_shape(self, row: int) -> Shape: ...
+
+    def read(self, rows: Rows, shape: Shape) -> Iterator[Pixels]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +65,7 @@ class RawDataset:
         classes: class names, by label.
         names: what messages call each image, training images first; empty where only its row is known.
         notices: a line for each thing that people should know, such as files that were left out.
+        size, grey: what `read` makes of the pixels (see `fit_image`).
     """
 
     train_images: Pixels
@@ -43,6 +75,8 @@ class RawDataset:
     classes: tuple[str, ...]
     names: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    size: int | None = None
+    grey: bool = False
 
     def name_of(self, row: int) -> str:
         """What messages call an image, by its row in the source, whose training images come first."""
@@ -50,6 +84,36 @@ class RawDataset:
             return self.names[row]
         count = len(self.train_labels)
         return f"training image {row}" if row < count else f"test image {row - count}"
+
+    def find_shape(self, row: int) -> Shape:  # noqa: ARG002 - all have the same
+        """(C, H, W) of an image as `read` gives it."""
+        channels, height, width = self.train_images.shape[1:]
+        if self.size is None and not self.grey:
+            return channels, height, width
+        height, width = (height, width) if self.size is None else (self.size, self.size)
+        return 1 if self.grey or channels == 1 else 3, height, width
+
+    def read(self, rows: Rows, shape: Shape) -> Iterator[Pixels]:
+        """The images of some rows, of the shape that is found, in their order, in pieces (k, C, H, W)."""
+        for piece in cut_rows(rows, shape):
+            images = self._take(piece)
+            yield images if self.size is None and not self.grey else refit_images(images, self.size, self.grey)
+
+    def _take(self, rows: Rows) -> Pixels:
+        images = np.empty((len(rows), *self.train_images.shape[1:]), np.uint8)
+        count = len(self.train_labels)
+        images[rows < count] = self.train_images[rows[rows < count]]
+        images[rows >= count] = self.test_images[rows[rows >= count] - count]
+        return images
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def cut_rows(rows: Rows, shape: Shape) -> Iterator[Rows]:
+    """Rows of images of that shape, a few at a time."""
+    count = max(1, min(MOST_PIECE, PIECE_BYTES // max(1, math.prod(shape))))
+    return (rows[start : start + count] for start in range(0, len(rows), count))
 
 
 @dataclass(frozen=True)
@@ -127,11 +191,19 @@ def fit_image(image: Image.Image, size: int | None, *, grey: bool) -> Pixels:
         raise ValueError(f"pixels of mode {image.mode} (more than 8 bits); convert the file to 8 bits")
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("L" if grey else "RGB")
+    mode = "L" if grey else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def refit_images(images: Pixels, size: int | None, grey: bool) -> Pixels:
+    """Images (N, C, H, W) as grey ones, or of another size."""
+    only_grey = grey or images.shape[1] == 1
+    pictures = (Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)) for image in images)
+    return np.stack([fit_image(picture, size, grey=only_grey) for picture in pictures])
 
 
 def refuse_size(size: int | None) -> None:
@@ -145,15 +217,16 @@ def refuse_size(size: int | None) -> None:
         )
 
 
-def refuse_beyond_memory(shape: Sequence[int]) -> None:
-    """Raise InputError for images (n, C, H, W) that cannot be prepared in the memory that is free."""
-    needed, free = HELD * math.prod(shape), psutil.virtual_memory().available
+def refuse_beyond_room(shape: Sequence[int], folder: Path | None) -> None:
+    """Raise InputError for images (n, C, H, W) with no room on the disk of that folder or, without one, in memory."""
+    needed = math.prod(shape)
+    free = psutil.virtual_memory().available if folder is None else shutil.disk_usage(folder).free
     if needed > free:
         count, channels, height, width = shape
         raise InputError(
             f"{count:,} images of {width}x{height} pixels and {channels} channels",
-            expected=f"at most the {free:,} bytes of free memory",
-            found=f"{needed:,} bytes, {HELD} times the pixels, that are needed to put them in order",
+            expected=f"at most the {free:,} bytes of free {'memory' if folder is None else 'disk space'}",
+            found=f"{needed:,} bytes",
             fix="state a smaller `size:`, or take fewer images",
         )
 

@@ -37,6 +37,7 @@ def split_rows(
     *,
     train: Amount | None = None,
     validation: Amount | None = None,
+    test: Amount | None = None,
     folds: Folds | None = None,
     seed: int = 0,
     classes: Sequence[str] = (),
@@ -44,12 +45,12 @@ def split_rows(
     """Source rows (training part first, test part behind) of train, validation and test.
 
     Validation is taken out of the training part first, then `train` samples of the rest; each
-    keeps the source's order. Without `validation` there is none, without `train` all the rest.
-    A number or a share leaves at least one training image to each class.
+    keeps the source's order. Without `validation` there is none, without `train` all the rest, without `test` all of
+    the test part. A number or a share leaves at least one training image to each class.
 
     Args:
         train_labels, test_labels: (n,) of the source's two parts.
-        train, validation, folds, seed: what is asked for.
+        train, validation, test, folds, seed: what is asked for.
         classes: names for messages; labels where there are none.
 
     Raises:
@@ -59,7 +60,7 @@ def split_rows(
     labels = np.concatenate([train_labels, test_labels])
     names = classes or [str(label) for label in range(int(labels.max(initial=0)) + 1)]
     _refuse_one_class(labels, names)
-    pool, test = _separate_test(labels, len(train_labels), folds, seed)
+    pool, tested = _separate_test(labels, len(train_labels), folds, seed)
     more = "add images of these classes" + ", or state other `folds:`" * (folds is not None)
     _refuse_untrained("data set", pool, labels, names, more)
     held_out = take_rows(pool, labels, validation, "validation", seed, spare=1) if validation is not None else pool[:0]
@@ -73,7 +74,7 @@ def split_rows(
     if isinstance(train, First):
         drawn = _advise_draw(train, "train", drawable_counts(rest, labels, least=1))
         _refuse_untrained("train", chosen, labels, names, drawn)
-    return chosen, held_out, test
+    return chosen, held_out, take_rows(tested, labels, test, "test", seed) if test is not None else tested
 
 
 def _separate_test(
@@ -160,7 +161,7 @@ def take_rows(
         reason = f", so that each of {len(np.unique(labels[pool]))} classes has one that trains"
         raise InputError(
             key,
-            expected=amounts + reason * (not first),
+            expected=amounts + reason * (not first and least + spare > 0),
             found=str(wanted),
             fix="ask for another amount" if possible else f"leave `{key}:` out, or add images",
         )

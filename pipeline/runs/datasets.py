@@ -19,7 +19,7 @@ def prepare_dataset(study: Study, name: str) -> Result:
     find_entry(study.datasets, "datasets", name, study.file)
     layout, stage = Layout(Path()), f"prepare-{name}"
     with record_seconds(stage), open_stage_work(layout, stage, layout.prepared(name)) as work:
-        made = read_source(study, name)
+        made = read_source(study, name, work.out)
         save_dataset(made, work.out)
     counts = {split: len(made.labels[made.rows(split)]) for split in SPLITS}
     sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
@@ -30,8 +30,8 @@ def prepare_dataset(study: Study, name: str) -> Result:
     )
 
 
-def read_source(study: Study, name: str) -> Dataset:
-    """A configured data set, from its source's files."""
+def read_source(study: Study, name: str, folder: Path | None = None) -> Dataset:
+    """A configured data set, from its source's files; its images in a file of that folder, else in memory."""
     spec = study.datasets[name]
     return prepare_source(
         name,
@@ -41,10 +41,12 @@ def read_source(study: Study, name: str) -> Dataset:
         grey=spec.grey,
         train=spec.train,
         validation=spec.validation,
+        test=spec.test,
         folds=spec.split_folds(),
         seed=spec.seed,
         duplicates=spec.duplicates,
         options=spec.options,
+        folder=folder,
     )
 
 

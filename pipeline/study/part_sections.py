@@ -90,8 +90,8 @@ AmountParams = Annotated[First | int | float | None, PlainValidator(_parse_amoun
 class DatasetParams(Section):
     """A source of images and how it is split; further keys are the source's own options.
 
-    `train` and `validation`: `{first: n}`, a number of images or a share (both stratified). `duplicates`: what
-    becomes of images with just the pixels of another.
+    `train`, `validation` and `test`: `{first: n}`, a number of images or a share (both stratified). `duplicates`:
+    what becomes of images with just the pixels of another.
     """
 
     source: str
@@ -100,6 +100,7 @@ class DatasetParams(Section):
     download: bool = False
     train: AmountParams = None
     validation: AmountParams = None
+    test: AmountParams = None
     folds: FoldsParams | None = None
     grey: bool = False
     size: PositiveInt | None = None

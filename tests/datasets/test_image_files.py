@@ -1032,20 +1032,20 @@ def test_sizes_of_images_that_are_too_large_are_refused(tmp_path: Path, source: 
 
 
 def test_images_that_exceed_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1200))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1103))
     root = write_tree(tmp_path / "photos", FILES)
     with monkeypatch.context() as patched:
         patched.setattr(Decoder, "read", None)  # nothing is decoded
         with refused(
-            "23 images of 4x4 pixels and 3 channels: expected at most the 1,200 bytes of free memory, found 3,312 bytes, 3 times the "
-            "pixels, that are needed to put them in order; state a smaller `size:`, or take fewer images"
+            "23 images of 4x4 pixels and 3 channels: expected at most the 1,103 bytes of free memory, found 1,104 bytes; "
+            "state a smaller `size:`, or take fewer images"
         ):
             prepare_dataset("mine", "imagefolder", Place("mine", str(root)), size=4)
-    with refused("12 images of 5x6 pixels and 3 channels", "found 3,240 bytes"):
+    with refused("23 images of 5x6 pixels and 3 channels", "found 2,070 bytes"):
         read(root)
     assert len(prepare_dataset("mine", "imagefolder", Place("mine", str(root)), size=4, grey=True)) == 23
     write_idx(tmp_path / "mnist", some((1, 4, 4)))
-    with refused("23 images of 20x20 pixels and 1 channels", "found 27,600 bytes"):
+    with refused("23 images of 20x20 pixels and 1 channels", "found 9,200 bytes"):
         prepare_dataset("mine", "mnist", Place("mnist", str(tmp_path / "mnist")), size=20)
 
 
