@@ -21,12 +21,13 @@ import measurement
 import readme
 from measurement import Goal, Result, Row, Spread
 
-BENCHMARKS = ("student_epoch", "dump", "perplexity", "cache_io")
+BENCHMARKS = ("student_epoch", "dump", "perplexity", "cache_io", "prepare")
 TINY = {
     "student_epoch": ["--rows", "150"],
     "dump": ["--rows", "200", "--steps", "1"],
     "perplexity": ["--batches", "1"],
     "cache_io": ["--sizes", "1"],
+    "prepare": ["--images", "120"],
 }
 RESULTS = sorted(measurement.RESULTS.glob("*.json"))
 
