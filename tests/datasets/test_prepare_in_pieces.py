@@ -309,7 +309,8 @@ def test_an_interrupted_prepare_leaves_nothing_that_is_taken_for_whole(
     write_zip(tmp_path / "a.zip", tree(raw_images))
     write_study(tmp_path, {"datasets": {"photos": {"source": "imagefolder", "root": "a.zip"}}})
     code = (
-        "import time; from pipeline.datasets.image_files import Decoder; whole = Decoder.read\n"
+        "import signal, time; from pipeline.datasets.image_files import Decoder; whole = Decoder.read\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what started the tests may ignore it
         "def slow(*args): time.sleep(0.01); return whole(*args)\n"
         "Decoder.read = slow; from stages.main import main; main()"
     )
