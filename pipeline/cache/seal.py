@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.files import flush_file, remove_path, write_bytes
 from pipeline.base.progress import track
+from pipeline.base.threads import map_ahead
 from pipeline.cache import block_paths as paths
 from pipeline.cache.block_files import BlockFiles
 from pipeline.cache.blocks import BlockKey, StorePlan
@@ -24,9 +25,6 @@ from pipeline.cache.digests import hash_files
 from pipeline.cache.manifest import Manifest, seal_manifest
 from pipeline.cache.manifest_entries import build_manifest_entries, to_plain_entries
 from pipeline.cache.stores import load_store
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,13 @@ def _hash_blocks(blocks: BlockFiles, title: str) -> tuple[str, dict[BlockKey, Bl
     """The digest of the values (of each array its header, then its rows), and those of each block, in one reading."""
     digest, found, plan = hashlib.sha256(), {}, blocks.plan
     keys = [(name, block) for name in sorted(plan.arrays) for block in plan.blocks()]
-    read = track(_map_ahead(lambda key: _read_block(blocks, key), keys), title, len(keys))
-    for (name, block), (rows, digests) in zip(keys, read, strict=True):
-        if (block.view, block.index) == (0, 0):
-            digest.update(_format_values_header(name, plan))
-        digest.update(np.ascontiguousarray(rows))
-        found[name, block] = digests
+    with ThreadPoolExecutor(1) as thread:  # one block is read while another is used
+        read = track(map_ahead(thread, partial(_read_block, blocks), keys, ahead=2), title, len(keys))
+        for (name, block), (rows, digests) in zip(keys, read, strict=True):
+            if (block.view, block.index) == (0, 0):
+                digest.update(_format_values_header(name, plan))
+            digest.update(np.ascontiguousarray(rows))
+            found[name, block] = digests
     return digest.hexdigest(), found
 
 
@@ -104,18 +103,6 @@ def _read_block(blocks: BlockFiles, key: BlockKey) -> tuple[NDArray[Any], BlockD
     sha256 = digest.hexdigest()
     digest.update(crc_to_bytes(block.crc32c))
     return block.rows, BlockDigests(len(block.payload), block.crc32c, sha256, digest.hexdigest())
-
-
-def _map_ahead(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """Results in order, the next one made in a thread while the last is used; so at most three are in memory."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[U]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _format_values_header(name: str, plan: StorePlan) -> bytes:

@@ -10,22 +10,17 @@ import io
 import os
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.base.errors import InputError, join_names
 from pipeline.datasets.file_trees import DAMAGED, DENIED, LEAVE_OUT, File
 from pipeline.datasets.raw import MOST_PIXELS, Pixels
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 DECODERS = min(4, os.cpu_count() or 1)  # threads; Pillow decodes without holding the interpreter's lock
 AHEAD = 2 * DECODERS  # pieces of work that threads are given before their turn
@@ -155,17 +150,6 @@ class Decoder:
         have, take = ("images have", "take") if len(self.huge) > 1 else ("image has", "takes")
         count = f"{len(self.huge)} {have} more than {HUGE_PIXELS // 1_000_000} megapixels"
         return [f"{count} and {take} long to read: {join_names(sorted(self.huge))}"]
-
-
-def map_ahead(threads: ThreadPoolExecutor, make: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What threads make of each item, in order, only a few items ahead of who takes it."""
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(threads.submit(make, item))
-        if len(waiting) == AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _read_all(file: File) -> io.BytesIO:

@@ -15,9 +15,10 @@ from PIL import Image
 from pydantic import Field
 
 from pipeline.base.errors import InputError
+from pipeline.base.threads import map_ahead
 from pipeline.datasets.class_folders import Classes, find_classes, find_part
 from pipeline.datasets.file_trees import File, Tree, read_zip, walk_folder
-from pipeline.datasets.image_files import Decoder, map_ahead
+from pipeline.datasets.image_files import AHEAD, Decoder
 from pipeline.datasets.raw import Labels, Pixels, Place, Rows, Shape, cut_rows, fit_image
 
 
@@ -125,7 +126,7 @@ class FolderDataset:
                 images[place] = pixels
             return images
 
-        return map_ahead(self.threads, decode_piece, cut_rows(rows, shape))
+        return map_ahead(self.threads, decode_piece, cut_rows(rows, shape), AHEAD)
 
     def _decode(self, row: int) -> Pixels:
         return self.decoder.read(self.files[row], self.form.fit)

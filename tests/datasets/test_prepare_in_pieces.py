@@ -23,11 +23,12 @@ import pytest
 from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
 from pipeline.base.files import explain_os_error
+from pipeline.base.threads import map_ahead
 from pipeline.datasets import dataset as datasets
 from pipeline.datasets import image_files, raw
 from pipeline.datasets.dataset import SPLITS, Dataset, ImagesFile, compute_fingerprint, load_dataset, save_dataset
 from pipeline.datasets.duplicates import first_occurrences, hash_images
-from pipeline.datasets.image_files import Decoder, map_ahead
+from pipeline.datasets.image_files import Decoder
 from pipeline.datasets.prepare import prepare_dataset
 from pipeline.datasets.raw import Place
 from pipeline.datasets.split import Amount, First, Folds, split_rows
@@ -183,7 +184,7 @@ def test_threads_are_only_a_few_pieces_ahead() -> None:
         return item
 
     with ThreadPoolExecutor(image_files.DECODERS) as threads:
-        for number in map_ahead(threads, begin, range(100)):
+        for number in map_ahead(threads, begin, range(100), image_files.AHEAD):
             assert len(begun) <= number + image_files.AHEAD
     assert sorted(begun) == list(range(100))
 
