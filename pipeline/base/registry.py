@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any, ClassVar, TypeVar, cast, get_type_hints
 
 from pydantic import (
@@ -138,6 +139,10 @@ class Registry:
         if found is None:
             raise ValueError(describe_unknown(self.kind, name, self.entries))
         return found
+
+    def import_part(self, name: str) -> ModuleType:
+        """Import the module of a name's function, with what it says beside it; see `import_function`."""
+        return sys.modules[self.import_function(name).__module__]
 
     def find_module(self, name: str) -> str | None:
         """The module that holds a listed name's function (the stage graph depends on its file)."""

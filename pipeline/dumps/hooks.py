@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -63,4 +62,4 @@ def check_options(field: str, options: Mapping[str, Any]) -> None:
 
 
 def _field_module(field: str) -> ModuleType:
-    return sys.modules[FIELDS.import_function(field).__module__]
+    return FIELDS.import_part(field)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
@@ -23,4 +22,4 @@ def uses_labels(field: str) -> bool:
 
 
 def _module(field: str) -> ModuleType:
-    return sys.modules[INSPECTIONS.import_function(field).__module__]
+    return INSPECTIONS.import_part(field)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import ModuleType
@@ -67,4 +66,4 @@ def _call_hook(name: str, function: str, default: Any, *arguments: Any) -> Any:
 
 @cache  # it is asked in every step
 def _module(name: str) -> ModuleType:
-    return sys.modules[TERMS.import_function(name).__module__]
+    return TERMS.import_part(name)
