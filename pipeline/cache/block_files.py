@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import flush_file, write_bytes
-from pipeline.cache import block_paths as paths
 from pipeline.cache.blocks import Block, StorePlan
 from pipeline.cache.codecs import Format, decode, encode
-from pipeline.cache.crc import crc32c, crc_to_bytes
+from pipeline.cache.crc import crc32c, crc_to_bytes, split_checksum
 from pipeline.cache.dtypes import storage_dtype
 
 BlockFunction = Callable[[Block], Mapping[str, NDArray[Any]]]
@@ -77,9 +76,8 @@ class BlockFiles:
             InputError: the file has changed since it was written; it is deleted, to be made again.
         """
         array, path = self.plan.arrays[name], self.path(name, block)
-        data = np.fromfile(path, np.uint8)
-        payload, crc = data[: -paths.CRC_BYTES], crc32c(data[: -paths.CRC_BYTES])
-        if data[-paths.CRC_BYTES :].tobytes() != crc_to_bytes(crc):
+        payload, crc, is_sound = split_checksum(np.fromfile(path, np.uint8))
+        if not is_sound:
             path.unlink()
             raise InputError(str(path), expected="a block as it was written", found="other bytes", fix="run it again")
         rows = decode(

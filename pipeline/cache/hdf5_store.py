@@ -19,7 +19,7 @@ from pipeline.cache import block_paths as paths
 from pipeline.cache import hdf5_check
 from pipeline.cache.blocks import ArrayPlan, Block, BlockKey, StorePlan
 from pipeline.cache.codecs import LEVELS
-from pipeline.cache.crc import crc32c, crc_to_bytes
+from pipeline.cache.crc import split_checksum
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo, Manifest
 
@@ -59,9 +59,8 @@ def write_store(
 
 def _read_payload(path: Path) -> NDArray[np.uint8]:
     """A block file's bytes without the checksum that ends it, which must still be theirs."""
-    data = np.fromfile(path, np.uint8)
-    payload, stored = data[: -paths.CRC_BYTES], data[-paths.CRC_BYTES :].tobytes()
-    if stored != crc_to_bytes(crc32c(payload)):
+    payload, _, is_sound = split_checksum(np.fromfile(path, np.uint8))
+    if not is_sound:
         raise InputError(str(path), expected="the bytes that were written", found="others", fix="run again")
     return payload
 
