@@ -277,7 +277,7 @@ def planned_order(
     """The batch plan that the recipe's fields were made for; None where any order will do.
 
     Raises:
-        InputError: two fields of different plans, or a batch size that is not the plan's.
+        InputError: two fields of different plans, a batch size that is not the plan's, or options with an order.
     """
     planned = {dump: plans for dump in recipe.dumps if (plans := targets[dump].plans) is not None}
     if not planned:
@@ -298,6 +298,8 @@ def planned_order(
             expected=f"{size} and no drop_last, as in the batch plan of dump {first!r}",
             found=f"{options.batch_size}{' with drop_last' if options.drop_last else ''}",
         )
+    if options.order is not None:
+        raise InputError(f"{what}: order", expected=f"none, since dump {first!r} brings a batch plan", found="one")
     return PlannedOrder(planned[first])
 
 

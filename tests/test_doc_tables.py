@@ -41,6 +41,7 @@ from pipeline.study.sections import (
     TrainingParams,
 )
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.training.sample_order import ORDERS
 from pipeline.views import POLICIES
 from stages.main import app
 from tests.conftest import ROOT
@@ -167,6 +168,7 @@ PARTS: list[tuple[str, str, str, Registry, type[Section] | None]] = [
     ("parameters.md", "Heads", "head", HEADS, None),
     ("parameters.md", "Optimisers", "optimiser", OPTIMIZERS, None),
     ("parameters.md", "Learning-rate schedules", "schedule", LR_SCHEDULES, None),
+    ("parameters.md", "Orders", "order", ORDERS, None),
     ("recipes.md", "Losses", "loss", TERMS, None),
     ("recipes.md", "Schedules of weights", "schedule", SCHEDULES, None),
 ]

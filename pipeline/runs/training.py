@@ -13,6 +13,7 @@ from pipeline.training.curves import Curves
 from pipeline.training.network_trainer import History
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.training.options import Restore, TrainingOptions
+from pipeline.training.sample_order import ORDERS
 from pipeline.training.trainable_part import TrainablePart
 
 
@@ -25,6 +26,7 @@ def training_options(params: TrainingParams) -> TrainingOptions:
         steps=params.steps,
         batch_size=params.batch_size,
         drop_last=params.drop_last,
+        order=partial(ORDERS.import_function(params.order.name), **params.order.options) if params.has_order else None,
         l1=params.l1,
         on_nan=None if params.on_nan is None else Restore(params.on_nan.divide, params.on_nan.at_most),
     )

@@ -205,6 +205,10 @@ def _refuse_other_plan(study: Study, key: str, phase: PhaseParams, dumps: list[s
             )
         if phase.drop_last:
             raise ValueError(f"{key}.drop_last: the batch plan of dump {dump!r} decides that; remove the key")
+        if phase.has_order:
+            raise ValueError(
+                f"{key}.order: expected shuffled, since dump {dump!r} brings a batch plan, found {phase.order.name!r}"
+            )
 
 
 def _complete_reads(study: Study, student: str, key: str, term: TermParams) -> dict[str, str]:

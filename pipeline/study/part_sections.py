@@ -46,6 +46,7 @@ from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
+from pipeline.training.sample_order import ORDERS
 from pipeline.views import POLICIES
 from pipeline.views.view import Views
 
@@ -309,6 +310,11 @@ def parse_lr_schedule(value: Any) -> NamedParams:
     return made
 
 
+def parse_order(value: Any) -> NamedParams:
+    """An order of the training samples by its name, or with options."""
+    return _parse_part(ORDERS, "name", NamedParams, value)
+
+
 def _parse_dump(value: Any) -> DumpParams:
     made = _parse_part(FIELDS, "field", DumpParams, value)
     check_options(made.field, made.options)
@@ -337,6 +343,7 @@ Head = Annotated[SerializeAsAny[HeadParams], PlainValidator(_parse_head)]
 Binary = Annotated[SerializeAsAny[Section], PlainValidator(_parse_binary)]
 Optimizer = Annotated[SerializeAsAny[NamedParams], PlainValidator(parse_optimizer)]
 LrSchedule = Annotated[SerializeAsAny[NamedParams], PlainValidator(parse_lr_schedule)]
+SampleOrder = Annotated[SerializeAsAny[NamedParams], PlainValidator(parse_order)]
 Source = Annotated[
     SerializeAsAny[DatasetParams], PlainValidator(partial(_parse_part, SOURCES, "source", DatasetParams))
 ]

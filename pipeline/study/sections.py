@@ -30,6 +30,7 @@ from pipeline.study.part_sections import (
     ModelParams,
     Name,
     Optimizer,
+    SampleOrder,
     Source,
     TermParams,
     Terms,
@@ -37,6 +38,7 @@ from pipeline.study.part_sections import (
     ViewsSection,
     parse_lr_schedule,
     parse_optimizer,
+    parse_order,
 )
 from pipeline.study.report_section import ReportParams
 
@@ -67,8 +69,14 @@ class TrainingParams(Section):
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 128
     drop_last: bool = False
+    order: SampleOrder = Field(default_factory=partial(parse_order, "shuffled"))
     l1: NonNegativeFloat = 0.0
     on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_parse_on_nan)] = None
+
+    @property
+    def has_order(self) -> bool:
+        """Whether the samples come in another order than shuffled: no batch plan may then take its place."""
+        return self.order.name != "shuffled"
 
     def require_length(self) -> None:
         """Raise ValueError unless exactly one of epochs and steps is given."""
@@ -132,7 +140,15 @@ class TeacherParams(NetworkParams):
         return self
 
     def _refuse_training_keys(self) -> None:
-        trained = {"optimizer", "lr_schedule", "batch_size", "drop_last", "l1", "on_nan"} & self.model_fields_set
+        trained = {
+            "optimizer",
+            "lr_schedule",
+            "batch_size",
+            "drop_last",
+            "order",
+            "l1",
+            "on_nan",
+        } & self.model_fields_set
         if trained:
             raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 

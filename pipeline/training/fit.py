@@ -78,7 +78,7 @@ def fit_cohort(
         what: names the run in messages ("student 'small'").
         mutual: each step is shown the others' logits as they are at that moment (`Batch.peers`).
         views: augments the training images; validation images are shown as they are.
-        order: of the training samples; by default drawn from the seed for each epoch.
+        order: that of a batch plan, instead of the one that the options make.
         checkpoint: where unfinished training is kept; a run that finds it goes on from there
             and ends with the same bytes.
         checkpoint_seconds: at least this long between two checkpoints.
@@ -87,7 +87,7 @@ def fit_cohort(
         InputError: a loss is NaN or infinite (the step and the term are named) and the options do not
             say what to do about it, or the batches do not suit the network.
     """
-    order = order or RandomOrder(len(train), derive_seed(seed, "order"))
+    order = order or (options.order or RandomOrder)(len(train), derive_seed(seed, "order"))
     for member in members:
         check_batches(member.network, len(order), options, what)
     epochs = options.count_epochs(len(order))

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from pipeline.training.sample_order import Order
+
 
 @dataclass(frozen=True)
 class Restore:
@@ -34,6 +36,8 @@ class TrainingOptions:
         epochs, steps: how long (one of them); the last epoch of `steps` is cut short.
         batch_size: samples a step.
         drop_last: leave out an epoch's last batch where it is smaller.
+        order: makes the samples' order from their number and a seed; None: all are shuffled together, unless
+            the training's fields bring a batch plan.
         l1: adds l1 * sum |w| to the loss.
         on_nan: what to do about numbers that are not finite; None stops the training.
     """
@@ -44,6 +48,7 @@ class TrainingOptions:
     steps: int | None = None
     batch_size: int = 128
     drop_last: bool = False
+    order: Callable[[int, int], Order] | None = None
     l1: float = 0.0
     on_nan: Restore | None = None
 

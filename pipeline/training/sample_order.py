@@ -1,11 +1,23 @@
-"""The order of a training's samples: drawn anew each epoch, or that of a batch plan."""
+"""The order of a training's samples: drawn anew each epoch, over all of them or in blocks, or that of a batch plan."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
+
+from pipeline.base.registry import Registry
+from pipeline.base.seeds import derive_seed
+
+ORDERS = Registry(
+    "order",
+    {
+        "shuffled": "pipeline.training.sample_order:shuffle_samples",
+        "blocks": "pipeline.training.sample_order:shuffle_blocks",
+    },
+)
 
 
 class Order(Protocol):
@@ -51,6 +63,41 @@ class RandomOrder:
         self.generator.set_state(state)
 
 
+class BlockOrder:
+    """All samples: some blocks of consecutive ids at a time, in random order, their samples shuffled together.
+
+    A pure function of its arguments and the epoch.
+
+    Args:
+        samples: their number.
+        seed: of the draws.
+        rows: samples of a block; the last one has what is left.
+        window: at most so many blocks are shuffled together.
+    """
+
+    def __init__(self, samples: int, seed: int, *, rows: int, window: int) -> None:
+        self.samples, self.seed, self.rows, self.window = samples, seed, rows, window
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def ids(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+        blocks = -(-self.samples // self.rows)
+        windows = -(-blocks // self.window)
+        # Windows of equal numbers of blocks, to one: a small last one would be a few batches of few classes.
+        window_of_block = torch.randperm(blocks, generator=generator) * windows // blocks
+        shuffled = torch.randperm(self.samples, generator=generator)
+        # A stable sort keeps the random order inside each window.
+        return shuffled[torch.argsort(window_of_block[shuffled // self.rows], stable=True)]
+
+    def state(self) -> None:
+        return None
+
+    def restore(self, state: None) -> None:
+        pass
+
+
 class PlannedOrder:
     """The batches of a plan: epoch e sees plan e mod plans.
 
@@ -73,3 +120,16 @@ class PlannedOrder:
 
     def restore(self, state: None) -> None:
         pass
+
+
+def shuffle_samples(samples: int, seed: int) -> Order:
+    """All samples are shuffled together."""
+    return RandomOrder(samples, seed)
+
+
+# 65,536 rows are shuffled together: 512 batches of 128, and 64 to 512 MB of decoded hints of 1 to 8 KB a row. 1,024
+# consecutive ones are several chunks of such a field, so that hardly any decoding falls on chunks that two blocks
+# share. More rows in fewer blocks would do for reading, but images often lie sorted by class: 64 blocks mix many.
+def shuffle_blocks(samples: int, seed: int, *, rows: PositiveInt = 1024, window: PositiveInt = 64) -> Order:
+    """Blocks of `rows` consecutive samples come in random order, the samples of `window` of them shuffled together."""
+    return BlockOrder(samples, seed, rows=rows, window=window)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from pipeline.training.optimizers import constant
 from pipeline.training.options import TrainingOptions
 from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Splits
+from pipeline.training.sample_order import shuffle_blocks
 from pipeline.views.view import PLAIN, Views
 from tests import reference
 from tests.conftest import Capture, Run, refused, write_study
@@ -179,7 +181,7 @@ def test_a_student_cannot_tell_the_cache_from_the_live_teacher(
     assert all(torch.equal(state[name], other[name]) for name in state)
 
 
-def test_two_plans_or_another_batch_size_are_refused_by_the_engine(dataset: Dataset) -> None:
+def test_two_plans_another_batch_size_or_an_order_are_refused_by_the_engine(dataset: Dataset) -> None:
     class Fixed:
         def __init__(self, plans: NDArray[np.int64]) -> None:
             self.plans = torch.from_numpy(plans)
@@ -199,6 +201,9 @@ def test_two_plans_or_another_batch_size_are_refused_by_the_engine(dataset: Data
     other = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=1, batch_size=N + 1)
     with pytest.raises(InputError, match=f"batch_size: expected {N} .*, found {N + 1}"):
         train_student(splits, fields, one, options=other, **how)  # type: ignore[arg-type]
+    ordered = replace(training, order=shuffle_blocks)
+    with pytest.raises(InputError, match="order: expected none, since dump '1' brings a batch plan, found one"):
+        train_student(splits, fields, one, options=ordered, **how)  # type: ignore[arg-type]
 
 
 def damaged_plan(plan: NDArray[np.int64], kind: str) -> NDArray[np.int64]:
@@ -331,6 +336,10 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"samples": "all"}, {}, "dumps.p.samples: expected train, since only training batches are planned"),
     ({}, {"batch_size": 64}, "students.t.batch_size: expected 50, that of the batch plan of dump 'p', found 64"),
     ({}, {"drop_last": True}, "students.t.drop_last: the batch plan of dump 'p' decides that"),
+    (
+        {}, {"order": {"name": "blocks", "rows": 64}},
+        "students.t.order: expected shuffled, since dump 'p' brings a batch plan, found 'blocks'",
+    ),
     ({}, {"losses": {"tsne": {"reads": "q"}}}, "students.t.losses.tsne.reads: unknown dump 'q'"),
     (
         {}, {"pretrain": [{"losses": {"tsne": {}}, "epochs": 1, "batch_size": 7}]},
