@@ -21,8 +21,9 @@ from pipeline.base.plain_text import (
     escape_unprintable,
     shorten_names,
 )
-from pipeline.cache.blocks import ArrayPlan, plan_store
+from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.card import render_card as cache_card
+from pipeline.cache.store_plan import plan_store
 from pipeline.report.figures import style
 from pipeline.report.figures.accuracy import draw_box_plot
 from pipeline.report.figures.curves import draw_curves

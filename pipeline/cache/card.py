@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.base.plain_text import escape_markdown
-from pipeline.cache.blocks import StorePlan
 from pipeline.cache.codecs import Format
+from pipeline.cache.store_plan import StorePlan
 
 
 def _format_accuracy(value: float | None) -> str:

@@ -6,8 +6,6 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache.block_paths import CRC_BYTES
-
 CRC_PIECE_BYTES = 1 << 18  # bytes: measured, a piece that is still in the core's cache is summed 6 times faster
 
 
@@ -19,12 +17,5 @@ def crc32c(data: NDArray[np.uint8], crc: int = 0) -> int:
 
 
 def crc_to_bytes(crc: int) -> bytes:
-    """The four little-endian bytes that end a chunk."""
+    """The four little-endian bytes that follow a chunk, or an index."""
     return crc.to_bytes(4, "little")
-
-
-def split_checksum(data: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int, bool]:
-    """What a block file holds but the checksum that ends it, the CRC-32C of that, and whether the two are one."""
-    payload = data[:-CRC_BYTES]
-    crc = crc32c(payload)
-    return payload, crc, data[-CRC_BYTES:].tobytes() == crc_to_bytes(crc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.files import advise_deletion, is_system_file
-from pipeline.cache import block_paths as paths
+from pipeline.cache import cache_paths as paths
 from pipeline.cache.blocks import BlockKey
-from pipeline.cache.digests import hash_files, hash_ranges
-from pipeline.cache.manifest import BlockInfo, Manifest
+from pipeline.cache.chunk_table import ChunkTable, find_misplaced_chunk
+from pipeline.cache.content_check import find_changed_chunks, find_changed_files
+from pipeline.cache.folder import Folder, LocalFolder, read_table
+from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import load_store
 
 EXACTLY = "exactly the manifest's files"
@@ -60,7 +63,7 @@ def find_listing_damage(folder: Path, manifest: Manifest) -> Iterator[Damage]:
             if name not in manifest.files and name != paths.MANIFEST_PATH:
                 unlisted.append(Damage(name, EXACTLY, "not listed in the manifest", unlisted=True))
         elif not stat.S_ISDIR(mode):
-            yield Damage(name, EXACTLY, "a link or no regular file", tuple(blocks_of_file(manifest, name)))
+            yield Damage(name, EXACTLY, "a link or no regular file", _find_lost_blocks(folder, manifest, name))
         elif name not in folders:
             unlisted.append(Damage(f"{name}/", EXACTLY, "a folder that is not listed in the manifest", unlisted=True))
     yield from _find_missing(folder, manifest, sizes)
@@ -87,9 +90,9 @@ def _find_missing(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) ->
     """Listed files that are not there, or of another size than the one found."""
     for name, info in manifest.files.items():
         if name in sizes and sizes[name] != info.bytes:
-            yield Damage(name, f"{info.bytes} bytes", str(sizes[name]), _find_bad_blocks(folder, manifest, name))
+            yield Damage(name, f"{info.bytes} bytes", str(sizes[name]), _find_lost_blocks(folder, manifest, name))
         elif name not in sizes and (not os.path.lexists(folder / name) or (folder / name).is_dir()):
-            yield Damage(name, EXACTLY, "missing", tuple(blocks_of_file(manifest, name)))
+            yield Damage(name, EXACTLY, "missing", _find_lost_blocks(folder, manifest, name))
 
 
 def _scan_folder(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
@@ -103,37 +106,45 @@ def _scan_folder(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
             yield entry.name if place == "." else f"{place}/{entry.name}", found.st_mode, found.st_size
 
 
-def find_content_damage(folder: Path, manifest: Manifest, *, skip: frozenset[str] = frozenset()) -> Iterator[Damage]:
-    """Files of another SHA-256, with the blocks that the difference lies in.
+def find_content_damage(
+    folder: Folder, manifest: Manifest, table: ChunkTable, *, skip: frozenset[str] = frozenset()
+) -> Iterator[Damage]:
+    """Files with bytes of another SHA-256, and the chunks that the difference lies in.
 
     Args:
-        folder, manifest: of the cache.
+        folder, manifest, table: of the cache.
         skip: files whose damage is known already.
     """
-    names = manifest.files.keys() - skip
-    for name, digest in hash_files(folder, names, f"check {folder.name}").items():
-        if digest != manifest.files[name].sha256:
-            yield Damage(name, "its sealed bytes", "another SHA-256", _find_bad_blocks(folder, manifest, name))
+    for file, changed, error in find_changed_files(folder, manifest, table, manifest.files.keys() - skip):
+        expected, found = ("a file that can be read", error) if error else ("its sealed bytes", "another SHA-256")
+        yield Damage(file, expected, found, table.keys_of(changed))
 
 
-def refuse_content_damage(folder: Path, manifest: Manifest, fix: str) -> None:
+def refuse_content_damage(folder: LocalFolder, manifest: Manifest, table: ChunkTable, fix: str) -> None:
     """Raise InputError with the first file of other bytes, or with what its store says otherwise: all is read."""
-    for damage in find_content_damage(folder, manifest):
-        raise damage.error(folder, fix)
-    load_store(manifest.store).check_store(folder, manifest, fix)
+    for found in find_content_damage(folder, manifest, table):
+        raise found.error(folder.path, fix)
+    load_store(manifest.store).check_store(folder.path, table, fix)
 
 
-def blocks_of_file(manifest: Manifest, name: str) -> dict[BlockKey, BlockInfo]:
-    """The blocks whose bytes lie in a file, and where."""
-    return {
-        (array, block): info
-        for array, described in manifest.arrays.items()
-        for block, info in described.located_blocks()
-        if info.file == name
-    }
+def find_table_damage(folder: Folder, manifest: Manifest) -> Damage | None:
+    """What is wrong with the chunk table, without which no chunk can be found."""
+    expected = "the chunk table that was sealed"
+    try:
+        table = read_table(folder, manifest, "")
+    except InputError as error:
+        return Damage(paths.CHUNKS_PATH, expected, str(error))
+    if hashlib.sha256(table.records).hexdigest() != manifest.files[paths.CHUNKS_PATH].sha256:
+        return Damage(paths.CHUNKS_PATH, expected, "another SHA-256")
+    if misplaced := find_misplaced_chunk(manifest, table):
+        return Damage(paths.CHUNKS_PATH, "the place of each chunk", misplaced)
+    return None
 
 
-def _find_bad_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[BlockKey, ...]:
-    infos = blocks_of_file(manifest, name)
-    digests = hash_ranges(folder, {key: (info.file, info.offset, info.bytes) for key, info in infos.items()})
-    return tuple(key for key, info in infos.items() if digests[key] != info.sha256)
+def _find_lost_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[BlockKey, ...]:
+    """The rows of a file's chunks that are not there as they were sealed, where that can be told."""
+    local = LocalFolder(folder)
+    if find_table_damage(local, manifest):
+        return ()
+    table = read_table(local, manifest, "")
+    return table.keys_of(find_changed_chunks(local, manifest, table, name))

@@ -67,7 +67,13 @@ def compare_caches(a: Cache, b: Cache) -> CacheDiff:
 
 def _comparable_entries(cache: Cache) -> dict[str, Any]:
     arrays = {
-        name: {"shape": array.shape, "dtype": array.dtype, "codec": array.codec, "chunk_rows": array.chunk_rows}
+        name: {
+            "shape": array.shape,
+            "dtype": array.dtype,
+            "codec": array.codec,
+            "chunk_rows": array.chunk_rows,
+            "shard": array.shard,
+        }
         for name, array in cache.manifest.arrays.items()
     }
     return {**cache.manifest.comparable_entries(), "arrays": arrays}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.files import READ_PIECE
-from pipeline.cache import block_paths as paths
+from pipeline.cache import cache_paths as paths
+from pipeline.cache.chunk_grid import RECORD
+from pipeline.cache.chunk_table import ChunkTable, StoredChunk, divide_records, find_misplaced_chunk
 from pipeline.cache.crc import CRC_PIECE_BYTES, crc32c
-from pipeline.cache.manifest import MAX_MANIFEST_BYTES, BlockInfo, Manifest, parse_manifest
+from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from pipeline.cache.symlinks import explain_link, resolve_links
 
 T = TypeVar("T")
@@ -38,18 +41,34 @@ class Folder(Protocol):
         """The bytes of `manifest.json`."""
         ...
 
-    def read_block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
-        """A block's stored bytes, checked against their digest.
+    def read_chunk(self, info: StoredChunk, fix: str) -> NDArray[np.uint8]:
+        """A chunk's stored bytes, checked against their digest.
 
         Raises:
             InputError: they are missing, short, or others than were sealed.
         """
         ...
 
+    def read_range(self, file: str, start: int, end: int, fix: str) -> NDArray[np.uint8]:
+        """Bytes of a listed file, unchecked; fewer where it ends before.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        ...
+
+    def read_records(self, manifest: Manifest, fix: str) -> NDArray[Any]:
+        """The chunk table's records, as many as the manifest's arrays have chunks.
+
+        Raises:
+            InputError: they are missing, short, or (over a network) others than were sealed.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine; its blocks are checked by CRC-32C, its files once by SHA-256."""
+    """A folder of this machine; its chunks are checked by CRC-32C, its files once by SHA-256."""
 
     path: Path
 
@@ -69,13 +88,13 @@ class LocalFolder:
             found, fix = explain_link(path, fix) if path.is_symlink() else ("no regular file", fix)
             raise InputError(str(path), expected="a cache's manifest", found=found, fix=fix) from None
 
-    def read_block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
+    def read_chunk(self, info: StoredChunk, fix: str) -> NDArray[np.uint8]:
         data = np.empty(info.bytes, np.uint8)
-        self.read_block_into(info, data, fix)
+        self.read_chunk_into(info, data, fix)
         return data
 
-    def read_block_into(self, info: BlockInfo, out: NDArray[np.uint8], fix: str) -> None:
-        """Read a block's first len(out) bytes into `out`, and check all of it."""
+    def read_chunk_into(self, info: StoredChunk, out: NDArray[np.uint8], fix: str) -> None:
+        """Read a chunk's first len(out) bytes into `out`, and check all of it."""
         crc, tail = 0, np.empty(min(CRC_PIECE_BYTES, info.bytes), np.uint8)
         try:
             with open_regular_file(self.path / info.file) as file:
@@ -85,19 +104,40 @@ class LocalFolder:
                     size = min(CRC_PIECE_BYTES, info.bytes - start)
                     piece = out[start : start + size] if start + size <= len(out) else tail[:size]
                     if file.readinto(piece) != size:
-                        raise block_error(self.name, info, "fewer bytes", fix)
+                        raise chunk_error(self.name, info, "fewer bytes", fix)
                     if start < len(out) < start + size:
                         out[start:] = piece[: len(out) - start]
                     crc = crc32c(piece, crc)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise block_error(self.name, info, "no such file", fix) from None
+            raise chunk_error(self.name, info, "no such file", fix) from None
         if crc != info.crc32c:
-            raise block_error(self.name, info, "another CRC-32C", fix)
+            raise chunk_error(self.name, info, "another CRC-32C", fix)
+
+    def read_range(self, file: str, start: int, end: int, fix: str) -> NDArray[np.uint8]:
+        data = np.empty(end - start, np.uint8)
+        try:
+            with open_regular_file(self.path / file) as opened:
+                opened.seek(start)
+                filled = 0
+                while filled < len(data) and (more := opened.readinto(data[filled:])):
+                    filled += more
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise _missing_error(self.name, file, fix) from None
+        return data[:filled]
+
+    def read_records(self, manifest: Manifest, fix: str) -> NDArray[Any]:
+        try:
+            mapped = map_file(self.path / paths.CHUNKS_PATH)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # ValueError: it is empty
+            raise _missing_error(self.name, paths.CHUNKS_PATH, fix) from None
+        if len(mapped) != manifest.files[paths.CHUNKS_PATH].bytes:
+            raise _missing_error(self.name, paths.CHUNKS_PATH, fix)
+        return mapped.view(RECORD)
 
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """A URL; each block is checked by SHA-256 as it arrives, and nothing unlisted is ever read."""
+    """A URL; each chunk is checked by SHA-256 as it arrives, and nothing unlisted is ever read."""
 
     url: str
     options: Mapping[str, Any]
@@ -134,14 +174,26 @@ class RemoteFolder:
             self._try_reading(read, paths.MANIFEST_PATH, fix), f"{self.url}/{paths.MANIFEST_PATH}", fix
         )
 
-    def read_block(self, info: BlockInfo, fix: str) -> NDArray[np.uint8]:
-        path, end = f"{self.root}/{info.file}", info.offset + info.bytes
-        data = self._try_reading(lambda: self.system.cat_file(path, start=info.offset, end=end), info.file, fix)
-        if len(data) > info.bytes:  # a server that knows no ranges sends the whole file
-            data = data[info.offset : end]
+    def read_chunk(self, info: StoredChunk, fix: str) -> NDArray[np.uint8]:
+        data = self.read_range(info.file, info.offset, info.offset + info.bytes, fix)
         if hashlib.sha256(data).hexdigest() != info.sha256:
-            raise block_error(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
-        return np.frombuffer(data, np.uint8)
+            raise chunk_error(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
+        return data
+
+    def read_range(self, file: str, start: int, end: int, fix: str) -> NDArray[np.uint8]:
+        path = f"{self.root}/{file}"
+        data = self._try_reading(lambda: self.system.cat_file(path, start=start, end=end), file, fix)
+        # A server that knows no ranges sends the whole file.
+        return np.frombuffer(data if len(data) <= end - start else data[start:end], np.uint8)
+
+    def read_records(self, manifest: Manifest, fix: str) -> NDArray[Any]:
+        listed = manifest.files[paths.CHUNKS_PATH]
+        data = self.read_range(paths.CHUNKS_PATH, 0, listed.bytes, fix)
+        if len(data) != listed.bytes or hashlib.sha256(data).hexdigest() != listed.sha256:
+            found = f"{len(data)} bytes of another SHA-256"
+            where = f"cache {self.url}: file {paths.CHUNKS_PATH}"
+            raise InputError(where, expected="the chunk table that was sealed", found=found, fix=fix)
+        return data.view(RECORD)
 
     def hash_file(self, name: str, fix: str) -> str:
         """SHA-256 of a listed file, a piece at a time."""
@@ -221,6 +273,29 @@ def read_manifest(folder: Folder, fix: str) -> Manifest:
     return parse_manifest(folder.read_manifest_bytes(fix), f"{folder.name}/{paths.MANIFEST_PATH}", fix)
 
 
+def read_table(folder: Folder, manifest: Manifest, fix: str) -> ChunkTable:
+    """The folder's chunk table: over a network checked, of a local copy as it lies there."""
+    return divide_records(manifest, folder.read_records(manifest, fix))
+
+
+def refuse_misplaced_chunks(name: str, manifest: Manifest, table: ChunkTable, fix: str) -> None:
+    """Raise InputError unless each chunk has its place in its own file."""
+    if found := find_misplaced_chunk(manifest, table):
+        what = f"cache {name}: file {paths.CHUNKS_PATH}"
+        raise InputError(what, expected="the place of each chunk", found=found, fix=fix)
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """A regular file's bytes, mapped for reading.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, IsADirectoryError: see `open_regular_file`.
+        ValueError: it is empty.
+    """
+    with open_regular_file(path) as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
 def open_regular_file(path: Path) -> Any:
     """Open a regular file for reading; never follow a link, never wait for a pipe.
 
@@ -251,11 +326,17 @@ def refuse_large_manifest(data: bytes, where: str, fix: str) -> bytes:
     return data
 
 
-def block_error(name: str, info: BlockInfo, found: str, fix: str) -> InputError:
-    """What a reader says of a block that is not the one that was sealed."""
+def chunk_error(name: str, info: StoredChunk, found: str, fix: str) -> InputError:
+    """What a reader says of a chunk that is not the one that was sealed."""
     return InputError(
         f"cache {name}: file {info.file}, bytes {info.offset} to {info.offset + info.bytes}",
-        expected="the block that was sealed",
+        expected="the chunk that was sealed",
         found=found,
         fix=fix,
+    )
+
+
+def _missing_error(name: str, file: str, fix: str) -> InputError:
+    return InputError(
+        f"cache {name}: file {file}", expected="the file that was sealed", found="none, or another", fix=fix
     )

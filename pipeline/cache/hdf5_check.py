@@ -14,6 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 # What an operating system says of the place or of the machine, and not of the file's bytes.
 ENVIRONMENT_ERRNOS = {
@@ -22,20 +23,25 @@ ENVIRONMENT_ERRNOS = {
 }
 
 
-def find_problem(path: str, arrays: dict[str, Any]) -> str | None:
+def find_problem(description: dict[str, Any]) -> str | None:
     """The first difference, or None."""
-    with h5py.File(path, "r", locking=False) as file:
+    arrays, record = (
+        description["arrays"],
+        [(key, kind, *map(tuple, rest)) for key, kind, *rest in description["record"]],
+    )
+    table = np.fromfile(description["table"], np.dtype(record))
+    with h5py.File(description["path"], "r", locking=False) as file:
         names = set(file)
         if names != arrays.keys():
             return f"{min(names ^ arrays.keys())!r} besides the manifest's arrays"
         for name, array in arrays.items():
-            found = find_array_problem(file, name, array)
+            found = find_array_problem(file, name, array, table[slice(*array["records"])])
             if found:
                 return f"array {name!r}: {found}"
     return None
 
 
-def find_array_problem(file: h5py.File, name: str, array: dict[str, Any]) -> str | None:
+def find_array_problem(file: h5py.File, name: str, array: dict[str, Any], chunks: NDArray[Any]) -> str | None:
     """The first difference of a data set from its description, or None."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return "a link"
@@ -56,31 +62,41 @@ def find_array_problem(file: h5py.File, name: str, array: dict[str, Any]) -> str
         if found != expected:
             return what if what == "external storage" else f"another {what}"
     check = check_contiguous if plain else check_chunked
-    return check(item, array)
+    return check(item, array["chunk_rows"], chunks)
 
 
-def check_contiguous(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
-    """Whether each block lies where its rows are."""
-    start, row = item.id.get_offset(), item.nbytes // (item.shape[0] * item.shape[1])
-    for view, first, stop, offset, _ in array["blocks"]:
-        if start is None or start + (view * item.shape[1] + first) * row != offset:
-            return f"view {view}, rows {first} to {stop - 1} at another place"
-    return None
+def check_contiguous(item: h5py.Dataset, chunk_rows: int, chunks: NDArray[Any]) -> str | None:
+    """Whether each chunk lies where its rows are."""
+    views, rows = item.shape[:2]
+    start, row = item.id.get_offset(), item.nbytes // (views * rows)
+    if start is None:
+        return "no place in the file"
+    view, index = np.divmod(np.arange(len(chunks)), -(-rows // chunk_rows))
+    moved = np.flatnonzero(chunks["offset"] != start + (view * rows + index * chunk_rows) * row)
+    return f"{describe_chunk(int(moved[0]), rows, chunk_rows)} at another place" if len(moved) else None
 
 
-def check_chunked(item: h5py.Dataset, array: dict[str, Any]) -> str | None:
-    """Whether the library reads from each block what its bytes decode to."""
-    size = item.nbytes // (item.shape[0] * item.shape[1]) * array["chunk_rows"]
+def check_chunked(item: h5py.Dataset, chunk_rows: int, chunks: NDArray[Any]) -> str | None:
+    """Whether the library reads from each chunk what its bytes decode to."""
+    rows = item.shape[1]
+    size = item.nbytes // (item.shape[0] * rows) * chunk_rows
     with open(item.file.filename, "rb") as file:  # noqa: PTH123
-        for view, first, stop, offset, stored in array["blocks"]:
+        for number, (offset, stored) in enumerate(chunks[["offset", "bytes"]].tolist()):
+            view, first = number // -(-rows // chunk_rows), number % -(-rows // chunk_rows) * chunk_rows
             chunk = item.id.get_chunk_info_by_coord((view, first, *[0] * (item.ndim - 2)))
             if (chunk.byte_offset, chunk.size, chunk.filter_mask) != (offset, stored, 0):
-                return f"view {view}, rows {first} to {stop - 1} at another place"
+                return f"{describe_chunk(number, rows, chunk_rows)} at another place"
             file.seek(offset)
-            rows = np.ascontiguousarray(item[view, first:stop])
-            if zlib.decompressobj().decompress(file.read(stored), size)[: rows.nbytes] != rows.tobytes():
-                return f"view {view}, rows {first} to {stop - 1} that read otherwise"
+            found = np.ascontiguousarray(item[view, first : first + chunk_rows])
+            if zlib.decompressobj().decompress(file.read(stored), size)[: found.nbytes] != found.tobytes():
+                return f"{describe_chunk(number, rows, chunk_rows)} that read otherwise"
     return None
+
+
+def describe_chunk(number: int, rows: int, chunk_rows: int) -> str:
+    """Which rows a chunk holds."""
+    view, index = divmod(number, -(-rows // chunk_rows))
+    return f"view {view}, rows {index * chunk_rows} to {min(rows, (index + 1) * chunk_rows) - 1}"
 
 
 def find_environment_errno(error: Exception) -> int:
@@ -93,7 +109,7 @@ def find_environment_errno(error: Exception) -> int:
 if __name__ == "__main__":
     description, number = json.load(sys.stdin), 0
     try:
-        line = find_problem(description["path"], description["arrays"])
+        line = find_problem(description)
     except Exception as error:  # noqa: BLE001 - whatever a broken file makes the library say
         number, line = find_environment_errno(error), f"no sound HDF5 file ({type(error).__name__}: {error})"
     # ASCII, whatever the names in the file.

@@ -6,63 +6,72 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.cache import block_paths as paths
+from pipeline.cache import cache_paths as paths
 from pipeline.cache import hdf5_check
-from pipeline.cache.blocks import ArrayPlan, Block, BlockKey, StorePlan
+from pipeline.cache.block_files import BlockFiles
+from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.chunk_grid import RECORD
+from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.codecs import LEVELS
-from pipeline.cache.crc import split_checksum
 from pipeline.cache.dtypes import storage_dtype
-from pipeline.cache.manifest import ArrayInfo, Manifest
+from pipeline.cache.store_plan import StorePlan
 
 NAME = paths.STORE_PATHS["hdf5"]
-KEEPS_BLOCK_FILES = False  # blocks are copied into one file
 WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word
 MAX_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 
-def write_store(
-    folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
-) -> dict[BlockKey, tuple[str, int]]:
-    """Assemble `data.h5` from the block files.
+def write_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArray[Any]]) -> None:
+    """Assemble `data.h5` from the blocks.
 
-    Returns:
-        File and offset of each block, by array and block.
+    Args:
+        folder: of the cache.
+        blocks: all there.
+        records: by array, of its chunks; their `offset` is written.
     """
-    places = {}
+    plan = blocks.plan
     # Without a lock of HDF5's own: the cache's stands beside the work, and not every file system has such.
     with h5py.File(folder / NAME, "w", libver=("v110", "v110"), locking=False) as file:
         for name, array in plan.arrays.items():
             target = _create_dataset(file, name, array, plan)
             for block in plan.blocks():
-                payload = _read_payload(block_file(name, block))
-                corner = (block.view, block.start, *[0] * len(array.row_shape))
-                if array.codec == "none":
-                    values = payload.view(storage_dtype(array.dtype)).reshape(-1, *array.row_shape)
-                    target[block.view, block.start : block.stop] = values
-                    row = block.view * plan.rows + block.start
-                    places[name, block] = (NAME, target.id.get_offset() + row * array.row_bytes)
-                else:
-                    target.id.write_direct_chunk(corner, payload)
-                    places[name, block] = (NAME, target.id.get_chunk_info_by_coord(corner).byte_offset)
-    return places
+                write = _write_plain if array.codec == "none" else _write_packed
+                records[name]["offset"][_slice_of(plan.grids[name].numbers(block))] = write(target, blocks, name, block)
 
 
-def _read_payload(path: Path) -> NDArray[np.uint8]:
-    """A block file's bytes without the checksum that ends it, which must still be theirs."""
-    payload, _, is_sound = split_checksum(np.fromfile(path, np.uint8))
-    if not is_sound:
-        raise InputError(str(path), expected="the bytes that were written", found="others", fix="run again")
-    return payload
+def _slice_of(numbers: range) -> slice:
+    return slice(numbers.start, numbers.stop)
+
+
+def _write_plain(target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block) -> list[int]:
+    """Write a block's rows into a contiguous data set; where its chunks lie."""
+    grid, row_bytes = blocks.plan.grids[name], blocks.plan.arrays[name].row_bytes
+    offsets = []
+    for number, chunk in enumerate(blocks.read(name, block)):
+        rows = blocks.decode(name, block, number, chunk.payload)
+        start = block.start + number * grid.chunk_rows
+        target[block.view, start : start + len(rows)] = rows
+        offsets.append(target.id.get_offset() + (block.view * grid.rows + start) * row_bytes)
+    return offsets
+
+
+def _write_packed(target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block) -> list[int]:
+    """Write a block's chunks into a chunked data set as they are; where they lie."""
+    grid, offsets = blocks.plan.grids[name], []
+    for number, chunk in enumerate(blocks.read(name, block)):
+        corner = (block.view, block.start + number * grid.chunk_rows, *[0] * (target.ndim - 2))
+        target.id.write_direct_chunk(corner, chunk.payload)
+        offsets.append(target.id.get_chunk_info_by_coord(corner).byte_offset)
+    return offsets
 
 
 def _create_dataset(file: h5py.File, name: str, array: ArrayPlan, plan: StorePlan) -> Any:
@@ -73,7 +82,7 @@ def _create_dataset(file: h5py.File, name: str, array: ArrayPlan, plan: StorePla
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     else:
-        layout.set_chunk((1, plan.chunk_rows, *array.row_shape))
+        layout.set_chunk((1, plan.grids[name].chunk_rows, *array.row_shape))
         layout.set_deflate(LEVELS["gzip"])
     layout.set_obj_track_times(False)  # no time stamps: the same values give the same bytes
     dtype = h5py.h5t.py_create(storage_dtype(array.dtype))
@@ -81,7 +90,7 @@ def _create_dataset(file: h5py.File, name: str, array: ArrayPlan, plan: StorePla
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), dtype, space, layout))
 
 
-def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
+def check_store(folder: Path, table: ChunkTable, fix: str) -> None:
     """Raise InputError unless HDF5 itself finds each array where the manifest says, and nothing else.
 
     External files, links of any kind, virtual data sets and filters other than deflate are refused.
@@ -98,7 +107,7 @@ def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-P", str(Path(hdf5_check.__file__))],
-            input=json.dumps({"path": str(path.resolve()), "arrays": _describe_arrays(manifest)}).encode(),
+            input=json.dumps(_describe_file(path, table)).encode(),
             capture_output=True, check=False, timeout=MAX_SECONDS, env={**os.environ, **WITHOUT_LOCKS},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -115,10 +124,10 @@ def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
     _refuse_problem(path, answer["problem"], fix)
 
 
-def check_own_store(folder: Path, manifest: Manifest, fix: str) -> None:
+def check_own_store(folder: Path, table: ChunkTable, fix: str) -> None:
     """The same of a file that this process has just written, which is no danger to it."""
     path = folder / NAME
-    _refuse_problem(path, hdf5_check.find_problem(str(path), _describe_arrays(manifest)), fix)
+    _refuse_problem(path, hdf5_check.find_problem(_describe_file(path, table)), fix)
 
 
 def _refuse_problem(path: Path, problem: str | None, fix: str) -> None:
@@ -126,18 +135,22 @@ def _refuse_problem(path: Path, problem: str | None, fix: str) -> None:
         raise InputError(str(path), expected="just what the manifest says", found=problem, fix=fix)
 
 
-def _describe_arrays(manifest: Manifest) -> dict[str, Any]:
-    """The arrays as `hdf5_check` is told of them."""
-    return {name: _describe_array(array) for name, array in manifest.arrays.items()}
-
-
-def _describe_array(array: ArrayInfo) -> dict[str, Any]:
-    blocks = [(block.view, block.start, block.stop, info.offset, info.bytes) for block, info in array.located_blocks()]
-    dtype = storage_dtype(array.dtype).str
+def _describe_file(path: Path, table: ChunkTable) -> dict[str, Any]:
+    """A store as `hdf5_check` is told of it."""
+    first, arrays = 0, {}
+    for name, chunks in sorted(table.arrays.items()):
+        info = chunks.info
+        arrays[name] = {
+            "shape": info.shape,
+            "dtype": storage_dtype(info.dtype).str,
+            "codec": info.codec,
+            "chunk_rows": info.chunk_rows,
+            "records": [first, first + info.grid.count],
+        }
+        first += info.grid.count
     return {
-        "shape": array.shape,
-        "dtype": dtype,
-        "codec": array.codec,
-        "chunk_rows": array.chunk_rows,
-        "blocks": blocks,
+        "path": str(path.resolve()),
+        "table": str((path.parent / paths.CHUNKS_PATH).resolve()),
+        "record": RECORD.descr,
+        "arrays": arrays,
     }

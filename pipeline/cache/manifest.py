@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,13 +24,17 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_json
-from pipeline.cache import block_paths as paths
-from pipeline.cache.blocks import MAX_CHUNK_BYTES, ArrayForm, Block, cut_blocks
-from pipeline.cache.codecs import CODECS, Codec, Format, is_padded, max_encoded_bytes
+from pipeline.cache import cache_paths as paths
+from pipeline.cache.blocks import ArrayForm
+from pipeline.cache.chunk_grid import RECORD_BYTES, ChunkGrid
+from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, storage_dtype
+from pipeline.cache.store_plan import MAX_CHUNK_BYTES
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_MANIFEST_BYTES = 8 << 20  # of a manifest
+MAX_SHARDS = 1000  # of an array, that a reader takes
+MAX_CHUNKS = 1 << 26  # of a cache: 8 TB in the smallest
 MAX_DEPTH = 16  # nested values in it
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -135,24 +139,18 @@ class ViewsInfo(_Entry):
     parameters: PlainValues
 
 
-class BlockInfo(_Entry):
-    """The bytes of one block of rows: where they lie, CRC-32C and SHA-256."""
-
-    file: str
-    offset: NonNegativeInt
-    bytes: Size
-    crc32c: Annotated[int, Field(ge=0, lt=1 << 32)]
-    sha256: Digest
-
-
 class ArrayInfo(_Entry):
-    """One array: its first two axes are the keys, little-endian, cut into blocks of `chunk_rows` rows."""
+    """One array: its first two axes are the keys, little-endian, cut into chunks of `chunk_rows` rows.
+
+    Attributes:
+        shard: views and rows of a Zarr shard; null where all lie in one file (HDF5).
+    """
 
     shape: Annotated[list[Size], Field(min_length=2, max_length=16), FailFast()]
     dtype: DType
     codec: Codec
     chunk_rows: Size
-    blocks: Annotated[list[BlockInfo], FailFast()]
+    shard: Annotated[list[Size] | None, Field(min_length=2, max_length=2)]
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -169,17 +167,19 @@ class ArrayInfo(_Entry):
         """Bytes of the whole array, decoded."""
         return math.prod(self.shape) * storage_dtype(self.dtype).itemsize
 
+    @property
+    def grid(self) -> ChunkGrid:
+        """Its chunks and shards."""
+        views, rows = self.shape[:2]
+        return ChunkGrid(views, rows, self.chunk_rows, (self.shard[0], self.shard[1]) if self.shard else (views, rows))
+
     def matches(self, form: ArrayForm) -> bool:
         """Whether rows and number format are the expected ones."""
         return form.row_shape in (None, self.row_shape) and self.dtype == form.dtype
 
-    def located_blocks(self) -> Iterator[tuple[Block, BlockInfo]]:
-        """Its blocks in order, each with where its bytes lie."""
-        return zip(cut_blocks(self.shape[0], self.shape[1], self.chunk_rows), self.blocks, strict=True)
-
 
 class FileInfo(_Entry):
-    """Size in bytes and SHA-256 of one file."""
+    """Size of one file in bytes, and the SHA-256 of those that lie in no chunk: of a file without chunks, of all."""
 
     bytes: NonNegativeInt
     sha256: Digest
@@ -203,7 +203,7 @@ class Manifest(_Entry):
     """
 
     format: Literal["teachercache"]
-    version: Literal[2]
+    version: Literal[3]
     store: Format
     package: str
     field: FieldInfo
@@ -223,16 +223,25 @@ class Manifest(_Entry):
         listed = paths.list_metadata_paths(self.store, self.arrays)
         for name, array in self.arrays.items():
             _check_array(self, name, array)
-            listed |= {block.file for block in array.blocks}
+            listed |= set(paths.list_data_paths(self.store, name, array.grid.shards, len(array.shape)))
         if listed != self.files.keys():
             raise ValueError(f"files: expected those of its arrays, found {min(listed ^ self.files.keys())!r} besides")
-        if len({array.chunk_rows for array in self.arrays.values()}) > 1:
-            raise ValueError("arrays: expected one chunk_rows, found several")
+        table = self.chunks * RECORD_BYTES
+        if self.chunks > MAX_CHUNKS or self.files[paths.CHUNKS_PATH].bytes != table:
+            found = self.files[paths.CHUNKS_PATH].bytes
+            raise ValueError(
+                f"files.{paths.CHUNKS_PATH}: expected {table} bytes, of {self.chunks} chunks, found {found}"
+            )
         if self.axes == "view, sample" and self.rows > self.dataset.samples:
             raise ValueError(f"rows: expected at most the {self.dataset.samples} samples, found {self.rows}")
         if len({array.shape[0] for array in self.arrays.values()}) > 1:
             raise ValueError(f"arrays: expected one number of {self.axes.split(', ')[0]}s, found several")
         return self
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all arrays."""
+        return sum(array.grid.count for array in self.arrays.values())
 
     def to_bytes(self) -> bytes:
         """The manifest's canonical JSON, the bytes of `manifest.json`."""
@@ -249,7 +258,7 @@ class Manifest(_Entry):
 
 
 def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
-    """Raise ValueError unless every block lies in its file, with just the bytes that its rows need."""
+    """Raise ValueError unless an array's numbers go together."""
     first = manifest.views.count if manifest.axes == "view, sample" else array.shape[0]
     if array.shape[:2] != [first, manifest.rows]:
         raise ValueError(f"arrays.{name}.shape: expected to begin with {[first, manifest.rows]}, found {array.shape}")
@@ -257,26 +266,16 @@ def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
         raise ValueError(f"arrays.{name}.codec: {manifest.store} has no {array.codec}")
     if array.chunk_rows > array.shape[1] or array.chunk_rows * array.row_bytes > MAX_CHUNK_BYTES:
         raise ValueError(f"arrays.{name}.chunk_rows: expected at most {array.shape[1]} rows and 1 GiB a chunk")
-    if len(array.blocks) != array.shape[0] * -(-array.shape[1] // array.chunk_rows):
-        raise ValueError(f"arrays.{name}.blocks: expected one a block, found {len(array.blocks)}")
-    padded = is_padded(manifest.store, array.codec)
-    for block, info in array.located_blocks():
-        rows = array.chunk_rows if padded else block.stop - block.start
-        whole_bytes = array.chunk_rows * array.row_bytes
-        if array.codec != "none" and info.bytes > max_encoded_bytes(whole_bytes, array.codec):
-            raise ValueError(f"arrays.{name}: {block}: expected at most its {whole_bytes} bytes, found {info.bytes}")
-        if array.codec == "none" and info.bytes != rows * array.row_bytes:
-            raise ValueError(f"arrays.{name}: {block}: expected {rows * array.row_bytes} bytes, found {info.bytes}")
-        whole, end = manifest.files.get(info.file), info.offset + info.bytes
-        if manifest.store == "zarr":
-            expected = (
-                info.file == paths.chunk_path(name, block.view, block.index, len(array.shape)) and info.offset == 0
-            )
-            fits = whole is not None and end + paths.CRC_BYTES == whole.bytes
-        else:
-            expected, fits = info.file == paths.STORE_PATHS["hdf5"], whole is not None and end <= whole.bytes
-        if not (expected and fits):
-            raise ValueError(f"arrays.{name}: {block}: bytes {info.offset} to {end} of {info.file!r} are not its place")
+    if (array.shard is None) != (manifest.store == "hdf5"):
+        raise ValueError(f"arrays.{name}.shard: expected one in zarr alone, found {array.shard} in {manifest.store}")
+    if array.shard and (
+        array.shard[0] > array.shape[0]
+        or array.shard[1] % array.chunk_rows
+        or array.shard[1] > array.grid.per_view * array.chunk_rows
+    ):
+        raise ValueError(f"arrays.{name}.shard: expected whole chunks, at most those that it has, found {array.shard}")
+    if math.prod(array.grid.shards) > MAX_SHARDS:
+        raise ValueError(f"arrays.{name}.shard: expected at most {MAX_SHARDS} shards, found {array.grid.shards}")
 
 
 def seal_manifest(entries: Mapping[str, Any]) -> Manifest:

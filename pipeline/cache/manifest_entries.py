@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
-from pipeline.cache.blocks import BlockKey, StorePlan
 from pipeline.cache.codecs import Format
 from pipeline.cache.manifest import FORMAT_VERSION
+from pipeline.cache.store_plan import StorePlan
 
 
 def to_plain_entries(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,6 @@ def build_manifest_entries(
     store: Format,
     description: Mapping[str, Any],
     *,
-    blocks: Mapping[BlockKey, Mapping[str, Any]],
     files: Mapping[str, Mapping[str, Any]],
     values: str,
 ) -> dict[str, Any]:
@@ -30,7 +29,6 @@ def build_manifest_entries(
     Args:
         plan, store: how the arrays are kept.
         description: the entries that say what the cache is, as plain values.
-        blocks: where each block's bytes lie, and their digests.
         files: size and digest of each file, by its path below the cache's folder.
         values: the digest of the values.
     """
@@ -46,8 +44,8 @@ def build_manifest_entries(
                 "shape": list(plan.shape(name)),
                 "dtype": array.dtype,
                 "codec": array.codec,
-                "chunk_rows": plan.chunk_rows,
-                "blocks": [blocks[name, block] for block in plan.blocks()],
+                "chunk_rows": plan.grids[name].chunk_rows,
+                "shard": list(plan.grids[name].shard) if store == "zarr" else None,
             }
             for name, array in plan.arrays.items()
         },

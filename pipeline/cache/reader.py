@@ -16,8 +16,17 @@ from pipeline.base.expected_values import differences
 from pipeline.base.plain_text import escape_unprintable
 from pipeline.cache import damage
 from pipeline.cache.blocks import ArrayForm
+from pipeline.cache.chunk_table import ChunkTable
+from pipeline.cache.decoded_array import DECODED_BYTES
 from pipeline.cache.dtypes import widen_bfloat16
-from pipeline.cache.folder import Folder, LocalFolder, locate_folder, read_manifest
+from pipeline.cache.folder import (
+    Folder,
+    LocalFolder,
+    locate_folder,
+    read_manifest,
+    read_table,
+    refuse_misplaced_chunks,
+)
 from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.stored_array import StoredArray, open_array
 
@@ -32,12 +41,16 @@ class Cache:
     Attributes:
         folder: where it lies.
         manifest: what it holds.
+        table: where its chunks lie.
+        memory: bytes of decoded chunks that each array keeps.
         fix: the command that makes it, for messages.
     """
 
     folder: Folder
     manifest: Manifest
+    table: ChunkTable
     fix: str = "dump it again"
+    memory: int = DECODED_BYTES
     _arrays: dict[str, StoredArray] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -83,8 +96,8 @@ class Cache:
     def rows(self, ids: ArrayLike, view: ArrayLike = 0, array: str | None = None) -> NDArray[Any]:
         """The rows (n, ...) of sample ids (n,) in any order, in one view or in one view each.
 
-        Only the blocks that hold them are touched: from a local copy by memory map, over a URL
-        by fetching those blocks.
+        Only the chunks that hold them are touched: from a local copy by memory map, over a URL
+        by fetching those chunks.
 
         Raises:
             InputError: an id or a view that was not dumped, or bytes that have changed.
@@ -92,7 +105,7 @@ class Cache:
         name = self._find_array(array)
         info = self.manifest.arrays[name]
         if name not in self._arrays:
-            self._arrays[name] = open_array(self.folder, info, self.manifest.store, self.fix)
+            self._arrays[name] = self._open_array(name)
         wanted = self._check_keys(np.asarray(ids), info.shape[1], "sample ids")
         one = view if isinstance(view, int) and 0 <= view < info.shape[0] else None
         views = one if one is not None else self._check_keys(np.asarray(view), info.shape[0], "views")
@@ -107,7 +120,10 @@ class Cache:
     def _load_stored(self, name: str) -> NDArray[Any]:
         info = self.manifest.arrays[name]
         self._refuse_beyond_memory(name, info)
-        return open_array(self.folder, info, self.manifest.store, self.fix).load()
+        return self._open_array(name).load()
+
+    def _open_array(self, name: str) -> StoredArray:
+        return open_array(self.folder, self.table.arrays[name], self.manifest.store, self.fix, memory=self.memory)
 
     def _find_array(self, array: str | None) -> str:
         names = list(self.manifest.arrays)
@@ -145,16 +161,19 @@ def open(
     *,
     fix: str = "dump it again",
     storage_options: Mapping[str, Any] | None = None,
+    memory: int = DECODED_BYTES,
 ) -> Cache:
     """Open a cache after checking its manifest, its files and what the caller expects of it.
 
     Args:
         path: the cache's folder, or a URL that fsspec reads: then sizes are checked now, and each
-            block when it arrives.
+            chunk when it arrives.
         expect: manifest entries by dotted name and the value each must have, such as
             `{"dataset.fingerprint": "...", "field.name": "logits"}`.
         fix: the command that makes this cache, for messages.
         storage_options: of the URL's file system.
+        memory: bytes of decoded chunks that each compressed or distant array keeps for `Cache.rows`, the least
+            recently used given up first.
 
     Raises:
         InputError: no cache, an incomplete or changed one, or one that differs from what is
@@ -164,19 +183,25 @@ def open(
     manifest = read_manifest(folder, fix)
     refuse_mismatch(folder.name, manifest, expect or {}, fix)
     if isinstance(folder, LocalFolder):
-        _refuse_damage(folder.path, manifest, fix)
-    else:
-        folder.refuse_incomplete(manifest, fix)
-    return Cache(folder, manifest, fix)
+        return Cache(folder, manifest, _check_copy(folder, manifest, fix), fix, memory)
+    folder.refuse_incomplete(manifest, fix)
+    table = read_table(folder, manifest, fix)
+    refuse_misplaced_chunks(folder.name, manifest, table, fix)
+    return Cache(folder, manifest, table, fix, memory)
 
 
-def _refuse_damage(folder: Path, manifest: Manifest, fix: str) -> None:
+def _check_copy(folder: LocalFolder, manifest: Manifest, fix: str) -> ChunkTable:
     """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
-    damage.refuse_listing_damage(folder, manifest, fix)
-    seen = checked_copies.compute_signature(folder, manifest.files, manifest.root)
-    if not checked_copies.is_remembered(folder, seen):
-        damage.refuse_content_damage(folder, manifest, fix)
-        checked_copies.remember_copy(folder, seen)
+    damage.refuse_listing_damage(folder.path, manifest, fix)
+    seen = checked_copies.compute_signature(folder.path, manifest.files, manifest.root)
+    remembered = checked_copies.is_remembered(folder.path, seen)
+    if not remembered and (lost := damage.find_table_damage(folder, manifest)):
+        raise lost.error(folder.path, fix)
+    table = read_table(folder, manifest, fix)
+    if not remembered:
+        damage.refuse_content_damage(folder, manifest, table, fix)
+        checked_copies.remember_copy(folder.path, seen)
+    return table
 
 
 def refuse_mismatch(name: str, manifest: Manifest, expect: Mapping[str, Any], fix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,17 @@ from typing import Any
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, hash_json
 from pipeline.base.plain_text import is_unicode
-from pipeline.cache import block_paths as paths
+from pipeline.cache import cache_paths as paths
 from pipeline.cache import damage
-from pipeline.cache.blocks import Block, BlockKey, StorePlan
 from pipeline.cache.card import render_card
-from pipeline.cache.codecs import Format, is_padded, max_encoded_bytes
-from pipeline.cache.folder import LocalFolder, read_manifest
-from pipeline.cache.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from pipeline.cache.chunk_grid import CRC_BYTES, RECORD_BYTES
+from pipeline.cache.codecs import Format, max_encoded_bytes
+from pipeline.cache.folder import LocalFolder, read_manifest, read_table
+from pipeline.cache.manifest import MAX_CHUNKS, MAX_MANIFEST_BYTES, parse_manifest
 from pipeline.cache.manifest_entries import build_manifest_entries
+from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.stores import load_store
 
-MIN_BLOCK_ENTRY_BYTES = 200  # bytes of a manifest that any block takes
-MAX_CRC = (1 << 32) - 1
 METADATA_ROOM = 1 << 16  # bytes of a store, for each array and for itself: more than it needs
 
 
@@ -31,9 +31,12 @@ def check_sealed(folder: Path) -> None:
         InputError: a reader would refuse it.
     """
     fix = "nothing was published; please report this"
-    manifest = read_manifest(LocalFolder(folder), fix)
+    local = LocalFolder(folder)
+    manifest = read_manifest(local, fix)
     damage.refuse_listing_damage(folder, manifest, fix)
-    load_store(manifest.store).check_own_store(folder, manifest, fix)
+    if lost := damage.find_table_damage(local, manifest):
+        raise lost.error(folder, fix)
+    load_store(manifest.store).check_own_store(folder, read_table(local, manifest, fix), fix)
 
 
 def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> None:
@@ -54,57 +57,41 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
                 found=ascii(text),
                 fix="rename it, in UTF-8; nothing was computed",
             )
-    blocks = plan.views * -(-plan.rows // plan.chunk_rows) * len(plan.arrays)
-    if blocks > MAX_MANIFEST_BYTES // MIN_BLOCK_ENTRY_BYTES:
-        raise _size_error(target, plan, blocks, f"more than {blocks * MIN_BLOCK_ENTRY_BYTES >> 20} MiB")
+    if plan.chunks > MAX_CHUNKS:
+        raise InputError(
+            f"cache {target}: {paths.CHUNKS_PATH}",
+            expected=f"at most {MAX_CHUNKS:,} chunks, as readers do",
+            found=f"{plan.chunks:,}, of {plan.views:,} views or plans of {len(plan.arrays)} arrays",
+            fix="dump fewer views, plans, taps or samples into one cache, in larger chunks; nothing was computed",
+        )
     try:
         data = encode_json(_draft_manifest(plan, store, description))
     except ValueError as error:  # NaN, or infinity
         raise InputError(f"cache {target}: manifest", expected="JSON values", found=str(error)) from None
     if len(data) > MAX_MANIFEST_BYTES:
-        raise _size_error(target, plan, blocks, f"up to {len(data):,} bytes")
+        raise InputError(
+            f"cache {target}: manifest",
+            expected=f"at most {MAX_MANIFEST_BYTES >> 20} MiB, as readers do",
+            found=f"up to {len(data):,} bytes",
+            fix="shorten the names of classes, or the parameters; nothing was computed",
+        )
     parse_manifest(data, f"cache {target}: manifest", "no reader would take it; nothing was computed")
 
 
-def _size_error(target: Path, plan: StorePlan, blocks: int, found: str) -> InputError:
-    return InputError(
-        f"cache {target}: manifest",
-        expected=f"at most {MAX_MANIFEST_BYTES >> 20} MiB, as readers do",
-        found=f"{found}: {blocks:,} blocks, of {plan.views:,} views or plans of {len(plan.arrays)} arrays",
-        fix="dump fewer views, plans, taps or samples into one cache; nothing was computed",
-    )
-
-
 def _draft_manifest(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the most digits that this plan's blocks may have; its root digest is right."""
-    blocks = dict(_draft_blocks(plan, store))
+    """A manifest with the most digits that this plan's files may have; its root digest is right."""
     sizes = dict.fromkeys(paths.list_metadata_paths(store, plan.arrays), METADATA_ROOM)
     sizes[paths.CARD_PATH] = len(render_card(description, plan, store).encode())
-    for block in blocks.values():
-        end = block["offset"] + block["bytes"] + paths.CRC_BYTES * (store == "zarr")
-        sizes[block["file"]] = max(end, sizes.get(block["file"], 0))
-    files = {name: {"bytes": size, "sha256": "f" * 64} for name, size in sizes.items()}
-    entries = build_manifest_entries(plan, store, description, blocks=blocks, files=files, values="f" * 64)
-    return {**entries, "root": hash_json(entries)}
-
-
-def _draft_blocks(plan: StorePlan, store: Format) -> Iterator[tuple[BlockKey, dict[str, Any]]]:
-    offset = 0
+    sizes[paths.CHUNKS_PATH] = plan.chunks * RECORD_BYTES
     for name, array in plan.arrays.items():
-        offset += METADATA_ROOM * (store == "hdf5")
-        for block in plan.blocks():
-            rows = plan.chunk_rows if is_padded(store, array.codec) else block.stop - block.start
-            size = max_encoded_bytes(rows * array.row_bytes, array.codec)
-            place = _find_file(name, block, store, len(plan.shape(name)))
-            yield (
-                (name, block),
-                {"file": place, "offset": offset, "bytes": size, "crc32c": MAX_CRC, "sha256": "f" * 64},
-            )
-            offset += size * (store == "hdf5")
-
-
-def _find_file(name: str, block: Block, store: Format, axes: int) -> str:
-    return paths.STORE_PATHS["hdf5"] if store == "hdf5" else paths.chunk_path(name, block.view, block.index, axes)
+        grid = plan.grids[name]
+        most = max_encoded_bytes(grid.chunk_rows * array.row_bytes, array.codec) + CRC_BYTES
+        shard = math.prod(grid.slots) * most + grid.index_bytes
+        for file in paths.list_data_paths(store, name, grid.shards, len(plan.shape(name))):
+            sizes[file] = sizes.get(file, METADATA_ROOM) + shard
+    files = {name: {"bytes": size, "sha256": "f" * 64} for name, size in sizes.items()}
+    entries = build_manifest_entries(plan, store, description, files=files, values="f" * 64)
+    return {**entries, "root": hash_json(entries)}
 
 
 def _iterate_texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
 from pipeline.cache.block_files import BlockFunction
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
+from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.cache_paths import CHUNKS_PATH
 from pipeline.cache.codecs import CODECS, Codec, Format
+from pipeline.cache.decoded_array import read_rows
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
-from pipeline.cache.folder import LocalFolder
+from pipeline.cache.folder import LocalFolder, read_table
 from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.reader import Cache
-from pipeline.cache.stored_array import read_rows
+from pipeline.cache.store_plan import StorePlan, plan_store, replan_store
 from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
@@ -133,19 +135,15 @@ def repair_cache(
         InputError: the result is not the cache that was sealed, bit for bit: another teacher,
             other data, or another kind of machine.
     """
-    bad = {(block.view, block.index) for each in found.damage for _, block in each.blocks}
-    arrays = manifest.arrays
-    infos = {name: dict(array.located_blocks()) for name, array in arrays.items()}
-    local = LocalFolder(folder)
+    arrays, local, fix = manifest.arrays, LocalFolder(folder), "run `teachercache cache verify` again"
+    bad = [block for each in found.damage for _, block in each.blocks]
+    lost = any(each.file == CHUNKS_PATH for each in found.damage)  # then no chunk can be found
+    table = None if lost else read_table(local, manifest, fix)
 
     def compute_or_copy(block: Block) -> Mapping[str, NDArray[Any]]:
-        if (block.view, block.index) in bad:
+        if table is None or any(block.overlaps(each) for each in bad):
             return compute(block)
-        fix = "run `teachercache cache verify` again"
-        return {
-            name: read_rows(local, array, block, infos[name][block], store=manifest.store, fix=fix)
-            for name, array in arrays.items()
-        }
+        return {name: read_rows(local, table.arrays[name], block, manifest.store, fix) for name in arrays}
 
     def accept(made: Manifest) -> None:
         if made.root != manifest.root:
@@ -156,9 +154,9 @@ def repair_cache(
                 fix="dump it again",
             )
 
-    first = next(iter(arrays.values()))
     plans = {name: ArrayPlan(array.row_shape, array.dtype, array.codec) for name, array in arrays.items()}
-    plan = StorePlan(plans, first.shape[0], manifest.rows, first.chunk_rows)
+    batch = manifest.batch if manifest.unit == "sample" else 1
+    plan = replan_store(plans, {name: array.grid for name, array in arrays.items()}, batch)
     description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT_ENTRIES, "package")}
     place = work / manifest.root[:16]
     return write_cache(

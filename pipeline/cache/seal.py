@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,32 +15,24 @@ from numpy.typing import NDArray
 from pipeline.base.files import flush_file, remove_path, write_bytes
 from pipeline.base.progress import track
 from pipeline.base.threads import map_ahead
-from pipeline.cache import block_paths as paths
+from pipeline.cache import cache_paths as paths
 from pipeline.cache.block_files import BlockFiles
-from pipeline.cache.blocks import BlockKey, StorePlan
+from pipeline.cache.blocks import BlockKey
 from pipeline.cache.card import render_card
-from pipeline.cache.crc import crc_to_bytes
-from pipeline.cache.digests import hash_files
+from pipeline.cache.chunk_grid import RECORD
+from pipeline.cache.chunk_table import number_files, order_records
+from pipeline.cache.digests import count_threads, hash_outside
 from pipeline.cache.manifest import Manifest, seal_manifest
 from pipeline.cache.manifest_entries import build_manifest_entries, to_plain_entries
+from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.stores import load_store
 
 
-@dataclass(frozen=True)
-class BlockDigests:
-    """What a manifest says of one block's bytes.
+class ReadBlock(NamedTuple):
+    """A finished block: its rows by chunk, and a record for each, without its place."""
 
-    Attributes:
-        bytes: their number.
-        crc32c: their CRC-32C.
-        sha256: of the bytes.
-        file_sha256: of the bytes and their CRC-32C, as the block's own file has them.
-    """
-
-    bytes: int
-    crc32c: int
-    sha256: str
-    file_sha256: str
+    rows: list[NDArray[Any]]
+    records: NDArray[Any]
 
 
 def seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
@@ -54,55 +45,63 @@ def seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any])
     remove_path(folder)
     folder.mkdir(parents=True)
     plain = to_plain_entries(description)
-    values, found = _hash_blocks(blocks, title)
-    places = store.write_store(folder, plan, blocks.path)
+    values, records = _hash_blocks(blocks, title)
+    store.write_store(folder, blocks, records)
     page = render_card(plain, plan, blocks.store)
     (folder / paths.CARD_PATH).write_bytes(page.encode())  # the same line ends on any system
 
-    names = paths.list_metadata_paths(blocks.store, plan.arrays) | {file for file, _ in places.values()}
+    data = {
+        name: paths.list_data_paths(blocks.store, name, grid.shards, len(plan.shape(name)))
+        for name, grid in plan.grids.items()
+    }
+    beside = paths.list_metadata_paths(blocks.store, plan.arrays)
+    names = sorted(beside.union(*data.values()))
+    for name, grid in plan.grids.items():
+        records[name]["file"] = number_files(grid, data[name], names)
+    table = order_records(records)
+    (folder / paths.CHUNKS_PATH).write_bytes(memoryview(table).cast("B"))
     for name in names:
         flush_file(folder / name)
-    digests = {file: found[key].file_sha256 for key, (file, _) in places.items()} if store.KEEPS_BLOCK_FILES else {}
-    digests |= hash_files(folder, names - digests.keys(), title)
-    manifest = seal_manifest(
-        build_manifest_entries(
-            plan,
-            blocks.store,
-            plain,
-            blocks={key: _block_entries(file, offset, found[key]) for key, (file, offset) in places.items()},
-            files={name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in digests},
-            values=values,
-        )
+    entries = build_manifest_entries(
+        plan, blocks.store, plain, files=_describe_files(folder, names, table, title), values=values
     )
+    manifest = seal_manifest(entries)
     write_bytes(folder / paths.MANIFEST_PATH, manifest.to_bytes())
     return manifest
 
 
-def _block_entries(file: str, offset: int, found: BlockDigests) -> dict[str, Any]:
-    place = {"file": file, "offset": offset, "bytes": found.bytes}
-    return {**place, "crc32c": found.crc32c, "sha256": found.sha256}
+def _describe_files(folder: Path, names: list[str], table: NDArray[Any], title: str) -> dict[str, dict[str, Any]]:
+    """Size of each file, and digest of those of its bytes that lie in no chunk, which have digests of their own."""
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    digests = hash_outside(folder, {name: table[table["file"] == number] for number, name in enumerate(names)}, title)
+    return {name: {"bytes": sizes[name], "sha256": digests[name]} for name in names}
 
 
-def _hash_blocks(blocks: BlockFiles, title: str) -> tuple[str, dict[BlockKey, BlockDigests]]:
-    """The digest of the values (of each array its header, then its rows), and those of each block, in one reading."""
-    digest, found, plan = hashlib.sha256(), {}, blocks.plan
+def _hash_blocks(blocks: BlockFiles, title: str) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The digest of the values (of each array its header, then its rows), and the records of its chunks, without their
+    places, in one reading.
+    """
+    digest, plan = hashlib.sha256(), blocks.plan
+    records = {name: np.zeros(grid.count, RECORD) for name, grid in plan.grids.items()}
     keys = [(name, block) for name in sorted(plan.arrays) for block in plan.blocks()]
-    with ThreadPoolExecutor(1) as thread:  # one block is read while another is used
-        read = track(map_ahead(thread, partial(_read_block, blocks), keys, ahead=2), title, len(keys))
-        for (name, block), (rows, digests) in zip(keys, read, strict=True):
+    with ThreadPoolExecutor(count_threads()) as threads:  # blocks are read while another is used
+        read = track(map_ahead(threads, partial(_read_block, blocks), keys, ahead=2), title, len(keys))
+        for (name, block), found in zip(keys, read, strict=True):
             if (block.view, block.index) == (0, 0):
                 digest.update(_format_values_header(name, plan))
-            digest.update(np.ascontiguousarray(rows))
-            found[name, block] = digests
-    return digest.hexdigest(), found
+            for rows in found.rows:
+                digest.update(np.ascontiguousarray(rows))
+            numbers = plan.grids[name].numbers(block)
+            records[name][numbers.start : numbers.stop] = found.records
+    return digest.hexdigest(), records
 
 
-def _read_block(blocks: BlockFiles, key: BlockKey) -> tuple[NDArray[Any], BlockDigests]:
-    block = blocks.read(*key)
-    digest = hashlib.sha256(block.payload)
-    sha256 = digest.hexdigest()
-    digest.update(crc_to_bytes(block.crc32c))
-    return block.rows, BlockDigests(len(block.payload), block.crc32c, sha256, digest.hexdigest())
+def _read_block(blocks: BlockFiles, key: BlockKey) -> ReadBlock:
+    chunks = blocks.read(*key)
+    records = np.zeros(len(chunks), RECORD)
+    records["bytes"], records["crc32c"] = [len(each.payload) for each in chunks], [each.crc32c for each in chunks]
+    records["sha256"] = [np.frombuffer(hashlib.sha256(each.payload).digest(), np.uint8) for each in chunks]
+    return ReadBlock([blocks.decode(*key, number, each.payload) for number, each in enumerate(chunks)], records)
 
 
 def _format_values_header(name: str, plan: StorePlan) -> bytes:

@@ -1,7 +1,6 @@
 """The stores that arrays are kept in: one module a format, named in `STORES`.
 
-Each has `write_store`, `check_store`, `check_own_store`, and `KEEPS_BLOCK_FILES`: whether a block's file becomes one of
-the store's, byte for byte.
+Each has `write_store`, `check_store` and `check_own_store`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import advise_deletion, is_system_file
-from pipeline.cache import block_paths as paths
+from pipeline.cache import cache_paths as paths
 
 DVC_CACHE_FILE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")  # where DVC's cache keeps a file
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.errors import InputError
-from pipeline.base.progress import track
 from pipeline.cache import damage
 from pipeline.cache.damage import Damage
-from pipeline.cache.folder import LocalFolder, RemoteFolder
-from pipeline.cache.manifest import BlockInfo, Manifest
+from pipeline.cache.folder import LocalFolder, RemoteFolder, read_table
+from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import load_store
 
 
@@ -54,37 +52,18 @@ def _describe_damage(each: Damage) -> list[str]:
 
 def verify_cache(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verification:
     """Recompute every digest, whatever is remembered of earlier checks."""
-    if isinstance(folder, RemoteFolder):
-        return Verification(tuple(_verify_remote(folder, manifest)), None)
-    listed = tuple(damage.find_listing_damage(folder.path, manifest))
-    found = listed + tuple(
-        damage.find_content_damage(folder.path, manifest, skip=frozenset(each.file for each in listed))
-    )
+    listed = tuple(damage.find_listing_damage(folder.path, manifest)) if isinstance(folder, LocalFolder) else ()
+    if lost := damage.find_table_damage(folder, manifest):  # nothing else can be looked for
+        return Verification((*(each for each in listed if each.file != lost.file), lost), None)
+    table = read_table(folder, manifest, "")
+    skip = frozenset(each.file for each in listed)
+    found = listed + tuple(damage.find_content_damage(folder, manifest, table, skip=skip))
+    if not isinstance(folder, LocalFolder):
+        return Verification(found, None)
     if found and damage.advise_on_system_files(folder.path, found) is None:
         return Verification(found, None)
     try:
-        load_store(manifest.store).check_store(folder.path, manifest, "")
+        load_store(manifest.store).check_store(folder.path, table, "")
     except InputError as error:
         return Verification(found, str(error))
     return Verification(found, None)
-
-
-def _verify_remote(folder: RemoteFolder, manifest: Manifest) -> Iterator[Damage]:
-    for name in track(manifest.files, f"check {folder.name}", len(manifest.files)):
-        try:
-            digest = folder.hash_file(name, "")
-        except InputError as error:
-            yield Damage(name, "a file that can be read", str(error), tuple(damage.blocks_of_file(manifest, name)))
-            continue
-        if digest != manifest.files[name].sha256:
-            infos = damage.blocks_of_file(manifest, name)
-            bad = tuple(key for key, info in infos.items() if _is_bad_block(folder, info))
-            yield Damage(name, "its sealed bytes", "another SHA-256", bad)
-
-
-def _is_bad_block(folder: RemoteFolder, info: BlockInfo) -> bool:
-    try:
-        folder.read_block(info, "")
-    except InputError:
-        return True
-    return False

@@ -24,12 +24,13 @@ from pipeline.base.progress import track
 from pipeline.base.provenance import hash_code
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, BlockFunction, write_blocks
-from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import Format
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.reader_limits import check_sealed, refuse_unreadable
 from pipeline.cache.seal import seal_store
+from pipeline.cache.store_plan import StorePlan
 
 
 def write_cache(
@@ -88,7 +89,8 @@ def open_unfinished(
     described = to_plain_entries(description)
     plan = replace(plan, arrays=sort_arrays(plan.arrays, described["field"]))
     refuse_unreadable(target, plan, store, described)
-    needed = plan.bytes * (2 if store == "hdf5" else 1)  # the blocks, then the file that is made of them
+    # The blocks; and where they are not the store's own files, those that are made of them.
+    needed = plan.bytes * (1 if store == "zarr" and plan.files == plan.block_files else 2)
     with hold_lock(work.with_suffix(".lock")), explain_disk_full(target, needed):
         recover_output(work / "sealed", target)
         blocks = BlockFiles(work / f"blocks-{_digest_plan(plan, store, description, device)[:16]}", plan, store)
@@ -134,5 +136,8 @@ class UnfinishedCache:
 
 def _digest_plan(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
     """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
-    arrays = {name: [list(plan.shape(name)), array.dtype, array.codec] for name, array in plan.arrays.items()}
-    return hash_json([hash_code(), device, store, plan.chunk_rows, arrays, to_plain_entries(description)])
+    arrays = {
+        name: [list(plan.shape(name)), array.dtype, array.codec, plan.grids[name].chunk_rows]
+        for name, array in plan.arrays.items()
+    }
+    return hash_json([hash_code(), device, store, plan.block_rows, arrays, to_plain_entries(description)])

@@ -1,4 +1,4 @@
-"""Arrays in a Zarr v3 group, one file a chunk, each with its CRC-32C at the end.
+"""Arrays in a Zarr v3 group: chunks, each followed by its CRC-32C, packed into shards, with an index at their end.
 
 The metadata are written here and not by a library, so that the same values give the same bytes
 whatever its version; any Zarr v3 reader opens them.
@@ -6,75 +6,132 @@ whatever its version; any Zarr v3 reader opens them.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
-from pipeline.cache import block_paths as paths
-from pipeline.cache.blocks import Block, BlockKey, StorePlan
+from pipeline.cache import cache_paths as paths
+from pipeline.cache.block_files import BlockFiles
+from pipeline.cache.blocks import Block
+from pipeline.cache.chunk_grid import CRC_BYTES, ChunkGrid, encode_index
+from pipeline.cache.chunk_table import ArrayChunks, ChunkTable
 from pipeline.cache.codecs import LEVELS, Codec
+from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.dtypes import storage_dtype
-from pipeline.cache.manifest import ArrayInfo, Manifest
+from pipeline.cache.manifest import ArrayInfo
 
 NAME = paths.STORE_PATHS["zarr"]
-KEEPS_BLOCK_FILES = True  # a block's file is a chunk of the store as it stands
 MAX_METADATA_BYTES = 1 << 16  # bytes of a zarr.json that are looked at
 GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
-def write_store(
-    folder: Path, plan: StorePlan, block_file: Callable[[str, Block], Path]
-) -> dict[BlockKey, tuple[str, int]]:
-    """Assemble `data.zarr`: the block files are its chunks, linked into place.
+def write_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArray[Any]]) -> None:
+    """Assemble `data.zarr`: a block's file is linked into place where it is a shard, else its chunks are copied.
 
-    Returns:
-        File and offset of each block, by array and block.
+    Args:
+        folder: of the cache.
+        blocks: all there.
+        records: by array, of its chunks; their `offset` is written.
     """
-    places = {}
+    plan = blocks.plan
     _write_json(folder / NAME / "zarr.json", GROUP)
     for name, array in plan.arrays.items():
-        shape, dtype = list(plan.shape(name)), storage_dtype(array.dtype)
-        _write_json(folder / NAME / name / "zarr.json", build_metadata(shape, dtype.name, plan.chunk_rows, array.codec))
-        for block in plan.blocks():
-            place = paths.chunk_path(name, block.view, block.index, len(shape))
-            _link_file(block_file(name, block), folder / place)
-            places[name, block] = (place, 0)
-    return places
+        grid, shape = plan.grids[name], list(plan.shape(name))
+        metadata = build_metadata(shape, storage_dtype(array.dtype).name, array.codec, grid)
+        _write_json(folder / NAME / name / "zarr.json", metadata)
+        records[name]["offset"], _ = grid.place_chunks(records[name]["bytes"].astype(np.int64))
+        files = paths.list_data_paths("zarr", name, grid.shards, len(shape))
+        for file, members in zip(files, _group_blocks(blocks, name), strict=True):
+            if grid.slots == (1, blocks.count_slots(name)):
+                _link_file(blocks.path(name, members[0]), folder / file)
+            else:
+                _join_blocks(blocks, name, members, folder / file)
 
 
-def build_metadata(shape: list[int], dtype: str, chunk_rows: int, codec: Codec) -> dict[str, Any]:
-    """An array's `zarr.json`: a regular grid of chunks of one view, `chunk_rows` rows, whole rows."""
+def _group_blocks(blocks: BlockFiles, name: str) -> list[list[Block]]:
+    """The blocks of each shard, in order."""
+    grid = blocks.plan.grids[name]
+    groups: list[list[Block]] = [[] for _ in range(math.prod(grid.shards))]
+    for block in blocks.plan.blocks():
+        groups[block.view // grid.shard[0] * grid.shards[1] + block.start // grid.shard[1]].append(block)
+    return groups
+
+
+def _join_blocks(blocks: BlockFiles, name: str, members: list[Block], target: Path) -> None:
+    """Write a shard of several blocks."""
+    grid = blocks.plan.grids[name]
+    places, sizes = [], []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        for block in members:
+            chunks = blocks.read(name, block)
+            first = block.view % grid.slots[0] * grid.slots[1] + block.start % grid.shard[1] // grid.chunk_rows
+            for number, chunk in enumerate(chunks):
+                file.write(chunk.payload)
+                file.write(crc_to_bytes(chunk.crc32c))
+                places.append(first + number)
+                sizes.append(len(chunk.payload))
+        file.write(encode_shard_index(grid, np.array(places), np.array(sizes)))
+
+
+def encode_shard_index(grid: ChunkGrid, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
+    """The end of a shard: its index, and the checksum of that.
+
+    Args:
+        grid: of the array.
+        places: the slots (n,) of its chunks, in rising order.
+        sizes: their bytes (n,), without checksums.
+    """
+    offsets = np.cumsum(sizes + CRC_BYTES) - sizes - CRC_BYTES
+    index = encode_index(math.prod(grid.slots), places, offsets, sizes)
+    return index + crc_to_bytes(crc32c(np.frombuffer(index, np.uint8)))
+
+
+def build_metadata(shape: list[int], dtype: str, codec: Codec, grid: ChunkGrid) -> dict[str, Any]:
+    """An array's `zarr.json`: a regular grid of shards, in each of them chunks of one view, `chunk_rows` whole rows."""
     serializer: dict[str, Any] = {"name": "bytes"}
     if dtype != "uint8":  # of one byte: no order
         serializer["configuration"] = {"endian": "little"}
     level = {"level": LEVELS.get(codec, 0)} | ({"checksum": False} if codec == "zstd" else {})
     compressor = [] if codec == "none" else [{"name": codec, "configuration": level}]
+    sharding = {
+        "chunk_shape": [1, grid.chunk_rows, *shape[2:]],
+        "codecs": [serializer, *compressor, {"name": "crc32c"}],
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": shape,
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, chunk_rows, *shape[2:]]}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*grid.shard, *shape[2:]]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0.0 if dtype.startswith("float") else 0,
-        "codecs": [serializer, *compressor, {"name": "crc32c"}],
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "attributes": {},
     }
 
 
-def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
-    """Raise InputError unless the metadata say of each array just what the manifest says.
+def check_store(folder: Path, table: ChunkTable, fix: str) -> None:
+    """Raise InputError unless the metadata say of each array just what the manifest says, and each shard's checksums
+    and index what the chunk table says.
 
     So a Zarr library reads the same numbers from the same bytes, by no codec that is not listed.
     """
     for name, expected in {
         "": GROUP,
-        **{name: _describe_array(array) for name, array in manifest.arrays.items()},
+        **{name: _describe_array(array.info) for name, array in table.arrays.items()},
     }.items():
         path, canonical = folder / NAME / name / "zarr.json", encode_json(expected)
         with path.open("rb") as file:
@@ -86,6 +143,24 @@ def check_store(folder: Path, manifest: Manifest, fix: str) -> None:
                 found="others",
                 fix=fix,
             )
+    for chunks in table.arrays.values():
+        for file_name, digest in _hash_shard_ends(chunks):
+            if table.files[file_name].sha256 != digest:
+                raise InputError(str(folder / file_name), expected="the index of its chunks", found="another", fix=fix)
+
+
+def _hash_shard_ends(chunks: ArrayChunks) -> Iterator[tuple[str, str]]:
+    """Of each shard of an array its file, and the SHA-256 that its checksums and its index must have."""
+    grid = chunks.grid
+    shard, slot = grid.locate_chunks()
+    order = np.lexsort((slot, shard))
+    bounds = np.searchsorted(shard[order], np.arange(math.prod(grid.shards) + 1))
+    files = paths.list_data_paths("zarr", chunks.name, grid.shards, len(chunks.info.shape))
+    for number, file in enumerate(files):
+        mine = order[bounds[number] : bounds[number + 1]]
+        digest = hashlib.sha256(chunks.records["crc32c"][mine].tobytes())
+        digest.update(encode_shard_index(grid, slot[mine], chunks.records["bytes"][mine].astype(np.int64)))
+        yield file, digest.hexdigest()
 
 
 check_own_store = check_store  # JSON is no danger, whoever wrote it
@@ -104,7 +179,7 @@ def _find_difference(data: bytes, expected: Mapping[str, Any]) -> str:
 
 
 def _describe_array(array: ArrayInfo) -> dict[str, Any]:
-    return build_metadata(array.shape, storage_dtype(array.dtype).name, array.chunk_rows, array.codec)
+    return build_metadata(array.shape, storage_dtype(array.dtype).name, array.codec, array.grid)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -13,9 +13,11 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.base.files import hash_file, write_bytes
-from pipeline.cache import block_paths as paths
-from pipeline.cache.blocks import Block, StorePlan
+from pipeline.cache import cache_paths as paths
+from pipeline.cache.blocks import Block
+from pipeline.cache.chunk_grid import CRC_BYTES, RECORD_BYTES
 from pipeline.cache.codecs import Format, encode, is_padded
+from pipeline.cache.store_plan import StorePlan
 from pipeline.dumps.dump_fields import plan_field_store
 from pipeline.dumps.field import BatchField, Field, RowField
 from pipeline.dumps.one_pass import make_block_function
@@ -32,7 +34,8 @@ class DumpCost:
     """The cost of one dump.
 
     Attributes:
-        bytes: of the rows, padding and checksums; exact where nothing is compressed. Metadata are a few KB more.
+        bytes: of the rows, padding, checksums and chunk table; exact where nothing is compressed. Metadata are a few KB
+            more.
         files: of the finished cache, the manifest apart.
         forward_seconds: of the teacher, once over all rows of one view.
         dump_seconds: all views, encoding, writing and sealing.
@@ -77,12 +80,12 @@ def predict_cost(
     """
     plan = plan_field_store(field, seen)
     forward, derived, once_for_all, shares = _measure_batches(teacher, field, seen, store)
-    blocks = len(list(plan.blocks()))
-    stored = sum(
-        math.ceil(shares[name] * _count_padded_rows(plan, store, name)) + blocks * paths.CRC_BYTES * (store == "zarr")
-        for name in plan.arrays
+    stored = plan.chunks * RECORD_BYTES + sum(
+        math.ceil(shares[name] * _count_padded_rows(plan, store, name))
+        + (grid.count * CRC_BYTES + math.prod(grid.shards) * grid.index_bytes) * (store == "zarr")
+        for name, grid in plan.grids.items()
     )
-    files = len(paths.list_metadata_paths(store, plan.arrays)) + (blocks * len(plan.arrays) if store == "zarr" else 1)
+    files = len(paths.list_metadata_paths(store, plan.arrays)) + (plan.files if store == "zarr" else 1)
     once = forward * seen.rows
     passes = seen.views.count if isinstance(field, RowField) else 1
     return DumpCost(
@@ -98,7 +101,7 @@ def predict_cost(
 def _count_padded_rows(plan: StorePlan, store: Format, name: str) -> int:
     if not is_padded(store, plan.arrays[name].codec):
         return plan.views * plan.rows
-    return len(list(plan.blocks())) * plan.chunk_rows
+    return plan.grids[name].count * plan.grids[name].chunk_rows
 
 
 def _measure_batches(

@@ -13,10 +13,11 @@ from pipeline.base.errors import InputError
 from pipeline.base.progress import track
 from pipeline.cache import reader_limits
 from pipeline.cache.block_files import BlockFiles, write_blocks
-from pipeline.cache.blocks import Block, StorePlan, plan_store
+from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.manifest_entries import to_plain_entries
+from pipeline.cache.store_plan import StorePlan, plan_store, plan_whole_blocks
 from pipeline.cache.writer import UnfinishedCache, open_unfinished
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import FIELDS
@@ -148,7 +149,8 @@ def plan_field_store(field: Field, seen: Samples) -> StorePlan:
 
 def plan_row_store(field: BatchField, seen: Samples) -> StorePlan:
     """How the rows that batches are made from are cut while they are kept."""
-    return plan_store(field.source.arrays, views=1, rows=seen.rows, batch=seen.batch)
+    ((name, array),) = field.source.arrays.items()
+    return plan_whole_blocks(name, array, seen.rows, seen.batch)
 
 
 def describe_cache(

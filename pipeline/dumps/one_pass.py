@@ -34,7 +34,7 @@ class RowCollector:
 
     def find_block(self, view: int, start: int) -> Block | None:
         """The unfinished block that a row belongs to."""
-        return self.pending.get((view, start // self.blocks.plan.chunk_rows))
+        return self.pending.get((view, start // self.blocks.plan.block_rows))
 
     def add(self, answer: TeacherOutputs) -> None:
         """Keep an answer's rows, and write the block that they complete."""
@@ -142,11 +142,11 @@ def make_gather(blocks: BlockFiles) -> Gather:
     mapped = [blocks.map_block(name, block) for block in blocks.plan.blocks()]
 
     def gather(ids: NDArray[np.int64]) -> NDArray[Any]:
-        numbers = ids // blocks.plan.chunk_rows
+        numbers = ids // blocks.plan.block_rows
         rows = np.empty((len(ids), *mapped[0].shape[1:]), mapped[0].dtype)
         for number in np.unique(numbers):
             mine = numbers == number
-            rows[mine] = mapped[number][ids[mine] % blocks.plan.chunk_rows]
+            rows[mine] = mapped[number][ids[mine] % blocks.plan.block_rows]
         return rows
 
     return gather

@@ -33,8 +33,8 @@ def inspect_cache(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, A
             "dtype": array.dtype,
             "codec": array.codec,
             "bytes": array.bytes,
-            "stored_bytes": sum(block.bytes for block in array.blocks),
-            "chunks": len(array.blocks),
+            "stored_bytes": int(cache.table.arrays[name].records["bytes"].sum()),
+            "chunks": array.grid.count,
         }
         for name, array in manifest.arrays.items()
     }

@@ -54,8 +54,7 @@ def verify_cache(cache: Path | str, storage_options: Mapping[str, Any] | None = 
     folder = locate_folder(cache, storage_options)
     manifest = read_manifest(folder, "dump it again")
     found = verify_bytes(folder, manifest)
-    blocks = sum(len(array.blocks) for array in manifest.arrays.values())
-    whole = f"{cache}: whole: {len(manifest.files)} files, {blocks} blocks, root {manifest.root[:12]}"
+    whole = f"{cache}: whole: {len(manifest.files)} files, {manifest.chunks} chunks, root {manifest.root[:12]}"
     return CheckedCache(
         {"cache": str(cache), "whole": found.is_whole, "problems": found.lines()},
         text=(*found.labelled_lines(), *([whole] if found.is_whole else [])),

@@ -22,14 +22,16 @@ from pipeline import cache
 from pipeline.base import checked_copies, files
 from pipeline.base.errors import InputError
 from pipeline.cache import rewrite, writer
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan, plan_store
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import Codec
 from pipeline.cache.dtypes import DType
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
+from pipeline.cache.store_plan import StorePlan, plan_store
 from pipeline.cache.stores import load_store
 from pipeline.cache.verify import verify_cache
 from tests.conftest import note_hashed_folders
+from tests.store_plans import cut_store
 
 Store = Literal["zarr", "hdf5"]
 STORES: list[Store] = ["zarr", "hdf5"]
@@ -55,7 +57,7 @@ def values(dtype: str = "float32") -> NDArray[Any]:
 
 
 def plan(dtype: DType = "float32", chunk_rows: int = 32) -> StorePlan:
-    return StorePlan({"logits": ArrayPlan((CLASSES,), dtype)}, 1, ROWS, chunk_rows)
+    return cut_store({"logits": ArrayPlan((CLASSES,), dtype)}, 1, ROWS, chunk_rows)
 
 
 def write(folder: Path, store: Store = "zarr", dtype: DType = "float32", chunk_rows: int = 32) -> Manifest:
@@ -339,7 +341,7 @@ def test_a_really_full_file_system(tmp_path: Path, store: Store) -> None:
     ).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
-        big = StorePlan({"logits": ArrayPlan((1000,), "float32")}, 1, 64, 8)
+        big = cut_store({"logits": ArrayPlan((1000,), "float32")}, 1, 64, 8)
         with pytest.raises(OSError) as caught:  # noqa: PT011 - its form is what the next line is about
             writer.write_cache(
                 small / "dump", small / "work", big, lambda block: {"logits": np.ones((8, 1000), "f4")},
@@ -384,7 +386,7 @@ def test_chunks_divide_the_rows_evenly_into_whole_batches(rows: int, row_shape: 
 @pytest.mark.parametrize("codec", ["none", "gzip"])
 def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, codec: Codec) -> None:
     array = values()
-    packed = StorePlan({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, 16)
+    packed = cut_store({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, 16)
     asked: list[int] = []
 
     def compute(block: Block) -> Mapping[str, NDArray[Any]]:

@@ -23,7 +23,7 @@ from pipeline import cache
 from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
 from pipeline.cache import writer
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder, read_manifest
@@ -31,6 +31,7 @@ from pipeline.cache.manifest import Manifest
 from pipeline.cache.verify import Verification, verify_cache
 from tests.cache.test_cache import DESCRIPTION
 from tests.conftest import sweep
+from tests.store_plans import cut_store
 
 Form = tuple[Format, Codec, DType, int]
 FORMS: list[Form] = [  # the last is top-k, or 0 for all logits
@@ -85,7 +86,7 @@ def write(folder: Path, form: Form, rows: int, classes: int, chunk_rows: int) ->
             "indices": (index, "int16"),
             "tail": (tail, "float32"),
         }
-    plan = StorePlan(
+    plan = cut_store(
         {name: ArrayPlan(values.shape[2:], kind, codec) for name, (values, kind) in kept.items()},
         VIEWS,
         rows,

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder
@@ -21,6 +21,7 @@ from pipeline.cache.verify import verify_cache
 from pipeline.cache.writer import write_cache
 from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, select_top_k
 from tests.conftest import ROOT
+from tests.store_plans import cut_store
 
 FOLDER = ROOT / "tests/golden"
 GOLDEN: dict[str, Any] = json.loads((FOLDER / "values.json").read_bytes())
@@ -77,7 +78,7 @@ def write(folder: Path, name: str) -> Manifest:
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
-    plan = StorePlan(plans(name), 2, 5, CHUNK_ROWS)
+    plan = cut_store(plans(name), 2, 5, CHUNK_ROWS)
     return write_cache(folder / name, folder / f".{name}.work", plan, compute, store=store, description=described)
 
 

@@ -33,7 +33,7 @@ from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
 from pipeline.cache import codecs, writer
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.folder import LocalFolder, read_manifest
@@ -41,6 +41,7 @@ from pipeline.cache.verify import verify_cache
 from pipeline.dumps.logits import round_logits
 from tests.cache.test_cache import DESCRIPTION
 from tests.conftest import ROOT
+from tests.store_plans import cut_store
 
 ROWS, CLASSES, CHUNK_ROWS = 70, 5, 32
 CHUNK_BYTES = CHUNK_ROWS * CLASSES * 4
@@ -61,7 +62,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Format, Codec]
     for store, names in codecs.CODECS.items():
         for codec in names:
             folder = tmp_path_factory.mktemp("sound") / "dump"
-            plan = StorePlan({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, CHUNK_ROWS)
+            plan = cut_store({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, CHUNK_ROWS)
 
             def compute(block: Block) -> dict[str, NDArray[Any]]:
                 return {"logits": values()[block.view, block.start : block.stop]}

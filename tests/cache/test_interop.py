@@ -18,11 +18,12 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, storage_dtype
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import DESCRIPTION
+from tests.store_plans import cut_store
 
 VIEWS, ROWS, CHUNK_ROWS = 2, 21, 8  # the last block of a view is a short one
 ROW_SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (2, 3))
@@ -52,7 +53,7 @@ def write(folder: Path, store: Format, codec: Codec, dtype: DType) -> Path:
         return {name: array[block.view, block.start : block.stop] for name, array in values.items()}
 
     described = {**DESCRIPTION, "views": {**DESCRIPTION["views"], "count": VIEWS}}
-    plan = StorePlan(plans, VIEWS, ROWS, CHUNK_ROWS)
+    plan = cut_store(plans, VIEWS, ROWS, CHUNK_ROWS)
     write_cache(folder / "dump", folder / "work", plan, compute, store=store, description=described)
     return folder / "dump"
 

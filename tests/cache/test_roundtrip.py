@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline import cache
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import CODECS, Codec, Format, decode, encode, is_padded
 from pipeline.cache.dtypes import DType, round_to_dtype, storage_dtype, widen_bfloat16
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import DESCRIPTION, tree
+from tests.store_plans import cut_store
 
 DTYPES: tuple[DType, ...] = get_args(DType)
 FORMS: list[tuple[Format, Codec]] = [(store, codec) for store in CODECS for codec in CODECS[store]]
@@ -45,7 +46,7 @@ class Written:
 
     def write(self, folder: Path, store: Format, codec: Codec, chunk_rows: int = 0) -> Manifest:
         plans = {name: ArrayPlan(array.shape[2:], self.dtypes[name], codec) for name, array in self.arrays.items()}
-        plan = StorePlan(plans, self.views, self.rows, chunk_rows or self.chunk_rows)
+        plan = cut_store(plans, self.views, self.rows, chunk_rows or self.chunk_rows)
 
         def compute(block: Block) -> dict[str, NDArray[Any]]:
             return {name: array[block.view, block.start : block.stop] for name, array in self.arrays.items()}

@@ -18,11 +18,12 @@ from pipeline.cache import digests, hdf5_store, manifest, rewrite, seal, writer
 from pipeline.cache import reader_limits as readability
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, FinishedBlock
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import Format
 from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest
+from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.verify import verify_cache
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
@@ -33,6 +34,7 @@ from tests.cache.test_golden import FOLDER, GOLDEN
 from tests.cache.test_golden import NAMES as GOLDEN_NAMES
 from tests.cache.test_golden import stored as golden_values
 from tests.scenes import BATCH, CNN, digits, teacher_of, tree, wanted
+from tests.store_plans import cut_store
 
 STORES: list[Format] = ["zarr", "hdf5"]
 FIELDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -110,7 +112,7 @@ def test_a_cache_that_was_sealed_long_ago_is_repaired(tmp_path: Path, name: str)
 def test_whoever_writes_the_order_is_one(tmp_path: Path, store: Format) -> None:
     names = ["b", "values", "a", "tail", "indices"]
     for number, given in enumerate((names, names[::-1], sorted(names))):
-        plan = StorePlan({name: ArrayPlan((2,), "float32") for name in given}, 1, ROWS, 32)
+        plan = cut_store({name: ArrayPlan((2,), "float32") for name in given}, 1, ROWS, 32)
         writer.write_cache(
             tmp_path / f"{number}", tmp_path / "work", plan,
             lambda block: {name: np.full((block.stop - block.start, 2), len(name), "f4") for name in names},
@@ -147,7 +149,7 @@ def json_deep(levels: int) -> Any:
 
 
 def plan_of(rows: int, chunk_rows: int = 1, names: tuple[str, ...] = ("logits",), views: int = 1) -> StorePlan:
-    return StorePlan({name: ArrayPlan((1,), "float16") for name in names}, views, rows, chunk_rows)
+    return cut_store({name: ArrayPlan((1,), "float16") for name in names}, views, rows, chunk_rows)
 
 
 def described(**changes: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from pipeline.report.fidelity import (
 from pipeline.runs.new_folders import open_work_beside
 from pipeline.study.params_file import parse_study
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
+from tests.store_plans import cut_store
 
 DUMP = "data/cache/big-logits"
 FOREIGN = ("--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
@@ -641,7 +642,7 @@ def test_a_cache_says_in_two_lines_what_it_is(made: Path, tmp_path: Path) -> Non
     description = {key: entries[key] for key in ("field", "teacher", "dataset", "views", "batch")}
     description["teacher"]["name"] = "a\nb\x1b[31m" + "c" * 500
     names = [f"t{number}" for number in range(30)]
-    plan = blocks.StorePlan({name: blocks.ArrayPlan((2,), "float16") for name in names}, 1, 9, 9)
+    plan = cut_store({name: blocks.ArrayPlan((2,), "float16") for name in names}, 1, 9, 9)
     writer.write_cache(
         tmp_path / "many", tmp_path / "work", plan, lambda _: {name: np.ones((9, 2), "f2") for name in names},
         store="zarr", description=description,
@@ -672,7 +673,7 @@ def test_a_sealed_cache_whose_arrays_are_not_its_fields_is_refused(
     plans = {
         name: blocks.ArrayPlan(values.shape[2:], cast("DType", values.dtype.name)) for name, values in arrays.items()
     }
-    plan = blocks.StorePlan(plans, 1, 200, 64)
+    plan = cut_store(plans, 1, 200, 64)
     writer.write_cache(
         copy_of / DUMP, copy_of / "w", plan,
         lambda block: {name: values[0, block.start : block.stop] for name, values in arrays.items()},
@@ -696,7 +697,7 @@ def test_indices_that_are_no_classes_are_refused(made: Path) -> None:
         name: blocks.ArrayPlan(values.shape[1:], cast("DType", values.dtype.name)) for name, values in rows.items()
     }
     writer.write_cache(
-        folder / "dump", folder / "work", blocks.StorePlan(plans, 1, 200, 64),
+        folder / "dump", folder / "work", cut_store(plans, 1, 200, 64),
         lambda block: {name: values[block.start : block.stop] for name, values in rows.items()},
         store="zarr", description=description,
     )  # fmt: skip

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError, NotNowError
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.folder import RemoteFolder, locate_folder
 from pipeline.cache.verify import Verification, verify_cache
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import CLASSES, DESCRIPTION, ROWS
 from tests.conftest import ROOT, shell
+from tests.store_plans import cut_store
 
 VIEWS, CHUNK_ROWS = 2, 16
 BLOCKS = 5  # of a view: four of 16 rows, one of 6
@@ -49,7 +50,7 @@ def write(folder: Path, store: Format, codec: Codec) -> Path:
     def compute(block: Block) -> Mapping[str, NDArray[Any]]:
         return {"logits": array[block.view, block.start : block.stop]}
 
-    plan = StorePlan({"logits": ArrayPlan((CLASSES,), "float32", codec)}, VIEWS, ROWS, CHUNK_ROWS)
+    plan = cut_store({"logits": ArrayPlan((CLASSES,), "float32", codec)}, VIEWS, ROWS, CHUNK_ROWS)
     described = {**DESCRIPTION, "views": {**DESCRIPTION["views"], "count": VIEWS}}
     write_cache(folder / "dump", folder / "work", plan, compute, store=store, description=described)
     return folder / "dump"

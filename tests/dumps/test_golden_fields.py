@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.cache.block_files import BlockFunction
-from pipeline.cache.blocks import ArrayPlan, Block, StorePlan
+from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.writer import write_cache
 from pipeline.dumps.hooks import plan_arrays
@@ -24,6 +24,7 @@ from pipeline.fields.rows import CachedRows
 from pipeline.losses.multichannel_bce import unpack_bits
 from pipeline.training.batches import Batch
 from tests.conftest import ROOT
+from tests.store_plans import cut_store
 
 FOLDER = ROOT / "tests/golden_fields"
 GOLDEN: dict[str, Any] = json.loads((FOLDER / "values.json").read_bytes())
@@ -51,7 +52,7 @@ def write(folder: Path, name: str) -> Manifest:
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
-    plan, made = StorePlan(plans, first, rows, 2), compute
+    plan, made = cut_store(plans, first, rows, 2), compute
     used: BlockFunction = made
     target, work = folder / name, folder / f".{name}.work"
     return write_cache(target, work, plan, used, store=store, description=described(name))  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ import torch
 from pipeline.base.errors import InputError
 from pipeline.cache import blocks
 from pipeline.cache.block_files import BlockFiles
-from pipeline.cache.blocks import ArrayPlan, plan_store
+from pipeline.cache.blocks import ArrayPlan
+from pipeline.cache.store_plan import plan_store
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.field import RowField

@@ -1,0 +1,153 @@
+"""An uncompressed array of this machine: its files are mapped."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache.chunk_table import ArrayChunks, StoredChunk
+from pipeline.cache.crc import crc32c
+from pipeline.cache.digests import count_threads
+from pipeline.cache.dtypes import storage_dtype
+from pipeline.cache.folder import LocalFolder, chunk_error, map_file
+
+
+def _allocate_aligned(size: int) -> NDArray[np.uint8]:
+    """Uninitialised bytes at a multiple of 64: the kernel copies a file's pages there a quarter faster
+    than to where numpy's large arrays begin, 16 bytes into a page (measured).
+    """
+    buffer = np.empty(size + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + size]
+
+
+class MappedFiles:
+    """The files of an array, each mapped when first asked for."""
+
+    def __init__(self, folder: LocalFolder, chunks: ArrayChunks, fix: str) -> None:
+        self.folder, self.chunks, self.fix = folder, chunks, fix
+        self.maps: dict[str, NDArray[np.uint8]] = {}
+
+    def read(self, stored: StoredChunk, fix: str) -> NDArray[np.uint8]:
+        """A chunk's bytes where they lie, checked."""
+        whole = self.map(stored)
+        data = whole[stored.offset : stored.offset + stored.bytes]
+        if crc32c(data) != stored.crc32c:
+            raise chunk_error(self.folder.name, stored, "another CRC-32C", fix)
+        return data
+
+    def map(self, stored: StoredChunk) -> NDArray[np.uint8]:
+        """The file that a chunk lies in; it lies there whole."""
+        mapped = self.maps.get(stored.file)
+        if mapped is None:
+            try:
+                mapped = self.maps[stored.file] = map_file(self.folder.path / stored.file)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # ValueError: it is empty
+                raise chunk_error(self.folder.name, stored, "no such file", self.fix) from None
+        if stored.offset + stored.bytes > len(mapped):
+            raise chunk_error(self.folder.name, stored, "fewer bytes", self.fix)
+        return mapped
+
+
+@dataclass(frozen=True)
+class _AddressSpace:
+    """Address space that the interpreter sees as one array of rows, one starting at every byte."""
+
+    address: int
+    span: int
+    row_bytes: int
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {
+            "data": (self.address, True),
+            "shape": (self.span - self.row_bytes + 1,),
+            "strides": (1,),
+            "typestr": f"|V{self.row_bytes}",
+            "version": 3,
+        }
+
+
+class MappedArray:
+    """An uncompressed array of this machine: read in one go, or its rows gathered from the page cache.
+
+    Rows lie in several files (Zarr's shards), a numpy call for each of which costs more than the
+    rows. So all files are mapped, and one indexing by byte address picks rows from any of them:
+    as fast as from one `np.memmap`.
+    """
+
+    def __init__(self, folder: LocalFolder, chunks: ArrayChunks, fix: str) -> None:
+        self.folder, self.chunks, self.fix = folder, chunks, fix
+        self.grid, self.row_bytes = chunks.grid, chunks.info.row_bytes
+        self.files = MappedFiles(folder, chunks, fix)
+        self.unchecked: NDArray[np.bool_] | None = np.ones(self.grid.count, bool)
+        self.rows: NDArray[Any] | None = None  # one void item a byte address; set when all else is
+        self.mapping = Lock()
+
+    def load(self) -> NDArray[Any]:
+        info = self.chunks.info
+        flat = _allocate_aligned(info.bytes)
+        values: NDArray[Any] = flat.view(storage_dtype(info.dtype)).reshape(info.shape)
+
+        def read(number: int) -> None:
+            block = self.grid.chunk(number)
+            first = (block.view * self.grid.rows + block.start) * self.row_bytes
+            out = flat[first : first + (block.stop - block.start) * self.row_bytes]
+            self.folder.read_chunk_into(self.chunks.find(number), out, self.fix)
+
+        with ThreadPoolExecutor(count_threads()) as pool:
+            for _ in pool.map(read, range(self.grid.count)):
+                pass
+        return values
+
+    def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
+        if self.rows is None:
+            with self.mapping:
+                self._map_files()
+        assert self.rows is not None
+        chunk, within = np.divmod(ids, self.grid.chunk_rows)
+        chunk += views * self.grid.per_view if not isinstance(views, int) or views else 0
+        unchecked = self.unchecked
+        if unchecked is not None:
+            self._check_chunks(unchecked, np.unique(chunk))
+        picked: NDArray[Any] = self.rows[self.starts[chunk] + within * self.row_bytes]
+        info = self.chunks.info
+        rows: NDArray[Any] = picked.view(storage_dtype(info.dtype)).reshape(len(ids), *info.row_shape)
+        return rows
+
+    def _map_files(self) -> None:
+        if self.rows is not None:  # another thread was first
+            return
+        records = self.chunks.records
+        numbers, last = np.unique(records["file"], return_inverse=True)
+        addresses = np.empty(len(numbers), np.int64)
+        ends = records["offset"].astype(np.int64) + records["bytes"].astype(np.int64)
+        for place in range(len(numbers)):
+            mine = np.flatnonzero(last == place)
+            furthest = int(mine[ends[mine].argmax()])
+            addresses[place] = self.files.map(self.chunks.find(furthest)).ctypes.data
+        starts = addresses[last] + records["offset"].astype(np.int64)
+        base = int(starts.min())
+        self.starts = starts - base
+        span = int((starts + records["bytes"].astype(np.int64)).max()) - base
+        self.rows = np.asarray(_AddressSpace(base, span, self.row_bytes))
+
+    def _check_chunks(self, unchecked: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
+        """Sum each chunk once, when its first row is asked for."""
+        for number in numbers[unchecked[numbers]].tolist():
+            self.files.read(self.chunks.find(number), self.fix)
+            unchecked[number] = False
+        if not unchecked.any():
+            self.unchecked = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Maps stay behind: another process makes its own."""
+        return {"folder": self.folder, "chunks": self.chunks, "fix": self.fix}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
