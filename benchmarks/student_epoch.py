@@ -59,6 +59,7 @@ def train_loop(rows: Rows, logits: torch.Tensor, shape: tuple[int, int, int], mo
     device = rows.labels.device
     network = build_network(model, shape, 10).to(device)
     optimizer = Adam(network.parameters(), lr=1e-3)
+    assert isinstance(rows.images, torch.Tensor)
     data = TensorDataset(rows.images.cpu(), rows.labels.cpu(), logits.cpu())
     network.train()
     for images, _, target in DataLoader(data, BATCH, shuffle=True):

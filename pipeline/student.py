@@ -22,6 +22,7 @@ from pipeline.models.network import Network
 from pipeline.models.size import count_bits
 from pipeline.models.weights import load_into
 from pipeline.training.batches import Batch
+from pipeline.training.feeder import Stream
 from pipeline.training.fit import fit_cohort
 from pipeline.training.network_trainer import FitResult, History, Member, Objective
 from pipeline.training.options import TrainingOptions
@@ -99,7 +100,7 @@ def train_cohort(
     """Train a student of one seed, with its peers, and measure each on the test part.
 
     Args:
-        splits: the prepared data set, on the device where everything happens.
+        splits: the prepared data set, for the device where everything happens.
         targets: by dump name, the cached fields that the recipes read.
         phases: one after another, each from the last weights of the one before; the last is the student's own.
         model: what `models.build_network` takes.
@@ -215,9 +216,16 @@ def _fit_phase(
             mutual=recipe.is_mutual,
             views=views,
             order=plans,
+            streams=_list_streams(recipe, targets),
             **how,
         )
     return fitted, reports
+
+
+def _list_streams(recipe: Recipe, targets: Mapping[str, CachedField]) -> list[Stream]:
+    """What the recipe's terms read of disk in each step, each once."""
+    fields = (targets[dump] for dump in recipe.dumps)
+    return list(dict.fromkeys(field for field in fields if isinstance(field, Stream)))
 
 
 def _build_member(

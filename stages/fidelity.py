@@ -14,11 +14,12 @@ def fidelity(
     top_k: options.SomeClassesOption = None,
     params: options.ParamsOption = options.PARAMS,
     device: options.DeviceOption = "auto",
+    memory: options.MemoryOption = None,
 ) -> None:
     """Train a student from float32, float16, bfloat16 and top-k logits, and compare bytes, KL and accuracy."""
     from pipeline import runs
 
-    cli.show(runs.compare_encodings(runs.open_study(params), student, top_k or (), device))
+    cli.show(runs.compare_encodings(runs.open_study(params), student, top_k or (), device, memory=memory))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,14 @@ ParamsOption = Annotated[
     Path, typer.Option("--params", help="The study's parameters; paths in them start at its folder.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:NUMBER.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="How much data may lie on the device: 8GB, 500MB, 2GiB. More is streamed from disk, with the same result. "
+        "Unless given, TEACHERCACHE_MEMORY, else half of what is free.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 # Of `graph`, `fidelity`.

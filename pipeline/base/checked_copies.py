@@ -36,23 +36,23 @@ def compute_signature(folder: Path, names: Iterable[str], root: str) -> str:
     return hash_json([root, str(folder.resolve()), facts])
 
 
-def is_remembered(folder: Path, seen: str) -> bool:
-    """Whether this very copy has been checked."""
-    note = _note_path(folder)
+def is_remembered(folder: Path, seen: str, check: str = "") -> bool:
+    """Whether this very copy has been checked; a check beside that of its bytes has a name."""
+    note = _note_path(folder, check)
     try:
         return note is not None and note.read_text(encoding="ascii") == seen
     except (OSError, ValueError):
         return False
 
 
-def remember_copy(folder: Path, seen: str) -> None:
+def remember_copy(folder: Path, seen: str, check: str = "") -> None:
     """Note a copy that has been checked; where nothing can be noted, the next one checks again."""
-    if note := _note_path(folder):
+    if note := _note_path(folder, check):
         with suppress(OSError):
             write_bytes(note, seen.encode())
 
 
-def _note_path(folder: Path) -> Path | None:
-    """One small file a path: a new copy at the same place takes the old note's place."""
+def _note_path(folder: Path, check: str) -> Path | None:
+    """One small file a path and check: a new copy at the same place takes the old note's place."""
     notes = find_user_folder("checked")
-    return notes and notes / hash_json(str(folder.resolve()))[:32]
+    return notes and notes / hash_json([str(folder.resolve()), check])[:32]

@@ -73,7 +73,8 @@ class DecodedArray:
         self.used = np.zeros(count, np.int64)  # when, by slot
         self.slots: NDArray[Any] | None = None  # allocated when the first chunk is decoded
         self.pool: ThreadPoolExecutor | None = None
-        self.read = MappedFiles(folder, chunks, fix).read if isinstance(folder, LocalFolder) else folder.read_chunk
+        self.files = MappedFiles(folder, chunks, fix) if isinstance(folder, LocalFolder) else None
+        self.read = folder.read_chunk if self.files is None else self.files.read
 
     def load(self) -> NDArray[Any]:
         values: NDArray[Any] = np.empty(self.chunks.info.shape, storage_dtype(self.chunks.info.dtype))
@@ -100,6 +101,10 @@ class DecodedArray:
                 mine = slice(None) if len(some) == len(numbers) else np.isin(wanted, some)
                 picked[mine] = slots[self.slot_of[wanted[mine]], within[mine]]
         return picked
+
+    def release_pages(self) -> None:
+        if self.files is not None:
+            self.files.release_pages()
 
     def _hold_chunks(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The slots, with these chunks in them."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.mapped_pages import PageWatch, release_pages
 from pipeline.cache.chunk_table import ArrayChunks, StoredChunk
 from pipeline.cache.crc import crc32c
 from pipeline.cache.digests import count_threads
@@ -40,6 +41,11 @@ class MappedFiles:
         if crc32c(data) != stored.crc32c:
             raise chunk_error(self.folder.name, stored, "another CRC-32C", fix)
         return data
+
+    def release_pages(self) -> None:
+        """Give back their pages."""
+        for mapped in list(self.maps.values()):
+            release_pages(mapped)
 
     def map(self, stored: StoredChunk) -> NDArray[np.uint8]:
         """The file that a chunk lies in; it lies there whole."""
@@ -120,6 +126,9 @@ class MappedArray:
         rows: NDArray[Any] = picked.view(storage_dtype(info.dtype)).reshape(len(ids), *info.row_shape)
         return rows
 
+    def release_pages(self) -> None:
+        self.files.release_pages()
+
     def _map_files(self) -> None:
         if self.rows is not None:  # another thread was first
             return
@@ -139,9 +148,11 @@ class MappedArray:
 
     def _check_chunks(self, unchecked: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
         """Sum each chunk once, when its first row is asked for."""
+        watch = PageWatch(self.release_pages)  # the rows of one batch may lie in chunks of many gigabytes
         for number in numbers[unchecked[numbers]].tolist():
             self.files.read(self.chunks.find(number), self.fix)
             unchecked[number] = False
+            watch.check()
         if not unchecked.any():
             self.unchecked = None
 

@@ -117,6 +117,11 @@ class Cache:
             )
         return widen_bfloat16(self._arrays[name].gather(views, wanted), info.dtype)
 
+    def release_pages(self) -> None:
+        """Give back what `rows` has mapped into this process's memory; what is asked for next is mapped anew."""
+        for array in self._arrays.values():
+            array.release_pages()
+
     def _load_stored(self, name: str) -> NDArray[Any]:
         info = self.manifest.arrays[name]
         self._refuse_beyond_memory(name, info)

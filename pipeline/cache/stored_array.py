@@ -25,6 +25,10 @@ class StoredArray(Protocol):
         """Rows (n, ...) of ids (n,), each of its view; all of them are there."""
         ...
 
+    def release_pages(self) -> None:
+        """Give back pages of files that are mapped into this process's memory."""
+        ...
+
 
 def open_array(
     folder: Folder, chunks: ArrayChunks, store: Format, fix: str, *, memory: int = DECODED_BYTES

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, explain_disk_full, read_json, write_json
+from pipeline.base.mapped_pages import release_pages
 
 Split = Literal["train", "validation", "test"]
 FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time
@@ -43,19 +44,36 @@ class Images(Protocol):
 class ImagesFile:
     """Images that stay in their `.npy` file; each access reads its rows and keeps nothing.
 
-    (A memory map that lives on would count every page that it has shown as this process's memory.)
+    (A memory map that lives on would count every page that it has shown as this process's memory. Only `gather` has
+    one, for speed: whoever calls it gives the pages back.)
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()  # it is read again wherever the process has gone
         header = self._map()
         self.shape, self.ndim, self.dtype = header.shape, header.ndim, header.dtype
+        self._kept: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         return np.array(self._map()[rows])
+
+    def gather(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images (n, C, H, W) of ids (n,) that are there, from a memory map that stays."""
+        if self._kept is None:
+            self._kept = self._map()
+        return np.take(np.asarray(self._kept), ids, axis=0)
+
+    def release_pages(self) -> None:
+        """Give back what `gather` has mapped into this process's memory."""
+        if self._kept is not None:
+            release_pages(self._kept)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the file itself."""
+        return ImagesFile, (self.path,)
 
     def _map(self) -> NDArray[np.uint8]:
         mapped: NDArray[np.uint8] = np.load(self.path, mmap_mode="r", allow_pickle=False)
@@ -214,6 +232,14 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
         np.save(folder / "labels.npy", labels, allow_pickle=False)
         np.save(folder / "origin.npy", origin, allow_pickle=False)
         write_json(folder / "dataset.json", dataset.card())
+
+
+def gather_images(images: Images, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The images (n, C, H, W) of ids (n,) that are there, wherever they lie."""
+    if isinstance(images, ImagesFile):
+        return images.gather(ids)
+    picked: NDArray[np.uint8] = np.take(images[:], ids, axis=0)
+    return picked
 
 
 def lies_at(images: Images, path: Path) -> bool:

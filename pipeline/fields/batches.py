@@ -61,8 +61,7 @@ class CachedBatches:
 
     def matrix(self, plan: int, number: int, m: int) -> Tensor:
         """P (m, m) float32 of a batch of m samples: symmetric, zero diagonal, sum 1."""
-        triangle = self.triangles[plan, number].to(torch.float32) / max(1, m * (m - 1))
-        return triangle[self.places[:m, :m]].fill_diagonal_(0.0)
+        return expand_triangle(self.triangles[plan, number], self.places, m)
 
     @classmethod
     def from_cache(cls, cache: Cache, device: torch.device) -> CachedBatches:
@@ -72,24 +71,50 @@ class CachedBatches:
             InputError: other arrays than its parameters describe, another batch plan, or numbers that
                 are no probabilities.
         """
-        plan, samples = _read_plan(cache), cache.manifest.dataset.bounds[0]
-        shapes = {name: tuple(info.shape) for name, info in cache.manifest.arrays.items()}
-        *leading, n = plan.shape(samples)
-        if shapes != {"p": (*leading, n * (n - 1) // 2), "sample_ids": (*leading, n)}:
-            _refuse_content(cache, "arrays", f"p and sample_ids of {leading[0]} plans, {leading[1]} batches of {n}")
-        ids = plan.sample_ids(samples)
-        if not torch.equal(cache.tensor("sample_ids"), ids):
-            _refuse_content(cache, "array 'sample_ids'", "the batch plan that its parameters describe")
+        ids = read_plan_ids(cache)
         triangles = cache.tensor("p", device)
-        real = (ids >= 0).sum(2).to(device)
-        sums = triangles.sum(2, dtype=torch.float64) / (real * (real - 1) / 2).clamp(min=1)
-        alone = real < 2
-        if not bool((triangles >= 0).all() & ((sums - 1).abs() < ROUNDING).logical_or(alone).all()):
-            _refuse_content(cache, "array 'p'", "probabilities of pairs, whose sum is 1 in each batch")
-        places = torch.zeros((n, n), dtype=torch.int64)
-        upper = torch.triu_indices(n, n, 1)
-        places[upper[0], upper[1]] = torch.arange(triangles.shape[2])
-        return cls(triangles, ids, (places + places.T).to(device))
+        refuse_other_sums(cache, triangles, ids)
+        return cls(triangles, ids, locate_pairs(ids.shape[2]).to(device))
+
+
+def locate_pairs(n: int) -> Tensor:
+    """(n, n) int64, where each pair of n samples stands in a triangle."""
+    places = torch.zeros((n, n), dtype=torch.int64)
+    upper = torch.triu_indices(n, n, 1)
+    places[upper[0], upper[1]] = torch.arange(n * (n - 1) // 2)
+    return places + places.T
+
+
+def expand_triangle(triangle: Tensor, places: Tensor, m: int) -> Tensor:
+    """P (m, m) float32 of a stored triangle (n(n-1)/2,) of m samples, see `CachedBatches`."""
+    scaled = triangle.to(torch.float32) / max(1, m * (m - 1))
+    return scaled[places[:m, :m]].fill_diagonal_(0.0)
+
+
+def read_plan_ids(cache: Cache) -> Tensor:
+    """The sample ids (plans, batches, n) of an affinities cache.
+
+    Raises:
+        InputError: other arrays than its parameters describe, or another batch plan.
+    """
+    plan, samples = _read_plan(cache), cache.manifest.dataset.bounds[0]
+    shapes = {name: tuple(info.shape) for name, info in cache.manifest.arrays.items()}
+    *leading, n = plan.shape(samples)
+    if shapes != {"p": (*leading, n * (n - 1) // 2), "sample_ids": (*leading, n)}:
+        _refuse_content(cache, "arrays", f"p and sample_ids of {leading[0]} plans, {leading[1]} batches of {n}")
+    ids = plan.sample_ids(samples)
+    if not torch.equal(cache.tensor("sample_ids"), ids):
+        _refuse_content(cache, "array 'sample_ids'", "the batch plan that its parameters describe")
+    return ids
+
+
+def refuse_other_sums(cache: Cache, triangles: Tensor, ids: Tensor) -> None:
+    """Raise InputError unless triangles (..., n(n-1)/2) hold the probabilities of batches of these ids (..., n)."""
+    real = (ids >= 0).sum(-1).to(triangles.device)
+    sums = triangles.sum(-1, dtype=torch.float64) / (real * (real - 1) / 2).clamp(min=1)
+    alone = real < 2
+    if not bool((triangles >= 0).all() & ((sums - 1).abs() < ROUNDING).logical_or(alone).all()):
+        _refuse_content(cache, "array 'p'", "probabilities of pairs, whose sum is 1 in each batch")
 
 
 def _read_plan(cache: Cache) -> BatchPlan:

@@ -41,9 +41,8 @@ class CachedRows:
         for name, values in self.arrays.items():
             count, samples = values.shape[:2]
             place = ids if count == 1 else views * samples + ids
-            rows = values.reshape(count * samples, *values.shape[2:]).index_select(0, place)
-            picked[name] = rows.to(torch.float32) if rows.is_floating_point() else rows
-        return next(iter(picked.values())) if len(picked) == 1 else picked
+            picked[name] = values.reshape(count * samples, *values.shape[2:]).index_select(0, place)
+        return make_target(picked)
 
     @classmethod
     def from_cache(cls, cache: Cache, device: torch.device) -> CachedRows:
@@ -53,15 +52,24 @@ class CachedRows:
             InputError: a number that is not finite, or an index that is no class.
         """
         arrays = {name: cache.tensor(name, device) for name in cache.manifest.arrays}
-        classes = len(cache.manifest.dataset.classes)
         for name, values in arrays.items():
-            if values.is_floating_point():
-                sound = bool(values.isfinite().all())
-            else:
-                sound = name != "indices" or bool(((values >= 0) & (values < classes)).all())
-            if not sound:
-                expected = "finite numbers" if values.is_floating_point() else f"classes 0..{classes - 1}"
-                raise InputError(
-                    f"cache {cache.folder.name}: array {name!r}", expected=expected, found="others", fix=cache.fix
-                )
+            refuse_other_numbers(cache, name, values)
         return cls(arrays)
+
+
+def make_target(arrays: Mapping[str, Tensor]) -> Target:
+    """The rows of a field's arrays as a loss takes them, floats as float32."""
+    widened = {name: rows.to(torch.float32) if rows.is_floating_point() else rows for name, rows in arrays.items()}
+    return next(iter(widened.values())) if len(widened) == 1 else widened
+
+
+def refuse_other_numbers(cache: Cache, name: str, values: Tensor) -> None:
+    """Raise InputError for rows of an array with a number that is not finite, or an index that is no class."""
+    classes = len(cache.manifest.dataset.classes)
+    if values.is_floating_point():
+        sound, expected = bool(values.isfinite().all()), "finite numbers"
+    else:
+        sound = name != "indices" or bool(((values >= 0) & (values < classes)).all())
+        expected = f"classes 0..{classes - 1}"
+    if not sound:
+        raise InputError(f"cache {cache.folder.name}: array {name!r}", expected=expected, found="others", fix=cache.fix)

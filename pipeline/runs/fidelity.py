@@ -34,11 +34,18 @@ from pipeline.student import train_student
 from pipeline.study.layout import Layout
 from pipeline.study.part_sections import TermParams
 from pipeline.study.sections import StudentParams, Study, describe_model
-from pipeline.training.rows import Splits
+from pipeline.training.rows import load_splits
 
 
 @in_study_folder
-def compare_encodings(study: Study, student: str, top_k: Sequence[int] = (), device: str = "auto") -> Result:
+def compare_encodings(
+    study: Study,
+    student: str,
+    top_k: Sequence[int] = (),
+    device: str = "auto",
+    *,
+    memory: str | int | None = None,
+) -> Result:
     """Train a student from float32, float16, bfloat16 and top-k logits, and compare bytes, KL and accuracy.
 
     Args:
@@ -46,6 +53,7 @@ def compare_encodings(study: Study, student: str, top_k: Sequence[int] = (), dev
         student: whose one loss that reads a dump is soft_targets.
         top_k: numbers of classes to keep.
         device: where networks run.
+        memory: how much of the images may lie there, as `--memory`; no result depends on it.
 
     Raises:
         InputError: another student, or a `top_k` that is not below the number of classes.
@@ -61,7 +69,7 @@ def compare_encodings(study: Study, student: str, top_k: Sequence[int] = (), dev
         [Encoding("float16"), Encoding("bfloat16"), *(Encoding("float16", k) for k in top_k)],
         temperature=term.options["temperature"],
         teacher=teacher,
-        train=partial(_train, study, student, device=where),
+        train=partial(_train, study, student, device=where, memory=memory),
     )
     of_student = describe_doubts(rows)
     doubts += [f"student {student!r} {of_student}"] if of_student else []
@@ -106,11 +114,14 @@ def _compute_exact(study: Study, dump: str, device: str) -> tuple[NDArray[np.flo
     return np.stack([compute(Block(view, 0, 0, seen.rows))["logits"] for view in views]), spec.of, doubts
 
 
-def _train(study: Study, student: str, targets: Mapping[str, Tensor], *, device: torch.device) -> SeedAccuracies:
+def _train(
+    study: Study, student: str, targets: Mapping[str, Tensor], *, device: torch.device, memory: str | int | None
+) -> SeedAccuracies:
     """What each seed of a student reaches that is taught by these arrays."""
     spec = study.students[student]
-    dataset, options = load_dataset(Layout(Path()).prepared(str(spec.dataset))), training_options(spec)
-    splits = Splits.from_dataset(dataset, device)
+    dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)), resident=False)
+    splits = load_splits(dataset, spec.batch_size, device, memory)
+    options = training_options(spec)
     recipe = build_recipe(spec, options.count_epochs(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
     made = SeedAccuracies([])

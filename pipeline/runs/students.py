@@ -17,7 +17,6 @@ from pipeline.base.expected_values import differences
 from pipeline.base.files import write_json
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset, load_dataset
-from pipeline.fields import load_field
 from pipeline.models.network_files import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
 from pipeline.runs.checks import build_and_check
@@ -26,6 +25,7 @@ from pipeline.runs.recipes import list_loss_taps, list_trainable_parts, write_lo
 from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks, phase_epochs, save_seed, train_seed
 from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
+from pipeline.runs.training_data import load_training_data
 from pipeline.student import CachedField
 from pipeline.study.layout import Layout
 from pipeline.study.sections import StudentParams, Study
@@ -35,12 +35,19 @@ from pipeline.training.rows import Splits
 
 
 @in_study_folder
-def train_student(study: Study, name: str, device: str = "auto") -> Result:
-    """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded."""
+def train_student(study: Study, name: str, device: str = "auto", *, memory: str | int | None = None) -> Result:
+    """Train a student, once for each of its seeds, from the cache alone: no teacher is loaded.
+
+    Args:
+        study: with the student.
+        name: its name.
+        device: where it is trained.
+        memory: how much of its data may lie there, as `--memory`; no result depends on it.
+    """
     spec = find_entry(study.students, "students", name, study.file)
     layout, stage, where = Layout(Path()), f"train-student-{name}", resolve_device(device)
     with record_seconds(stage):
-        inputs = _read_inputs(study, name, where)
+        inputs = _read_inputs(study, name, where, memory)
         with open_stage_work(layout, stage, layout.student(name), *inputs.decisive(study, spec, where)) as work:
             seeds = _train_seeds(study, name, inputs, work)
         metrics = _metrics(study, spec, inputs, seeds)
@@ -54,7 +61,7 @@ class _Inputs:
     """What a student is trained on.
 
     Attributes:
-        targets: by dump, its cached rows or batches on the device.
+        targets: by dump, its cached rows or batches.
         initial: the weights that it starts from; None where its seed draws them.
         origin: what its metrics and cards say of all that.
     """
@@ -81,15 +88,14 @@ class _Seeds:
     doubts: dict[str, str] = field(default_factory=dict)
 
 
-def _read_inputs(study: Study, name: str, device: torch.device) -> _Inputs:
+def _read_inputs(study: Study, name: str, device: torch.device, memory: str | int | None) -> _Inputs:
     spec = study.students[name]
-    dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)))
-    splits = Splits.from_dataset(dataset, device)
+    dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)), resident=False)
     parts = list_trainable_parts(study, name)
     network = build_and_check(study, name, dataset, list_loss_taps(study, name), parts)
     caches = {dump: open_dump(study, dump, dataset) for dump in spec.list_all_dumps()}
     refuse_other_channels(network, caches, dataset)
-    targets = {dump: load_field(cache, device) for dump, cache in caches.items()}
+    splits, targets = load_training_data(dataset, caches, spec.phases, device, memory)
     initial, init = _load_initial(study, spec)
     origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
     return _Inputs(dataset, splits, caches, targets, initial, origin)

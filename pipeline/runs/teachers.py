@@ -26,7 +26,7 @@ from pipeline.teacher import join_teachers, load_foreign_teacher
 from pipeline.teacher import train_teacher as train_network
 from pipeline.training.chance_level import ADVICE, FROM_A_FILE, find_doubt
 from pipeline.training.curves import Curves
-from pipeline.training.rows import Rows, Splits, evaluate, per_class_accuracy
+from pipeline.training.rows import Rows, Splits, evaluate, load_splits, per_class_accuracy
 
 # What the metrics take from the card.
 METRICS = (
@@ -36,15 +36,23 @@ METRICS = (
 
 
 @in_study_folder
-def train_teacher(study: Study, name: str, device: str = "auto") -> Result:
-    """Train a teacher (or take one from a file, or join members) and measure it on the test part."""
+def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str | int | None = None) -> Result:
+    """Train a teacher (or take one from a file, or join members) and measure it on the test part.
+
+    Args:
+        study: with the teacher.
+        name: its name.
+        device: where it is trained.
+        memory: how much of its images may lie there, as `--memory`; no result depends on it.
+    """
     spec = find_entry(study.teachers, "teachers", name, study.file)
     layout, stage, where = Layout(Path()), f"train-teacher-{name}", resolve_device(device)
     with record_seconds(stage):
-        dataset = load_dataset(layout.prepared(str(spec.dataset)))
+        dataset = load_dataset(layout.prepared(str(spec.dataset)), resident=False)
         if spec.model is not None:
             build_and_check(study, name, dataset)
-        splits, views = Splits.from_dataset(dataset, where), study.views.model_dump(mode="json")
+        splits = load_splits(dataset, spec.batch_size, where, memory)
+        views = study.views.model_dump(mode="json")
         options = spec.model_dump(mode="json"), views, study.seed
         inputs = *options, dataset.fingerprint, where.type, weight_digests(spec)
         with open_stage_work(layout, stage, layout.teacher(name), *inputs) as work:

@@ -1,13 +1,16 @@
-"""The batches of a training: rows gathered by index on the device, in an order, as their views show them."""
+"""The batches of a training: rows picked by index on the device, or fed to it, in order, as their views show them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pipeline.training.rows import Rows
+from pipeline.training.feeder import BatchKeys, Fed, Stream, Tensors, feed, fetch
+from pipeline.training.memory import IMAGES
+from pipeline.training.rows import Rows, StreamedImages
 from pipeline.training.sample_order import Order
 from pipeline.views.view import PLAIN, Views
 
@@ -22,6 +25,7 @@ class Batch:
         images, labels: (B, C, H, W) uint8 and (B,).
         epoch, number: which step of which epoch, both from 0.
         peers: logits (K - 1, B, classes) of the other networks of a cohort, where it learns from them.
+        fed: by stream, its rows, where they were gathered ahead.
     """
 
     ids: Tensor
@@ -31,19 +35,58 @@ class Batch:
     epoch: int
     number: int
     peers: Tensor | None = None
+    fed: Fed = field(default_factory=dict)
+
+    def read(self, stream: Stream) -> Tensors:
+        """A stream's rows, on the device; they are gathered now where they were not ahead."""
+        return self.fed[stream] if stream in self.fed else fetch(stream, self.keys(), self.ids.device)
+
+    def keys(self) -> BatchKeys:
+        """Which rows it is of, for streams."""
+        return BatchKeys(self.ids.cpu().numpy(), self.views.cpu().numpy(), self.epoch, self.number)
 
 
 def iterate_batches(
-    train: Rows, order: Order, batch_size: int, steps: int, epoch: int, *, views: Views = PLAIN
-) -> Iterator[Batch]:
-    """The first `steps` batches of an epoch, in the given order."""
+    train: Rows,
+    order: Order,
+    batch_size: int,
+    steps: int,
+    epoch: int,
+    *,
+    views: Views = PLAIN,
+    streams: Sequence[Stream] = (),
+) -> Generator[Batch, None, None]:
+    """The first `steps` batches of an epoch, in the given order.
+
+    Args:
+        train: all training rows.
+        order, batch_size, steps, epoch: which of them.
+        views: augments the images.
+        streams: whose rows are gathered ahead, beside images that stay on disk.
+    """
     ids = order.ids(epoch).to(train.labels.device)[: steps * batch_size]
     shown = views.epoch_views(ids, epoch)
     # Drawn for the whole epoch at once: in every step it would be a hundred tiny operations.
     words = None if views.is_identity else views.words(ids, shown)
-    for number, first in enumerate(range(0, len(ids), batch_size)):
-        part = slice(first, first + batch_size)
-        images = train.images.index_select(0, ids[part])
-        if words is not None:
-            images = views.apply(images, words[part])
-        yield Batch(ids[part], shown[part], images, train.labels.index_select(0, ids[part]), epoch, number)
+    parts = [slice(first, first + batch_size) for first in range(0, len(ids), batch_size)]
+    if isinstance(train.images, StreamedImages):
+        streams = [train.images, *streams]
+    keys = _list_keys(ids, shown, parts, epoch) if streams else []
+    with closing(feed(streams, keys, ids.device)) as feeder:
+        for number, (part, fed) in enumerate(zip(parts, feeder, strict=False)):
+            images = _pick_images(train.images, ids[part], fed)
+            if words is not None:
+                images = views.apply(images, words[part])
+            labels = train.labels.index_select(0, ids[part])
+            yield Batch(ids[part], shown[part], images, labels, epoch, number, fed=fed)
+
+
+def _pick_images(images: Tensor | StreamedImages, ids: Tensor, fed: Fed) -> Tensor:
+    """The images of a batch, wherever they come from."""
+    return images.index_select(0, ids) if isinstance(images, Tensor) else fed[images][IMAGES]
+
+
+def _list_keys(ids: Tensor, shown: Tensor, parts: Sequence[slice], epoch: int) -> list[BatchKeys]:
+    """Which rows each batch of an epoch is of."""
+    on_disk, views = ids.cpu().numpy(), shown.cpu().numpy()
+    return [BatchKeys(on_disk[part], views[part], epoch, number) for number, part in enumerate(parts)]

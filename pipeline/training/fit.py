@@ -1,8 +1,8 @@
 """The training engine that teachers and students share: tensors in, no DataLoader.
 
-A step gathers rows by index on the device, runs the network, sums the objective's terms and
-steps the optimiser. Nothing is read back from the device inside an epoch. The networks of a
-cohort see the same batches, and are stepped in turn.
+A step picks rows by index on the device, or finds them gathered from disk, runs the network, sums
+the objective's terms and steps the optimiser. Nothing is read back from the device inside an epoch.
+The networks of a cohort see the same batches, and are stepped in turn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import io
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.models.network import Network
 from pipeline.models.weights import UNREADABLE
 from pipeline.training.batches import Batch, iterate_batches
+from pipeline.training.feeder import Stream
 from pipeline.training.network_trainer import FitResult, History, Member, NotFiniteError, Objective, Trainee
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows
@@ -47,7 +49,7 @@ def fit(
 
     Args:
         network, objective, learned, on_epoch: see `network_trainer.Member`.
-        train, validation: rows on the network's device; validation may be empty.
+        train, validation: rows for the network's device; validation may be empty.
         how: see `fit_cohort`.
     """
     member = Member(network, objective, learned or nn.Module(), on_epoch)
@@ -65,6 +67,7 @@ def fit_cohort(
     mutual: bool = False,
     views: Views = PLAIN,
     order: Order | None = None,
+    streams: Sequence[Stream] = (),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
 ) -> list[FitResult]:
@@ -72,13 +75,14 @@ def fit_cohort(
 
     Args:
         members: the networks and their losses.
-        train, validation: rows on the networks' device; validation may be empty.
+        train, validation: rows for the networks' device; validation may be empty.
         options: optimiser, schedule and length; each network has an optimiser of its own.
         seed: of the data order and of dropout.
         what: names the run in messages ("student 'small'").
         mutual: each step is shown the others' logits as they are at that moment (`Batch.peers`).
         views: augments the training images; validation images are shown as they are.
         order: that of a batch plan, instead of the one that the options make.
+        streams: what the objectives read of disk, to be gathered ahead.
         checkpoint: where unfinished training is kept; a run that finds it goes on from there
             and ends with the same bytes.
         checkpoint_seconds: at least this long between two checkpoints.
@@ -91,7 +95,8 @@ def fit_cohort(
     for member in members:
         check_batches(member.network, len(order), options, what)
     epochs = options.count_epochs(len(order))
-    cohort = _Cohort([Trainee(member, options, epochs, what) for member in members], order, options, mutual)
+    trainees = [Trainee(member, options, epochs, what) for member in members]
+    cohort = _Cohort(trainees, order, options, mutual, streams)
     with fork_seeded_rng(derive_seed(seed, "dropout"), train.labels.device):
         if checkpoint is not None and checkpoint.exists():
             cohort.load(checkpoint)
@@ -130,8 +135,16 @@ def check_batches(network: nn.Module, samples: int, options: TrainingOptions, wh
 class _Cohort:
     """Networks that are trained together, epoch by epoch."""
 
-    def __init__(self, trainees: list[Trainee], order: Order, options: TrainingOptions, mutual: bool) -> None:
+    def __init__(
+        self,
+        trainees: list[Trainee],
+        order: Order,
+        options: TrainingOptions,
+        mutual: bool,
+        streams: Sequence[Stream],
+    ) -> None:
         self.trainees, self.order, self.options, self.mutual = trainees, order, options, mutual
+        self.streams = streams
         self.restores = 0
 
     @property
@@ -168,12 +181,15 @@ class _Cohort:
         for trainee in self.trainees:
             trainee.network.train()
         steps = self.options.count_steps(self.epoch, len(self.order))
-        for batch in iterate_batches(train, self.order, self.options.batch_size, steps, self.epoch, views=views):
-            if self.mutual:
-                self._mutual_step(batch)
-            else:
-                for trainee in self.trainees:
-                    trainee.step(batch)
+        size = self.options.batch_size
+        made = iterate_batches(train, self.order, size, steps, self.epoch, views=views, streams=self.streams)
+        with closing(made) as batches:
+            for batch in batches:
+                if self.mutual:
+                    self._mutual_step(batch)
+                else:
+                    for trainee in self.trainees:
+                        trainee.step(batch)
 
     def _mutual_step(self, batch: Batch) -> None:
         """Each network learns from the others' current logits: those before it have stepped on this batch already."""

@@ -1,46 +1,101 @@
-"""A prepared data set as tensors on a device, and how well a network does on them."""
+"""A prepared data set as a training reads it, and how well a network does on it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.datasets.dataset import SPLITS, Dataset, Split
+from pipeline.base.memory import find_budget
+from pipeline.datasets.dataset import SPLITS, Dataset, ImagesFile, Split
+from pipeline.training.feeder import Arrays, BatchKeys, feed, split_batches
+from pipeline.training.memory import IMAGES, Source, plan_memory
 
 EVALUATION_BATCH = 1000
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Images and labels of one split on the device.
+@dataclass(frozen=True, eq=False)
+class StreamedImages:
+    """Images of one split that stay in their file; see `feeder.Stream`.
 
     Attributes:
-        images: (n, C, H, W) uint8.
-        labels: (n,) int64, below `classes`.
+        file: all images of the data set.
+        start, stop: the rows of this split, [start, stop).
+        device: where they are wanted.
     """
 
-    images: Tensor
+    file: ImagesFile
+    start: int
+    stop: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """A few images (n, C, H, W) on the device."""
+        ids = np.arange(len(self))[rows] if isinstance(rows, slice) else rows.cpu().numpy()
+        return torch.from_numpy(self.file.gather(ids + self.start)).to(self.device)
+
+    def gather(self, batches: Sequence[BatchKeys]) -> list[Arrays]:
+        ids = np.concatenate([batch.ids for batch in batches]) + self.start
+        return [{IMAGES: images} for images in split_batches(self.file.gather(ids), batches)]
+
+    def count_bytes(self, samples: int) -> int:
+        return samples * math.prod(self.file.shape[1:])
+
+    def release_pages(self) -> None:
+        self.file.release_pages()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images and labels of one split.
+
+    Attributes:
+        images: (n, C, H, W) uint8, on the device or streamed to it.
+        labels: (n,) int64 on the device, below `classes`.
+    """
+
+    images: Tensor | StreamedImages
     labels: Tensor
     classes: int
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batches(self, size: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Images and labels in their order, so many at a time, on the device."""
+        labels = torch.split(self.labels, size)
+        if isinstance(self.images, Tensor):
+            yield from zip(torch.split(self.images, size), labels, strict=True)
+            return
+        ids = np.split(np.arange(len(self)), range(size, len(self), size))
+        keys = [BatchKeys(part, np.zeros_like(part), 0, number) for number, part in enumerate(ids)]
+        with closing(feed([self.images], keys, self.labels.device)) as fed:
+            yield from ((rows[self.images][IMAGES], part) for rows, part in zip(fed, labels, strict=True))
+
     @classmethod
-    def from_dataset(cls, dataset: Dataset, split: Split, device: torch.device) -> Rows:
-        """A split of a data set, moved to the device as it is."""
+    def from_dataset(cls, dataset: Dataset, split: Split, device: torch.device, *, streamed: bool = False) -> Rows:
+        """A split of a data set: labels on the device, images there too or where they lie on disk."""
         rows = dataset.rows(split)
-        images, labels = (torch.from_numpy(array[rows]).to(device) for array in (dataset.images, dataset.labels))
-        return cls(images, labels, len(dataset.classes))
+        labels = torch.from_numpy(dataset.labels[rows]).to(device)
+        if not streamed:
+            return cls(torch.from_numpy(dataset.images[rows]).to(device), labels, len(dataset.classes))
+        assert isinstance(dataset.images, ImagesFile)
+        return cls(StreamedImages(dataset.images, rows.start, rows.stop, device), labels, len(dataset.classes))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A prepared data set on the device.
+    """A prepared data set as a training reads it.
 
     Attributes:
         train, validation, test: its rows; a training row's number is its sample id.
@@ -58,10 +113,33 @@ class Splits:
         return self.train.classes
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, device: torch.device) -> Splits:
-        """The data set, moved to the device as it is."""
-        train, validation, test = (Rows.from_dataset(dataset, split, device) for split in SPLITS)
+    def from_dataset(cls, dataset: Dataset, device: torch.device, *, streamed: bool = False) -> Splits:
+        """The data set; `streamed` leaves its images on disk."""
+        train, validation, test = (Rows.from_dataset(dataset, split, device, streamed=streamed) for split in SPLITS)
         return cls(train, validation, test, dataset.shape)
+
+
+def measure_images(dataset: Dataset, batch_size: int) -> Source:
+    """What the images of a data set take, for `plan_memory`."""
+    count, *shape = dataset.images.shape
+    largest = max(batch_size, min(EVALUATION_BATCH, count - dataset.bounds[0]))
+    return Source(IMAGES, count * math.prod(shape), min(count, largest) * math.prod(shape))
+
+
+def load_splits(dataset: Dataset, batch_size: int, device: torch.device, memory: str | int | None) -> Splits:
+    """A data set that is trained on without any cached field; nothing that is trained depends on where it lies.
+
+    Args:
+        dataset: opened with `resident=False`.
+        batch_size: of the training.
+        device: where it happens.
+        memory: see `base.memory.find_budget`.
+
+    Raises:
+        InputError: too little memory for one batch.
+    """
+    images = measure_images(dataset, batch_size)
+    return Splits.from_dataset(dataset, device, streamed=bool(plan_memory([images], find_budget(memory, device))))
 
 
 @torch.no_grad()
@@ -69,10 +147,11 @@ def evaluate(network: nn.Module, rows: Rows) -> tuple[Tensor, float]:
     """Which rows the network classifies correctly, (n,) bool on the CPU, and its mean cross-entropy."""
     network.eval()
     correct, loss = [], torch.zeros((), dtype=torch.float64, device=rows.labels.device)
-    for images, labels in zip(*(torch.split(t, EVALUATION_BATCH) for t in (rows.images, rows.labels)), strict=True):
-        logits = network(images)
-        correct.append(logits.argmax(1) == labels)
-        loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
+    with closing(rows.batches(EVALUATION_BATCH)) as batches:
+        for images, labels in batches:
+            logits = network(images)
+            correct.append(logits.argmax(1) == labels)
+            loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
     return torch.cat(correct).cpu(), float(loss) / len(rows)
 
 

@@ -153,6 +153,7 @@ def test_augmented_training_from_a_cache_is_training_with_the_live_teacher(
 def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Dataset) -> None:
     views = Views("crop_flip", 4, 3, {"padding": 2})
     rows = Splits.from_dataset(dataset, CPU).train
+    assert isinstance(rows.images, Tensor)
     images = dataset.images[dataset.rows("train")]
     for epoch in (0, 3, 4, 9):
         shown = torch.empty_like(rows.images)
