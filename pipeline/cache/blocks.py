@@ -51,6 +51,11 @@ class Block:
         """Whether some row is in both."""
         return self.view == other.view and self.start < other.stop and other.start < self.stop
 
+    def split(self, rows: int) -> list[Block]:
+        """The same rows in blocks of so many."""
+        starts = range(self.start, self.stop, rows)
+        return [Block(self.view, start // rows, start, min(start + rows, self.stop)) for start in starts]
+
     def __str__(self) -> str:
         return f"view {self.view}, rows {self.start} to {self.stop - 1}"
 

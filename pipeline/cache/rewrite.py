@@ -13,13 +13,14 @@ from pipeline.base.errors import InputError
 from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.cache_paths import CHUNKS_PATH
+from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.decoded_array import read_rows
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder, read_table
 from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.reader import Cache
-from pipeline.cache.store_plan import StorePlan, plan_store, replan_store
+from pipeline.cache.store_plan import StorePlan, count_whole_rows, plan_store, replan_store
 from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
@@ -129,7 +130,7 @@ def repair_cache(
         found: what is wrong with it.
         target: a new folder.
         work: for unfinished work, on the target's file system.
-        compute: a block's rows, as the dump computed them; asked only for damaged blocks.
+        compute: a block's rows, as the dump computed them; asked only for the fewest that hold the damaged chunks.
 
     Raises:
         InputError: the result is not the cache that was sealed, bit for bit: another teacher,
@@ -141,8 +142,13 @@ def repair_cache(
     table = None if lost else read_table(local, manifest, fix)
 
     def compute_or_copy(block: Block) -> Mapping[str, NDArray[Any]]:
-        if table is None or any(block.overlaps(each) for each in bad):
+        if table is None:
             return compute(block)
+        parts = block.split(whole) if any(block.overlaps(each) for each in bad) else [block]
+        made = [compute(part) if any(part.overlaps(each) for each in bad) else copy(table, part) for part in parts]
+        return {name: np.concatenate([part[name] for part in made]) for name in arrays}
+
+    def copy(table: ChunkTable, block: Block) -> Mapping[str, NDArray[Any]]:
         return {name: read_rows(local, table.arrays[name], block, manifest.store, fix) for name in arrays}
 
     def accept(made: Manifest) -> None:
@@ -156,7 +162,8 @@ def repair_cache(
 
     plans = {name: ArrayPlan(array.row_shape, array.dtype, array.codec) for name, array in arrays.items()}
     batch = manifest.batch if manifest.unit == "sample" else 1
-    plan = replan_store(plans, {name: array.grid for name, array in arrays.items()}, batch)
+    grids = {name: array.grid for name, array in arrays.items()}
+    plan, whole = replan_store(plans, grids, batch), count_whole_rows(grids, batch)
     description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT_ENTRIES, "package")}
     place = work / manifest.root[:16]
     return write_cache(

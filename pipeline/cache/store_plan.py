@@ -109,11 +109,26 @@ def plan_whole_blocks(array: str, plan: ArrayPlan, rows: int, batch: int) -> Sto
 
 
 def replan_store(arrays: Mapping[str, ArrayPlan], grids: Mapping[str, ChunkGrid], batch: int) -> StorePlan:
-    """The plan of a store that is to have just these chunks and shards."""
+    """The plan of a store that is to have just these chunks and shards.
+
+    Raises:
+        InputError: shards that begin within a batch, or within a chunk of another array.
+    """
     first = next(iter(grids.values()))
-    whole = math.lcm(batch, *(grid.chunk_rows for grid in grids.values() if grid.chunk_rows < grid.rows))
-    widest = max(array.row_bytes for array in arrays.values())
-    return StorePlan(arrays, first.views, first.rows, whole * max(1, BLOCK_BYTES // (whole * widest)), grids)
+    whole = count_whole_rows(grids, batch)
+    most = max(1, BLOCK_BYTES // (whole * max(array.row_bytes for array in arrays.values())))
+    cut = [grid.shard[1] for grid in grids.values() if grid.shards[1] > 1]
+    if any(rows % whole for rows in cut):
+        expected, found = f"shards of whole batches and chunks, {whole} rows", f"of {min(cut)}"
+        raise InputError("a cache's arrays", expected=expected, found=found, fix="dump it again")
+    if cut:  # a shard is made of whole blocks
+        most = max(each for each in _list_divisors(math.gcd(*cut) // whole) if each <= most)
+    return StorePlan(arrays, first.views, first.rows, whole * most, grids)
+
+
+def count_whole_rows(grids: Mapping[str, ChunkGrid], batch: int) -> int:
+    """The fewest rows that are whole batches, and whole chunks of each array."""
+    return math.lcm(batch, *(grid.chunk_rows for grid in grids.values() if grid.chunk_rows < grid.rows))
 
 
 def _target_bytes(array: ArrayPlan, chunk_bytes: int | None) -> int:
