@@ -22,7 +22,8 @@ import torch
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from pipeline.cache import damage, digests
+from pipeline.cache import content_check, damage
+from pipeline.cache.folder import LocalFolder
 from stages import cli
 from tests.warm import Programs
 
@@ -184,9 +185,9 @@ def note_hashed_folders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """From now on, the name of each cache's folder whose files are hashed in full."""
     hashed: list[str] = []
 
-    def note(folder: Path, names: Any, title: str) -> dict[str, str]:
-        hashed.append(folder.name)
-        return digests.hash_files(folder, names, title)
+    def note(folder: LocalFolder, *arguments: Any) -> Iterator[content_check.ChangedFile]:
+        hashed.append(folder.path.name)
+        return content_check.find_changed_files(folder, *arguments)
 
-    monkeypatch.setattr(damage, "hash_files", note)
+    monkeypatch.setattr(damage, "find_changed_files", note)
     return hashed

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
+from pipeline.cache import store_plan
 from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.chunk_grid import ChunkGrid
 from pipeline.cache.store_plan import StorePlan
@@ -24,3 +27,11 @@ def cut_store(
     whole = -(-rows // chunk_rows) * chunk_rows
     grid = ChunkGrid(views, rows, chunk_rows, (min(shard_views, views), min(block_rows * shard_blocks, whole)))
     return StorePlan(arrays, views, rows, block_rows, dict.fromkeys(arrays, grid))
+
+
+def shrink_blocks(patch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int = 1 << 20) -> None:
+    """Let dumps have blocks and chunks of about so many bytes, however many files that makes."""
+    patch.setattr(store_plan, "BLOCK_BYTES", block_bytes)
+    patch.setattr(store_plan, "MAX_BLOCK_BYTES", block_bytes)
+    patch.setattr(store_plan, "PLAIN_CHUNK_BYTES", chunk_bytes)
+    patch.setattr(store_plan, "PACKED_CHUNK_BYTES", chunk_bytes)

@@ -24,14 +24,16 @@ from pipeline.base.errors import InputError
 from pipeline.cache import rewrite, writer
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import Codec
+from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.dtypes import DType
 from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.store_plan import StorePlan, plan_store
+from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.stores import load_store
 from pipeline.cache.verify import verify_cache
 from tests.conftest import note_hashed_folders
 from tests.store_plans import cut_store
+from tests.stored_chunks import find_chunk
 
 Store = Literal["zarr", "hdf5"]
 STORES: list[Store] = ["zarr", "hdf5"]
@@ -113,8 +115,11 @@ def test_plain_libraries_read_the_same_numbers(tmp_path: Path) -> None:
     mapped = np.memmap(tmp_path / "h/dump/data.h5", "<f4", "r", offset, (1, ROWS, CLASSES))
     assert np.array_equal(mapped, values())
     first = (tmp_path / "z/dump/data.zarr/logits/c/0/0/0").read_bytes()
-    assert first[: 32 * CLASSES * 4] == values()[0, :32].tobytes()  # a raw chunk, then its CRC-32C
-    assert len(first) == 32 * CLASSES * 4 + 4
+    rows = values()[0, :32].tobytes()
+    assert first[: len(rows)] == rows  # a raw chunk, then its CRC-32C, then the index: where it lies, and a CRC-32C
+    assert first[len(rows) : len(rows) + 4] == crc_to_bytes(crc32c(np.frombuffer(rows, np.uint8)))
+    index = np.array([0, len(rows) + 4], "<u8").tobytes()
+    assert first[len(rows) + 4 :] == index + crc_to_bytes(crc32c(np.frombuffer(index, np.uint8)))
 
 
 def test_a_cache_tells_nothing_of_the_machine(tmp_path: Path) -> None:
@@ -148,13 +153,13 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("empty manifest", lambda f: (f / "manifest.json").write_bytes(b""), "a valid manifest"),
     ("spaces", lambda f: append(f / "manifest.json", b"\n"), "a manifest changed since"),
     ("another teacher", lambda f: edit(f, lambda m: m["teacher"].update(name="x")), "a manifest changed since"),
-    ("newer version", lambda f: edit(f, lambda m: m.update(version=3)), "expected format version 2, found 3; read it with a newer"),
-    ("older version", lambda f: edit(f, lambda m: m.update(version=1)), "expected format version 2, found 1"),
+    ("newer version", lambda f: edit(f, lambda m: m.update(version=4)), "expected format version 3, found 4; read it with a newer"),
+    ("older version", lambda f: edit(f, lambda m: m.update(version=2)), "expected format version 3, found 2"),
     ("unknown entry", lambda f: edit(f, lambda m: m.update(extra=1)), "extra"),
     ("missing entry", lambda f: edit(f, lambda m: m.pop("views")), "views"),
     ("missing chunk", lambda f: (f / CHUNK).unlink(), f"file {CHUNK}: expected exactly the manifest's files, found missing"),
     ("extra file", lambda f: append_new(f / "data.zarr/extra"), "file data.zarr/extra"),
-    ("short chunk", lambda f: (f / CHUNK).write_bytes((f / CHUNK).read_bytes()[:-1]), f"file {CHUNK}: expected 644 bytes, found 643"),
+    ("short chunk", lambda f: (f / CHUNK).write_bytes((f / CHUNK).read_bytes()[:-1]), f"file {CHUNK}: expected 664 bytes, found 663"),
     ("flipped bit", lambda f: flip(f / CHUNK, 100), f"file {CHUNK}: expected its sealed bytes"),
     ("card", lambda f: flip(f / "card.md", 3), "file card.md"),
     ("zarr metadata", lambda f: flip(f / "data.zarr/logits/zarr.json", 30), "file data.zarr/logits/zarr.json"),
@@ -368,20 +373,6 @@ def test_a_cut_publish_is_finished(tmp_path: Path) -> None:
     assert tree(tmp_path / "dump") == before
 
 
-@pytest.mark.parametrize("rows", [1, 511, 512, 513, 55_000, 5_000_000])
-@pytest.mark.parametrize("row_shape", [(10,), (1000,), (64, 8, 8)])
-def test_chunks_divide_the_rows_evenly_into_whole_batches(rows: int, row_shape: tuple[int, ...]) -> None:
-    made = plan_store({"a": ArrayPlan(row_shape, "float16")}, views=1, rows=rows, batch=512)
-    blocks = list(made.blocks())
-    assert [block.start for block in blocks] == [0, *[block.stop for block in blocks[:-1]]]
-    assert blocks[-1].stop == rows
-    assert made.chunk_rows % 512 == 0 or len(blocks) == 1
-    total = rows * made.arrays["a"].row_bytes
-    assert len(blocks) <= max(190, total / (60 << 20) + 1)
-    if total > 100 << 20:
-        assert len(blocks) * made.chunk_rows * made.arrays["a"].row_bytes <= 1.02 * total
-
-
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("codec", ["none", "gzip"])
 def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, codec: Codec) -> None:
@@ -399,8 +390,8 @@ def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, co
     before = tree(tmp_path / "dump")
     asked.clear()
     for number in (1, 4):
-        block = made.arrays["logits"].blocks[number]
-        flip(tmp_path / "dump" / block.file, block.offset + block.bytes // 2)
+        chunk = find_chunk(tmp_path / "dump", number)
+        flip(tmp_path / "dump" / chunk.file, chunk.offset + chunk.bytes // 2)
     found = verify_cache(LocalFolder(tmp_path / "dump"), made)
     assert [block.index for each in found.damage for _, block in each.blocks] == [1, 4]
     rewrite.repair_cache(
@@ -453,16 +444,16 @@ def test_where_nothing_can_be_remembered_everything_is_hashed_again(
 
 @pytest.mark.parametrize("store", STORES)
 def test_bytes_that_change_after_the_open_are_caught_by_their_crc(tmp_path: Path, store: Store) -> None:
-    made = write(tmp_path, store)
+    write(tmp_path, store)
     opened, mapped = cache.open(tmp_path / "dump"), cache.open(tmp_path / "dump")
-    assert np.array_equal(mapped.rows([1, 40]), values()[0][[1, 40]])  # blocks 0 and 1 are checked, and kept
-    block = made.arrays["logits"].blocks[2]
-    flip(tmp_path / "dump" / block.file, block.offset + 3)
-    with pytest.raises(InputError, match=r"expected the block that was sealed, found another CRC-32C; dump it again"):
+    assert np.array_equal(mapped.rows([1, 40]), values()[0][[1, 40]])  # chunks 0 and 1 are checked, and kept
+    chunk = find_chunk(tmp_path / "dump", 2)
+    flip(tmp_path / "dump" / chunk.file, chunk.offset + 3)
+    with pytest.raises(InputError, match=r"expected the chunk that was sealed, found another CRC-32C; dump it again"):
         opened.load()
     with pytest.raises(InputError, match="another CRC-32C"):
         opened.rows([69])
-    assert np.array_equal(opened.rows([0, 33]), values()[0][[0, 33]])  # sound blocks are read all the same
+    assert np.array_equal(opened.rows([0, 33]), values()[0][[0, 33]])  # sound chunks are read all the same
 
 
 def test_an_array_beyond_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from pipeline.base import files
 from pipeline.base.errors import InputError
 from pipeline.cache import hdf5_check
 from pipeline.cache.blocks import Block
+from pipeline.cache.chunk_grid import RECORD
 from pipeline.cache.codecs import Codec
 from pipeline.cache.damage import Damage, advise_on_system_files
 from pipeline.cache.folder import LocalFolder, locate_folder, read_manifest
@@ -73,7 +75,8 @@ def test_without_flock_at_all(tmp_path: Path, name: str) -> None:
     source.write_text(f"#include <errno.h>\nint flock(int f, int o) {{ (void)f; (void)o; errno = {name}; return -1; }}")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "no_flock.so", source], check=True)
     made = write(tmp_path, "hdf5")
-    facts = f'{{"path": "{tmp_path}/dump/data.h5", "arrays": {{}}}}'
+    paths = f'"path": "{tmp_path}/dump/data.h5", "table": "{tmp_path}/dump/chunks.bin"'
+    facts = f'{{{paths}, "record": {json.dumps(RECORD.descr)}, "arrays": {{}}}}'
     preloaded = {**os.environ, "LD_PRELOAD": f"{tmp_path}/no_flock.so"}
     for locking, expected in (("FALSE", "'logits' besides"), ("TRUE", f'"errno": {getattr(errno, name)}')):
         done = subprocess.run(
@@ -178,7 +181,7 @@ def test_many_of_them_are_named_at_once(tmp_path: Path) -> None:
         (tmp_path / name.with_name(f"._{name.name}")).write_text("x")
     with pytest.raises(
         InputError,
-        match=r"delete .*/\._card\.md, .*/\._manifest\.json, .* and 4 more, which an operating system has left",
+        match=r"delete .*/\._card\.md, .*/\._chunks\.bin, .*/\._manifest\.json and 5 more, which an operating system has left",
     ):
         cache.open(tmp_path / "dump")
 

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.cache import digests, hdf5_store, manifest, rewrite, seal, writer
+from pipeline.cache import digests, manifest, rewrite, seal, writer
 from pipeline.cache import reader_limits as readability
 from pipeline.cache.array_order import sort_arrays
-from pipeline.cache.block_files import BlockFiles, FinishedBlock
+from pipeline.cache.block_files import BlockFiles, FinishedChunk
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import Format
-from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.folder import LocalFolder
-from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest
+from pipeline.cache.manifest import Manifest
 from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.verify import verify_cache
 from pipeline.datasets.dataset import Dataset
@@ -35,6 +34,7 @@ from tests.cache.test_golden import NAMES as GOLDEN_NAMES
 from tests.cache.test_golden import stored as golden_values
 from tests.scenes import BATCH, CNN, digits, teacher_of, tree, wanted
 from tests.store_plans import cut_store
+from tests.stored_chunks import find_chunk
 
 STORES: list[Format] = ["zarr", "hdf5"]
 FIELDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
@@ -72,8 +72,8 @@ def test_arrays_in_any_order_are_repaired_and_converted(
     before = tree(each.target)
     assert listed_in(each.target / "card.md") == order
     for array in order:
-        block = sealed.arrays[array].blocks[0]
-        flip(each.target / block.file, block.offset + block.bytes // 2)
+        chunk = find_chunk(each.target, 0, array)
+        flip(each.target / chunk.file, chunk.offset + chunk.bytes // 2)
     flip(each.target / "card.md", 5)
     found = verify_cache(LocalFolder(each.target), sealed)
     assert len({array for damage in found.damage for array, _ in damage.blocks}) == len(order)
@@ -96,7 +96,7 @@ def test_arrays_in_any_order_are_repaired_and_converted(
 def test_a_cache_that_was_sealed_long_ago_is_repaired(tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(FOLDER / name, tmp_path / name))
     made, values = cache.open(folder).manifest, golden_values(name)
-    for file in {array.blocks[3].file for array in made.arrays.values()} | {"card.md"}:
+    for file in {find_chunk(folder, 3, array).file for array in made.arrays} | {"card.md"}:
         flip(folder / file, 5)
     found = verify_cache(LocalFolder(folder), made)
 
@@ -188,35 +188,54 @@ def test_a_manifest_just_over_the_limit_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", limit := 40_000)
     monkeypatch.setattr("pipeline.cache.folder.MAX_MANIFEST_BYTES", limit)
-    taken = [rows for rows in range(1, 200) if _is_taken(plan_of(rows, names=names), store)]
-    assert taken == list(range(1, len(taken) + 1))
-    largest = plan_of(len(taken), names=names)
+    plan = plan_of(3, names=names)
+    taken = [size for size in range(34_000, 40_000, 100) if _is_taken(plan, store, "c" * size)]
+    assert taken == list(range(34_000, taken[-1] + 1, 100))
     writer.write_cache(
-        tmp_path / "a/dump", tmp_path / "a/work", largest, lambda _: {name: np.ones((1, 1), "f2") for name in names},
-        store=store, description=described(),
+        tmp_path / "a/dump", tmp_path / "a/work", plan, lambda _: {name: np.ones((1, 1), "f2") for name in names},
+        store=store, description=described(dataset__classes=["c" * taken[-1]]),
     )  # fmt: skip
     cache.open(tmp_path / "a/dump")
-    assert limit - 2500 < (tmp_path / "a/dump/manifest.json").stat().st_size <= limit  # none that has room is refused
+    assert limit - 300 < (tmp_path / "a/dump/manifest.json").stat().st_size <= limit  # none that has room is refused
     shutil.rmtree(tmp_path / "a")
-    message = attempt(tmp_path, plan_of(largest.rows + 1, names=names), store)
-    blocks = (largest.rows + 1) * len(names)
-    assert f"{blocks} blocks, of 1 views or plans of {len(names)} arrays" in message
-    assert "dump fewer views, plans, taps or samples into one cache; nothing was computed" in message
+    message = attempt(tmp_path, plan, store, dataset__classes=["c" * (taken[-1] + 100)])
+    assert "manifest: expected at most 0 MiB, as readers do, found up to " in message
+    assert "shorten the names of classes, or the parameters; nothing was computed" in message
 
 
-def _is_taken(plan: StorePlan, store: Format) -> bool:
+def _is_taken(plan: StorePlan, store: Format, label: str) -> bool:
     try:
-        readability.refuse_unreadable(Path("dump"), plan, store, described())
+        readability.refuse_unreadable(Path("dump"), plan, store, described(dataset__classes=[label]))
     except InputError:
         return False
     return True
 
 
-@pytest.mark.parametrize(("views", "rows"), [(1, 40_000), (40_000, 1), (1 << 31, 1), (3, 1 << 40)])
-def test_far_too_many_blocks_are_refused_without_counting_them(tmp_path: Path, views: int, rows: int) -> None:
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(("views", "rows"), [(1, 12), (12, 1), (3, 4)])
+def test_one_chunk_too_many_is_refused_at_the_start(
+    tmp_path: Path, store: Format, views: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, changes = plan_of(rows, views=views), {"views": {**DESCRIPTION["views"], "count": views}}
+    for where in (readability, manifest):
+        monkeypatch.setattr(where, "MAX_CHUNKS", views * rows - 1)
+    message = attempt(tmp_path, plan, store, **changes)
+    assert "chunks.bin: expected at most 11 chunks, as readers do, found 12, of" in message
+    for where in (readability, manifest):
+        monkeypatch.setattr(where, "MAX_CHUNKS", views * rows)
+    writer.write_cache(
+        tmp_path / "dump", tmp_path / "work", plan, lambda _: {"logits": np.ones((1, 1), "f2")},
+        store=store, description=described(**changes),
+    )  # fmt: skip
+    assert cache.open(tmp_path / "dump").load().shape == (views, rows, 1)
+
+
+@pytest.mark.parametrize(("views", "rows"), [(1, 1 << 27), (1 << 27, 1), (1 << 31, 1), (3, 1 << 40)])
+def test_far_too_many_chunks_are_refused_without_counting_them(tmp_path: Path, views: int, rows: int) -> None:
     message = attempt(tmp_path, plan_of(rows, views=views), views={**DESCRIPTION["views"], "count": views})
-    assert f"manifest: expected at most {MAX_MANIFEST_BYTES >> 20} MiB, as readers do, found " in message
-    assert f"{views * rows:,} blocks, of {views:,} views" in message
+    assert f"chunks.bin: expected at most {manifest.MAX_CHUNKS:,} chunks, as readers do, found " in message
+    assert f"found {views * rows:,}, of {views:,} views or plans of 1 arrays" in message
+    assert "dump fewer views, plans, taps or samples into one cache, in larger chunks; nothing was computed" in message
 
 
 BAD = "ch\udce9vre"  # what Python makes of a file name that is no UTF-8
@@ -275,26 +294,31 @@ def test_what_was_sealed_wrong_is_never_published(
 
 
 def test_sealing_reads_each_block_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, hashed = [], []
-    real_read, real_hash = BlockFiles.read, digests.hash_files
+    read, hashed = [], dict[str, int]()
+    real_read, real_hash = BlockFiles.read, digests.hash_outside
 
-    def reading(self: BlockFiles, name: str, block: Block) -> FinishedBlock:
+    def reading(self: BlockFiles, name: str, block: Block) -> list[FinishedChunk]:
         read.append((name, block))
         return real_read(self, name, block)
 
-    def hashing(folder: Path, names: Any, title: str) -> dict[str, str]:
-        hashed.extend(names)
-        return real_hash(folder, names, title)
+    def hashing(folder: Path, files: Any, title: str) -> dict[str, str]:
+        sizes = {name: (folder / name).stat().st_size for name in files}
+        hashed.update({name: sizes[name] - int(records["bytes"].sum()) for name, records in files.items()})
+        return real_hash(folder, files, title)
 
     monkeypatch.setattr(BlockFiles, "read", reading)
-    monkeypatch.setattr(seal, "hash_files", hashing)
+    monkeypatch.setattr(seal, "hash_outside", hashing)
     made = writer.write_cache(
         tmp_path / "dump", tmp_path / "work", plan_of(5, 2), lambda block: {"logits": np.ones((block.stop - block.start, 1), "f2")},
         store="zarr", description=described(),
     )  # fmt: skip
-    assert read == [("logits", block) for block, _ in made.arrays["logits"].located_blocks()]
-    assert sorted(hashed) == ["card.md", "data.zarr/logits/zarr.json", "data.zarr/zarr.json"]
-    assert made.files.keys() - set(hashed) == {info.file for info in made.arrays["logits"].blocks}
+    assert read == [("logits", block) for block in plan_of(5, 2).blocks()]
+    shards = {f"data.zarr/logits/c/0/{number}/0" for number in range(3)}
+    whole = {"card.md", "chunks.bin", "data.zarr/logits/zarr.json", "data.zarr/zarr.json"}
+    assert hashed.keys() == made.files.keys() == shards | whole
+    assert {name: hashed[name] for name in whole} == {name: made.files[name].bytes for name in whole}
+    # Of a shard again no byte of rows, but the checksum of its chunk, and its index of one place and a checksum.
+    assert {hashed[name] for name in shards} == {4 + 16 + 4}
 
 
 def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dataset: Dataset) -> None:
@@ -306,11 +330,26 @@ def test_a_dump_of_several_is_refused_before_any_is_computed(tmp_path: Path, dat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_hdf5_file_takes_no_block_that_has_changed(tmp_path: Path) -> None:
-    path = tmp_path / "block"
-    payload = np.arange(40, dtype=np.uint8)
-    path.write_bytes(payload.tobytes() + crc_to_bytes(crc32c(payload)))
-    assert np.array_equal(hdf5_store._read_payload(path), payload)
-    path.write_bytes(b"\xff" + path.read_bytes()[1:])
-    with pytest.raises(InputError, match="expected the bytes that were written, found others; run again"):
-        hdf5_store._read_payload(path)
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("at", [0, 3, 70, 79, 80, 83, 84, -5, -1])
+def test_no_store_takes_a_block_that_has_changed(tmp_path: Path, store: Format, at: int) -> None:
+    plan = cut_store({"logits": ArrayPlan((2,), "float32")}, 1, 20, 10, block_chunks=2)
+    blocks, (block,) = BlockFiles(tmp_path, plan, store), plan.blocks()
+    values = np.arange(40, dtype="f4").reshape(20, 2)
+    blocks.write("logits", block, values)
+    assert [len(chunk.payload) for chunk in blocks.read("logits", block)] == [80, 80]
+    assert blocks.has(block)
+    path = blocks.path("logits", block)
+    for damaged in (flipped(path.read_bytes(), at), path.read_bytes()[:at], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="expected a block as it was written, found other bytes; run it again"):
+            blocks.read("logits", block)
+        assert not path.exists()  # the next run makes it again
+        assert blocks.missing_blocks() == [block]
+        blocks.write("logits", block, values)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 0xFF
+    return bytes(changed)

@@ -17,8 +17,9 @@ import torch
 from pipeline import cache
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.statistics import compare_pairs
-from pipeline.cache import blocks, writer
 from pipeline.cache import reader_limits as readability
+from pipeline.cache import writer
+from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.dtypes import DType
 from pipeline.fields.rows import CachedRows
 from pipeline.graph import stages as graph
@@ -35,7 +36,8 @@ from pipeline.report.fidelity import (
 from pipeline.runs.new_folders import open_work_beside
 from pipeline.study.params_file import parse_study
 from tests.conftest import ROOT, Capture, Run, refused, shell, write_study
-from tests.store_plans import cut_store
+from tests.store_plans import cut_store, shrink_blocks
+from tests.stored_chunks import read_chunks
 
 DUMP = "data/cache/big-logits"
 FOREIGN = ("--from", "x.npy", "--teacher", "t", "--data", "data/prepared/digits")
@@ -107,7 +109,7 @@ def test_inspect_refuses_other_data(run: Run, capsys: Capture, copy_of: Path, st
 
 
 def test_verify_names_the_block_and_repairs_it(run: Run, capsys: Capture, copy_of: Path) -> None:
-    assert "whole: 4 files, 1 blocks" in out(run, capsys, copy_of, "cache", "verify", DUMP)
+    assert "whole: 5 files, 1 chunks" in out(run, capsys, copy_of, "cache", "verify", DUMP)
     shutil.copytree(copy_of / DUMP, copy_of / "sound")
     chunk = "data.zarr/logits/c/0/0/0"
     flip(copy_of / DUMP / chunk, 777)
@@ -219,7 +221,13 @@ def test_diff_names_the_samples(run: Run, capsys: Capture, copy_of: Path) -> Non
     out(run, capsys, copy_of, "cache", "create", "b", "--from", "x.npy", *data, "--format", "hdf5", "--codec", "gzip")
     found = json.loads(differing(run, capsys, copy_of, "a", "b", "--json"))
     assert found["same_values"] is False
-    assert {name for name, _, _ in found["entries"]} == {"store", "arrays.logits.codec", "values", "root"}
+    assert {name for name, _, _ in found["entries"]} == {
+        "store",
+        "arrays.logits.codec",
+        "arrays.logits.shard",
+        "values",
+        "root",
+    }
     (array,) = found["arrays"]
     assert (array["samples"], array["rows"], array["of"]) == ([3, 150], 2, 200)
     assert array["largest"] == pytest.approx(0.5, abs=1e-6)
@@ -340,8 +348,11 @@ def test_plan_predicts_the_size_to_the_byte(run: Run, capsys: Capture, copy_of: 
     for name in ("big-logits", "more"):
         assert run(copy_of, "dump-logits", name) == 0
         manifest = cache.open(copy_of / "data/cache" / name).manifest
-        blocks = [block for array in manifest.arrays.values() for block in array.blocks]
-        assert made[name]["bytes"] == sum(block.bytes + 4 * (manifest.store == "zarr") for block in blocks)
+        stored = sum(info.bytes for file, info in manifest.files.items() if "/c/" in file)
+        if manifest.store == "hdf5":
+            chunks = read_chunks(copy_of / "data/cache" / name).values()
+            stored = sum(int(each.records["bytes"].sum()) for each in chunks)
+        assert made[name]["bytes"] == stored + manifest.files["chunks.bin"].bytes
         assert made[name]["files"] == len(manifest.files)
     assert "pays from" in out(run, capsys, copy_of, "plan")
 
@@ -355,7 +366,7 @@ def test_plan_says_which_dump_would_be_refused(
     study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
     write_study(copy_of, study)
     told = {}
-    for limit in (8 << 20, 3500, 1000):
+    for limit in (8 << 20, 3000, 1000):
         monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", limit)
         capsys.readouterr()
         assert run(copy_of, "plan", "--json") == 0
@@ -363,14 +374,14 @@ def test_plan_says_which_dump_would_be_refused(
         assert json.loads(printed.out).keys() == study["dumps"].keys()
         told[limit] = printed.err.splitlines()
     assert told[8 << 20] == []
-    (line,) = told[3500]  # the one of three arrays
+    (line,) = told[3000]  # the one of three arrays
     start = "warning: dump 'top' would be refused: "
     assert line.startswith(
         f"{start}cache data/cache/top: manifest: expected at most 0 MiB, as readers do, found up to "
     )
-    assert "3 blocks, of 1 views or plans of 3 arrays; dump fewer views, plans, taps or samples into one cache" in line
+    assert "bytes; shorten the names of classes, or the parameters; nothing was computed" in line
     assert [text.split("'")[1] for text in told[1000]] == sorted(study["dumps"])
-    monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", 3500)
+    monkeypatch.setattr(readability, "MAX_MANIFEST_BYTES", 3000)
     refusal = refused(run, capsys, copy_of, "dump-logits", "top")
     assert refusal.split("found")[0] == line.replace(start, "error: ").split("found")[0]
     assert run(copy_of, "dump-logits", "big-logits") == 0
@@ -381,7 +392,7 @@ def test_plan_spends_nothing_and_needs_nothing(
 ) -> None:
     write_study(tmp_path / "new", study)
     made = json.loads(out(run, capsys, tmp_path / "new", "plan", "--json"))
-    assert made["big-logits"]["bytes"] == 200 * 10 * 4 + 4
+    assert made["big-logits"]["bytes"] == 200 * 10 * 4 + 4 + (16 + 4) + 56  # rows, their checksum, an index, a record
     assert not (tmp_path / "new/data").exists()
 
 
@@ -516,7 +527,7 @@ def test_a_closed_pipe_ends_quietly(made: Path) -> None:
 def test_create_never_mixes_two_files(
     run: Run, capsys: Capture, copy_of: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)  # many blocks
+    shrink_blocks(monkeypatch, 1000)  # many blocks
     outputs = np.ones((200, 10))
     create = ("cache", "create", "c", "--from", "x.npy", "--teacher", "t", "--teacher-sha256", "ab" * 32)
     data = ("--data", "data/prepared/digits", "--batch", "16")
@@ -535,7 +546,7 @@ def unfinished(folder: Path) -> list[str]:
 def test_a_refused_output_leaves_nothing_behind(
     run: Run, capsys: Capture, copy_of: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)  # many blocks, most of which are fine
+    shrink_blocks(monkeypatch, 1000)  # many blocks, most of which are fine
     outputs = np.ones((200, 10))
     outputs[190] = 1e30
     np.save(copy_of / "x.npy", outputs)
@@ -553,7 +564,7 @@ def test_a_refused_output_leaves_nothing_behind(
 def test_what_a_stopped_one_has_done_is_kept(
     run: Run, copy_of: Path, end: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)
+    shrink_blocks(monkeypatch, 1000)
     np.save(copy_of / "x.npy", np.ones((200, 10)))
     create = ("cache", "create", "new", *FOREIGN, "--batch", "16")
 
@@ -642,7 +653,7 @@ def test_a_cache_says_in_two_lines_what_it_is(made: Path, tmp_path: Path) -> Non
     description = {key: entries[key] for key in ("field", "teacher", "dataset", "views", "batch")}
     description["teacher"]["name"] = "a\nb\x1b[31m" + "c" * 500
     names = [f"t{number}" for number in range(30)]
-    plan = cut_store({name: blocks.ArrayPlan((2,), "float16") for name in names}, 1, 9, 9)
+    plan = cut_store({name: ArrayPlan((2,), "float16") for name in names}, 1, 9, 9)
     writer.write_cache(
         tmp_path / "many", tmp_path / "work", plan, lambda _: {name: np.ones((9, 2), "f2") for name in names},
         store="zarr", description=description,
@@ -670,9 +681,7 @@ def test_a_sealed_cache_whose_arrays_are_not_its_fields_is_refused(
         key: value for key, value in manifest.model_dump().items()
         if key in ("field", "teacher", "dataset", "views", "batch")
     }  # fmt: skip
-    plans = {
-        name: blocks.ArrayPlan(values.shape[2:], cast("DType", values.dtype.name)) for name, values in arrays.items()
-    }
+    plans = {name: ArrayPlan(values.shape[2:], cast("DType", values.dtype.name)) for name, values in arrays.items()}
     plan = cut_store(plans, 1, 200, 64)
     writer.write_cache(
         copy_of / DUMP, copy_of / "w", plan,
@@ -693,9 +702,7 @@ def test_indices_that_are_no_classes_are_refused(made: Path) -> None:
         "indices": np.full((200, 2), 10, "i2"),
         "tail": np.zeros((200, 1), "f4"),
     }
-    plans = {
-        name: blocks.ArrayPlan(values.shape[1:], cast("DType", values.dtype.name)) for name, values in rows.items()
-    }
+    plans = {name: ArrayPlan(values.shape[1:], cast("DType", values.dtype.name)) for name, values in rows.items()}
     writer.write_cache(
         folder / "dump", folder / "work", cut_store(plans, 1, 200, 64),
         lambda block: {name: values[block.start : block.stop] for name, values in rows.items()},

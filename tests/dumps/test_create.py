@@ -516,9 +516,10 @@ def test_the_top_k_of_probabilities(tmp_path: Path, dataset: Dataset) -> None:
 def test_a_stopped_seal_of_other_columns_is_not_taken_up(
     run: Run, capsys: Capture, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.cache import blocks, writer
+    from pipeline.cache import writer
+    from tests.store_plans import shrink_blocks
 
-    monkeypatch.setattr(blocks, "TARGET_BYTES", 1000)  # many blocks
+    shrink_blocks(monkeypatch, 1000)  # many blocks
     logits = outputs_for(place)[:200]  # training rows alone: no measured accuracy tells them apart
     np.save(place / "x.npy", logits)
     (place / "names.txt").write_text("\n".join(map(str, range(9, -1, -1))))

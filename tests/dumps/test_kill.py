@@ -21,7 +21,9 @@ import torch
 
 from pipeline import cache
 from pipeline.base.provenance import hash_code
-from pipeline.cache import blocks
+from pipeline.cache import store_plan
+from pipeline.cache.block_files import BlockFiles, FinishedChunk
+from pipeline.cache.blocks import Block
 from pipeline.datasets.dataset import Dataset, ImagesFile
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.models.build import build_network
@@ -121,9 +123,11 @@ class Scene:
 
 
 def scene(folder: Path, store: Store, rows: int) -> Scene:
-    """All that children need, imported and warm; blocks of one batch."""
+    """All that children need, imported and warm; blocks of one batch and two chunks, in no more than 16 shards."""
     torch.set_num_threads(1)
-    blocks.TARGET_BYTES = BATCH * 10 * 4
+    store_plan.BLOCK_BYTES = store_plan.MAX_BLOCK_BYTES = BATCH * 10 * 4
+    store_plan.PLAIN_CHUNK_BYTES = BATCH * 10 * 2
+    store_plan.MAX_FILES = 16
     hash_code()
     dataset = random_dataset(rows)
     return Scene(folder, store, dataset, small_teacher(dataset))
@@ -218,6 +222,47 @@ def kills_at_every_step(folder: Path, store: Store, _: int) -> dict[str, int]:
         assert not stage.work.exists()
 
 
+JOINED = 6  # blocks, three of each view, all in one shard
+
+
+def kills_while_joining(folder: Path, store: Store, _: int) -> dict[str, int]:
+    """Kill a dump before it reads each of its blocks back: to digest it, and to copy it into a shard or an HDF5 file."""
+    stage = scene(folder, store, BATCH * JOINED // FLIPPED.count)
+    store_plan.MAX_FILES = 1
+    old, new = stage.made("float16"), stage.made("float32")
+    assert len([name for name in new if name.startswith("data")]) == (3 if store == "zarr" else 1)
+    seen = {"kills": 0, "with half a store": 0}
+    while True:
+        stage.clear()
+        put(stage.target, old)
+        child = stage.fork(suicide_at_read(seen["kills"]))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == 0:
+            assert stage.check_target(new) == new
+            return seen
+        assert code == -signal.SIGKILL
+        assert stage.check_target(old) == old
+        assert len(list(stage.work.glob("blocks-*/*.raw"))) == JOINED
+        seen["kills"] += 1
+        seen["with half a store"] += any(path.is_file() for path in (stage.work / "sealed").rglob("*"))
+        stage.run()
+        assert stage.check_target(new) == new
+        assert not stage.work.exists()
+
+
+def suicide_at_read(number: int) -> Callable[[], None]:
+    """To be called in a child: kills it just before a block is read for the `number`-th time."""
+    real, left = BlockFiles.read, [number]
+
+    def read(self: BlockFiles, name: str, block: Block) -> list[FinishedChunk]:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, name, block)
+
+    return lambda: setattr(BlockFiles, "read", read)
+
+
 CLASSES, CACHE_MB = 920, 350  # of images of 784 bytes: 150 MB of them
 ALLOWED = 250 << 20
 
@@ -273,7 +318,7 @@ def memory(folder: Path, store: Store, _: int) -> dict[str, int]:
     return {"grown": grown, "written": written, "seen of a large array": peak() - base}
 
 
-JOBS = {"random": random_kills, "steps": kills_at_every_step, "memory": memory}
+JOBS = {"random": random_kills, "steps": kills_at_every_step, "joins": kills_while_joining, "memory": memory}
 
 
 def job(name: str, folder: Path, store: Store, number: int = 0) -> dict[str, int]:
@@ -303,6 +348,13 @@ def test_killed_before_every_step(tmp_path: Path, store: Store) -> None:
     assert seen["steps"] >= 20
     assert seen["none"] == 1  # between the two renames
     assert seen["new"] >= 1
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_killed_while_blocks_are_joined(tmp_path: Path, store: Store) -> None:
+    seen = job("joins", tmp_path, store)
+    assert seen["kills"] == 2 * JOINED  # each is read to be digested, and to be copied
+    assert seen["with half a store"] == JOINED
 
 
 @pytest.mark.parametrize("store", STORES)

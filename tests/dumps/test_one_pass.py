@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pipeline.base.errors import InputError
-from pipeline.cache import blocks
 from pipeline.cache.block_files import BlockFiles
 from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.store_plan import plan_store
@@ -21,6 +20,7 @@ from pipeline.teacher import Samples, Teacher
 from pipeline.views.view import PLAIN, Views
 from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import BATCH, CNN, teacher_of, tree, wanted
+from tests.store_plans import shrink_blocks
 
 FIELDS: dict[str, tuple[str, dict[str, Any]]] = {
     "logits": ("logits", {}),
@@ -59,7 +59,7 @@ class Counting:
 def test_the_same_bytes_in_one_pass_over_the_data(
     tmp_path: Path, dataset: Dataset, store: Any, views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "TARGET_BYTES", 20_000)  # fields are cut into blocks of different lengths
+    shrink_blocks(monkeypatch, 20_000, 10_000)  # fields are cut into blocks of different lengths
     teacher = teacher_of(dataset, VOTER)
     counting = Counting(teacher)
     together = all_of(tmp_path / "together", store)
@@ -80,7 +80,7 @@ def test_the_same_bytes_in_one_pass_over_the_data(
 def test_a_dump_that_was_cut_goes_on_alone_or_together(
     tmp_path: Path, dataset: Dataset, teacher: Teacher, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "TARGET_BYTES", 20_000)
+    shrink_blocks(monkeypatch, 20_000, 10_000)
     whole = all_of(tmp_path / "whole")
     dump_fields(teacher, dataset, whole, batch=BATCH)
     real, written = BlockFiles.write, 0
