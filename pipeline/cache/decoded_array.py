@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Lock
 from typing import Any
 
@@ -131,8 +131,10 @@ class DecodedArray:
             slots[slot, : len(rows)] = rows
 
         assert self.pool is not None
-        for _ in self.pool.map(decode_into, missing.tolist(), oldest.tolist()):
-            pass  # raises the first error
+        begun = [self.pool.submit(decode_into, *each) for each in zip(missing.tolist(), oldest.tolist(), strict=True)]
+        wait(begun)  # all of them, also where one fails: the slots may then be given to other chunks
+        for each in begun:
+            each.result()  # raises the first error
         self.slot_of[missing], self.chunk_in[oldest], self.used[oldest] = oldest, missing, self.clock
 
     def _decode_chunk(self, number: int, read: Callable[[StoredChunk, str], NDArray[np.uint8]]) -> NDArray[Any]:
