@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError, NotNowError
+from pipeline.base.files import READ_PIECE
 from pipeline.base.progress import track
 from pipeline.base.threads import map_ahead
 from pipeline.cache.chunk_table import ChunkTable
@@ -67,19 +68,18 @@ def find_changed_files(
     segments = [each for name in sorted(files) for each in cut_segments(manifest, records, name)]
     with ThreadPoolExecutor(count_threads()) as threads:
         checks = map_ahead(threads, partial(_check_segment, folder, records), segments, ahead=2 * count_threads())
-        found: list[CheckedSegment] = []
-        digest = hashlib.sha256()
+        changed: list[int] = []
+        error, digest = None, hashlib.sha256()
         for segment, checked in zip(segments, track(checks, f"check {folder.name}", len(segments)), strict=True):
-            found.append(checked)
+            changed += checked.changed
+            error = error or checked.error
             digest.update(checked.outside)
             listed = manifest.files[segment.file]
             if segment.end < listed.bytes:
                 continue
-            changed = [number for each in found for number in each.changed]
-            error = next((each.error for each in found if each.error), None)
             if changed or error or digest.hexdigest() != listed.sha256:
                 yield ChangedFile(segment.file, changed, error)
-            found, digest = [], hashlib.sha256()
+            changed, error, digest = [], None, hashlib.sha256()
 
 
 def find_changed_chunks(folder: Folder, manifest: Manifest, table: ChunkTable, file: str) -> list[int]:
@@ -96,7 +96,7 @@ def cut_segments(manifest: Manifest, records: NDArray[Any], file: str) -> list[S
     numbers = numbers[np.argsort(records["offset"][numbers], kind="stable")]
     offsets = records["offset"][numbers].astype(np.int64)
     if not len(numbers):  # a file without chunks, or an empty one
-        bounds = [*range(0, max(size, 1), SEGMENT_BYTES), size]
+        bounds = [*range(0, max(size, 1), READ_PIECE), size]
         return [Segment(file, start, end, numbers) for start, end in pairwise(bounds)]
     firsts = np.flatnonzero(np.diff(offsets // SEGMENT_BYTES)) + 1
     starts = [0, *offsets[firsts].tolist()]
