@@ -17,6 +17,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import zarr
 from numcodecs import zstd
 from numpy.typing import NDArray
 
@@ -34,10 +37,16 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
 from pipeline.cache import codecs, writer
 from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.chunk_grid import NO_CHUNK, RECORD, SLOT, ChunkGrid
+from pipeline.cache.chunk_table import iterate_gaps
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.crc import crc32c, crc_to_bytes
+from pipeline.cache.damage import find_table_damage
+from pipeline.cache.decoded_array import DecodedArray
 from pipeline.cache.folder import LocalFolder, read_manifest
+from pipeline.cache.manifest import MAX_CHUNKS
 from pipeline.cache.verify import verify_cache
+from pipeline.cache.zarr_store import encode_shard_index
 from pipeline.dumps.logits import round_logits
 from tests.cache.test_cache import DESCRIPTION
 from tests.conftest import ROOT
@@ -49,6 +58,8 @@ CHUNK = "data.zarr/logits/c/0/1/0"
 MOST = 32 << 20  # bytes that a refusal may take
 Entries = dict[str, Any]
 Change = Callable[[Entries], object]
+Records = NDArray[Any]
+TableChange = Callable[[Records], object]
 
 
 def values() -> NDArray[np.float32]:
@@ -72,6 +83,19 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Format, Codec]
     return made
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Zarr cache with two chunks a shard: the last shard has one, and an empty slot."""
+    folder = tmp_path_factory.mktemp("packed") / "dump"
+    plan = cut_store({"logits": ArrayPlan((CLASSES,), "float32", "none")}, 1, ROWS, 16, block_chunks=2)
+
+    def compute(block: Block) -> dict[str, NDArray[Any]]:
+        return {"logits": values()[block.view, block.start : block.stop]}
+
+    writer.write_cache(folder, folder.parent / "work", plan, compute, store="zarr", description=DESCRIPTION)
+    return folder
+
+
 Make = Callable[..., Path]
 
 
@@ -83,6 +107,12 @@ def make(sound: dict[tuple[Format, Codec], Path], tmp_path: Path) -> Make:
         return Path(shutil.copytree(sound[store, codec], tmp_path / "dump"))
 
     return copy
+
+
+@pytest.fixture
+def shards(packed: Path, tmp_path: Path) -> Path:
+    """A copy of a cache with packed shards, to be tampered with."""
+    return Path(shutil.copytree(packed, tmp_path / "dump"))
 
 
 def entries_of(folder: Path) -> Entries:
@@ -103,28 +133,52 @@ def seal(folder: Path, entries: Entries, swap: tuple[bytes, bytes] | None = None
     (folder / "manifest.json").write_bytes(text({**entries, "root": root}))
 
 
-def reseal(folder: Path, change: Change = lambda _: None, *, encoded: bool = False) -> None:
-    """Make every digest and size right, as the files lie there now; then change the entries, and seal them.
+def records_of(folder: Path) -> Records:
+    return np.fromfile(folder / "chunks.bin", RECORD)
+
+
+def reseal(folder: Path, change: Change = lambda _: None, *, table: TableChange = lambda _: None) -> None:
+    """Make every digest and size right, as the files lie there now; then change the chunk table and the manifest's
+    entries, and seal them.
 
     Args:
         folder: of the cache.
         change: of the manifest's entries.
-        encoded: a Zarr chunk's block is all of its file but the checksum.
+        table: a change of the chunk table's records.
     """
-    entries = entries_of(folder)
-    for name, info in entries["files"].items():
+    entries, records = entries_of(folder), records_of(folder)
+    names = sorted(entries["files"])
+    for record in records:
+        if record["file"] < len(names) and (folder / names[record["file"]]).is_file():
+            data = (folder / names[record["file"]]).read_bytes()[int(record["offset"]) :][: int(record["bytes"])]
+            record["crc32c"] = crc32c(np.frombuffer(data, np.uint8))
+            record["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    for number, name in enumerate(names):
         if (folder / name).is_file():
-            data = (folder / name).read_bytes()
-            info.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    for block in (block for array in entries["arrays"].values() for block in array["blocks"]):
-        if (folder / block["file"]).is_file():
-            data = (folder / block["file"]).read_bytes()
-            if encoded:
-                block["bytes"] = len(data) - 4
-            data = data[block["offset"] :][: block["bytes"]]
-            block.update(crc32c=crc32c(np.frombuffer(data, np.uint8)), sha256=hashlib.sha256(data).hexdigest())
+            data, mine = (folder / name).read_bytes(), records[records["file"] == number]
+            # Of chunks that overlap, or lie outside, there is no right one.
+            gaps = b"".join(data[start:end] for start, end in iterate_gaps(mine, len(data)))
+            entries["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(gaps).hexdigest()}
+    table(records)
+    put_table(folder, entries, records.tobytes())
     change(entries)
     seal(folder, entries)
+
+
+def put_table(folder: Path, entries: Entries, data: bytes) -> None:
+    """Other bytes for the chunk table, with the right digest."""
+    (folder / "chunks.bin").write_bytes(data)
+    entries["files"]["chunks.bin"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def put_payload(folder: Path, payload: bytes) -> None:
+    """Another chunk in the shard `CHUNK`, which has just the one, and its bytes in the table; without their digests."""
+    grid = ChunkGrid(1, ROWS, CHUNK_ROWS, (1, CHUNK_ROWS))
+    sum_ = crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))
+    (folder / CHUNK).write_bytes(payload + sum_ + encode_shard_index(grid, np.array([0]), np.array([len(payload)])))
+    records = records_of(folder)
+    records["bytes"][1] = len(payload)
+    records.tofile(folder / "chunks.bin")
 
 
 OPENED: list[str] | None = None
@@ -173,11 +227,18 @@ def test_a_resealed_cache_is_a_sound_one(make: Make) -> None:
         for codec in names:
             folder = make(store, codec)
             before = (folder / "manifest.json").read_bytes()
-            reseal(folder, encoded=store == "zarr")
+            reseal(folder)
             assert (folder / "manifest.json").read_bytes() == before
             assert np.array_equal(cache.open(folder).load(), values())
             shutil.rmtree(folder)
         assert number < 2
+
+
+def test_a_resealed_cache_of_packed_shards_is_a_sound_one(shards: Path) -> None:
+    before = (shards / "manifest.json").read_bytes()
+    reseal(shards)
+    assert (shards / "manifest.json").read_bytes() == before
+    assert np.array_equal(cache.open(shards).load(), values())
 
 
 def cases(table: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -193,29 +254,21 @@ def logits(entries: Entries) -> Entries:
     return found
 
 
-def block(entries: Entries, number: int = 1) -> Entries:
-    found: Entries = logits(entries)["blocks"][number]
-    return found
-
-
 def renamed(name: str) -> Change:
     """The array under another name, with the paths that such a name gives."""
 
     def change(entries: Entries) -> None:
-        array = entries["arrays"][name] = entries["arrays"].pop("logits")
-        for info in array["blocks"]:
-            info["file"] = info["file"].replace("/logits/", f"/{name}/")
+        entries["arrays"][name] = entries["arrays"].pop("logits")
         entries["files"] = {old.replace("/logits/", f"/{name}/"): info for old, info in entries["files"].items()}
 
     return change
 
 
 def moved(name: str) -> Change:
-    """A block in another file, which is listed with its right digest."""
+    """A shard in another file, which is listed with its right digest."""
 
     def change(entries: Entries) -> None:
         entries["files"][name] = entries["files"].pop(CHUNK)
-        block(entries)["file"] = name
 
     return change
 
@@ -229,15 +282,49 @@ def rows(count: Any) -> Change:
     return change
 
 
-def one_huge_chunk(entries: Entries) -> None:
-    """One block that claims 2^40 rows."""
-    rows(1 << 40)(entries)
-    logits(entries).update(chunk_rows=1 << 40, blocks=[block(entries, 0)])
+def drop_shards(entries: Entries) -> None:
+    """List the first shard alone."""
+    for number in (1, 2):
+        del entries["files"][f"data.zarr/logits/c/0/{number}/0"]
 
 
+def one_shard(count: int, chunk_rows: int = CHUNK_ROWS) -> Change:
+    """So many rows, all of them claimed to lie in one shard."""
+
+    def change(entries: Entries) -> None:
+        rows(count)(entries)
+        drop_shards(entries)
+        logits(entries).update(chunk_rows=chunk_rows, shard=[1, -(-count // chunk_rows) * chunk_rows])
+
+    return change
+
+
+def many_views(count: int, shard: int) -> Change:
+    def change(entries: Entries) -> None:
+        entries["views"].update(count=count)
+        drop_shards(entries)
+        logits(entries).update(shape=[count, ROWS, CLASSES], shard=[shard, 96])
+
+    return change
+
+
+def many_arrays(entries: Entries) -> None:
+    """A thousand arrays that claim a thousand shards each, in a manifest of some hundred kilobytes."""
+    rows(1000)(entries)
+    array = {**logits(entries), "shape": [1, 1000, CLASSES], "chunk_rows": 1, "shard": [1, 1]}
+    entries["arrays"] = {f"a{number:03}": array for number in range(1000)}
+
+
+def cut(chunk_rows: Any, shard: Any) -> Change:
+    return lambda entries: logits(entries).update(chunk_rows=chunk_rows, shard=shard)
+
+
+SHARD = "arrays.logits.shard: expected whole chunks, at most those that it has, found "
 MANIFESTS: list[tuple[str, Change, str]] = [
-    ("2^40 rows", rows(1 << 40), "arrays.logits.blocks: expected one a block, found 3"),
-    ("2^40 rows in one chunk", one_huge_chunk, "arrays.logits.chunk_rows: expected at most"),
+    ("2^40 rows", rows(1 << 40), "arrays.logits.shard: expected at most 1000 shards"),
+    ("2^40 rows in one shard", one_shard(1 << 40), f"files.chunks.bin: expected {56 << 35} bytes, of {1 << 35} chunks, found 168"),
+    ("2^48 chunks in one shard", one_shard(1 << 48, 1), f"files.chunks.bin: expected {56 << 48} bytes, of {1 << 48} chunks, found 168"),
+    ("2^40 rows in one chunk", one_shard(1 << 40, 1 << 40), "arrays.logits.chunk_rows: expected at most"),
     ("2^62 rows", rows(1 << 62), "less than or equal to"),
     ("2^64 rows", rows(1 << 64), "less than or equal to"),
     ("no rows", rows(0), "greater than or equal to 1"),
@@ -252,57 +339,74 @@ MANIFESTS: list[tuple[str, Change, str]] = [
     ("chunk of -1 rows", lambda m: logits(m).update(chunk_rows=-1), "chunk_rows: Input should be greater than"),
     ("chunk of 2^40 rows", lambda m: logits(m).update(chunk_rows=1 << 40), "arrays.logits.chunk_rows: expected at most 70"),
     ("chunk of 71 rows", lambda m: logits(m).update(chunk_rows=71), "arrays.logits.chunk_rows: expected at most 70"),
-    ("chunk of 35 rows", lambda m: logits(m).update(chunk_rows=35), "arrays.logits.blocks: expected one a block"),
-    ("chunk of 33 rows", lambda m: logits(m).update(chunk_rows=33), "expected 660 bytes, found 640"),
+    ("chunk of 35 rows", lambda m: logits(m).update(chunk_rows=35), SHARD),
+    ("chunk and shard of 35 rows", cut(35, [1, 35]), "found 'data.zarr/logits/c/0/2/0' besides"),
+    ("chunk and shard of 33 rows", cut(33, [1, 33]), f"bytes 0 to 640 of '{CHUNK.replace('1/0', '0/0')}' are not its place"),
+    ("chunk of a row", cut(1, [1, 32]), "files.chunks.bin: expected 3920 bytes, of 70 chunks, found 168"),
+    ("chunk of 16 rows", cut(16, [1, 32]), "files.chunks.bin: expected 280 bytes, of 5 chunks, found 168"),
+    ("shard of 33 rows", cut(32, [1, 33]), SHARD + "[1, 33]"),
+    ("shard of 31 rows", cut(32, [1, 31]), SHARD + "[1, 31]"),
+    ("shard of 64 rows", cut(32, [1, 64]), "found 'data.zarr/logits/c/0/2/0' besides"),
+    ("shard of 128 rows", cut(32, [1, 128]), SHARD + "[1, 128]"),
+    ("shard of 2^48 rows", cut(32, [1, 1 << 48]), SHARD),
+    ("shard of 2^64 rows", cut(32, [1, 1 << 64]), "arrays.logits.shard"),
+    ("shard of 2 views", cut(32, [2, 32]), SHARD + "[2, 32]"),
+    ("shard of 2^48 views", cut(32, [1 << 48, 32]), SHARD),
+    ("shard of no views", cut(32, [0, 32]), "arrays.logits.shard"),
+    ("shard of no rows", cut(32, [1, 0]), "arrays.logits.shard"),
+    ("shard of -32 rows", cut(32, [1, -32]), "arrays.logits.shard"),
+    ("shard of 32.0 rows", cut(32, [1, 32.0]), "arrays.logits.shard"),
+    ("shard of true views", cut(32, [True, 32]), "arrays.logits.shard"),
+    ("shard of one axis", cut(32, [32]), "arrays.logits.shard"),
+    ("shard of three axes", cut(32, [1, 32, CLASSES]), "arrays.logits.shard"),
+    ("shard of no list", cut(32, 32), "arrays.logits.shard"),
+    ("null shard", cut(32, None), "arrays.logits.shard: expected one in zarr alone, found None in zarr"),
+    ("no shard", lambda m: logits(m).pop("shard"), "arrays.logits.shard: Field required"),
     ("row of 2^40", lambda m: logits(m).update(shape=[1, ROWS, 1 << 40]), "1 GiB a chunk"),
     ("row of 2^48 x 15", lambda m: logits(m).update(shape=[1, ROWS, *[1 << 48] * 14]), "1 GiB a chunk"),
     ("product of 2^64", lambda m: logits(m).update(shape=[1, ROWS, *[1 << 16] * 4]), "1 GiB a chunk"),
     ("17 axes", lambda m: logits(m).update(shape=[1, ROWS, *[1] * 15]), "at most 16 items"),
     ("1 axis", lambda m: logits(m).update(shape=[1]), "at least 2 items"),
-    ("2^40 views", lambda m: (logits(m).update(shape=[1 << 40, ROWS, CLASSES]), m["views"].update(count=1 << 40)), "expected one a block, found 3"),
+    ("2^40 views", many_views(1 << 40, 1), "arrays.logits.shard: expected at most 1000 shards"),
+    ("2^40 views in one shard", many_views(1 << 40, 1 << 40), f"files.chunks.bin: expected {(3 * 56) << 40} bytes"),
+    ("more chunks than any cache", one_shard(MAX_CHUNKS + 1, 1), f"of {MAX_CHUNKS + 1} chunks"),
+    ("1,000,000 shards", many_arrays, "files: expected those of its arrays, found "),
     ("views of another count", lambda m: m["views"].update(count=2), "expected to begin with [2, 70]"),
     ("other axes", lambda m: m.update(axes="sample, view"), "axes"),
-    ("another row", lambda m: logits(m).update(shape=[1, ROWS, CLASSES + 1]), "expected 768 bytes, found 640"),
-    ("another dtype", lambda m: logits(m).update(dtype="float16"), "expected 320 bytes, found 640"),
+    ("another row", lambda m: logits(m).update(shape=[1, ROWS, CLASSES + 1]), "are not its place"),
+    ("another dtype", lambda m: logits(m).update(dtype="float16"), "are not its place"),
     ("object dtype", lambda m: logits(m).update(dtype="object"), "arrays.logits.dtype"),
     ("pickled dtype", lambda m: logits(m).update(dtype="|O"), "arrays.logits.dtype"),
     ("unknown codec", lambda m: logits(m).update(codec="blosc"), "arrays.logits.codec"),
     ("unknown store", lambda m: m.update(store="npy"), "store"),
     ("no arrays", lambda m: m.update(arrays={}), "arrays: "),
-    ("no blocks", lambda m: logits(m).update(blocks=[]), "arrays.logits.blocks: expected one a block, found 0"),
-    ("a block twice", lambda m: logits(m)["blocks"].append(block(m)), "arrays.logits.blocks: expected one a block, found 4"),
-    ("blocks exchanged", lambda m: logits(m)["blocks"].reverse(), "are not its place"),
-    ("two blocks in one file", lambda m: block(m, 0).update(file=CHUNK), "are not its place"),
-    ("offset beyond the file", lambda m: block(m).update(offset=1 << 40), "are not its place"),
-    ("offset of 4", lambda m: block(m).update(offset=4), f"bytes 4 to 644 of '{CHUNK}' are not its place"),
-    ("offset of -1", lambda m: block(m).update(offset=-1), "arrays.logits.blocks.1.offset"),
-    ("float offset", lambda m: block(m).update(offset=0.5), "arrays.logits.blocks.1.offset"),
-    ("block of no bytes", lambda m: block(m).update(bytes=0), "arrays.logits.blocks.1.bytes"),
-    ("block of -640 bytes", lambda m: block(m).update(bytes=-640), "arrays.logits.blocks.1.bytes"),
-    ("block of 639 bytes", lambda m: block(m).update(bytes=639), "expected 640 bytes, found 639"),
-    ("block of 2^40 bytes", lambda m: block(m).update(bytes=1 << 40), f"expected 640 bytes, found {1 << 40}"),
-    ("negative CRC", lambda m: block(m).update(crc32c=-1), "arrays.logits.blocks.1.crc32c"),
-    ("CRC of 33 bits", lambda m: block(m).update(crc32c=1 << 32), "arrays.logits.blocks.1.crc32c"),
-    ("short digest", lambda m: block(m).update(sha256="ab"), "arrays.logits.blocks.1.sha256"),
-    ("digest with a line end", lambda m: block(m).update(sha256="ab" * 32 + "\n"), "arrays.logits.blocks.1.sha256"),
+    ("short digest", lambda m: m["files"][CHUNK].update(sha256="ab"), f"files.{CHUNK}.sha256"),
+    ("digest with a line end", lambda m: m["files"][CHUNK].update(sha256="ab" * 32 + "\n"), f"files.{CHUNK}.sha256"),
+    ("file of 2^70 bytes", lambda m: m["files"][CHUNK].update(bytes=1 << 70), f"files.{CHUNK}.bytes"),
+    ("file of 0.5 bytes", lambda m: m["files"][CHUNK].update(bytes=0.5), f"files.{CHUNK}.bytes"),
     ("file of -1 bytes", lambda m: m["files"]["card.md"].update(bytes=-1), "files.card.md.bytes"),
-    ("chunk file too long", lambda m: m["files"][CHUNK].update(bytes=645), "are not its place"),
-    ("chunk file too short", lambda m: m["files"][CHUNK].update(bytes=643), "are not its place"),
+    ("shard too long", lambda m: m["files"][CHUNK].update(bytes=665), f"file {CHUNK}: expected 665 bytes, found 664"),
+    ("shard too short", lambda m: m["files"][CHUNK].update(bytes=663), f"file {CHUNK}: expected 663 bytes, found 664"),
+    ("table too long", lambda m: m["files"]["chunks.bin"].update(bytes=224), "files.chunks.bin: expected 168 bytes, of 3 chunks, found 224"),
+    ("table too short", lambda m: m["files"]["chunks.bin"].update(bytes=167), "files.chunks.bin: expected 168 bytes, of 3 chunks, found 167"),
+    ("table of another digest", lambda m: m["files"]["chunks.bin"].update(sha256="ab" * 32), "file chunks.bin: expected the chunk table that was sealed"),
+    ("an unlisted table", lambda m: m["files"].pop("chunks.bin"), "found 'chunks.bin' besides"),
+    ("shard of another digest", lambda m: m["files"][CHUNK].update(sha256="ab" * 32), f"file {CHUNK}: expected its sealed bytes"),
     ("card of another size", lambda m: m["files"]["card.md"].update(bytes=1 << 40), f"file card.md: expected {1 << 40} bytes"),
     ("card of another digest", lambda m: m["files"]["card.md"].update(sha256="ab" * 32), "file card.md: expected its sealed bytes"),
-    ("an unlisted chunk", lambda m: m["files"].pop(CHUNK), "are not its place"),
+    ("an unlisted shard", lambda m: m["files"].pop(CHUNK), f"found '{CHUNK}' besides"),
     ("an unlisted card", lambda m: m["files"].pop("card.md"), "found 'card.md' besides"),
     ("a file too many", lambda m: m["files"].update(x=m["files"]["card.md"]), "found 'x' besides"),
     ("the manifest lists itself", lambda m: m["files"].update({"manifest.json": m["files"]["card.md"]}), "'manifest.json' besides"),
-    ("../../etc/passwd", moved("../../../../../../../../etc/passwd"), "etc/passwd' are not its place"),
-    ("/etc/passwd", moved("/etc/passwd"), "'/etc/passwd' are not its place"),
-    ("file:///etc/passwd", moved("file:///etc/passwd"), "are not its place"),
-    ("data.zarr/../elsewhere", moved("data.zarr/../elsewhere"), "are not its place"),
-    ("no file name", moved(""), "'' are not its place"),
-    ("a dot", moved("."), "'.' are not its place"),
-    ("a doubled slash", moved(CHUNK.replace("/c/", "//c/")), "are not its place"),
-    ("a zero byte", moved("data.zarr/\0"), "are not its place"),
-    ("backslashes", moved("data.zarr\\logits"), "are not its place"),
+    ("../../etc/passwd", moved("../../../../../../../../etc/passwd"), "etc/passwd' besides"),
+    ("/etc/passwd", moved("/etc/passwd"), "'/etc/passwd' besides"),
+    ("file:///etc/passwd", moved("file:///etc/passwd"), "' besides"),
+    ("data.zarr/../elsewhere", moved("data.zarr/../elsewhere"), "' besides"),
+    ("no file name", moved(""), "'' besides"),
+    ("a dot", moved("."), "'.' besides"),
+    ("a doubled slash", moved(CHUNK.replace("/c/", "//c/")), "' besides"),
+    ("a zero byte", moved("data.zarr/\0"), "' besides"),
+    ("backslashes", moved("data.zarr\\logits"), "' besides"),
     ("array ../x", renamed("../x"), "arrays.../x"),
     ("array a/b", renamed("a/b"), "arrays.a/b"),
     ("array ..", renamed(".."), "arrays..."),
@@ -318,12 +422,14 @@ MANIFESTS: list[tuple[str, Change, str]] = [
     ("array zarr.json", renamed("zarr.json"), "file "),
     ("no field", lambda m: m.pop("field"), "field: Field required"),
     ("extra entry", lambda m: m.update(extra=1), "extra: unknown entry"),
-    ("extra in a block", lambda m: block(m).update(url="http://localhost/"), "blocks.1.url"),
+    ("extra in an array", lambda m: logits(m).update(url="http://localhost/"), "arrays.logits.url: unknown entry"),
+    ("blocks, as once", lambda m: logits(m).update(blocks=[]), "arrays.logits.blocks: unknown entry"),
+    ("extra in a file", lambda m: m["files"][CHUNK].update(url="http://localhost/"), f"files.{CHUNK}.url: unknown entry"),
     ("a list", lambda m: m.update(arrays=[]), "arrays: "),
     ("accuracy in words", lambda m: m["teacher"].update(test_accuracy="nan"), "teacher.test_accuracy"),
     ("another format", lambda m: m.update(format="pickle"), "format: "),
     ("version true", lambda m: m.update(version=True), "version: "),
-    ("version 2.0", lambda m: m.update(version=2.0), "a manifest changed since"),
+    ("version 3.0", lambda m: m.update(version=3.0), "a manifest changed since"),
     ("version of 20 digits", lambda m: m.update(version=10**19), "version: "),
     ("version -1", lambda m: m.update(version=-1), "version: "),
 ]  # fmt: skip
@@ -336,37 +442,273 @@ def test_a_hostile_manifest_is_refused(make: Make, change: Change, part: str) ->
     assert part in refusal(folder)
 
 
+def put(key: str, number: int, value: Any) -> TableChange:
+    """Another number in a record; a function is given the old one."""
+
+    def change(records: Records) -> None:
+        records[key][number] = value(records[key][number]) if callable(value) else value
+
+    return change
+
+
+def exchange(records: Records) -> None:
+    records[:] = records[::-1].copy()
+
+
+CARD, TABLE, GROUP = 0, 1, 5  # numbers of files; the shards are 2, 3, 4
+TABLES: list[tuple[str, TableChange, str]] = [
+    ("chunks exchanged", exchange, "are not its place"),
+    ("all alike", lambda r: r.__setitem__(slice(None), r[1]), "are not its place"),
+    ("zeros", lambda r: r.__setitem__(slice(None), np.zeros(3, RECORD)), "are not its place"),
+    ("two chunks in one file", put("file", 0, 3), f"bytes 0 to 640 of '{CHUNK}' are not its place"),
+    ("offset beyond the file", put("offset", 1, 1 << 40), "are not its place"),
+    ("offset of 4", put("offset", 1, 4), f"bytes 4 to 644 of '{CHUNK}' are not its place"),
+    ("offset of 2^63", put("offset", 1, 1 << 63), "are not its place"),
+    ("offset of -1", put("offset", 1, (1 << 64) - 1), "are not its place"),
+    ("offset that wraps round", put("offset", 1, (1 << 64) - 640), "are not its place"),
+    ("chunk of no bytes", put("bytes", 1, 0), "are not its place"),
+    ("chunk of 639 bytes", put("bytes", 1, 639), "are not its place"),
+    ("chunk with its checksum", put("bytes", 1, 644), "are not its place"),
+    ("chunk of 2^40 bytes", put("bytes", 1, 1 << 40), "are not its place"),
+    ("chunk of 2^64 - 1 bytes", put("bytes", 1, (1 << 64) - 1), "are not its place"),
+    ("in the card", put("file", 1, CARD), "of 'card.md' are not its place"),
+    ("in the table itself", put("file", 1, TABLE), "of 'chunks.bin' are not its place"),
+    ("in metadata", put("file", 1, GROUP), "are not its place"),
+    ("in a file beyond the last", put("file", 1, 7), "of a file 7 that is not listed are not its place"),
+    ("in a file 2^32 - 1", put("file", 1, (1 << 32) - 1), f"of a file {(1 << 32) - 1} that is not listed"),
+    ("another digest", put("sha256", 1, 0), f"file {CHUNK}: expected its sealed bytes, found another SHA-256 (view 0, rows 32 to 63"),
+    ("another checksum", put("crc32c", 1, 0), f"{CHUNK}: expected the index of its chunks, found another"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "part"), cases(TABLES))
+def test_a_hostile_chunk_table_is_refused(make: Make, table: TableChange, part: str) -> None:
+    folder = make()
+    assert sorted(entries_of(folder)["files"])[:5] == [
+        "card.md", "chunks.bin", *(f"data.zarr/logits/c/0/{number}/0" for number in range(3)),
+    ]  # fmt: skip
+    reseal(folder, table=table)
+    assert part in refusal(folder)
+    found = verify_cache(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
+    assert part.partition(" (")[0].removeprefix("file ") in str(InputError(" ".join(found.lines())))
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd", "gzip"])
+@pytest.mark.parametrize("key", ["offset", "bytes", "file"])
+def test_every_bit_of_a_place_is_looked_at(make: Make, codec: Codec, key: str) -> None:
+    folder = make("zarr", codec)
+    before = records_of(folder)
+    for bit in range(RECORD[key].itemsize * 8):
+        records = before.copy()
+        records[key][1] ^= records[key].dtype.type(1 << bit)
+        entries = entries_of(folder)
+        put_table(folder, entries, records.tobytes())
+        seal(folder, entries)
+        assert find_table_damage(LocalFolder(folder), read_manifest(LocalFolder(folder), "")) is not None, bit
+
+
+LENGTHS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("nothing", lambda data: b""),
+    ("half a record", lambda data: data[:28]),
+    ("a record less", lambda data: data[:-56]),
+    ("a byte less", lambda data: data[:-1]),
+    ("a byte more", lambda data: data + b"\0"),
+    ("a record twice", lambda data: data + data[-56:]),
+    ("a megabyte more", lambda data: data + bytes(1 << 20)),
+]
+
+
+@pytest.mark.parametrize("change", cases(LENGTHS))
+def test_a_chunk_table_of_another_length_is_refused(make: Make, change: Callable[[bytes], bytes]) -> None:
+    folder = make()
+    data, entries = change((folder / "chunks.bin").read_bytes()), entries_of(folder)
+    put_table(folder, entries, data)
+    seal(folder, entries)
+    assert f"files.chunks.bin: expected 168 bytes, of 3 chunks, found {len(data)}" in refusal(folder)
+    entries["files"]["chunks.bin"]["bytes"] = 168
+    seal(folder, entries)
+    words = refusal(folder)
+    assert f"file chunks.bin: expected 168 bytes, found {len(data)}" in words
+
+
+def test_a_chunk_table_of_terabytes_is_refused_unread(make: Make) -> None:
+    folder = make()
+    os.truncate(folder / "chunks.bin", 1 << 42)
+    reseal_size = entries_of(folder)
+    assert "file chunks.bin: expected 168 bytes" in refusal(folder)
+    reseal_size["files"]["chunks.bin"]["bytes"] = 1 << 42
+    seal(folder, reseal_size)
+    assert "files.chunks.bin: expected 168 bytes" in refusal(folder)
+
+
+def test_a_million_claims_take_no_more_than_their_table(make: Make) -> None:
+    folder, count = make(), 1 << 20
+    entries = entries_of(folder)
+    one_shard(count, 1)(entries)
+    with (folder / "chunks.bin").open("wb") as file:
+        file.truncate(count * 56)
+    digest = hashlib.sha256(bytes(count * 56)).hexdigest()
+    entries["files"]["chunks.bin"] = {"bytes": count * 56, "sha256": digest}
+    for shard in (1, 2):
+        shutil.rmtree(folder / f"data.zarr/logits/c/0/{shard}")
+    seal(folder, entries)
+    assert "are not its place" in refusal(folder, most=count * 56)
+
+
+# Shards whose digests are right, and whose index or checksums say something else than the table.
+
+
+def index_of(data: bytes) -> NDArray[Any]:
+    return np.frombuffer(data[-36:-4], SLOT).copy()
+
+
+def with_index(data: bytes, index: NDArray[Any]) -> bytes:
+    raw = index.tobytes()
+    return data[:-36] + raw + crc_to_bytes(crc32c(np.frombuffer(raw, np.uint8)))
+
+
+def slot(number: int, offset: int, size: int) -> Callable[[bytes], bytes]:
+    """Another place of one of a shard's chunks."""
+
+    def change(data: bytes) -> bytes:
+        index = index_of(data)
+        index[number] = offset, size
+        return with_index(data, index)
+
+    return change
+
+
+def flip(at: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+FIRST, LAST = "data.zarr/logits/c/0/0/0", "data.zarr/logits/c/0/2/0"  # two chunks, and one
+INDEX = "expected the index of its chunks, found another"
+INDICES: list[tuple[str, str, Callable[[bytes], bytes], str]] = [
+    ("slots exchanged", FIRST, lambda d: with_index(d, index_of(d)[::-1]), INDEX),
+    ("a slot at another chunk", FIRST, slot(1, 0, 324), INDEX),
+    ("a slot within a chunk", FIRST, slot(1, 4, 324), INDEX),
+    ("a slot beyond the shard", FIRST, slot(1, 1 << 40, 324), INDEX),
+    ("a slot over the index", FIRST, slot(1, 360, 324), INDEX),
+    ("a slot of 2^40 bytes", FIRST, slot(1, 324, 1 << 40), INDEX),
+    ("a slot of no bytes", FIRST, slot(1, 324, 0), INDEX),
+    ("a slot without its checksum", FIRST, slot(1, 324, 320), INDEX),
+    ("a slot that is half empty", FIRST, slot(1, NO_CHUNK, 324), INDEX),
+    ("a chunk that is said to be missing", FIRST, slot(1, NO_CHUNK, NO_CHUNK), INDEX),
+    ("a chunk beyond the edge", LAST, slot(1, 0, 324), INDEX),
+    ("zeros in the empty slot", LAST, slot(1, 0, 0), INDEX),
+    ("an index of zeros", FIRST, lambda d: with_index(d, np.zeros(2, SLOT)), INDEX),
+    ("a big-endian index", FIRST, lambda d: with_index(d, np.frombuffer(index_of(d).view("<u8").byteswap().tobytes(), SLOT)), INDEX),
+    ("another checksum of the index", FIRST, flip(683), INDEX),
+    ("another checksum of the first chunk", FIRST, flip(321), INDEX),
+    ("another checksum of the last chunk", FIRST, flip(647), INDEX),
+    ("checksums exchanged", FIRST, lambda d: d[:320] + d[644:648] + d[324:644] + d[320:324] + d[648:], INDEX),
+    ("no index", FIRST, lambda d: d[:-36], "are not its place"),
+    ("half an index", FIRST, lambda d: d[:-20], "are not its place"),
+    ("an index of a slot", FIRST, lambda d: d[:-36] + d[-20:], "are not its place"),
+    ("an index of three slots", FIRST, lambda d: d[:-4] + d[-20:], "are not its place"),
+    ("the index first", FIRST, lambda d: d[-36:] + d[:-36], INDEX),
+    ("cut by a byte", FIRST, lambda d: d[:-1], "are not its place"),
+    ("a byte more", FIRST, lambda d: d + b"\0", "are not its place"),
+    ("a byte before the index", FIRST, lambda d: d[:-36] + b"\0" + d[-36:], "are not its place"),
+    ("nothing", FIRST, lambda d: b"", "are not its place"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "change", "part"), cases(INDICES))
+def test_a_shard_that_says_something_else_than_the_table_is_refused(
+    shards: Path, file: str, change: Callable[[bytes], bytes], part: str
+) -> None:
+    before = (shards / file).read_bytes()
+    (shards / file).write_bytes(change(before))
+    assert (shards / file).read_bytes() != before
+    reseal(shards)
+    assert part in refusal(shards)
+
+
+def swap_chunks(folder: Path) -> None:
+    """The two chunks of a shard in another order, with an index and a table that say so."""
+    data = (folder / FIRST).read_bytes()
+    index = index_of(data)[::-1]
+    (folder / FIRST).write_bytes(with_index(data[324:648] + data[:324] + data[-36:], index))
+    records = records_of(folder)
+    records["offset"][:2] = 324, 0
+    records.tofile(folder / "chunks.bin")
+
+
+def spread_chunks(folder: Path) -> None:
+    """A gap between the two chunks of a shard, with an index and a table that say so."""
+    data = (folder / FIRST).read_bytes()
+    index = index_of(data)
+    index["offset"][1] = 334
+    (folder / FIRST).write_bytes(with_index(data[:324] + bytes(10) + data[324:], index))
+    records = records_of(folder)
+    records["offset"][1] = 334
+    records.tofile(folder / "chunks.bin")
+
+
+def share_chunk(folder: Path) -> None:
+    """Both slots at one chunk, as an index and a table say."""
+    data = (folder / FIRST).read_bytes()
+    (folder / FIRST).write_bytes(slot(1, 0, 324)(data))
+    records = records_of(folder)
+    records["offset"][1] = 0
+    records.tofile(folder / "chunks.bin")
+
+
+@pytest.mark.parametrize("change", [swap_chunks, spread_chunks, share_chunk])
+def test_chunks_in_another_order_than_their_slots_are_refused(shards: Path, change: Callable[[Path], None]) -> None:
+    change(shards)
+    reseal(shards)
+    assert "are not its place" in refusal(shards)
+
+
+def test_what_a_library_reads_by_another_index_is_not_what_we_read(shards: Path) -> None:
+    data = (shards / FIRST).read_bytes()
+    (shards / FIRST).write_bytes(with_index(data, index_of(data)[::-1]))
+    reseal(shards)
+    read = np.asarray(zarr.open_array(shards / "data.zarr/logits", mode="r")[...])
+    assert np.array_equal(read[0, :16], values()[0, 16:32])
+    assert INDEX in refusal(shards)
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_a_checksum_that_no_chunk_has_is_refused_when_it_is_read(make: Make, store: Format, codec: Codec) -> None:
+    """The one number of a re-sealed cache that only a read looks at."""
+    folder = make(store, codec)
+    size = int(records_of(folder)["bytes"][1])
+    if store == "zarr":
+        (folder / CHUNK).write_bytes(flip(size)((folder / CHUNK).read_bytes()))
+    reseal(folder, table=put("crc32c", 1, lambda crc: crc ^ 1))
+    assert "expected the chunk that was sealed, found another CRC-32C" in refusal(folder, read=True)
+
+
 def over(name: str) -> Change:
-    """An HDF5 block in another file than the one there is."""
+    """An HDF5 store in another file than the one there is."""
 
     def change(entries: Entries) -> None:
         entries["files"][name] = entries["files"].pop("data.h5")
-        for info in logits(entries)["blocks"]:
-            info["file"] = name
 
     return change
 
 
 HDF5_MANIFESTS: list[tuple[str, Codec, Change, str]] = [
-    ("overlapping blocks", "none", lambda m: block(m).update(offset=block(m, 0)["offset"]), "rows 32 to 63 at another place"),
-    ("offset + 4", "none", lambda m: block(m).update(offset=block(m)["offset"] + 4), "rows 32 to 63 at another place"),
-    ("offset of the header", "none", lambda m: block(m).update(offset=0), "rows 32 to 63 at another place"),
-    ("offset beyond the file", "none", lambda m: block(m).update(offset=1 << 47), "are not its place"),
-    ("last byte beyond the file", "none", lambda m: block(m, 2).update(offset=m["files"]["data.h5"]["bytes"] - 119), "are not its place"),
-    ("padded block", "none", lambda m: block(m, 2).update(bytes=640), "expected 120 bytes, found 640"),
-    ("in the card", "none", lambda m: block(m, 2).update(file="card.md", offset=0), "of 'card.md' are not its place"),
-    ("another file", "none", over("../elsewhere.h5"), "are not its place"),
-    ("/etc/passwd", "none", over("/etc/passwd"), "are not its place"),
+    ("another file", "none", over("../elsewhere.h5"), "besides"),
+    ("/etc/passwd", "none", over("/etc/passwd"), "besides"),
+    ("a shard", "none", lambda m: logits(m).update(shard=[1, 96]), "arrays.logits.shard: expected one in zarr alone, found [1, 96] in hdf5"),
+    ("a shard of all", "none", lambda m: logits(m).update(shard=[1, ROWS]), "arrays.logits.shard: expected one in zarr alone"),
+    ("a huge shard", "none", lambda m: logits(m).update(shard=[1 << 48, 1 << 48]), "arrays.logits.shard: expected one in zarr alone"),
+    ("2^40 rows", "none", rows(1 << 40), f"files.chunks.bin: expected {56 << 35} bytes, of {1 << 35} chunks, found 168"),
+    ("2^40 views", "none", lambda m: (logits(m).update(shape=[1 << 40, ROWS, CLASSES]), m["views"].update(count=1 << 40)), "files.chunks.bin: expected"),
+    ("1,000 arrays", "none", lambda m: m.update(arrays={f"a{number}": logits(m) for number in range(1000)}), "of 3000 chunks, found 168"),
     ("zstd", "none", lambda m: logits(m).update(codec="zstd"), "hdf5 has no zstd"),
     ("gzip of what is not", "none", lambda m: logits(m).update(codec="gzip"), "array 'logits': another layout"),
     ("another type of as many bytes", "none", lambda m: logits(m).update(dtype="int32"), "another dtype"),
     ("another shape of as many bytes", "none", lambda m: logits(m).update(shape=[1, ROWS, CLASSES, 1]), "another shape"),
     ("another array's name", "none", lambda m: m["arrays"].update(x=m["arrays"].pop("logits")), "besides the manifest's arrays"),
-    ("an array more", "none", lambda m: m["arrays"].update(x=logits(m)), "found 'x' besides"),
-    ("chunk shorter than stored", "gzip", lambda m: block(m).update(bytes=block(m)["bytes"] - 1), "at another place"),
-    ("chunk longer than stored", "gzip", lambda m: block(m).update(bytes=block(m)["bytes"] + 1), "at another place"),
-    ("chunk elsewhere", "gzip", lambda m: block(m).update(offset=block(m)["offset"] + 1), "at another place"),
-    ("none of what is gzip", "gzip", lambda m: logits(m).update(codec="none"), "expected 640 bytes"),
+    ("an array more", "none", lambda m: m["arrays"].update(x=logits(m)), "files.chunks.bin: expected 336 bytes"),
+    ("none of what is gzip", "gzip", lambda m: logits(m).update(codec="none"), "are not its place"),
     ("another chunk", "gzip", lambda m: logits(m).update(chunk_rows=34), "another chunks"),
 ]  # fmt: skip
 
@@ -375,8 +717,55 @@ HDF5_MANIFESTS: list[tuple[str, Codec, Change, str]] = [
 def test_a_hostile_manifest_of_an_hdf5_cache_is_refused(make: Make, codec: Codec, change: Change, part: str) -> None:
     folder = make("hdf5", codec)
     reseal(folder, change)
-    reseal(folder)  # the digests of what it points at now
     assert part in refusal(folder)
+
+
+H5 = 2  # the number of the file
+SHARED = "expected the place of each chunk, found chunks that share bytes"
+HDF5_TABLES: list[tuple[str, Codec, TableChange, str]] = [
+    ("chunks exchanged", "none", exchange, "are not its place"),
+    ("overlapping chunks", "none", lambda r: put("offset", 1, int(r["offset"][0]))(r), SHARED),
+    ("offset + 4", "none", put("offset", 1, lambda o: o + 4), SHARED),
+    ("offset of the header", "none", put("offset", 1, 0), "rows 32 to 63 at another place"),
+    ("last chunk in metadata", "none", put("offset", 2, 48), "rows 64 to 69 at another place"),
+    ("first chunk - 1", "none", put("offset", 0, lambda o: o - 1), "rows 0 to 31 at another place"),
+    ("offset beyond the file", "none", put("offset", 1, 1 << 47), "are not its place"),
+    ("offset of 2^64 - 1", "none", put("offset", 1, (1 << 64) - 1), "are not its place"),
+    ("offset that wraps round", "none", put("offset", 1, (1 << 64) - 640), "are not its place"),
+    ("padded chunk", "none", put("bytes", 2, 640), "are not its place"),
+    ("chunk of 2^64 - 1 bytes", "none", put("bytes", 2, (1 << 64) - 1), "are not its place"),
+    ("in the card", "none", lambda r: (put("file", 2, CARD)(r), put("offset", 2, 0)(r)), "of 'card.md' are not its place"),
+    ("in the table", "none", lambda r: (put("file", 2, TABLE)(r), put("offset", 2, 0)(r)), "of 'chunks.bin' are not its place"),
+    ("in a file 3", "none", put("file", 2, 3), "of a file 3 that is not listed"),
+    ("overlapping gzip chunks", "gzip", lambda r: put("offset", 1, int(r["offset"][0]))(r), SHARED),
+    ("a chunk over all others", "gzip", lambda r: (put("offset", 1, int(r["offset"][0]))(r), put("bytes", 1, int(r["bytes"].max()))(r)), SHARED),
+    ("chunk shorter than stored", "gzip", put("bytes", 1, lambda size: size - 1), "at another place"),
+    ("last chunk longer than stored", "gzip", lambda r: (put("bytes", 2, int(r["bytes"][2]) - 1)(r)), "at another place"),
+    ("gzip chunk in metadata", "gzip", put("offset", 0, 48), "rows 0 to 31 at another place"),
+    ("chunk of no bytes", "gzip", put("bytes", 1, 0), "are not its place"),
+    ("chunk of far too many bytes", "gzip", put("bytes", 1, CHUNK_BYTES + 2000), "are not its place"),
+    ("chunk of 2^64 - 1 bytes in gzip", "gzip", put("bytes", 1, (1 << 64) - 1), "are not its place"),
+    ("gzip offset of 2^64 - 1", "gzip", put("offset", 1, (1 << 64) - 1), "are not its place"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("codec", "table", "part"), cases(HDF5_TABLES))
+def test_a_hostile_chunk_table_of_an_hdf5_cache_is_refused(
+    make: Make, codec: Codec, table: TableChange, part: str
+) -> None:
+    folder = make("hdf5", codec)
+    reseal(folder, table=table)
+    if "another place" in part:
+        reseal(folder)  # the digests of what it points at now
+    assert part in refusal(folder)
+
+
+@pytest.mark.parametrize("codec", codecs.CODECS["hdf5"])
+def test_an_hdf5_file_with_far_more_than_its_rows_is_refused(make: Make, codec: Codec) -> None:
+    folder = make("hdf5", codec)
+    os.truncate(folder / "data.h5", 4 << 20)
+    reseal(folder)
+    assert "of 'data.h5' that hold no rows" in refusal(folder)
 
 
 def deep(levels: int) -> bytes:
@@ -433,9 +822,10 @@ RAW: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("zeros", lambda data: bytes(1000), "the whole: "),
     ("a pickle", lambda data: b"\x80\x04cos\nsystem\n.", "the whole: "),
     ("over 8 MB", lambda data: data + b" " * (8 << 20), "expected a manifest of at most 8 MB, found a larger file"),
-    ("a newer version", lambda data: data.replace(b'"version": 2', b'"version": 3'), "found 3; read it with a newer teachercache"),
+    ("a newer version", lambda data: data.replace(b'"version": 3', b'"version": 4'), "found 4; read it with a newer teachercache"),
     ("a much newer one", lambda data: b'{\n  "unheard": [],\n  "version": 999999999\n}\n', "found 999999999; read it with a newer teachercache"),
-    ("an older version", lambda data: data.replace(b'"version": 2', b'"version": 1'), "expected format version 2, found 1; dump it again"),
+    ("an older version", lambda data: data.replace(b'"version": 3', b'"version": 2'), "expected format version 3, found 2; dump it again"),
+    ("the first version", lambda data: data.replace(b'"version": 3', b'"version": 1'), "expected format version 3, found 1; dump it again"),
 ]  # fmt: skip
 
 
@@ -456,7 +846,8 @@ def test_a_manifest_of_terabytes_is_refused_unread(make: Make) -> None:
 NESTED = b'"x": ' + b"[" * 150 + b"0," * 30_000 + b"0" + b"]" * 150
 KEYS = b"".join(b'"k%d":1,' % number for number in range(30_000))
 BOMBS: list[tuple[str, bytes, bytes]] = [
-    ("wrong blocks", b'"blocks": [', b'"blocks": [' + b"1," * 30_000),
+    ("wrong shards", b'"shard": [\n        1', b'"shard": [\n        ' + b'"",' * 30_000 + b"1"),
+    ("long shards", b'"shard": [\n        1', b'"shard": [\n        ' + b"1," * 30_000 + b"1"),
     ("wrong numbers", b'"shape": [\n        1', b'"shape": [\n        ' + b'"",' * 30_000 + b"1"),
     ("unknown entries", b'{\n  "arrays"', b"{" + KEYS + b'"arrays"'),
     ("unknown arrays", b'"arrays": {', b'"arrays": {' + KEYS),
@@ -577,6 +968,11 @@ FILES: list[tuple[str, Callable[[Path], object], str]] = [
     ("a folder for the manifest", folder_at("manifest.json"), "manifest.json: expected a cache's manifest, found no regular file"),
     ("a file for the store", lambda f: (shutil.rmtree(f / "data.zarr"), added("data.zarr")(f)), "file data.zarr"),
     ("a file for the cache", lambda f: (shutil.rmtree(f), f.write_bytes(b"")), "expected a cache's manifest, found nothing"),
+    ("a linked table", linked("chunks.bin"), f"file chunks.bin: {LINK}"),
+    ("a pipe for the table", pipe("chunks.bin"), f"file chunks.bin: {LINK}"),
+    ("a folder for the table", folder_at("chunks.bin"), "file chunks.bin: expected exactly the manifest's files, found missing"),
+    ("no table", missing("chunks.bin"), "file chunks.bin: expected exactly the manifest's files, found missing"),
+    ("an empty table", emptied("chunks.bin"), "file chunks.bin: expected 168 bytes, found 0"),
     ("an extra file", added("x"), f"file x: {UNLISTED}"),
     ("an extra manifest", added("data.zarr/manifest.json"), f"file data.zarr/manifest.json: {UNLISTED}"),
     ("an extra chunk", added("data.zarr/logits/c/0/3"), f"file data.zarr/logits/c/0/3: {UNLISTED}"),
@@ -619,10 +1015,16 @@ def test_a_check_of_all_bytes_names_it_too(make: Make, change: Callable[[Path], 
     change(folder)
     found = verify_cache(LocalFolder(folder), manifest)
     assert not found.is_whole
+    if "chunks.bin: " in part:
+        part = "chunks.bin: expected the chunk table that was sealed"
     assert part.removeprefix("file ") in str(InputError(" ".join(found.lines())))
 
 
-EXCHANGED = {"linked": linked, "pipe": pipe, "folder": folder_at, "missing": missing, "empty": emptied}
+def cut_file(name: str) -> Callable[[Path], object]:
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 3)
+
+
+EXCHANGED = {"linked": linked, "pipe": pipe, "folder": folder_at, "missing": missing, "empty": emptied, "cut": cut_file}
 AFTER = [
     (f"{store} {codec} {change} {how}", store, codec, change, how)
     for store in ("zarr", "hdf5")
@@ -656,21 +1058,37 @@ def array_json(entries: Callable[[Entries], object]) -> Callable[[bytes], bytes]
     return change
 
 
+def sharding(entries: Callable[[Entries], object]) -> Callable[[bytes], bytes]:
+    """A change of how shards are made."""
+    return array_json(lambda made: entries(made["codecs"][0]["configuration"]))
+
+
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC = {"name": "crc32c"}
 SHARDS = {
     "name": "sharding_indexed",
-    "configuration": {"chunk_shape": [1, 8, 5], "codecs": [BYTES], "index_codecs": [BYTES, {"name": "crc32c"}]},
+    "configuration": {"chunk_shape": [1, 8, 5], "codecs": [BYTES], "index_codecs": [BYTES, CRC]},
 }
 BLOSC = {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "blocksize": 0}}
 DEEP = b'{"zarr_format": ' + deep(100_000) + b"}"
 ZARR: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("blosc", array_json(lambda z: z.update(codecs=[BYTES, BLOSC])), "zarr.json: codecs: expected"),
-    ("sharding", array_json(lambda z: z.update(codecs=[SHARDS])), "zarr.json: codecs: expected"),
+    ("inner blosc", sharding(lambda c: c["codecs"].insert(1, BLOSC)), "zarr.json: codecs: expected"),
+    ("no sharding", array_json(lambda z: z.update(codecs=[BYTES, CRC])), "zarr.json: codecs: expected"),
+    ("sharding in shards", sharding(lambda c: c.update(codecs=[SHARDS])), "zarr.json: codecs: expected"),
     ("unknown codec", array_json(lambda z: z.update(codecs=[BYTES, {"name": "pickle"}])), "zarr.json: codecs: expected"),
-    ("no checksum", array_json(lambda z: z["codecs"].pop()), "zarr.json: codecs: expected"),
+    ("unknown inner codec", sharding(lambda c: c["codecs"].append({"name": "pickle"})), "zarr.json: codecs: expected"),
+    ("no checksum", sharding(lambda c: c["codecs"].pop()), "zarr.json: codecs: expected"),
+    ("no checksum of the index", sharding(lambda c: c["index_codecs"].pop()), "zarr.json: codecs: expected"),
+    ("index at the start", sharding(lambda c: c.update(index_location="start")), "zarr.json: codecs: expected"),
+    ("index of no place", sharding(lambda c: c.pop("index_location")), "zarr.json: codecs: expected"),
+    ("other inner chunks", sharding(lambda c: c.update(chunk_shape=[1, 16, 5])), "zarr.json: codecs: expected"),
+    ("a gzip of shards", array_json(lambda z: z["codecs"].append({"name": "gzip", "configuration": {"level": 5}})), "zarr.json: codecs"),
     ("transposed", array_json(lambda z: z["codecs"].insert(0, {"name": "transpose", "configuration": {"order": [0, 2, 1]}})), "zarr.json: codecs"),
-    ("gzip", array_json(lambda z: z["codecs"].insert(1, {"name": "gzip", "configuration": {"level": 5}})), "zarr.json: codecs"),
-    ("big endian", array_json(lambda z: z["codecs"][0].update(configuration={"endian": "big"})), "zarr.json: codecs"),
+    ("transposed chunks", sharding(lambda c: c["codecs"].insert(0, {"name": "transpose", "configuration": {"order": [0, 2, 1]}})), "zarr.json: codecs"),
+    ("gzip", sharding(lambda c: c["codecs"].insert(1, {"name": "gzip", "configuration": {"level": 5}})), "zarr.json: codecs"),
+    ("big endian", sharding(lambda c: c["codecs"][0].update(configuration={"endian": "big"})), "zarr.json: codecs"),
+    ("a big-endian index in zarr.json", sharding(lambda c: c["index_codecs"][0].update(configuration={"endian": "big"})), "zarr.json: codecs"),
     ("no codecs", array_json(lambda z: z.pop("codecs")), "zarr.json: codecs: expected"),
     ("object", array_json(lambda z: z.update(data_type="object")), "zarr.json: data_type: expected"),
     ("text", array_json(lambda z: z.update(data_type="variable_length_utf8")), "zarr.json: data_type"),
@@ -925,6 +1343,13 @@ def chunk_places(item: Any) -> list[tuple[int, int]]:
     return [(info.byte_offset, info.size) for info in found]
 
 
+def put_places(folder: Path, places: list[tuple[int, int]]) -> None:
+    """Other offsets and bytes in the table; without their digests."""
+    records = records_of(folder)
+    records["offset"], records["bytes"] = np.array(places).T
+    records.tofile(folder / "chunks.bin")
+
+
 def rebuilt(folder: Path, codec: Codec, **options: Any) -> Path:
     """The same numbers in an HDF5 file of another kind, which the manifest describes rightly."""
     with h5py.File(folder / "data.h5", "w", **options) as file:
@@ -933,11 +1358,7 @@ def rebuilt(folder: Path, codec: Codec, **options: Any) -> Path:
         file.flush()
         places = chunk_places(item)
 
-    def change(entries: Entries) -> None:
-        for info, (offset, size) in zip(logits(entries)["blocks"], places, strict=True):
-            info.update(offset=offset, bytes=size)
-
-    reseal(folder, change)
+    put_places(folder, places)
     reseal(folder)
     return folder / "data.h5"
 
@@ -1013,8 +1434,8 @@ def test_a_cut_hdf5_file_is_refused(make: Make) -> None:
     reseal(folder)
     assert "are not its place" in refusal(folder)
     (folder / "data.h5").write_bytes(before[:-1])
-    reseal(folder, lambda m: block(m, 2).update(bytes=119))
-    assert "expected 120 bytes, found 119" in refusal(folder)
+    reseal(folder, table=put("bytes", 2, 119))
+    assert "are not its place" in refusal(folder)
 
 
 # Compressed chunks whose digests are right, and that hold something else.
@@ -1092,16 +1513,16 @@ def refused_or_read(folder: Path) -> str:
 )
 def test_a_zarr_chunk_that_decodes_to_anything_else_is_refused(make: Make, codec: Codec, payload: bytes) -> None:
     folder = make("zarr", codec)
-    sum_ = crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))
-    (folder / CHUNK).write_bytes(payload + sum_)
-    reseal(folder, encoded=True)
+    put_payload(folder, payload)
+    reseal(folder)
     text = refused_or_read(folder)
     if len(payload) > CHUNK_BYTES + 1024:
-        assert f"expected at most its {CHUNK_BYTES} bytes, found {len(payload)}" in text
+        assert f"bytes 0 to {len(payload)} of '{CHUNK}' are not its place" in text
     else:
-        assert f"file {CHUNK}, bytes 0 to {len(payload)}: expected the block that was sealed, found " in text
+        assert f"file {CHUNK}, bytes 0 to {len(payload)}: expected the chunk that was sealed, found " in text
 
 
+CORNERS = [(0, 0, 0), (0, 32, 0), (0, 64, 0)]
 HDF5_GZIP = [("far more", zlib.compress(zeros(64 << 20), 9)), ("less", zlib.compress(RIGHT[:-1])), ("raw", RIGHT),
              ("two streams", zlib.compress(RIGHT) * 2), ("cut", zlib.compress(RIGHT)[:-4])]  # fmt: skip
 
@@ -1113,14 +1534,14 @@ def test_an_hdf5_chunk_that_decodes_to_anything_else_is_refused(make: Make, payl
         chunks = file["logits"].id
         chunks.write_direct_chunk((0, 32, 0), payload)
         file.flush()
-        place = chunks.get_chunk_info_by_coord((0, 32, 0))
-    reseal(folder, lambda m: block(m).update(offset=place.byte_offset, bytes=place.size))
+        places = [(found.byte_offset, found.size) for found in map(chunks.get_chunk_info_by_coord, CORNERS)]
+    put_places(folder, places)
     reseal(folder)
     words = (
-        "expected the block that was sealed, found gzip: ",  # our reader
+        "expected the chunk that was sealed, found gzip: ",  # our reader
         "view 0, rows 32 to 63 that read otherwise",  # the library and our reader
         "found no sound HDF5 file",  # the library
-        "expected at most its 640 bytes",
+        "are not its place",
     )
     assert any(word in refused_or_read(folder) for word in words)
 
@@ -1139,8 +1560,8 @@ def test_the_frames_made_by_hand_are_frames() -> None:
 def test_a_zstd_chunk_with_empty_frames_more_is_what_was_sealed(make: Make, more: bytes) -> None:
     folder = make("zarr", "zstd")
     payload = bytes(zstd.compress(RIGHT)) + more
-    (folder / CHUNK).write_bytes(payload + crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8))))
-    reseal(folder, encoded=True)
+    put_payload(folder, payload)
+    reseal(folder)
     assert np.array_equal(cache.open(folder).load(), values())
 
 
@@ -1156,30 +1577,29 @@ def little_space() -> Iterator[None]:
 
 @pytest.mark.usefixtures("little_space")
 def test_an_array_of_claims_is_refused_row_by_row(make: Make) -> None:
-    """Half a terabyte in blocks of 1 GiB that are a few bytes each."""
+    """Half a terabyte in chunks of 1 GiB that are a few bytes each."""
     folder, count = make("zarr", "gzip"), 512
-    store = folder / "data.zarr/logits"
+    store, payload = folder / "data.zarr/logits", b"\x1f\x8b\x08\0" + bytes(4)
     shutil.rmtree(store / "c")
+    grid = ChunkGrid(1, count, 1, (1, count))
+    chunk = payload + crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))
+    (store / "c/0/0").mkdir(parents=True)
+    end = encode_shard_index(grid, np.arange(count), np.full(count, len(payload)))
+    (store / "c/0/0/0").write_bytes(chunk * count + end)
+    records = np.zeros(count, RECORD)
+    records["offset"], records["bytes"], records["file"] = np.arange(count) * len(chunk), len(payload), 2
+    records.tofile(folder / "chunks.bin")
 
     def change(entries: Entries) -> None:
         rows(count)(entries)
-        template = block(entries, 0)
-        files = {name: info for name, info in entries["files"].items() if "/c/" not in name}
-        names = [f"data.zarr/logits/c/0/{number}/0" for number in range(count)]
-        for name in names:
-            (folder / name).parent.mkdir(parents=True)
-            (folder / name).write_bytes(b"\x1f\x8b\x08\0" + bytes(4))
-        found = {"bytes": 8, "sha256": hashlib.sha256(b"\x1f\x8b\x08\0" + bytes(4)).hexdigest()}
-        entries["files"] = files | dict.fromkeys(names, found)
-        logits(entries).update(
-            shape=[1, count, 1 << 28], chunk_rows=1, blocks=[{**template, "file": name} for name in names]
-        )
+        del entries["files"]["data.zarr/logits/c/0/1/0"], entries["files"]["data.zarr/logits/c/0/2/0"]
+        logits(entries).update(shape=[1, count, 1 << 28], chunk_rows=1, shard=[1, count])
 
     made = json.loads((store / "zarr.json").read_bytes())
-    made["shape"], made["chunk_grid"]["configuration"]["chunk_shape"] = [1, count, 1 << 28], [1, 1, 1 << 28]
+    made["shape"], made["chunk_grid"]["configuration"]["chunk_shape"] = [1, count, 1 << 28], [1, count, 1 << 28]
+    made["codecs"][0]["configuration"]["chunk_shape"] = [1, 1, 1 << 28]
     (store / "zarr.json").write_bytes(encode_json(made))
     reseal(folder, change)
-    reseal(folder, encoded=True)
     opened = cache.open(folder)
     with pytest.raises(InputError):
         opened.rows(np.array([3]))
@@ -1187,17 +1607,36 @@ def test_an_array_of_claims_is_refused_row_by_row(make: Make) -> None:
         opened.load()
 
 
-@pytest.mark.parametrize("claim", [1 << 40, 1 << 48])
-def test_a_compressed_block_is_not_larger_than_what_it_holds(make: Make, claim: int) -> None:
+@pytest.mark.parametrize("claim", [1 << 40, 1 << 47])
+def test_a_compressed_chunk_is_not_larger_than_what_it_holds(make: Make, claim: int) -> None:
     folder = make("zarr", "gzip")
+    reseal(folder, lambda m: m["files"][CHUNK].update(bytes=claim), table=put("bytes", 1, claim - 24))
+    lost = find_table_damage(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
+    assert lost
+    assert f"bytes 0 to {claim - 24} of '{CHUNK}' are not its place" in lost.found
 
-    def change(entries: Entries) -> None:
-        block(entries).update(bytes=claim - 4)
-        entries["files"][CHUNK].update(bytes=claim)
 
-    reseal(folder, change, encoded=True)
-    with pytest.raises(InputError):
-        read_manifest(LocalFolder(folder), "")
+def test_a_slot_is_given_away_only_when_nobody_decodes_into_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make("zarr", "zstd")
+    opened = cache.open(folder, memory=2 * CHUNK_BYTES)
+    decode_chunk, late = DecodedArray._decode_chunk, threading.Event()
+
+    def decode_late(self: DecodedArray, number: int, read: Any) -> Any:
+        if late.is_set():
+            return decode_chunk(self, number, read)
+        if number == 0:
+            raise InputError("chunk 0")
+        time.sleep(0.2)
+        return decode_chunk(self, number, read)
+
+    monkeypatch.setattr(DecodedArray, "_decode_chunk", decode_late)
+    with pytest.raises(InputError, match="chunk 0"):
+        opened.rows(np.array([0, 40]))
+    late.set()
+    ids = np.array([0, 69])
+    for _ in range(40):
+        assert np.array_equal(opened.rows(ids), values()[0, ids])
+        time.sleep(0.01)
 
 
 # Values that no cache may hold, and code that no cache may run.
