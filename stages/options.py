@@ -66,6 +66,15 @@ OtherDtypeOption = Annotated[
     typer.Option("--dtype", help="Of the numbers; unless given, every bit is kept, and that is checked."),
 ]
 OtherCodecOption = Annotated[Literal["none", "zstd", "gzip"] | None, typer.Option("--codec", help="Compression.")]
+ChunkKibOption = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk-kib",
+        min=1,
+        max=1 << 20,
+        help="KiB of a decoded chunk, what a random row costs; unless given, 1024, of compressed fields 128.",
+    ),
+]
 
 # Of `cache create`.
 CreateAtArgument = Annotated[Path, typer.Argument(help="A new folder: data/cache/DUMP where a study is to read it.")]

@@ -20,7 +20,7 @@ from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder, read_table
 from pipeline.cache.manifest import ArrayInfo, Manifest
 from pipeline.cache.reader import Cache
-from pipeline.cache.store_plan import StorePlan, count_whole_rows, plan_store, replan_store
+from pipeline.cache.store_plan import count_whole_rows, plan_store, replan_store
 from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
@@ -37,8 +37,9 @@ def convert_cache(
     store: Format | None = None,
     dtype: str | None = None,
     codec: Codec | None = None,
+    chunk_kib: int | None = None,
 ) -> Manifest:
-    """Write a cache again in another store, number format or compression.
+    """Write a cache again in another store, number format, compression or chunks.
 
     Args:
         cache: the source.
@@ -48,6 +49,7 @@ def convert_cache(
         dtype: of the field's numbers; None keeps every bit, and the digest of the values is
             checked to have stayed the same.
         codec: None keeps it where the store has it (HDF5 knows no zstd: gzip then).
+        chunk_kib: KiB of a decoded chunk; None: by the codec.
 
     Raises:
         InputError: a number beyond the new format's range, or a field that has no choice of one.
@@ -57,7 +59,14 @@ def convert_cache(
     if dtype is not None and before is None:
         raise InputError(f"cache {cache.folder.name}: dtype", expected=f"nothing to choose for {manifest.field.name}")
     changed = dtype is not None and dtype != before
-    plan = _plan_conversion(manifest, store, dtype if changed else None, codec)
+    arrays = _plan_arrays(manifest, store, dtype if changed else None, codec)
+    plan = plan_store(
+        arrays,
+        views=next(iter(manifest.arrays.values())).shape[0],
+        rows=manifest.rows,
+        batch=manifest.batch if manifest.unit == "sample" else 1,
+        chunk_bytes=chunk_kib and chunk_kib << 10,
+    )
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         ids = np.arange(block.start, block.stop)
@@ -77,7 +86,7 @@ def convert_cache(
     return write_cache(target, place, plan, compute, store=store, description=description, accept=accept)
 
 
-def _plan_conversion(manifest: Manifest, store: Format, dtype: str | None, codec: Codec | None) -> StorePlan:
+def _plan_arrays(manifest: Manifest, store: Format, dtype: str | None, codec: Codec | None) -> dict[str, ArrayPlan]:
     """How the converted arrays are kept; `dtype`: of those that have the field's own now, None where it stays."""
     before = manifest.field.parameters.get("dtype")
 
@@ -86,10 +95,7 @@ def _plan_conversion(manifest: Manifest, store: Format, dtype: str | None, codec
         kept = codec or (array.codec if array.codec in CODECS[store] else "gzip")
         return ArrayPlan(array.row_shape, cast("DType", dtype) if changes else array.dtype, kept)
 
-    arrays = {name: plan_array(name, array) for name, array in manifest.arrays.items()}
-    views = next(iter(manifest.arrays.values())).shape[0]
-    batch = manifest.batch if manifest.unit == "sample" else 1
-    return plan_store(arrays, views=views, rows=manifest.rows, batch=batch)
+    return {name: plan_array(name, array) for name, array in manifest.arrays.items()}
 
 
 def _change_dtype(manifest: Manifest, before: str, dtype: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def plan_store(
             fix="lower the dump's batch" if batch > 1 else "use smaller batches",
         )
     files = max(1, min(MAX_FILES, MAX_STORE_FILES // len(arrays)))
-    block_rows = _choose_block_rows(widest, views, rows, batch, files)
+    block_rows = _choose_block_rows(widest, views, rows, batch, files, least=chunk_bytes or 0)
     chunk_rows = {
         name: _choose_chunk_rows(
             rows, block_rows, max(1, _target_bytes(array, chunk_bytes) // array.row_bytes), padded=array.codec == "none"
@@ -135,9 +135,11 @@ def _target_bytes(array: ArrayPlan, chunk_bytes: int | None) -> int:
     return chunk_bytes or (PLAIN_CHUNK_BYTES if array.codec == "none" else PACKED_CHUNK_BYTES)
 
 
-def _choose_block_rows(widest: int, views: int, rows: int, batch: int, files: int) -> int:
-    """A batch, doubled until a block is large enough, or holds all rows: so that many numbers divide it."""
-    enough = min(MAX_BLOCK_BYTES, max(BLOCK_BYTES, views * rows * widest // files))
+def _choose_block_rows(widest: int, views: int, rows: int, batch: int, files: int, *, least: int = 0) -> int:
+    """A batch, doubled until a block is large enough (at least so many bytes), or holds all rows: so that many numbers
+    divide it.
+    """
+    enough = max(least, min(MAX_BLOCK_BYTES, max(BLOCK_BYTES, views * rows * widest // files)))
     block = batch
     while block < rows and block * widest < enough:
         block *= 2

@@ -66,7 +66,14 @@ class DiskSpeed:
 
 
 def predict_cost(
-    teacher: TeacherLike, field: Field, seen: Samples, *, store: Format, epochs: int, disk: DiskSpeed
+    teacher: TeacherLike,
+    field: Field,
+    seen: Samples,
+    *,
+    store: Format,
+    chunk_kib: int | None,
+    epochs: int,
+    disk: DiskSpeed,
 ) -> DumpCost:
     """Measure a few batches and scale them to the whole dump.
 
@@ -75,10 +82,11 @@ def predict_cost(
         field: ready to be computed.
         seen: what the dump is of.
         store: "zarr" or "hdf5".
+        chunk_kib: of a decoded chunk; None: by the codec.
         epochs: of the students that would ask a live teacher.
         disk: as `measure_disk_speed` found it.
     """
-    plan = plan_field_store(field, seen)
+    plan = plan_field_store(field, seen, chunk_kib)
     forward, derived, once_for_all, shares = _measure_batches(teacher, field, seen, store)
     stored = plan.chunks * RECORD_BYTES + sum(
         math.ceil(shares[name] * _count_padded_rows(plan, store, name))

@@ -37,6 +37,7 @@ class DumpRequest:
         field: a name of `FIELDS`.
         options: that field's own parameters.
         store: "zarr" or "hdf5".
+        chunk_kib: KiB of a decoded chunk; None: by the codec.
     """
 
     target: Path
@@ -44,6 +45,7 @@ class DumpRequest:
     field: str
     options: Mapping[str, Any]
     store: Format
+    chunk_kib: int | None = None
 
 
 def dump_fields(
@@ -78,7 +80,7 @@ def dump_fields(
     with ExitStack() as stack:
         unfinished = []
         for each, field in zip(requests, fields, strict=True):
-            plan = plan_field_store(field, seen)
+            plan = plan_field_store(field, seen, each.chunk_kib)
             described = describe_cache(teacher.card, dataset, each, field, seen)
             opened = open_unfinished(
                 each.target, each.work, plan, store=each.store, description=described, device=teacher.device.type
@@ -93,7 +95,8 @@ def refuse_unreadable_request(
 ) -> None:
     """Raise InputError where no reader would take the cache; known before anything is computed."""
     described = to_plain_entries(describe_cache(card, dataset, request, field, seen))
-    reader_limits.refuse_unreadable(request.target, plan_field_store(field, seen), request.store, described)
+    plan = plan_field_store(field, seen, request.chunk_kib)
+    reader_limits.refuse_unreadable(request.target, plan, request.store, described)
 
 
 def _make_requested_field(teacher: TeacherLike, seen: Samples, request: DumpRequest) -> Field:
@@ -140,11 +143,12 @@ def make_field(teacher: TeacherLike, seen: Samples, field: str, options: Mapping
     return made
 
 
-def plan_field_store(field: Field, seen: Samples) -> StorePlan:
-    """How a field's arrays are cut into blocks."""
+def plan_field_store(field: Field, seen: Samples, chunk_kib: int | None) -> StorePlan:
+    """How a field's arrays are cut into chunks and blocks; see `DumpRequest`."""
+    size = chunk_kib and chunk_kib << 10
     if isinstance(field, BatchField):
-        return plan_store(field.arrays, views=field.plans, rows=field.batches, batch=1)
-    return plan_store(field.arrays, views=seen.views.count, rows=seen.rows, batch=seen.batch)
+        return plan_store(field.arrays, views=field.plans, rows=field.batches, batch=1, chunk_bytes=size)
+    return plan_store(field.arrays, views=seen.views.count, rows=seen.rows, batch=seen.batch, chunk_bytes=size)
 
 
 def plan_row_store(field: BatchField, seen: Samples) -> StorePlan:

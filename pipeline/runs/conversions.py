@@ -1,4 +1,4 @@
-"""A cache -> the same in another store, number format or compression."""
+"""A cache -> the same in another store, number format, compression or chunks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.registry import NestedError
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.rewrite import convert_cache as rewrite_cache
+from pipeline.cache.store_plan import MAX_CHUNK_BYTES
 from pipeline.dumps import FIELDS
 from pipeline.dumps.logits import LogitsType
 from pipeline.runs.new_folders import open_work_beside, refuse_codec, refuse_existing
@@ -25,6 +26,7 @@ def convert_cache(
     store: Format | None = None,
     dtype: LogitsType | None = None,
     codec: Codec | None = None,
+    chunk_kib: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Result:
     """Write a cache in another form; without `dtype` the digest of its values stays the same.
@@ -35,6 +37,7 @@ def convert_cache(
         store: "zarr" or "hdf5"; None keeps it.
         dtype: of the numbers; None keeps every bit.
         codec: None keeps it where the store has it.
+        chunk_kib: KiB of a decoded chunk, 1 to 1,048,576; None: by the codec.
         storage_options: of the URL's file system.
 
     Raises:
@@ -43,10 +46,12 @@ def convert_cache(
     refuse_existing(to)
     opened = room.open(cache, storage_options=storage_options)
     refuse_codec(codec, store or opened.manifest.store)
+    if chunk_kib is not None and not 1 <= chunk_kib <= MAX_CHUNK_BYTES >> 10:
+        raise InputError("chunk_kib", expected=f"1 to {MAX_CHUNK_BYTES >> 10:,}", found=f"{chunk_kib:,}")
     if dtype is not None and "dtype" in opened.manifest.field.parameters:
         _refuse_dtype(opened.manifest.field.name, dtype)
     with open_work_beside(to) as work:
-        made = rewrite_cache(opened, to, work, store=store, dtype=dtype, codec=codec)
+        made = rewrite_cache(opened, to, work, store=store, dtype=dtype, codec=codec, chunk_kib=chunk_kib)
     kept = made.values == opened.manifest.values
     size = sum(file.bytes for file in made.files.values())
     form = f"{made.store}, {len(made.files)} files, {size:,} bytes, {'the same' if kept else 'other'} values"

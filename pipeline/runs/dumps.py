@@ -130,7 +130,8 @@ def wanted_cache(study: Study, name: str) -> DumpRequest:
     """The cache that a configured dump is to make."""
     spec, layout = study.dumps[name], Layout(Path())
     work = layout.work(stage_name(study, name))
-    return DumpRequest(layout.cache(name), work, spec.field, spec.options, cast("Format", spec.format))
+    store = cast("Format", spec.format)
+    return DumpRequest(layout.cache(name), work, spec.field, spec.options, store, spec.chunk_kib)
 
 
 def plan_dump(spec: DumpParams, study: Study, teacher: TeacherLike, dataset: Dataset) -> tuple[Field, Samples]:

@@ -90,7 +90,8 @@ def _predict(study: Study, name: str, dataset: Dataset, disk: DiskSpeed, device:
         LOG.warning("dump %r would be refused: %s", name, error)
     epochs = _reading_epochs(study, name, dataset)
     mean = round(sum(epochs) / len(epochs)) if epochs else study.views.count
-    made = predict_cost(teacher, field, seen, store=cast("Format", spec.format), epochs=mean, disk=disk)
+    store = cast("Format", spec.format)
+    made = predict_cost(teacher, field, seen, store=store, chunk_kib=spec.chunk_kib, epochs=mean, disk=disk)
     return _Cost(made, len(epochs))
 
 

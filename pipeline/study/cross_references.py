@@ -84,6 +84,7 @@ def _complete_dump(study: Study, name: str) -> DumpParams:
     update: dict[str, Any] = {
         "dataset": _complete_dataset(study, key, params.dataset or source.dataset),
         "format": params.format or study.cache.format,
+        "chunk_kib": params.chunk_kib or study.cache.chunk_kib,
     }
     for option in ("dtype", "codec"):
         chosen = getattr(study.cache, option)

@@ -36,6 +36,7 @@ from pipeline.base.registry import (
     validate_nested,
 )
 from pipeline.cache.codecs import Format
+from pipeline.cache.store_plan import MAX_CHUNK_BYTES
 from pipeline.datasets import SOURCES
 from pipeline.datasets.duplicates import Duplicates
 from pipeline.datasets.split import Amount, First, Folds
@@ -170,6 +171,9 @@ class HeadParams(Section):
         return self.extra_options(HeadParams)
 
 
+ChunkKib = Annotated[int, Field(ge=1, le=MAX_CHUNK_BYTES >> 10)]
+
+
 class DumpParams(Section):
     """One field of a teacher (or of a student) on a data set; further keys are the field's own."""
 
@@ -180,6 +184,7 @@ class DumpParams(Section):
     samples: Literal["train", "all"] = "train"
     format: Format | None = None
     batch: PositiveInt = 512
+    chunk_kib: ChunkKib | None = None
 
     @property
     def options(self) -> dict[str, Any]:

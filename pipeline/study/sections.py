@@ -23,6 +23,7 @@ from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.manifest import Digest
 from pipeline.study.part_sections import (
     Binary,
+    ChunkKib,
     Dump,
     Head,
     LrSchedule,
@@ -273,6 +274,7 @@ class CacheParams(Section):
     format: Format = "zarr"
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     codec: Codec | None = None
+    chunk_kib: ChunkKib | None = None
 
 
 class Study(Section):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import cache
+from pipeline import cache, runs
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.statistics import compare_pairs
 from pipeline.cache import reader_limits as readability
@@ -170,6 +170,46 @@ def test_convert_keeps_every_bit(run: Run, capsys: Capture, copy_of: Path, codec
     assert (h.manifest.store, h.manifest.arrays["logits"].codec) == ("hdf5", codec)
     assert a.manifest.values == h.manifest.values
     assert np.array_equal(a.load(), h.load())
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+@pytest.mark.parametrize(("kib", "rows"), [(1, 16), (4, 64), (8, 200), (1 << 20, 200)])
+def test_convert_cuts_chunks_of_the_size_that_is_asked_for(
+    run: Run, capsys: Capture, copy_of: Path, store: str, kib: int, rows: int
+) -> None:
+    form = ("--format", store, "--codec", "gzip", "--chunk-kib", str(kib))
+    assert "the same values" in out(run, capsys, copy_of, "cache", "convert", DUMP, "new", *form)
+    made = cache.open(copy_of / "new")
+    assert made.manifest.arrays["logits"].chunk_rows == rows  # of 40 bytes, as many as divide 16 batches of 64
+    assert np.array_equal(made.load(), cache.open(copy_of / DUMP).load())
+    assert np.array_equal(made.rows([199, 0, 64]), made.load()[0][[199, 0, 64]])
+
+
+def test_a_size_of_chunks_out_of_bounds_is_refused(run: Run, copy_of: Path) -> None:
+    for kib in (0, (1 << 20) + 1):
+        assert run(copy_of, "cache", "convert", DUMP, "new", "--chunk-kib", str(kib)) == 2
+        with pytest.raises(InputError, match="chunk_kib: expected 1 to 1,048,576, found "):
+            runs.convert_cache(copy_of / DUMP, copy_of / "new", chunk_kib=kib)
+    assert not (copy_of / "new").exists()
+
+
+def test_a_dump_of_other_chunks_is_the_same_knowledge(
+    run: Run, capsys: Capture, copy_of: Path, study: dict[str, Any]
+) -> None:
+    before = cache.open(copy_of / DUMP).manifest
+    metrics = copy_of / "data/metrics/students/kd.json"
+    trained = json.loads(metrics.read_bytes())["weights_sha256"]
+    study["dumps"]["big-logits"]["chunk_kib"] = 1
+    write_study(copy_of, study)
+    predicted = json.loads(out(run, capsys, copy_of, "plan", "--json"))["big-logits"]
+    assert run(copy_of, "train-student", "kd") == 0  # from the dump that is there
+    assert run(copy_of, "dump-logits", "big-logits") == 0
+    made = cache.open(copy_of / DUMP).manifest
+    assert made.arrays["logits"].chunk_rows == 8 < before.arrays["logits"].chunk_rows
+    assert predicted["bytes"] == 8000 + 25 * (4 + 16 + 56) + 4
+    assert (made.values, made.field) == (before.values, before.field)
+    assert run(copy_of, "train-student", "kd") == 0
+    assert json.loads(metrics.read_bytes())["weights_sha256"] == trained
 
 
 def test_convert_to_a_coarser_format_is_what_a_dump_would_have_written(

@@ -283,7 +283,7 @@ def test_a_strangers_parameters_that_are_not_its_arrays_are_refused(
     opened = made(teacher, dataset, wanted(tmp_path, "p", "affinities", OPTIONS))
     field = opened.manifest.field
     forged = field.model_copy(update={"parameters": {**field.parameters, **changed}})
-    stranger = cache.Cache(opened.folder, opened.manifest.model_copy(update={"field": forged}))
+    stranger = replace(opened, manifest=opened.manifest.model_copy(update={"field": forged}))
     with pytest.raises(InputError, match=message):
         CachedBatches.from_cache(stranger, CPU)
 

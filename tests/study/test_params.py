@@ -45,6 +45,19 @@ def test_a_dump_may_override_the_cache_section(study: Study) -> None:
     assert (made.dumps["big-logits"].format, made.dumps["big-logits"].options["dtype"]) == ("hdf5", "float16")
 
 
+@pytest.mark.parametrize(
+    ("of_all", "own", "expected"), [(None, None, None), (64, None, 64), (64, 8, 8), (None, 1 << 20, 1 << 20)]
+)
+def test_the_size_of_chunks_is_that_of_the_cache_section_or_the_dump(
+    study: Study, of_all: int | None, own: int | None, expected: int | None
+) -> None:
+    study["cache"]["chunk_kib"] = of_all
+    study["dumps"]["big-logits"]["chunk_kib"] = own
+    made = parse_study(study)
+    assert made.dumps["big-logits"].chunk_kib == expected
+    assert "chunk_kib" not in made.dumps["big-logits"].options  # it decides no value
+
+
 def test_one_unnamed_dataset_is_called_default(study: Study) -> None:
     study["dataset"] = study.pop("datasets")["digits"]
     assert list(parse_study(study).datasets) == ["default"]
@@ -109,6 +122,9 @@ MISTAKES = [
     ("views", {"policy": "random_resized_crop", "scale": [0.5, 0.1]}, "views.scale", "the smaller number first", "0.5"),
     ("dumps.big-logits", {"field": "logits", "of": "big", "top_k": 3, "temperature": 2.0}, "losses.soft_targets", "expected 2.0, that of the dump's tail, found 4.0", "big-logits"),
     ("dumps.big-logits", {"field": "logits", "of": "big", "codec": "zstd", "format": "hdf5"}, "dumps.big-logits.codec", "none, gzip for hdf5", "zstd"),
+    ("dumps.big-logits.chunk_kib", 0, "dumps.big-logits.chunk_kib", "greater than or equal to 1", "0"),
+    ("cache.chunk_kib", (1 << 20) + 1, "cache.chunk_kib", "less than or equal to 1048576", "1048577"),
+    ("cache.chunk_kib", 0.5, "cache.chunk_kib", "integer", "0.5"),
     ("dumps.big-logits.top_k", 3, "dumps.big-logits", "temperature: missing", ""),
     ("dumps.big-logits.temperature", 4.0, "dumps.big-logits", "only with top_k", ""),
     ("teachers.big.external", "ab", "teachers.big.external", "", ""),
