@@ -24,9 +24,11 @@ from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
 from pipeline.cache import writer
 from pipeline.cache.blocks import ArrayPlan, Block
+from pipeline.cache.chunk_grid import CRC_BYTES, RECORD_BYTES
+from pipeline.cache.chunk_table import StoredChunk
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
-from pipeline.cache.folder import LocalFolder, read_manifest
+from pipeline.cache.folder import LocalFolder, read_manifest, read_table
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.verify import Verification, verify_cache
 from tests.cache.test_cache import DESCRIPTION
@@ -46,7 +48,7 @@ FORMS: list[Form] = [  # the last is top-k, or 0 for all logits
     ("hdf5", "gzip", "bfloat16", 4),
 ]
 NAMES = ["-".join([store, codec, dtype, *(["top"] if top else [])]) for store, codec, dtype, top in FORMS]
-VIEWS, ROWS, CLASSES, CHUNK = 2, 300, 7, 112  # blocks of 112, 112 and 76 rows a view
+VIEWS, ROWS, CLASSES, CHUNK = 2, 300, 7, 56  # chunks of 56 rows, five a view, and one of 20
 FLIPS = 160  # of each form in its files, besides those in each line of its manifest
 FEW = 10  # of so many flips, one is made in the default run: in every region of every file all the same
 SHARES = sweep([FEW, 1], FEW)
@@ -64,6 +66,10 @@ class Made:
     values: Mapping[str, NDArray[Any]]
     ids: NDArray[np.int64]
     views: NDArray[np.int64]
+    chunks: tuple[tuple[str, Block, StoredChunk], ...]  # of all arrays
+
+    def chunks_of(self, array: str) -> list[tuple[Block, StoredChunk]]:
+        return [(block, stored) for name, block, stored in self.chunks if name == array]
 
     @property
     def folder(self) -> LocalFolder:
@@ -91,6 +97,9 @@ def write(folder: Path, form: Form, rows: int, classes: int, chunk_rows: int) ->
         VIEWS,
         rows,
         chunk_rows,
+        block_chunks=2,
+        shard_blocks=2 if top else 1,  # a block a shard, or four: two of each view, or one and empty slots
+        shard_views=2 if top else 1,
     )
 
     def compute(block: Block) -> dict[str, NDArray[Any]]:
@@ -103,9 +112,14 @@ def write(folder: Path, form: Form, rows: int, classes: int, chunk_rows: int) ->
     }
     manifest = writer.write_cache(folder, folder.parent / "work", plan, compute, store=store, description=description)
     values = {name: widen_bfloat16(values, kind) for name, (values, kind) in kept.items()}
-    return Made(
-        folder, manifest, values, np.array([0, chunk_rows - 1, chunk_rows, rows - 1]), random.integers(0, VIEWS, 4)
+    arrays = read_table(LocalFolder(folder), manifest, "").arrays
+    chunks = tuple(
+        (name, array.grid.chunk(number), array.find(number))
+        for name, array in arrays.items()
+        for number in range(array.grid.count)
     )
+    ids = np.array([0, chunk_rows - 1, chunk_rows, rows - 1])
+    return Made(folder, manifest, values, ids, random.integers(0, VIEWS, 4), chunks)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +136,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
     """Caches whose files are some tens of KB, and some hundreds."""
     folder = tmp_path_factory.mktemp("cuts")
     forms: list[Form] = [(store, codec, "float32", 0) for store in CODECS for codec in CODECS[store] if codec != "zstd"]
-    return [write(folder / f"{form[0]}-{form[1]}" / "dump", form, 1000, 20, 400) for form in forms]
+    return [write(folder / f"{form[0]}-{form[1]}" / "dump", form, 1000, 20, 200) for form in forms]
 
 
 @pytest.fixture
@@ -194,20 +208,25 @@ def regions(made: Made, name: str) -> list[range]:
     """The parts of a file that mean different things: of each at least a few bytes are flipped."""
     size = (made.path / name).stat().st_size
     spans = sorted(
-        (info.offset, info.offset + info.bytes)
-        for array in made.manifest.arrays.values()
-        for info in array.blocks
+        (info.offset, info.offset + info.bytes, block.stop == ROWS)
+        for _, block, info in made.chunks
         if info.file == name
     )
     found, at = [], 0
-    for start, stop in spans:
+    for start, stop, last in spans:
         found += [range(at, start), range(start, stop)]
+        found += [range(max(start, stop - 64), stop)] * last  # ends in padding, in Zarr and where it is compressed
         at = stop
     found.append(range(at, size))
     if name.endswith(".h5"):
         found.append(range(min(48, size)))  # the superblock
-    if len(spans) == 1:  # a Zarr chunk: the last one of a view ends in padding
-        found.append(range(spans[0][1] - min(64, spans[0][1]), spans[0][1]))
+    elif spans:
+        found += [
+            range(at, at + CRC_BYTES),
+            range(size - CRC_BYTES, size),
+        ]  # checksums: of the last chunk, of the index
+    if name == "chunks.bin":
+        found += [range(start, start + RECORD_BYTES) for start in range(0, size, RECORD_BYTES)]
     return [part for part in found if part]
 
 
@@ -248,9 +267,10 @@ def test_the_flips_are_everywhere(caches: dict[str, Made], share: int) -> None:
     for made in caches.values():
         places = [place for place, _ in flips(made, 0, share)]
         assert {name for name, _ in places} == set(made.files())
-        for array in made.manifest.arrays.values():
-            for info in array.blocks:
-                assert any(name == info.file and 0 <= at - info.offset < info.bytes for name, at in places)
+        for _, _, info in made.chunks:
+            assert any(name == info.file and 0 <= at - info.offset < info.bytes for name, at in places)
+        for number in range(len(made.chunks)):
+            assert any(name == "chunks.bin" and at // RECORD_BYTES == number for name, at in places)
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -300,29 +320,34 @@ def tick(made: Made, file: str) -> None:
 def test_damage_is_named_by_file_array_view_and_rows(caches: dict[str, Made], name: str) -> None:
     made = caches[name]
     random = Random(name)
-    for array, described in made.manifest.arrays.items():
-        for block, info in described.located_blocks():
-            with flipped(made.path / info.file, info.offset + random.randrange(info.bytes), random.randrange(8)):
-                found = verify_cache(made.folder, made.manifest)
-            assert [each.file for each in found.damage] == [info.file]
-            assert found.damage[0].blocks == ((array, block),)
-            assert found.lines()[1] == (
-                f"{info.file}: damaged block: array {array!r}, view {block.view}, rows {block.start} to {block.stop - 1}"
-            )
+    for array, block, info in made.chunks:
+        with flipped(made.path / info.file, info.offset + random.randrange(info.bytes), random.randrange(8)):
+            found = verify_cache(made.folder, made.manifest)
+        assert [each.file for each in found.damage] == [info.file]
+        assert found.damage[0].blocks == ((array, block),)
+        assert found.lines()[1] == (
+            f"{info.file}: damaged block: array {array!r}, view {block.view}, rows {block.start} to {block.stop - 1}"
+        )
 
 
-def test_two_damaged_blocks_of_one_file_are_both_named(caches: dict[str, Made]) -> None:
+def test_two_damaged_chunks_of_one_file_are_both_named(caches: dict[str, Made]) -> None:
     made = caches["hdf5-none-float32-top"]
-    first, last = made.manifest.arrays["tail"].blocks[1], made.manifest.arrays["values"].blocks[4]
+    (_, first), (_, last) = made.chunks_of("tail")[1], made.chunks_of("values")[7]
     with flipped(made.path / "data.h5", first.offset, 0), flipped(made.path / "data.h5", last.offset, 7):
         found = verify_cache(made.folder, made.manifest)
     assert [(name, block.name) for name, block in found.damage[0].blocks] == [("values", "1-1"), ("tail", "0-1")]
 
 
-def test_metadata_and_checksums_damage_no_block(caches: dict[str, Made]) -> None:
+def test_metadata_and_checksums_damage_no_chunk(caches: dict[str, Made]) -> None:
     made = caches["zarr-none-float32"]
-    chunk = made.manifest.arrays["logits"].blocks[3]
-    for file, at in (("card.md", 9), ("data.zarr/logits/zarr.json", 40), (chunk.file, chunk.bytes + 1)):
+    chunk = made.chunks_of("logits")[3][1]
+    checksum, index = chunk.offset + chunk.bytes + 1, (made.path / chunk.file).stat().st_size - 20
+    for file, at in (
+        ("card.md", 9),
+        ("data.zarr/logits/zarr.json", 40),
+        (chunk.file, checksum),
+        (chunk.file, index),
+    ):
         with flipped(made.path / file, at, 3):
             found = verify_cache(made.folder, made.manifest)
         assert [(each.file, each.blocks) for each in found.damage] == [(file, ())]
@@ -365,11 +390,11 @@ def test_every_grown_file_is_found(larger: list[Made], trusted: None) -> None:
         assert verify_cache(made.folder, made.manifest).is_whole
 
 
-def test_a_cut_names_the_blocks_that_are_lost(larger: list[Made]) -> None:
+def test_a_cut_names_the_chunks_that_are_lost(larger: list[Made]) -> None:
     made = next(
         made for made in larger if made.manifest.store == "hdf5" and made.manifest.arrays["logits"].codec == "none"
     )
-    blocks = list(made.manifest.arrays["logits"].located_blocks())
+    blocks = made.chunks_of("logits")
     data = (made.path / "data.h5").read_bytes()
     with replaced(made.path / "data.h5", data[: blocks[4][1].offset + 1]):
         found = verify_cache(made.folder, made.manifest)
@@ -380,7 +405,7 @@ def test_a_cut_names_the_blocks_that_are_lost(larger: list[Made]) -> None:
 @pytest.mark.parametrize("name", ["zarr-none-float32", "zarr-gzip-bfloat16", "hdf5-none-float16", "hdf5-gzip-float32"])
 def test_what_changes_after_opening_is_refused_when_it_is_read(caches: dict[str, Made], name: str) -> None:
     made = caches[name]
-    info = made.manifest.arrays["logits"].blocks[0]
+    _, info = made.chunks_of("logits")[0]
     path = made.path / info.file
     data = path.read_bytes()
     for changed in (
