@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +21,22 @@ from pipeline.cache.manifest import Manifest
 from pipeline.cache.verify import verify_cache
 from pipeline.cache.writer import write_cache
 from pipeline.dumps.logits import LogitsType, plan_top_k_arrays, select_top_k
+from tests.cache.test_interop import Stranger
 from tests.conftest import ROOT
 from tests.store_plans import cut_store
 
 FOLDER = ROOT / "tests/golden"
 GOLDEN: dict[str, Any] = json.loads((FOLDER / "values.json").read_bytes())
-CHUNK_ROWS = 2  # of 5: the last block of a view is a short one
+CHUNK_ROWS = 2  # of 5: the last chunk of a view is a short one
+# Chunks of a block, blocks of a shard, views of a shard; of all others 1.
+CUTS = {
+    "zarr-float16-none": (2, 1, 1),
+    "zarr-bfloat16-none": (2, 2, 2),
+    "zarr-float32-zstd": (2, 1, 2),
+    "zarr-float32-gzip": (1, 3, 1),
+    "zarr-float32-none-top2": (1, 2, 2),
+    "hdf5-float32-gzip": (2, 1, 1),
+}
 TOP_K, TEMPERATURE = 2, 4.0
 NAMES = [
     *(f"{store}-{dtype}-none" for store in ("zarr", "hdf5") for dtype in ("float32", "float16", "bfloat16")),
@@ -78,7 +89,8 @@ def write(folder: Path, name: str) -> Manifest:
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
-    plan = cut_store(plans(name), 2, 5, CHUNK_ROWS)
+    chunks, blocks, views = CUTS.get(name, (1, 1, 1))
+    plan = cut_store(plans(name), 2, 5, CHUNK_ROWS, block_chunks=chunks, shard_blocks=blocks, shard_views=views)
     return write_cache(folder / name, folder / f".{name}.work", plan, compute, store=store, description=described)
 
 
@@ -114,10 +126,28 @@ def test_a_golden_cache_is_whole(copy: Path) -> None:
     manifest = cache.open(copy).manifest
     assert verify_cache(LocalFolder(copy), manifest).lines() == []
     data = next(name for name, info in manifest.files.items() if name.startswith("data") and not name.endswith(".json"))
-    changed = bytearray((copy / data).read_bytes())
-    changed[-1] ^= 1
-    (copy / data).write_bytes(changed)
-    assert not verify_cache(LocalFolder(copy), manifest).is_whole
+    before = (copy / data).read_bytes()
+    for at in (0, -1):
+        changed = bytearray(before)
+        changed[at] ^= 1
+        (copy / data).write_bytes(changed)
+        assert not verify_cache(LocalFolder(copy), manifest).is_whole
+
+
+def test_a_stranger_reads_a_golden_cache(name: str) -> None:
+    """So they are written as the words of the format say, and not as this package happens to read them."""
+    stranger = Stranger(FOLDER / name)
+    stranger.check_files()
+    assert {"values": stranger.values(), "root": stranger.root()} == GOLDEN["digests"][name]
+    for array in stranger.manifest["arrays"] if name.startswith("zarr") else ():
+        stranger.check_shards(array)
+
+
+def test_the_golden_caches_are_cut_in_every_way() -> None:
+    grids = {name: cache.open(FOLDER / name).manifest.arrays.values() for name in NAMES if name.startswith("zarr")}
+    found = {(*each.grid.shards, *each.grid.slots) for arrays in grids.values() for each in arrays}
+    # Shards along the views, along the rows; in each, views, and chunks of a view.
+    assert found == {(2, 3, 1, 1), (2, 2, 1, 2), (1, 1, 2, 3), (1, 2, 2, 2), (2, 1, 1, 3)}
 
 
 def test_the_same_values_have_the_same_digest_today(name: str, tmp_path: Path) -> None:
@@ -131,7 +161,8 @@ def test_uncompressed_zarr_is_written_in_the_same_bytes_today(name: str, tmp_pat
         {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (tmp_path / name / "data.zarr", FOLDER / name / "data.zarr")
     )
-    assert len(found) >= 1 + 7
+    shards = {array: math.prod(info.grid.shards) for array, info in cache.open(FOLDER / name).manifest.arrays.items()}
+    assert len(found) == 1 + len(shards) + sum(shards.values()) >= 3
     assert found == golden
 
 

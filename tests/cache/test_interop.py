@@ -8,7 +8,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import h5py
 import numcodecs
@@ -25,7 +25,8 @@ from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import DESCRIPTION
 from tests.store_plans import cut_store
 
-VIEWS, ROWS, CHUNK_ROWS = 2, 21, 8  # the last block of a view is a short one
+# Six chunks a view, the last one of a row. Shards of two views and four chunks of each: some slots are empty.
+VIEWS, ROWS, CHUNK_ROWS = 3, 21, 4
 ROW_SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (2, 3))
 DTYPES: tuple[DType, ...] = get_args(DType)
 FORMS: list[tuple[Format, Codec]] = [(store, codec) for store in CODECS for codec in CODECS[store]]
@@ -53,7 +54,7 @@ def write(folder: Path, store: Format, codec: Codec, dtype: DType) -> Path:
         return {name: array[block.view, block.start : block.stop] for name, array in values.items()}
 
     described = {**DESCRIPTION, "views": {**DESCRIPTION["views"], "count": VIEWS}}
-    plan = cut_store(plans, VIEWS, ROWS, CHUNK_ROWS)
+    plan = cut_store(plans, VIEWS, ROWS, CHUNK_ROWS, block_chunks=2, shard_blocks=2, shard_views=2)
     write_cache(folder / "dump", folder / "work", plan, compute, store=store, description=described)
     return folder / "dump"
 
@@ -117,6 +118,16 @@ def slow_crc32c(data: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
+class Chunk(NamedTuple):
+    """A record of the chunk table."""
+
+    offset: int
+    bytes: int
+    file: int
+    crc32c: int
+    sha256: bytes
+
+
 class Stranger:
     """Reads a cache by its manifest and the words of the format alone; nothing of this package."""
 
@@ -126,28 +137,65 @@ class Stranger:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.manifest = folder, json.loads((folder / "manifest.json").read_bytes())
+        self.files = sorted(self.manifest["files"])
+        self.table = [Chunk(*record) for record in struct.iter_unpack("<QQII32s", (folder / "chunks.bin").read_bytes())]
+        self.chunks: dict[str, list[Chunk]] = {}
+        first = 0
+        for name, described in sorted(self.manifest["arrays"].items()):
+            views, rows = described["shape"][:2]
+            count = views * math.ceil(rows / described["chunk_rows"])
+            self.chunks[name] = self.table[first : first + count]
+            first += count
+        assert first == len(self.table)
 
     def check_files(self) -> None:
         """Every file is there, whole, and no other."""
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
-        assert found == {"manifest.json", *self.manifest["files"]}
-        for name, info in self.manifest["files"].items():
-            data = (self.folder / name).read_bytes()
-            assert (len(data), hashlib.sha256(data).hexdigest()) == (info["bytes"], info["sha256"])
+        assert found == {"manifest.json", *self.files}
+        for number, name in enumerate(self.files):
+            data, rest, at = (self.folder / name).read_bytes(), b"", 0
+            for chunk in sorted(chunk for chunk in self.table if chunk.file == number):
+                assert chunk.offset >= at
+                self.payload(chunk)
+                rest += data[at : chunk.offset]
+                at = chunk.offset + chunk.bytes
+            rest += data[at:]
+            info = self.manifest["files"][name]
+            assert (len(data), hashlib.sha256(rest).hexdigest()) == (info["bytes"], info["sha256"])
 
     def root(self) -> str:
         rest = {key: value for key, value in self.manifest.items() if key != "root"}
         text = json.dumps(rest, sort_keys=True, indent=2) + "\n"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def payload(self, info: dict[str, Any]) -> bytes:
-        data = (self.folder / info["file"]).read_bytes()
-        payload: bytes = data[info["offset"] : info["offset"] + info["bytes"]]
-        assert slow_crc32c(payload) == info["crc32c"]
-        assert hashlib.sha256(payload).hexdigest() == info["sha256"]
-        if self.manifest["store"] == "zarr":
-            assert data[len(payload) :] == struct.pack("<I", info["crc32c"])
+    def payload(self, chunk: Chunk) -> bytes:
+        data = (self.folder / self.files[chunk.file]).read_bytes()
+        payload: bytes = data[chunk.offset : chunk.offset + chunk.bytes]
+        assert slow_crc32c(payload) == chunk.crc32c
+        assert hashlib.sha256(payload).digest() == chunk.sha256
         return payload
+
+    def check_shards(self, name: str) -> None:
+        """Each shard of a Zarr store is in the one layout that there is, and just what its chunks make it."""
+        described, row_axes = self.manifest["arrays"][name], len(self.manifest["arrays"][name]["shape"]) - 2
+        views, rows = described["shape"][:2]
+        per_view, (shard_views, shard_rows) = math.ceil(rows / described["chunk_rows"]), described["shard"]
+        shard_chunks = shard_rows // described["chunk_rows"]
+        for i in range(math.ceil(views / shard_views)):
+            for j in range(math.ceil(rows / shard_rows)):
+                file = f"data.zarr/{name}/c/{i}/{j}" + "/0" * row_axes
+                made, index = b"", b""
+                for view in range(i * shard_views, (i + 1) * shard_views):
+                    for number in range(j * shard_chunks, (j + 1) * shard_chunks):
+                        if view >= views or number >= per_view:
+                            index += struct.pack("<QQ", 2**64 - 1, 2**64 - 1)
+                            continue
+                        chunk = self.chunks[name][view * per_view + number]
+                        assert (self.files[chunk.file], chunk.offset) == (file, len(made))
+                        index += struct.pack("<QQ", len(made), chunk.bytes + 4)
+                        made += self.payload(chunk) + struct.pack("<I", chunk.crc32c)
+                made += index + struct.pack("<I", slow_crc32c(index))
+                assert (self.folder / file).read_bytes() == made
 
     def decoded(self, payload: bytes, codec: str) -> bytes:
         if codec == "zstd":
@@ -160,14 +208,14 @@ class Stranger:
         described = self.manifest["arrays"][name]
         views, rows, *row_shape = described["shape"]
         row_bytes = math.prod(row_shape) * struct.calcsize("<" + self.NUMBERS[described["dtype"]])
-        parts, infos = [], iter(described["blocks"])
+        parts, chunks = [], iter(self.chunks[name])
         for _ in range(views):
             for start in range(0, rows, described["chunk_rows"]):
                 real = min(described["chunk_rows"], rows - start)
-                data = self.decoded(self.payload(next(infos)), described["codec"])
+                data = self.decoded(self.payload(next(chunks)), described["codec"])
                 assert not any(data[real * row_bytes :])  # padding
                 parts.append(data[: real * row_bytes])
-        assert next(infos, None) is None
+        assert next(chunks, None) is None
         return np.frombuffer(b"".join(parts), "<" + self.NUMBERS[described["dtype"]]).reshape(described["shape"])
 
     def values(self) -> str:
@@ -190,6 +238,9 @@ def test_a_stranger_reads_the_same_numbers(tmp_path: Path, store: Format, codec:
     folder = write(tmp_path, store, codec, dtype)
     stranger = Stranger(folder)
     stranger.check_files()
+    if store == "zarr":
+        for name in stranger.manifest["arrays"]:
+            stranger.check_shards(name)
     assert_same({name: stranger.array(name) for name in stranger.manifest["arrays"]}, dtype)
     manifest = cache.open(folder).manifest
     assert (stranger.root(), stranger.values()) == (manifest.root, manifest.values)
@@ -198,10 +249,11 @@ def test_a_stranger_reads_the_same_numbers(tmp_path: Path, store: Format, codec:
 @forms
 def test_a_stranger_sees_damage(tmp_path: Path, store: Format, codec: Codec) -> None:
     folder = write(tmp_path, store, codec, "float16")
-    info = json.loads((folder / "manifest.json").read_bytes())["arrays"]["a1"]["blocks"][1]
-    path = folder / info["file"]
+    stranger = Stranger(folder)
+    chunk = stranger.chunks["a1"][1]
+    path = folder / stranger.files[chunk.file]
     data = bytearray(path.read_bytes())
-    data[info["offset"] + info["bytes"] // 2] ^= 4
+    data[chunk.offset + chunk.bytes // 2] ^= 4
     path.write_bytes(data)
     with pytest.raises(AssertionError):
         Stranger(folder).check_files()

@@ -52,7 +52,7 @@ def write(folder: Path, name: str) -> Manifest:
     def compute(block: Block) -> dict[str, NDArray[Any]]:
         return {array: rows[block.view, block.start : block.stop] for array, rows in values.items()}
 
-    plan, made = cut_store(plans, first, rows, 2), compute
+    plan, made = cut_store(plans, first, rows, 2, block_chunks=2, shard_views=2), compute
     used: BlockFunction = made
     target, work = folder / name, folder / f".{name}.work"
     return write_cache(target, work, plan, used, store=store, description=described(name))  # type: ignore[arg-type]
