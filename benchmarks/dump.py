@@ -157,7 +157,8 @@ def measure_bytes(passes: Passes) -> Iterator[Row]:
     """Each array as it was stored."""
     for name, manifest in passes.manifests.items():
         for array, info in manifest.arrays.items():
-            stored = sum(block.bytes for block in info.blocks)
+            place = f"data.zarr/{array}/c/"
+            stored = sum(file.bytes for path, file in manifest.files.items() if path.startswith(place))
             labels = {"field": name, "array": array, "stored as": f"{info.dtype}, {info.codec}"}
             values = {"bytes an image": stored / passes.dataset.bounds[0], "of raw": stored / info.bytes}
             yield Row(labels=labels, values=values)

@@ -30,6 +30,10 @@ class FinishedChunk(NamedTuple):
     crc32c: int
 
 
+# Hands an array's block to a store that is being assembled; blocks come in order, one array after the other.
+Put = Callable[[str, Block, list[FinishedChunk]], None]
+
+
 @dataclass(frozen=True)
 class BlockFiles:
     """One file a block and array: its chunks, each followed by its CRC-32C, and their index. Whole, or not there."""

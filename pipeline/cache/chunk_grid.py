@@ -65,6 +65,20 @@ class ChunkGrid:
         start = index * self.chunk_rows
         return Block(view, index, start, min(start + self.chunk_rows, self.rows))
 
+    def find_rows(
+        self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The chunk (n,) of each row, and its number there (n,).
+
+        Args:
+            views: one, or one for each id, (n,).
+            ids: of rows (n,).
+        """
+        if self.chunk_rows == self.rows:
+            return np.broadcast_to(np.asarray(views, np.int64), ids.shape), ids
+        chunk, within = np.divmod(ids, np.int64(self.chunk_rows))
+        return chunk + views * self.per_view, within
+
     def numbers(self, block: Block) -> range:
         """The numbers of the chunks that hold a block's rows."""
         first = block.view * self.per_view

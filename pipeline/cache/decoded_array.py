@@ -90,8 +90,7 @@ class DecodedArray:
         return values
 
     def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
-        wanted, within = np.divmod(ids, self.grid.chunk_rows)
-        wanted += views * self.grid.per_view
+        wanted, within = self.grid.find_rows(views, ids)
         picked: NDArray[Any] = np.empty((len(ids), *self.chunks.info.row_shape), storage_dtype(self.chunks.info.dtype))
         numbers = np.unique(wanted)
         with self.lock:

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.cache import cache_paths as paths
 from pipeline.cache import hdf5_check
-from pipeline.cache.block_files import BlockFiles
+from pipeline.cache.block_files import BlockFiles, FinishedChunk, Put
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.chunk_grid import RECORD
 from pipeline.cache.chunk_table import ChunkTable
@@ -30,33 +31,35 @@ MAX_SECONDS = 3600  # a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 
-def write_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArray[Any]]) -> None:
-    """Assemble `data.h5` from the blocks.
+@contextmanager
+def assemble_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArray[Any]]) -> Iterator[Put]:
+    """Make `data.h5` of the blocks that are put into it while the context is open.
 
     Args:
         folder: of the cache.
-        blocks: all there.
+        blocks: where the blocks come from.
         records: by array, of its chunks; their `offset` is written.
     """
     plan = blocks.plan
     # Without a lock of HDF5's own: the cache's stands beside the work, and not every file system has such.
     with h5py.File(folder / NAME, "w", libver=("v110", "v110"), locking=False) as file:
-        for name, array in plan.arrays.items():
-            target = _create_dataset(file, name, array, plan)
-            for block in plan.blocks():
-                write = _write_plain if array.codec == "none" else _write_packed
-                records[name]["offset"][_slice_of(plan.grids[name].numbers(block))] = write(target, blocks, name, block)
+        targets = {name: _create_dataset(file, name, array, plan) for name, array in plan.arrays.items()}
+
+        def put(name: str, block: Block, chunks: list[FinishedChunk]) -> None:
+            write = _write_plain if plan.arrays[name].codec == "none" else _write_packed
+            numbers = plan.grids[name].numbers(block)
+            records[name]["offset"][numbers.start : numbers.stop] = write(targets[name], blocks, name, block, chunks)
+
+        yield put
 
 
-def _slice_of(numbers: range) -> slice:
-    return slice(numbers.start, numbers.stop)
-
-
-def _write_plain(target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block) -> list[int]:
+def _write_plain(
+    target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block, chunks: list[FinishedChunk]
+) -> list[int]:
     """Write a block's rows into a contiguous data set; where its chunks lie."""
     grid, row_bytes = blocks.plan.grids[name], blocks.plan.arrays[name].row_bytes
     offsets = []
-    for number, chunk in enumerate(blocks.read(name, block)):
+    for number, chunk in enumerate(chunks):
         rows = blocks.decode(name, block, number, chunk.payload)
         start = block.start + number * grid.chunk_rows
         target[block.view, start : start + len(rows)] = rows
@@ -64,10 +67,12 @@ def _write_plain(target: h5py.Dataset, blocks: BlockFiles, name: str, block: Blo
     return offsets
 
 
-def _write_packed(target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block) -> list[int]:
+def _write_packed(
+    target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block, chunks: list[FinishedChunk]
+) -> list[int]:
     """Write a block's chunks into a chunked data set as they are; where they lie."""
     grid, offsets = blocks.plan.grids[name], []
-    for number, chunk in enumerate(blocks.read(name, block)):
+    for number, chunk in enumerate(chunks):
         corner = (block.view, block.start + number * grid.chunk_rows, *[0] * (target.ndim - 2))
         target.id.write_direct_chunk(corner, chunk.payload)
         offsets.append(target.id.get_chunk_info_by_coord(corner).byte_offset)

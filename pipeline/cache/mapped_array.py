@@ -116,8 +116,7 @@ class MappedArray:
             with self.mapping:
                 self._map_files()
         assert self.rows is not None
-        chunk, within = np.divmod(ids, self.grid.chunk_rows)
-        chunk += views * self.grid.per_view if not isinstance(views, int) or views else 0
+        chunk, within = self.grid.find_rows(views, ids)
         unchecked = self.unchecked
         if unchecked is not None:
             self._check_chunks(unchecked, np.unique(chunk))

@@ -139,7 +139,8 @@ class Cache:
     def _check_keys(self, wanted: NDArray[Any], count: int, what: str) -> NDArray[np.int64]:
         if wanted.dtype.kind not in "iu" and wanted.size:
             raise InputError(f"cache {self.folder.name}: {what}", expected="integers", found=str(wanted.dtype))
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < count):
+        # As unsigned numbers, negative ones are beyond any count: one look at all.
+        if wanted.size and not wanted.astype(np.uint64, copy=False).max() < count:
             raise InputError(
                 f"cache {self.folder.name}: {what}",
                 expected=f"0..{count - 1}, those that were dumped",

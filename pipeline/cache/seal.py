@@ -16,7 +16,7 @@ from pipeline.base.files import flush_file, remove_path, write_bytes
 from pipeline.base.progress import track
 from pipeline.base.threads import map_ahead
 from pipeline.cache import cache_paths as paths
-from pipeline.cache.block_files import BlockFiles
+from pipeline.cache.block_files import BlockFiles, FinishedChunk, Put
 from pipeline.cache.blocks import BlockKey
 from pipeline.cache.card import render_card
 from pipeline.cache.chunk_grid import RECORD
@@ -27,10 +27,13 @@ from pipeline.cache.manifest_entries import build_manifest_entries, to_plain_ent
 from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.stores import load_store
 
+AHEAD = 3  # blocks in memory: one that is used, and those that are read meanwhile
+
 
 class ReadBlock(NamedTuple):
-    """A finished block: its rows by chunk, and a record for each, without its place."""
+    """A finished block: its chunks, the rows of each, and a record for each, without its place."""
 
+    chunks: list[FinishedChunk]
     rows: list[NDArray[Any]]
     records: NDArray[Any]
 
@@ -45,8 +48,9 @@ def seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any])
     remove_path(folder)
     folder.mkdir(parents=True)
     plain = to_plain_entries(description)
-    values, records = _hash_blocks(blocks, title)
-    store.write_store(folder, blocks, records)
+    records = {name: np.zeros(grid.count, RECORD) for name, grid in plan.grids.items()}
+    with store.assemble_store(folder, blocks, records) as put:
+        values = _hash_blocks(blocks, records, put, title)
     page = render_card(plain, plan, blocks.store)
     (folder / paths.CARD_PATH).write_bytes(page.encode())  # the same line ends on any system
 
@@ -77,15 +81,19 @@ def _describe_files(folder: Path, names: list[str], table: NDArray[Any], title: 
     return {name: {"bytes": sizes[name], "sha256": digests[name]} for name in names}
 
 
-def _hash_blocks(blocks: BlockFiles, title: str) -> tuple[str, dict[str, NDArray[Any]]]:
-    """The digest of the values (of each array its header, then its rows), and the records of its chunks, without their
-    places, in one reading.
+def _hash_blocks(blocks: BlockFiles, records: Mapping[str, NDArray[Any]], put: Put, title: str) -> str:
+    """Hand each block to the store, in one reading; the digest of the values: of each array its header, then its rows.
+
+    Args:
+        blocks: all there.
+        records: by array, of its chunks; all but their places is written.
+        put: of the store.
+        title: of the progress bar.
     """
     digest, plan = hashlib.sha256(), blocks.plan
-    records = {name: np.zeros(grid.count, RECORD) for name, grid in plan.grids.items()}
     keys = [(name, block) for name in sorted(plan.arrays) for block in plan.blocks()]
     with ThreadPoolExecutor(count_threads()) as threads:  # blocks are read while another is used
-        read = track(map_ahead(threads, partial(_read_block, blocks), keys, ahead=2), title, len(keys))
+        read = track(map_ahead(threads, partial(_read_block, blocks), keys, ahead=AHEAD), title, len(keys))
         for (name, block), found in zip(keys, read, strict=True):
             if (block.view, block.index) == (0, 0):
                 digest.update(_format_values_header(name, plan))
@@ -93,7 +101,8 @@ def _hash_blocks(blocks: BlockFiles, title: str) -> tuple[str, dict[str, NDArray
                 digest.update(np.ascontiguousarray(rows))
             numbers = plan.grids[name].numbers(block)
             records[name][numbers.start : numbers.stop] = found.records
-    return digest.hexdigest(), records
+            put(name, block, found.chunks)
+    return digest.hexdigest()
 
 
 def _read_block(blocks: BlockFiles, key: BlockKey) -> ReadBlock:
@@ -101,7 +110,7 @@ def _read_block(blocks: BlockFiles, key: BlockKey) -> ReadBlock:
     records = np.zeros(len(chunks), RECORD)
     records["bytes"], records["crc32c"] = [len(each.payload) for each in chunks], [each.crc32c for each in chunks]
     records["sha256"] = [np.frombuffer(hashlib.sha256(each.payload).digest(), np.uint8) for each in chunks]
-    return ReadBlock([blocks.decode(*key, number, each.payload) for number, each in enumerate(chunks)], records)
+    return ReadBlock(chunks, [blocks.decode(*key, number, each.payload) for number, each in enumerate(chunks)], records)
 
 
 def _format_values_header(name: str, plan: StorePlan) -> bytes:

@@ -1,6 +1,6 @@
 """The stores that arrays are kept in: one module a format, named in `STORES`.
 
-Each has `write_store`, `check_store` and `check_own_store`.
+Each has `assemble_store`, `check_store` and `check_own_store`.
 """
 
 from __future__ import annotations

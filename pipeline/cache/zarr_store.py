@@ -12,8 +12,10 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
 from pipeline.cache import cache_paths as paths
-from pipeline.cache.block_files import BlockFiles
+from pipeline.cache.block_files import BlockFiles, FinishedChunk, Put
 from pipeline.cache.blocks import Block
 from pipeline.cache.chunk_grid import CRC_BYTES, ChunkGrid, encode_index
 from pipeline.cache.chunk_table import ArrayChunks, ChunkTable
@@ -35,53 +37,84 @@ MAX_METADATA_BYTES = 1 << 16  # bytes of a zarr.json that are looked at
 GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
-def write_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArray[Any]]) -> None:
-    """Assemble `data.zarr`: a block's file is linked into place where it is a shard, else its chunks are copied.
+@contextmanager
+def assemble_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArray[Any]]) -> Iterator[Put]:
+    """Make `data.zarr` of the blocks that are put into it while the context is open.
 
     Args:
         folder: of the cache.
-        blocks: all there.
-        records: by array, of its chunks; their `offset` is written.
+        blocks: where the blocks come from.
+        records: by array, of its chunks; their `offset` is written at the end.
     """
     plan = blocks.plan
     _write_json(folder / NAME / "zarr.json", GROUP)
     for name, array in plan.arrays.items():
-        grid, shape = plan.grids[name], list(plan.shape(name))
-        metadata = build_metadata(shape, storage_dtype(array.dtype).name, array.codec, grid)
+        dtype = storage_dtype(array.dtype).name
+        metadata = build_metadata(list(plan.shape(name)), dtype, array.codec, plan.grids[name])
         _write_json(folder / NAME / name / "zarr.json", metadata)
+    with _ShardWriter(folder, blocks) as writer:
+        yield writer.put
+    for name, grid in plan.grids.items():
         records[name]["offset"], _ = grid.place_chunks(records[name]["bytes"].astype(np.int64))
-        files = paths.list_data_paths("zarr", name, grid.shards, len(shape))
-        for file, members in zip(files, _group_blocks(blocks, name), strict=True):
-            if grid.slots == (1, blocks.count_slots(name)):
-                _link_file(blocks.path(name, members[0]), folder / file)
-            else:
-                _join_blocks(blocks, name, members, folder / file)
 
 
-def _group_blocks(blocks: BlockFiles, name: str) -> list[list[Block]]:
-    """The blocks of each shard, in order."""
-    grid = blocks.plan.grids[name]
-    groups: list[list[Block]] = [[] for _ in range(math.prod(grid.shards))]
-    for block in blocks.plan.blocks():
-        groups[block.view // grid.shard[0] * grid.shards[1] + block.start // grid.shard[1]].append(block)
-    return groups
+@dataclass(frozen=True)
+class _OpenShard:
+    """A shard that is being written, and its chunks so far: their slots, and their bytes."""
+
+    file: BinaryIO
+    grid: ChunkGrid
+    places: list[int]
+    sizes: list[int]
+
+    def add(self, first: int, chunks: list[FinishedChunk]) -> None:
+        """Write a block's chunks, from this slot on."""
+        for number, chunk in enumerate(chunks):
+            self.file.write(chunk.payload)
+            self.file.write(crc_to_bytes(chunk.crc32c))
+            self.places.append(first + number)
+            self.sizes.append(len(chunk.payload))
+
+    def finish(self) -> None:
+        """Write the index."""
+        with self.file as file:
+            file.write(encode_shard_index(self.grid, np.array(self.places), np.array(self.sizes)))
 
 
-def _join_blocks(blocks: BlockFiles, name: str, members: list[Block], target: Path) -> None:
-    """Write a shard of several blocks."""
-    grid = blocks.plan.grids[name]
-    places, sizes = [], []
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        for block in members:
-            chunks = blocks.read(name, block)
-            first = block.view % grid.slots[0] * grid.slots[1] + block.start % grid.shard[1] // grid.chunk_rows
-            for number, chunk in enumerate(chunks):
-                file.write(chunk.payload)
-                file.write(crc_to_bytes(chunk.crc32c))
-                places.append(first + number)
-                sizes.append(len(chunk.payload))
-        file.write(encode_shard_index(grid, np.array(places), np.array(sizes)))
+class _ShardWriter(AbstractContextManager["_ShardWriter"]):
+    """Writes shards: a block's file is linked into place where it is one, else its chunks are copied."""
+
+    def __init__(self, folder: Path, blocks: BlockFiles) -> None:
+        self.folder, self.blocks = folder, blocks
+        self.shards: dict[Path, _OpenShard] = {}  # those of the same views
+
+    def put(self, name: str, block: Block, chunks: list[FinishedChunk]) -> None:
+        """Take a block in."""
+        grid = self.blocks.plan.grids[name]
+        views = self.folder.joinpath(NAME, name, "c", str(block.view // grid.shard[0]))
+        rest = ["0"] * len(self.blocks.plan.arrays[name].row_shape)
+        target = views.joinpath(str(block.start // grid.shard[1]), *rest)
+        if grid.slots == (1, self.blocks.count_slots(name)):
+            _link_file(self.blocks.path(name, block), target)
+            return
+        if not all(views in other.parents for other in self.shards):
+            self._finish_shards()
+        if target not in self.shards:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.shards[target] = _OpenShard(target.open("wb"), grid, [], [])
+        first = block.view % grid.slots[0] * grid.slots[1] + block.start % grid.shard[1] // grid.chunk_rows
+        self.shards[target].add(first, chunks)
+
+    def _finish_shards(self) -> None:
+        for shard in self.shards.values():
+            shard.finish()
+        self.shards = {}
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish_shards()
+        for shard in self.shards.values():
+            shard.file.close()
 
 
 def encode_shard_index(grid: ChunkGrid, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
