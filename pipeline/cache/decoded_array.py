@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Lock
@@ -72,7 +73,7 @@ class DecodedArray:
         self.chunk_in = np.full(count, -1, np.int64)  # by slot
         self.used = np.zeros(count, np.int64)  # when, by slot
         self.slots: NDArray[Any] | None = None  # allocated when the first chunk is decoded
-        self.pool: ThreadPoolExecutor | None = None
+        self.pools: dict[int, ThreadPoolExecutor] = {}  # by process
         self.files = MappedFiles(folder, chunks, fix) if isinstance(folder, LocalFolder) else None
         self.read = folder.read_chunk if self.files is None else self.files.read
 
@@ -110,7 +111,6 @@ class DecodedArray:
         info = self.chunks.info
         if self.slots is None:
             self.slots = np.empty((len(self.used), info.chunk_rows, *info.row_shape), storage_dtype(info.dtype))
-            self.pool = ThreadPoolExecutor(count_threads())
         self.clock += 1
         there = self.slot_of[numbers] >= 0
         self.used[self.slot_of[numbers[there]]] = self.clock
@@ -129,12 +129,18 @@ class DecodedArray:
             rows = self._decode_chunk(number, self.read)
             slots[slot, : len(rows)] = rows
 
-        assert self.pool is not None
-        begun = [self.pool.submit(decode_into, *each) for each in zip(missing.tolist(), oldest.tolist(), strict=True)]
+        pool = self._find_pool()
+        begun = [pool.submit(decode_into, *each) for each in zip(missing.tolist(), oldest.tolist(), strict=True)]
         wait(begun)  # all of them, also where one fails: the slots may then be given to other chunks
         for each in begun:
             each.result()  # raises the first error
         self.slot_of[missing], self.chunk_in[oldest], self.used[oldest] = oldest, missing, self.clock
+
+    def _find_pool(self) -> ThreadPoolExecutor:
+        """The threads of this process: those of its parent did not come along through a fork."""
+        if os.getpid() not in self.pools:
+            self.pools = {os.getpid(): ThreadPoolExecutor(count_threads())}
+        return self.pools[os.getpid()]
 
     def _decode_chunk(self, number: int, read: Callable[[StoredChunk, str], NDArray[np.uint8]]) -> NDArray[Any]:
         stored = self.chunks.find(number)
