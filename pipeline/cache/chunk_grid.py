@@ -76,8 +76,7 @@ class ChunkGrid:
         """
         if self.chunk_rows == self.rows:
             return np.broadcast_to(np.asarray(views, np.int64), ids.shape), ids
-        chunk, within = np.divmod(ids, np.int64(self.chunk_rows))
-        return chunk + views * self.per_view, within
+        return ids // self.chunk_rows + views * self.per_view, ids % self.chunk_rows
 
     def numbers(self, block: Block) -> range:
         """The numbers of the chunks that hold a block's rows."""

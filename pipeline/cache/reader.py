@@ -42,7 +42,7 @@ class Cache:
         folder: where it lies.
         manifest: what it holds.
         table: where its chunks lie.
-        memory: bytes of decoded chunks that each array keeps.
+        memory: bytes of decoded chunks that its compressed (or distant) arrays keep, shared by their sizes.
         fix: the command that makes it, for messages.
     """
 
@@ -128,7 +128,11 @@ class Cache:
         return self._open_array(name).load()
 
     def _open_array(self, name: str) -> StoredArray:
-        return open_array(self.folder, self.table.arrays[name], self.manifest.store, self.fix, memory=self.memory)
+        is_mapped = isinstance(self.folder, LocalFolder)
+        decoded = {key: info for key, info in self.manifest.arrays.items() if info.codec != "none" or not is_mapped}
+        mine, whole = (decoded[name].bytes if name in decoded else 0), sum(info.bytes for info in decoded.values())
+        memory = self.memory * mine // max(1, whole)
+        return open_array(self.folder, self.table.arrays[name], self.manifest.store, self.fix, memory=memory)
 
     def _find_array(self, array: str | None) -> str:
         names = list(self.manifest.arrays)
@@ -178,8 +182,8 @@ def open(
             `{"dataset.fingerprint": "...", "field.name": "logits"}`.
         fix: the command that makes this cache, for messages.
         storage_options: of the URL's file system.
-        memory: bytes of decoded chunks that each compressed or distant array keeps for `Cache.rows`, the least
-            recently used given up first.
+        memory: bytes of decoded chunks that compressed or distant arrays keep for `Cache.rows`, shared by their sizes;
+            the least recently used are given up first.
 
     Raises:
         InputError: no cache, an incomplete or changed one, or one that differs from what is

@@ -95,7 +95,7 @@ def _read_inputs(study: Study, name: str, device: torch.device, memory: str | in
     network = build_and_check(study, name, dataset, list_loss_taps(study, name), parts)
     caches = {dump: open_dump(study, dump, dataset) for dump in spec.list_all_dumps()}
     refuse_other_channels(network, caches, dataset)
-    splits, targets = load_training_data(dataset, caches, spec.phases, device, memory)
+    splits, targets = load_training_data(dataset, caches, spec.phases, device, memory=memory, views=study.views.views())
     initial, init = _load_initial(study, spec)
     origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
     return _Inputs(dataset, splits, caches, targets, initial, origin)

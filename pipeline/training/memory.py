@@ -51,9 +51,9 @@ def choose_streamed(sources: Sequence[Source], budget: int) -> frozenset[Source]
     """
     ordered = sorted(sources, key=lambda source: source.bytes)
     for count in range(len(ordered), -1, -1):
-        held, streamed = ordered[:count], ordered[count:]
-        if sum(source.bytes for source in held) + AHEAD * sum(source.batch_bytes for source in streamed) <= budget:
-            return frozenset(streamed)
+        streamed = frozenset(ordered[count:])
+        if count_held(ordered, streamed) <= budget:
+            return streamed
     needed = sum(source.batch_bytes for source in ordered)
     if needed > budget:
         raise InputError(
@@ -63,6 +63,11 @@ def choose_streamed(sources: Sequence[Source], budget: int) -> frozenset[Source]
             fix="give it more, or make the batches smaller",
         )
     return frozenset(ordered)
+
+
+def count_held(sources: Sequence[Source], streamed: frozenset[Source]) -> int:
+    """Bytes on the device: of what lies there, and of batches of what is streamed."""
+    return sum(AHEAD * source.batch_bytes if source in streamed else source.bytes for source in sources)
 
 
 def describe_choice(sources: Sequence[Source], streamed: frozenset[Source]) -> str:

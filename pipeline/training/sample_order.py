@@ -32,6 +32,10 @@ class Order(Protocol):
         """(n,) int64 on the CPU; called once for each epoch, in turn."""
         ...
 
+    def count_chunks(self, chunk_rows: int) -> int:
+        """Chunks of so many samples, of which no more need be at hand for none to be fetched twice an epoch."""
+        ...
+
     def state(self) -> Any:
         """What must survive a kill, for a checkpoint."""
         ...
@@ -55,6 +59,9 @@ class RandomOrder:
 
     def ids(self, epoch: int) -> Tensor:  # noqa: ARG002 - drawn from a generator that goes on
         return torch.randperm(self.samples, generator=self.generator)
+
+    def count_chunks(self, chunk_rows: int) -> int:
+        return -(-self.samples // chunk_rows)
 
     def state(self) -> Tensor:
         return self.generator.get_state()
@@ -91,6 +98,10 @@ class BlockOrder:
         # A stable sort keeps the random order inside each window.
         return shuffled[torch.argsort(window_of_block[shuffled // self.rows], stable=True)]
 
+    def count_chunks(self, chunk_rows: int) -> int:
+        # A block may begin and end amid chunks; then the next window may need one of them again.
+        return min(-(-self.samples // chunk_rows), self.window * (-(-self.rows // chunk_rows) + 1))
+
     def state(self) -> None:
         return None
 
@@ -114,6 +125,9 @@ class PlannedOrder:
     def ids(self, epoch: int) -> Tensor:
         plan = self.plans[epoch % len(self.plans)].flatten()
         return plan[plan >= 0]
+
+    def count_chunks(self, chunk_rows: int) -> int:
+        return -(-int(self.plans.max() + 1) // chunk_rows)
 
     def state(self) -> None:
         return None
