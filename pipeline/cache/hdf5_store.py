@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -42,6 +44,7 @@ def assemble_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArr
     """
     plan = blocks.plan
     # Without a lock of HDF5's own: the cache's stands beside the work, and not every file system has such.
+    _refuse_full_disk(folder / NAME, blocks)
     with h5py.File(folder / NAME, "w", libver=("v110", "v110"), locking=False) as file:
         targets = {name: _create_dataset(file, name, array, plan) for name, array in plan.arrays.items()}
 
@@ -51,6 +54,16 @@ def assemble_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArr
             records[name]["offset"][numbers.start : numbers.stop] = write(targets[name], blocks, name, block, chunks)
 
         yield put
+
+
+def _refuse_full_disk(path: Path, blocks: BlockFiles) -> None:
+    """Raise OSError where the disk has no room for the file: HDF5 cannot close one whose bytes it could not write, and
+    may crash then.
+    """
+    plan = blocks.plan
+    needed = sum(blocks.path(name, block).stat().st_size for name in plan.arrays for block in plan.blocks())
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _write_plain(

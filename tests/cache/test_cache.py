@@ -232,10 +232,18 @@ def test_ids_and_views_that_were_not_dumped_are_refused(tmp_path: Path) -> None:
         opened.load("hints")
 
 
+@pytest.mark.parametrize(("chunk_rows", "shard_blocks"), [(16, 1), (4, 1), (4, 2), (8, 5), (16, 5)])
 @pytest.mark.parametrize("store", STORES)
-def test_a_stopped_dump_resumes_with_the_same_bytes(tmp_path: Path, store: Store) -> None:
-    write(tmp_path / "whole", store, chunk_rows=16)
-    array = values()
+def test_a_stopped_dump_resumes_with_the_same_bytes(
+    tmp_path: Path, store: Store, chunk_rows: int, shard_blocks: int
+) -> None:
+    array, whole = values(), tmp_path / "whole"
+    arrays = {"logits": ArrayPlan((CLASSES,), "float32")}
+    cut = cut_store(arrays, 1, ROWS, chunk_rows, block_chunks=16 // chunk_rows, shard_blocks=shard_blocks)
+    writer.write_cache(
+        whole / "dump", whole / "work", cut, lambda block: {"logits": array[0, block.start : block.stop]},
+        store=store, description=DESCRIPTION,
+    )  # fmt: skip
     done: list[int] = []
 
     def compute(block: Block) -> Mapping[str, NDArray[Any]]:
@@ -245,9 +253,7 @@ def test_a_stopped_dump_resumes_with_the_same_bytes(tmp_path: Path, store: Store
         return {"logits": array[0, block.start : block.stop]}
 
     def attempt() -> None:
-        writer.write_cache(
-            tmp_path / "dump", tmp_path / "work", plan(chunk_rows=16), compute, store=store, description=DESCRIPTION
-        )
+        writer.write_cache(tmp_path / "dump", tmp_path / "work", cut, compute, store=store, description=DESCRIPTION)
 
     with pytest.raises(KeyboardInterrupt):
         attempt()
@@ -326,7 +332,7 @@ def test_a_full_disk_leaves_nothing_that_looks_like_a_cache(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "data")
 
-    monkeypatch.setattr(load_store(store), "write_store", full)
+    monkeypatch.setattr(load_store(store), "assemble_store", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write(tmp_path, store, "float32")
     explained = files.explain_os_error(caught.value)
@@ -358,6 +364,48 @@ def test_a_really_full_file_system(tmp_path: Path, store: Store) -> None:
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_a_file_system_that_fills_while_blocks_are_joined(tmp_path: Path, store: Store, codec: Codec) -> None:
+    """Half of it holds the blocks; a run with more room makes the store of them, and computes nothing again."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    arrays = {"logits": ArrayPlan((1000,), "float32", codec)}
+    many = cut_store(arrays, 1, 100, 10, block_chunks=2, shard_blocks=5)
+    rows = np.random.default_rng(0).normal(size=(100, 1000)).astype("f4")
+
+    def attempt(folder: Path, compute: Callable[[Block], Mapping[str, NDArray[Any]]]) -> Manifest:
+        target, work = folder / "dump", folder / "work"
+        return writer.write_cache(target, work, many, compute, store=store, description=DESCRIPTION | {"batch": 20})
+
+    def never(block: Block) -> Mapping[str, NDArray[Any]]:
+        raise AssertionError("this block is there")
+
+    def compute(block: Block) -> Mapping[str, NDArray[Any]]:
+        return {"logits": rows[block.start : block.stop]}
+
+    try:
+        for function in (compute, never):
+            with pytest.raises(OSError) as caught:  # noqa: PT011 - its form is what the next lines are about
+                attempt(small, function)
+            explained = str(files.explain_os_error(caught.value))
+            assert "disk full while writing" in explained
+            assert "\n" not in explained
+            assert not (small / "dump").exists()
+            assert len(list(small.glob("work/blocks-*/*.raw"))) == 5
+        subprocess.run(["mount", "-o", "remount,size=2m", small], check=True)
+        attempt(small, never)
+        attempt(tmp_path / "whole", compute)
+        assert tree(small / "dump") == tree(tmp_path / "whole/dump")
+        assert not (small / "work").exists()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_hdf5_tells_of_a_full_disk_in_words_only() -> None:
     error = OSError("Can't write data (file write failed: time = ..., errno = 28, error message = 'No space left')")
     assert "disk full" in str(files.explain_os_error(error))
@@ -373,11 +421,12 @@ def test_a_cut_publish_is_finished(tmp_path: Path) -> None:
     assert tree(tmp_path / "dump") == before
 
 
+@pytest.mark.parametrize("shard_blocks", [1, 2, 5])
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("codec", ["none", "gzip"])
-def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, codec: Codec) -> None:
+def test_a_repair_computes_damaged_blocks_alone(tmp_path: Path, store: Store, codec: Codec, shard_blocks: int) -> None:
     array = values()
-    packed = cut_store({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, 16)
+    packed = cut_store({"logits": ArrayPlan((CLASSES,), "float32", codec)}, 1, ROWS, 16, shard_blocks=shard_blocks)
     asked: list[int] = []
 
     def compute(block: Block) -> Mapping[str, NDArray[Any]]:

@@ -6,6 +6,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,10 +19,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline import cache
+from pipeline.cache.block_files import BlockFiles, FinishedChunk
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.codecs import CODECS, Codec, Format, decode, encode, is_padded
 from pipeline.cache.dtypes import DType, round_to_dtype, storage_dtype, widen_bfloat16
 from pipeline.cache.manifest import Manifest
+from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.writer import write_cache
 from tests.cache.test_cache import DESCRIPTION, tree
 from tests.store_plans import cut_store
@@ -35,6 +38,30 @@ fewest = settings(max_examples=settings().max_examples // 9)
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Rows of a chunk, chunks of a block, blocks and views of a shard."""
+
+    chunk_rows: int
+    block_chunks: int
+    shard_blocks: int
+    shard_views: int
+
+    def plan(self, arrays: Mapping[str, ArrayPlan], views: int, rows: int) -> StorePlan:
+        whole = -(-rows // (self.chunk_rows * self.block_chunks))
+        shard_blocks = whole if self.shard_views > 1 else self.shard_blocks  # several views: whole ones
+        return cut_store(
+            arrays, views, rows, self.chunk_rows,
+            block_chunks=self.block_chunks, shard_blocks=shard_blocks, shard_views=self.shard_views,
+        )  # fmt: skip
+
+
+@st.composite
+def cuts(draw: st.DrawFn, rows: int) -> Cut:
+    most = st.integers(1, 4)
+    return Cut(draw(st.integers(max(1, rows // 12), rows)), draw(most), draw(most), draw(st.integers(1, 3)))
+
+
+@dataclass(frozen=True)
 class Written:
     """Arrays (views, rows, ...) as they are stored, and how they are cut."""
 
@@ -42,13 +69,19 @@ class Written:
     dtypes: Mapping[str, DType]
     views: int
     rows: int
-    chunk_rows: int
+    cut: Cut
 
-    def write(self, folder: Path, store: Format, codec: Codec, chunk_rows: int = 0) -> Manifest:
+    def write(
+        self, folder: Path, store: Format, codec: Codec, cut: Cut | None = None, stop_at: int | None = None
+    ) -> Manifest:
         plans = {name: ArrayPlan(array.shape[2:], self.dtypes[name], codec) for name, array in self.arrays.items()}
-        plan = cut_store(plans, self.views, self.rows, chunk_rows or self.chunk_rows)
+        plan = (cut or self.cut).plan(plans, self.views, self.rows)
+
+        left = itertools.count()
 
         def compute(block: Block) -> dict[str, NDArray[Any]]:
+            if next(left) == stop_at:
+                raise KeyboardInterrupt
             return {name: array[block.view, block.start : block.stop] for name, array in self.arrays.items()}
 
         described = {**DESCRIPTION, "views": {**DESCRIPTION["views"], "count": self.views}}
@@ -71,7 +104,7 @@ def written(draw: st.DrawFn) -> Written:
         dtypes[name] = draw(st.sampled_from(DTYPES))
         row_shape = tuple(draw(st.lists(st.integers(1, 4), max_size=3)))
         arrays[name] = patterns(generator, (views, rows, *row_shape), dtypes[name])
-    return Written(arrays, dtypes, views, rows, draw(st.integers(max(1, rows // 12), rows)))
+    return Written(arrays, dtypes, views, rows, draw(cuts(rows)))
 
 
 def meant(values: NDArray[Any], dtype: DType) -> NDArray[Any]:
@@ -122,18 +155,19 @@ test_what_is_written_is_read = fewer(reading(read_what_is_written))
 test_what_is_written_is_read_at_length = pytest.mark.exhaustive(reading(read_what_is_written))
 
 
-def digest_every_form(made: Written, other: int) -> None:
-    cuts = {made.chunk_rows, max(-(-made.rows // 12), min(other, made.rows))}
+def digest_every_form(made: Written, data: st.DataObject) -> None:
+    other = data.draw(cuts(made.rows))
+    different = {made.cut, other} if made.cut.chunk_rows != other.chunk_rows else {made.cut}
     with tempfile.TemporaryDirectory() as folder:
         manifests = [
-            made.write(Path(folder) / f"{number}", *form, chunk_rows)
-            for number, (form, chunk_rows) in enumerate(itertools.product(FORMS, cuts))
+            made.write(Path(folder) / f"{number}", *form, cut)
+            for number, (form, cut) in enumerate(itertools.product(FORMS, different))
         ]
     assert len({manifest.values for manifest in manifests}) == 1
     assert len({manifest.root for manifest in manifests}) == len(manifests)
 
 
-digesting = given(made=written(), other=st.integers(1, 60))
+digesting = given(made=written(), data=st.data())
 test_the_digest_of_the_values_knows_no_form = fewest(digesting(digest_every_form))
 test_the_digest_of_the_values_knows_no_form_at_length = pytest.mark.exhaustive(fewer(digesting(digest_every_form)))
 
@@ -144,6 +178,38 @@ def write_twice(made: Written, form: tuple[Format, Codec]) -> None:
             made.write(Path(folder) / name, *form)
         first, second = (tree(Path(folder) / name / "dump") for name in ("a", "b"))
     assert first == second
+
+
+def stop_and_go_on(made: Written, form: tuple[Format, Codec], data: st.DataObject) -> None:
+    """A dump that stops at some block, and again while its store is assembled, ends with the same bytes."""
+    blocks = list(made.cut.plan({}, made.views, made.rows).blocks())
+    after = data.draw(st.integers(0, len(blocks)))
+    real, reads = BlockFiles.read, data.draw(st.integers(0, 2 * len(blocks) * len(made.arrays)))
+    left = [reads]
+
+    def read(self: BlockFiles, name: str, block: Block) -> list[FinishedChunk]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(self, name, block)
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        whole, stopped = Path(folder) / "whole", Path(folder) / "stopped"
+        made.write(whole, *form)
+        with suppress(KeyboardInterrupt):
+            made.write(stopped, *form, stop_at=after)
+        patch.setattr(BlockFiles, "read", read)
+        with suppress(KeyboardInterrupt):
+            made.write(stopped, *form)
+        patch.undo()
+        made.write(stopped, *form)
+        assert tree(stopped / "dump") == tree(whole / "dump")
+        assert not (stopped / "work").exists()
+
+
+stopping = given(made=written(), form=st.sampled_from(FORMS), data=st.data())
+test_a_stopped_dump_ends_with_the_same_bytes = fewer(stopping(stop_and_go_on))
+test_a_stopped_dump_ends_with_the_same_bytes_at_length = pytest.mark.exhaustive(stopping(stop_and_go_on))
 
 
 writing = given(made=written(), form=st.sampled_from(FORMS))
@@ -158,7 +224,7 @@ def test_one_other_bit_is_another_digest(made: Written, form: tuple[Format, Code
     changed = made.arrays[name].copy()
     raw = changed.reshape(-1).view(np.uint8)
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    other = Written({**made.arrays, name: changed}, made.dtypes, made.views, made.rows, made.chunk_rows)
+    other = Written({**made.arrays, name: changed}, made.dtypes, made.views, made.rows, made.cut)
     with tempfile.TemporaryDirectory() as folder:
         assert made.write(Path(folder) / "a", *form).values != other.write(Path(folder) / "b", *form).values
 
