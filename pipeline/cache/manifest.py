@@ -220,20 +220,7 @@ class Manifest(_Entry):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Manifest:
-        listed = paths.list_metadata_paths(self.store, self.arrays)
-        for name, array in self.arrays.items():
-            _check_array(self, name, array)
-            listed |= set(paths.list_data_paths(self.store, name, array.grid.shards, len(array.shape)))
-            if len(listed) > len(self.files):
-                break  # no more names are made of files that are not there
-        if listed != self.files.keys():
-            raise ValueError(f"files: expected those of its arrays, found {min(listed ^ self.files.keys())!r} besides")
-        table = self.chunks * RECORD_BYTES
-        if self.chunks > MAX_CHUNKS or self.files[paths.CHUNKS_PATH].bytes != table:
-            found = self.files[paths.CHUNKS_PATH].bytes
-            raise ValueError(
-                f"files.{paths.CHUNKS_PATH}: expected {table} bytes, of {self.chunks} chunks, found {found}"
-            )
+        _check_files(self)
         if self.axes == "view, sample" and self.rows > self.dataset.samples:
             raise ValueError(f"rows: expected at most the {self.dataset.samples} samples, found {self.rows}")
         if len({array.shape[0] for array in self.arrays.values()}) > 1:
@@ -257,6 +244,27 @@ class Manifest(_Entry):
     def comparable_entries(self) -> dict[str, Any]:
         """The entries that a reader may have expectations of: all but the arrays' bytes."""
         return self.model_dump(exclude={"arrays", "files"})
+
+
+def _check_files(manifest: Manifest) -> None:
+    """Raise ValueError unless the files are those of the arrays, each of which is checked too."""
+    files, beside = manifest.files, paths.list_metadata_paths(manifest.store, manifest.arrays)
+    listed = set(beside)
+    for name, array in manifest.arrays.items():
+        _check_array(manifest, name, array)
+        listed |= set(paths.list_data_paths(manifest.store, name, array.grid.shards, len(array.shape)))
+        if len(listed) > len(files):
+            break  # no more names are made of files that are not there
+    if listed != files.keys():
+        raise ValueError(f"files: expected those of its arrays, found {min(listed ^ files.keys())!r} besides")
+    large = sorted(name for name in beside - {paths.CHUNKS_PATH} if files[name].bytes > MAX_CHUNK_BYTES)
+    if large:
+        raise ValueError(f"files.{large[0]}: expected at most 1 GiB, found {files[large[0]].bytes} bytes")
+    chunks, found = manifest.chunks, files[paths.CHUNKS_PATH].bytes
+    if chunks > MAX_CHUNKS or found != chunks * RECORD_BYTES:
+        raise ValueError(
+            f"files.{paths.CHUNKS_PATH}: expected {chunks * RECORD_BYTES} bytes, of {chunks} chunks, found {found}"
+        )
 
 
 def _check_array(manifest: Manifest, name: str, array: ArrayInfo) -> None:
