@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json
-from pipeline.cache import codecs, writer
+from pipeline.cache import codecs, hdf5_store, writer
 from pipeline.cache.blocks import ArrayPlan, Block
 from pipeline.cache.chunk_grid import NO_CHUNK, RECORD, SLOT, ChunkGrid
 from pipeline.cache.chunk_table import iterate_gaps
@@ -43,7 +44,7 @@ from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.damage import find_table_damage
 from pipeline.cache.decoded_array import DecodedArray
-from pipeline.cache.folder import LocalFolder, read_manifest
+from pipeline.cache.folder import LocalFolder, read_manifest, read_table
 from pipeline.cache.manifest import MAX_CHUNKS
 from pipeline.cache.verify import verify_cache
 from pipeline.cache.zarr_store import encode_shard_index
@@ -392,7 +393,9 @@ MANIFESTS: list[tuple[str, Change, str]] = [
     ("table of another digest", lambda m: m["files"]["chunks.bin"].update(sha256="ab" * 32), "file chunks.bin: expected the chunk table that was sealed"),
     ("an unlisted table", lambda m: m["files"].pop("chunks.bin"), "found 'chunks.bin' besides"),
     ("shard of another digest", lambda m: m["files"][CHUNK].update(sha256="ab" * 32), f"file {CHUNK}: expected its sealed bytes"),
-    ("card of another size", lambda m: m["files"]["card.md"].update(bytes=1 << 40), f"file card.md: expected {1 << 40} bytes"),
+    ("card of another size", lambda m: m["files"]["card.md"].update(bytes=1 << 30), f"file card.md: expected {1 << 30} bytes"),
+    ("card of 2^40 bytes", lambda m: m["files"]["card.md"].update(bytes=1 << 40), "files.card.md: expected at most 1 GiB"),
+    ("zarr.json of 2^40 bytes", lambda m: m["files"]["data.zarr/zarr.json"].update(bytes=1 << 40), "files.data.zarr/zarr.json: expected at most 1 GiB"),
     ("card of another digest", lambda m: m["files"]["card.md"].update(sha256="ab" * 32), "file card.md: expected its sealed bytes"),
     ("an unlisted shard", lambda m: m["files"].pop(CHUNK), f"found '{CHUNK}' besides"),
     ("an unlisted card", lambda m: m["files"].pop("card.md"), "found 'card.md' besides"),
@@ -493,6 +496,75 @@ def test_a_hostile_chunk_table_is_refused(make: Make, table: TableChange, part: 
     assert part.partition(" (")[0].removeprefix("file ") in str(InputError(" ".join(found.lines())))
 
 
+LENGTHS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("nothing", lambda data: b""),
+    ("half a record", lambda data: data[:28]),
+    ("a record less", lambda data: data[:-56]),
+    ("a byte less", lambda data: data[:-1]),
+    ("a byte more", lambda data: data + b"\0"),
+    ("a record twice", lambda data: data + data[-56:]),
+    ("a megabyte more", lambda data: data + bytes(1 << 20)),
+]
+
+
+@pytest.fixture
+def distant() -> Iterator[Callable[[Path], str]]:
+    """Puts a cache at a URL."""
+    system = fsspec.filesystem("memory")
+
+    def put_there(folder: Path) -> str:
+        system.put(f"{folder}/", "/hostile", recursive=True)
+        return "memory://hostile"
+
+    yield put_there
+    system.rm("/hostile", recursive=True)
+
+
+@pytest.mark.parametrize(("table", "part"), cases(TABLES))
+def test_a_hostile_chunk_table_is_refused_over_a_url(
+    make: Make, distant: Callable[[Path], str], table: TableChange, part: str
+) -> None:
+    folder = make()
+    reseal(folder, table=table)
+    url = distant(folder)
+    if "are not its place" in part or "not listed" in part:
+        with pytest.raises(InputError) as caught:
+            cache.open(url)
+        assert part in str(caught.value)
+    elif "SHA-256" in part:
+        with pytest.raises(InputError, match="of another SHA-256"):
+            cache.open(url).load()
+    else:  # the checksum, which only a local copy is read by
+        assert np.array_equal(cache.open(url).load(), values())
+
+
+@pytest.mark.parametrize("change", cases(LENGTHS))
+def test_a_chunk_table_of_another_length_is_refused_over_a_url(
+    make: Make, distant: Callable[[Path], str], change: Callable[[bytes], bytes]
+) -> None:
+    folder = make()
+    data, entries = change((folder / "chunks.bin").read_bytes()), entries_of(folder)
+    put_table(folder, entries, data)
+    entries["files"]["chunks.bin"]["bytes"] = 168
+    seal(folder, entries)
+    with pytest.raises(InputError, match=f"file chunks.bin: expected 168 bytes, found {len(data)}"):
+        cache.open(distant(folder))
+
+
+def test_a_server_that_tells_no_sizes_is_not_believed(
+    make: Make, distant: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make()
+    data, entries = (folder / "chunks.bin").read_bytes(), entries_of(folder)
+    put_table(folder, entries, data[:-56])
+    entries["files"]["chunks.bin"]["bytes"] = 168
+    seal(folder, entries)
+    url = distant(folder)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", lambda *_, **__: {})
+    with pytest.raises(InputError, match=r"file chunks.bin: expected the chunk table that was sealed, found 112 bytes"):
+        cache.open(url)
+
+
 @pytest.mark.parametrize("codec", ["none", "zstd", "gzip"])
 @pytest.mark.parametrize("key", ["offset", "bytes", "file"])
 def test_every_bit_of_a_place_is_looked_at(make: Make, codec: Codec, key: str) -> None:
@@ -505,17 +577,6 @@ def test_every_bit_of_a_place_is_looked_at(make: Make, codec: Codec, key: str) -
         put_table(folder, entries, records.tobytes())
         seal(folder, entries)
         assert find_table_damage(LocalFolder(folder), read_manifest(LocalFolder(folder), "")) is not None, bit
-
-
-LENGTHS: list[tuple[str, Callable[[bytes], bytes]]] = [
-    ("nothing", lambda data: b""),
-    ("half a record", lambda data: data[:28]),
-    ("a record less", lambda data: data[:-56]),
-    ("a byte less", lambda data: data[:-1]),
-    ("a byte more", lambda data: data + b"\0"),
-    ("a record twice", lambda data: data + data[-56:]),
-    ("a megabyte more", lambda data: data + bytes(1 << 20)),
-]
 
 
 @pytest.mark.parametrize("change", cases(LENGTHS))
@@ -1544,6 +1605,30 @@ def test_an_hdf5_chunk_that_decodes_to_anything_else_is_refused(make: Make, payl
         "are not its place",
     )
     assert any(word in refused_or_read(folder) for word in words)
+
+
+def test_an_hdf5_chunk_that_inflates_is_refused_before_the_library_inflates_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make("hdf5", "gzip")
+    with h5py.File(folder / "data.h5", "r+") as file:
+        chunks = file["logits"].id
+        chunks.write_direct_chunk((0, 0, 0), zlib.compress(zeros(1 << 20), 9))
+        file.flush()
+        places = [(found.byte_offset, found.size) for found in map(chunks.get_chunk_info_by_coord, CORNERS)]
+    assert places[0][1] < CHUNK_BYTES + 1024 + 5  # no more than a chunk may have
+    put_places(folder, places)
+    reseal(folder)
+    assert "view 0, rows 0 to 31 that read otherwise" in refusal(folder)
+    manifest = read_manifest(LocalFolder(folder), "")
+    table = read_table(LocalFolder(folder), manifest, "")
+
+    def read(*_: object) -> None:
+        raise AssertionError("the library reads it")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", read)
+    with pytest.raises(InputError, match="rows 0 to 31 that read otherwise"):
+        hdf5_store.check_own_store(folder, table, "")
 
 
 def test_the_frames_made_by_hand_are_frames() -> None:
