@@ -11,12 +11,13 @@ def verify(
     params: options.ParamsOption = options.PARAMS,
     device: options.DeviceOption = "auto",
     storage: options.StorageOption = None,
+    restart: options.RestartOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Recompute every digest of a cache, and name each file and block that is damaged."""
     from pipeline import runs
 
-    found = runs.verify_cache(cache, cli.storage_options(storage))
+    found = runs.verify_cache(cache, cli.storage_options(storage), restart=restart)
     cli.show(found, as_json=as_json)
     if repair is None:
         found.refuse_damage()

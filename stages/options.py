@@ -57,6 +57,7 @@ RepairOption = Annotated[
     Path | None,
     typer.Option("--repair", help="Write a sound copy here: the study's teacher computes the damaged blocks again."),
 ]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever an interrupted run has checked.")]
 
 # Of `cache convert`: as they are unless given.
 ConvertToArgument = Annotated[Path, typer.Argument(help="A new folder.")]

@@ -24,6 +24,11 @@ def compute_signature(folder: Path, names: Iterable[str], root: str) -> str:
         names: of its files.
         root: the digest that a copy has whose files are as they should be.
     """
+    return hash_json([root, str(folder.resolve()), read_facts(folder, names)])
+
+
+def read_facts(folder: Path, names: Iterable[str]) -> list[list[str | int]]:
+    """Of each file its name, size, device, inode and times; any change from now on is one of these."""
     facts: list[list[str | int]] = []
     newest = 0
     for name in sorted(names):
@@ -33,7 +38,7 @@ def compute_signature(folder: Path, names: Iterable[str], root: str) -> str:
     # A change within the clock's same tick would not be seen: let it pass.
     if 0 <= time.time_ns() - newest < TICK_NS:
         time.sleep(TICK_NS / 1e9)
-    return hash_json([root, str(folder.resolve()), facts])
+    return facts
 
 
 def is_remembered(folder: Path, seen: str, check: str = "") -> bool:

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 T = TypeVar("T")
 
@@ -20,14 +29,22 @@ class Bar(Protocol):
 
 
 @contextmanager
-def progress_bar(description: str, total: float) -> Iterator[Bar]:
-    """A bar on standard error while the block runs; nothing at all where that is no terminal."""
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+def progress_bar(description: str, total: float, *, done: float = 0, in_bytes: bool = False) -> Iterator[Bar]:
+    """A bar on standard error while the block runs; nothing at all where that is no terminal.
+
+    Args:
+        description: what is done.
+        total: its units.
+        done: those done before.
+        in_bytes: a unit is a byte: MB, and MB/s.
+    """
+    counts: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(
         *columns, TextColumn("{task.fields[note]}", markup=False), console=console, disable=not sys.stderr.isatty()
     ) as bars:
-        task = bars.add_task(description, total=total, note="")
+        task = bars.add_task(description, total=total, completed=int(done), note="")
         yield lambda completed, note="": bars.update(task, completed=completed, note=note)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import InputError, NotNowError
+from pipeline.base.checked_parts import CheckedParts
+from pipeline.base.errors import InputError
 from pipeline.base.files import READ_PIECE
-from pipeline.base.progress import track
+from pipeline.base.progress import progress_bar
 from pipeline.base.threads import map_ahead
 from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.digests import count_threads
 from pipeline.cache.folder import Folder
 from pipeline.cache.manifest import Manifest
 
-SEGMENT_BYTES = 16 << 20  # of a file that one thread reads at a time
+SEGMENT_BYTES = 16 << 20  # of a file that one thread checks at a time
+PIECE_BYTES = 16 << 20  # that it holds of that
 
 
 class Segment(NamedTuple):
@@ -40,11 +42,17 @@ class Segment(NamedTuple):
 
 
 class CheckedSegment(NamedTuple):
-    """What a segment holds: chunks that have changed, and the bytes that lie in none; `error`: it cannot be read."""
+    """What a segment holds: chunks that have changed, and the bytes that lie in none.
+
+    Attributes:
+        error: why it cannot be read.
+        skipped: its chunks were found sound before, and not read.
+    """
 
     changed: list[int]
     outside: bytes
     error: str | None = None
+    skipped: bool = False
 
 
 class ChangedFile(NamedTuple):
@@ -56,36 +64,67 @@ class ChangedFile(NamedTuple):
 
 
 def find_changed_files(
-    folder: Folder, manifest: Manifest, table: ChunkTable, files: Collection[str]
+    folder: Folder, manifest: Manifest, table: ChunkTable, files: Collection[str], parts: CheckedParts | None = None
 ) -> Iterator[ChangedFile]:
     """The files with bytes of another SHA-256.
 
     Args:
         folder, manifest, table: of the cache.
         files: those to look at.
+        parts: what an interrupted check found sound, and this one goes on to note; None: nothing is noted.
     """
-    records = table.records
-    segments = [each for name in sorted(files) for each in cut_segments(manifest, records, name)]
-    with ThreadPoolExecutor(count_threads()) as threads:
-        checks = map_ahead(threads, partial(_check_segment, folder, records), segments, ahead=2 * count_threads())
-        changed: list[int] = []
-        error, digest = None, hashlib.sha256()
-        for segment, checked in zip(segments, track(checks, f"check {folder.name}", len(segments)), strict=True):
-            changed += checked.changed
-            error = error or checked.error
-            digest.update(checked.outside)
-            listed = manifest.files[segment.file]
-            if segment.end < listed.bytes:
-                continue
-            if changed or error or digest.hexdigest() != listed.sha256:
-                yield ChangedFile(segment.file, changed, error)
-            changed, error, digest = [], None, hashlib.sha256()
+    names = sorted(set(files) - parts.whole if parts else files)
+    segments = [each for name in names for each in cut_segments(manifest, table.records, name)]
+    done = [each.end - each.start for each in segments if _is_known(parts, each)]
+    before = sum(done) + sum(manifest.files[name].bytes for name in set(files) - set(names))
+    total = sum(manifest.files[name].bytes for name in files)
+    with (
+        progress_bar(f"check {folder.name}", total, done=before, in_bytes=True) as bar,
+        ThreadPoolExecutor(count_threads()) as threads,
+    ):
+        check = partial(_check_segment, folder, table.records, parts)
+        try:
+            checks = zip(segments, map_ahead(threads, check, segments, ahead=2 * count_threads()), strict=True)
+            yield from _judge_files(manifest, checks, parts, lambda more: bar(before + more))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            if parts:
+                parts.save()
+            raise
+
+
+def _judge_files(
+    manifest: Manifest,
+    checks: Iterable[tuple[Segment, CheckedSegment]],
+    parts: CheckedParts | None,
+    advance: Callable[[int], None],
+) -> Iterator[ChangedFile]:
+    """The changed files, from all their segments in order."""
+    changed: list[int] = []
+    error, digest, read = None, hashlib.sha256(), 0
+    for segment, checked in checks:
+        changed += checked.changed
+        error = error or checked.error
+        digest.update(checked.outside)
+        if not checked.skipped:
+            read += segment.end - segment.start
+            advance(read)
+            if parts and not checked.changed and not checked.error:
+                parts.add(segment.file, segment.start, segment.end)
+        listed = manifest.files[segment.file]
+        if segment.end < listed.bytes:
+            continue
+        if changed or error or digest.hexdigest() != listed.sha256:
+            yield ChangedFile(segment.file, changed, error)
+        elif parts:
+            parts.whole.add(segment.file)
+        changed, error, digest = [], None, hashlib.sha256()
 
 
 def find_changed_chunks(folder: Folder, manifest: Manifest, table: ChunkTable, file: str) -> list[int]:
     """The numbers in the whole table of one file's chunks whose bytes are not there as they were sealed."""
     records = table.records
-    checks = (_check_segment(folder, records, segment) for segment in cut_segments(manifest, records, file))
+    checks = (_check_segment(folder, records, None, segment) for segment in cut_segments(manifest, records, file))
     return [number for each in checks for number in each.changed]
 
 
@@ -104,17 +143,57 @@ def cut_segments(manifest: Manifest, records: NDArray[Any], file: str) -> list[S
     return [Segment(file, *each) for each in zip(starts, [*starts[1:], size], groups, strict=True)]
 
 
-def _check_segment(folder: Folder, records: NDArray[Any], segment: Segment) -> CheckedSegment:
+def _check_segment(
+    folder: Folder, records: NDArray[Any], parts: CheckedParts | None, segment: Segment
+) -> CheckedSegment:
+    """Hash a segment's chunks, piece by piece: one chunk may be larger than memory likes."""
+    skipped = _is_known(parts, segment)
+    reader, changed, outside = PieceReader(folder, segment), list[int](), list[bytes]()
+    chunks = records[segment.numbers]
+    places = zip(segment.numbers.tolist(), chunks["offset"].tolist(), chunks["bytes"].tolist(), strict=True)
     try:
-        data = folder.read_range(segment.file, segment.start, segment.end, "")
-    except (InputError, NotNowError) as error:
+        for (number, offset, size), expected in zip(places, chunks["sha256"], strict=True):
+            outside += [bytes(piece) for piece in reader.read_until(offset)]
+            if skipped:
+                reader.at = offset + size
+                continue
+            digest = hashlib.sha256()
+            for piece in reader.read_until(offset + size):
+                digest.update(piece)
+            if digest.digest() != expected.tobytes():
+                changed.append(number)
+        outside += [bytes(piece) for piece in reader.read_until(segment.end)]
+    except InputError as error:  # NotNowError, of a network, is told of too
         return CheckedSegment(segment.numbers.tolist(), b"", str(error))
-    changed, outside, at = [], [], 0
-    for number in segment.numbers.tolist():
-        offset, size = int(records["offset"][number]) - segment.start, int(records["bytes"][number])
-        outside.append(data[at:offset].tobytes())
-        at = offset + size
-        if hashlib.sha256(data[offset:at]).digest() != records["sha256"][number].tobytes():
-            changed.append(number)
-    outside.append(data[at:].tobytes())
-    return CheckedSegment(changed, b"".join(outside))
+    return CheckedSegment(changed, b"".join(outside), skipped=skipped)
+
+
+def _is_known(parts: CheckedParts | None, segment: Segment) -> bool:
+    """Whether its chunks were found sound before. What lies in no chunk is read again: a digest cannot be taken up."""
+    return parts is not None and len(segment.numbers) > 0 and parts.holds(segment.file, segment.start, segment.end)
+
+
+class PieceReader:
+    """Reads a segment from its start to its end, at most `PIECE_BYTES` ahead.
+
+    Attributes:
+        at: where it stands in the file.
+    """
+
+    def __init__(self, folder: Folder, segment: Segment) -> None:
+        self._folder, self._segment, self.at = folder, segment, segment.start
+        self._held, self._first = memoryview(b""), segment.start
+
+    def read_until(self, end: int) -> Iterator[memoryview]:
+        """The bytes from here to `end`; fewer where the file ends before."""
+        while self.at < end:
+            if not self._first <= self.at < self._first + len(self._held):
+                last = min(self.at + PIECE_BYTES, self._segment.end)
+                data = self._folder.read_range(self._segment.file, self.at, last, "")
+                self._held, self._first = memoryview(data), self.at
+                if not len(data):
+                    self.at = end
+                    return
+            piece = self._held[self.at - self._first : end - self._first]
+            self.at += len(piece)
+            yield piece

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.base.checked_parts import CheckedParts
 from pipeline.base.errors import InputError, NotNowError, join_names
 from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import cache_paths as paths
@@ -106,24 +107,35 @@ def _scan_folder(folder: Path, place: str) -> Iterator[tuple[str, int, int]]:
 
 
 def find_content_damage(
-    folder: Folder, manifest: Manifest, table: ChunkTable, *, skip: frozenset[str] = frozenset()
+    folder: Folder,
+    manifest: Manifest,
+    table: ChunkTable,
+    *,
+    skip: frozenset[str] = frozenset(),
+    parts: CheckedParts | None = None,
 ) -> Iterator[Damage]:
     """Files with bytes of another SHA-256, and the chunks that the difference lies in.
 
     Args:
         folder, manifest, table: of the cache.
         skip: files whose damage is known already.
+        parts: what an interrupted check found sound.
     """
-    for file, changed, error in find_changed_files(folder, manifest, table, manifest.files.keys() - skip):
+    for file, changed, error in find_changed_files(folder, manifest, table, manifest.files.keys() - skip, parts):
         expected, found = ("a file that can be read", error) if error else ("its sealed bytes", "another SHA-256")
         yield Damage(file, expected, found, table.keys_of(changed))
 
 
 def refuse_content_damage(folder: LocalFolder, manifest: Manifest, table: ChunkTable, fix: str) -> None:
-    """Raise InputError with the first file of other bytes, or with what its store says otherwise: all is read."""
-    for found in find_content_damage(folder, manifest, table):
+    """Raise InputError with the first file of other bytes, or with what its store says otherwise: all is read.
+
+    An interrupted one goes on where it was.
+    """
+    parts = CheckedParts(folder.path, manifest.files, manifest.root, "opening")
+    for found in find_content_damage(folder, manifest, table, parts=parts):
         raise found.error(folder.path, fix)
     load_store(manifest.store).check_store(folder.path, table, fix)
+    parts.forget()
 
 
 def find_table_damage(folder: Folder, manifest: Manifest) -> Damage | None:

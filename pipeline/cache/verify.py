@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.base.checked_parts import CheckedParts
 from pipeline.base.errors import InputError
 from pipeline.cache import damage
 from pipeline.cache.damage import Damage
@@ -50,14 +51,35 @@ def _describe_damage(each: Damage) -> list[str]:
     return [f"{each.file}: expected {each.expected}, found {each.found}", *blocks]
 
 
-def verify_cache(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> Verification:
-    """Recompute every digest, whatever is remembered of earlier checks."""
+def take_up_parts(folder: LocalFolder | RemoteFolder, manifest: Manifest, *, restart: bool) -> CheckedParts | None:
+    """What an interrupted `verify_cache` of this very copy found sound; None where files are missing, or far away."""
+    if not isinstance(folder, LocalFolder) or any(not (folder.path / name).is_file() for name in manifest.files):
+        return None
+    return CheckedParts(folder.path, manifest.files, manifest.root, "verifying", restart=restart)
+
+
+def verify_cache(
+    folder: LocalFolder | RemoteFolder, manifest: Manifest, parts: CheckedParts | None = None
+) -> Verification:
+    """Recompute every digest, whatever opening has remembered.
+
+    Args:
+        folder, manifest: of the cache.
+        parts: of `take_up_parts`: those are not read again, and what is found is noted there until all is done.
+    """
+    found = _verify_all(folder, manifest, parts)
+    if parts:
+        parts.forget()
+    return found
+
+
+def _verify_all(folder: LocalFolder | RemoteFolder, manifest: Manifest, parts: CheckedParts | None) -> Verification:
     listed = tuple(damage.find_listing_damage(folder.path, manifest)) if isinstance(folder, LocalFolder) else ()
     if lost := damage.find_table_damage(folder, manifest):  # nothing else can be looked for
         return Verification((*(each for each in listed if each.file != lost.file), lost), None)
     table = read_table(folder, manifest, "")
     skip = frozenset(each.file for each in listed)
-    found = listed + tuple(damage.find_content_damage(folder, manifest, table, skip=skip))
+    found = listed + tuple(damage.find_content_damage(folder, manifest, table, skip=skip, parts=parts))
     if not isinstance(folder, LocalFolder):
         return Verification(found, None)
     if found and damage.advise_on_system_files(folder.path, found) is None:
