@@ -122,7 +122,7 @@ class Chunk(NamedTuple):
     """A record of the chunk table."""
 
     offset: int
-    bytes: int
+    size: int
     file: int
     crc32c: int
     sha256: bytes
@@ -158,7 +158,7 @@ class Stranger:
                 assert chunk.offset >= at
                 self.payload(chunk)
                 rest += data[at : chunk.offset]
-                at = chunk.offset + chunk.bytes
+                at = chunk.offset + chunk.size
             rest += data[at:]
             info = self.manifest["files"][name]
             assert (len(data), hashlib.sha256(rest).hexdigest()) == (info["bytes"], info["sha256"])
@@ -170,7 +170,7 @@ class Stranger:
 
     def payload(self, chunk: Chunk) -> bytes:
         data = (self.folder / self.files[chunk.file]).read_bytes()
-        payload: bytes = data[chunk.offset : chunk.offset + chunk.bytes]
+        payload: bytes = data[chunk.offset : chunk.offset + chunk.size]
         assert slow_crc32c(payload) == chunk.crc32c
         assert hashlib.sha256(payload).digest() == chunk.sha256
         return payload
@@ -192,7 +192,7 @@ class Stranger:
                             continue
                         chunk = self.chunks[name][view * per_view + number]
                         assert (self.files[chunk.file], chunk.offset) == (file, len(made))
-                        index += struct.pack("<QQ", len(made), chunk.bytes + 4)
+                        index += struct.pack("<QQ", len(made), chunk.size + 4)
                         made += self.payload(chunk) + struct.pack("<I", chunk.crc32c)
                 made += index + struct.pack("<I", slow_crc32c(index))
                 assert (self.folder / file).read_bytes() == made
@@ -253,7 +253,7 @@ def test_a_stranger_sees_damage(tmp_path: Path, store: Format, codec: Codec) -> 
     chunk = stranger.chunks["a1"][1]
     path = folder / stranger.files[chunk.file]
     data = bytearray(path.read_bytes())
-    data[chunk.offset + chunk.bytes // 2] ^= 4
+    data[chunk.offset + chunk.size // 2] ^= 4
     path.write_bytes(data)
     with pytest.raises(AssertionError):
         Stranger(folder).check_files()
