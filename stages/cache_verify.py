@@ -14,7 +14,7 @@ def verify(
     restart: options.RestartOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Recompute every digest of a cache, and name each file and block that is damaged."""
+    """Recompute every digest of a cache, and name each file and chunk that is damaged."""
     from pipeline import runs
 
     found = runs.verify_cache(cache, cli.storage_options(storage), restart=restart)

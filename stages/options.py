@@ -55,7 +55,7 @@ InspectDataOption = Annotated[
 ]
 RepairOption = Annotated[
     Path | None,
-    typer.Option("--repair", help="Write a sound copy here: the study's teacher computes the damaged blocks again."),
+    typer.Option("--repair", help="Write a sound copy here: the study's teacher computes the damaged chunks again."),
 ]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever an interrupted run has checked.")]
 

@@ -29,7 +29,7 @@ class Damage:
     Attributes:
         file: its path below the cache's folder.
         expected, found: what is wrong with it.
-        blocks: the damaged blocks, by array; empty where no rows are lost.
+        blocks: the rows of its damaged chunks, by array; empty where no rows are lost.
         unlisted: it is no part of the cache.
     """
 

@@ -36,7 +36,7 @@ class Verification:
         return damage.advise_on_system_files(folder, self.damage) if self.structure is None else None
 
     def lines(self) -> list[str]:
-        """One line a damaged file or block."""
+        """One line a damaged file or chunk."""
         found = [line for each in self.damage for line in _describe_damage(each)]
         return found + ([self.structure] if self.structure else [])
 
@@ -47,7 +47,7 @@ class Verification:
 
 
 def _describe_damage(each: Damage) -> list[str]:
-    blocks = (f"{each.file}: damaged block: array {name!r}, {block}" for name, block in each.blocks)
+    blocks = (f"{each.file}: damaged chunk: array {name!r}, {block}" for name, block in each.blocks)
     return [f"{each.file}: expected {each.expected}, found {each.found}", *blocks]
 
 

@@ -27,7 +27,7 @@ class CheckedCache(Result):
 
     Attributes:
         folder, manifest: of the cache.
-        found: every file and block that is damaged.
+        found: every file and chunk that is damaged.
     """
 
     folder: LocalFolder | RemoteFolder
@@ -50,7 +50,7 @@ class CheckedCache(Result):
 def verify_cache(
     cache: Path | str, storage_options: Mapping[str, Any] | None = None, *, restart: bool = False
 ) -> CheckedCache:
-    """Recompute every digest of a cache, and name each file and block that is damaged.
+    """Recompute every digest of a cache, and name each file and chunk that is damaged.
 
     One that was interrupted goes on from there where no file was touched since, and says so.
 
@@ -92,4 +92,4 @@ def _count_damage(found: Verification) -> str:
     if foreign and foreign == len(found.damage):
         return f"all of them, and foreign files: {foreign}"
     blocks = sum(len(each.blocks) for each in found.damage)
-    return f"others: damaged files: {max(1, len(found.damage) - foreign)}, damaged blocks: {blocks}"
+    return f"others: damaged files: {max(1, len(found.damage) - foreign)}, damaged chunks: {blocks}"

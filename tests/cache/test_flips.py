@@ -326,7 +326,7 @@ def test_damage_is_named_by_file_array_view_and_rows(caches: dict[str, Made], na
         assert [each.file for each in found.damage] == [info.file]
         assert found.damage[0].blocks == ((array, block),)
         assert found.lines()[1] == (
-            f"{info.file}: damaged block: array {array!r}, view {block.view}, rows {block.start} to {block.stop - 1}"
+            f"{info.file}: damaged chunk: array {array!r}, view {block.view}, rows {block.start} to {block.stop - 1}"
         )
 
 

@@ -115,9 +115,9 @@ def test_verify_names_the_block_and_repairs_it(run: Run, capsys: Capture, copy_o
     flip(copy_of / DUMP / chunk, 777)
     flip(copy_of / DUMP / "card.md", 3)
     message = refused(run, capsys, copy_of, "cache", "verify", DUMP)
-    assert "damaged files: 2, damaged blocks: 1" in message
+    assert "damaged files: 2, damaged chunks: 1" in message
     run(copy_of, "cache", "verify", DUMP)
-    assert f"{chunk}: damaged block: array 'logits', view 0, rows 0 to 199" in capsys.readouterr().out
+    assert f"{chunk}: damaged chunk: array 'logits', view 0, rows 0 to 199" in capsys.readouterr().out
     assert "repaired" in out(run, capsys, copy_of, "cache", "verify", DUMP, "--repair", "fixed")
     assert files(copy_of / "fixed") == files(copy_of / "sound")
     assert [path.name for path in copy_of.iterdir() if path.name.startswith(".fixed")] == []

@@ -63,7 +63,7 @@ def test_damage_is_a_value_and_a_copy_without_it_is_made_from_anywhere(copy_of: 
     found = runs.verify_cache(copy_of / DUMP)
     assert not found.values["whole"]
     assert len(found.values["problems"]) == len(found.text) == 2
-    with pytest.raises(InputError, match="damaged blocks: 1"):
+    with pytest.raises(InputError, match="damaged chunks: 1"):
         found.refuse_damage()
     assert runs.repair_cache(found, Path("new"), copy_of / "params.yaml").values == {"root": whole.manifest.root}
     assert runs.verify_cache(elsewhere / "new").values["whole"]
