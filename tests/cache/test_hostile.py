@@ -14,6 +14,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -1105,6 +1106,40 @@ def test_a_file_exchanged_after_opening_is_refused_when_it_is_read(
     EXCHANGED[change](name)(folder)
     with pytest.raises(InputError, match=f"file {name}"):
         opened.load() if how == "load" else opened.rows(np.arange(ROWS))
+
+
+SHRINK = """
+import os, sys
+import numpy as np
+from pipeline import cache
+from pipeline.base.errors import InputError
+opened = cache.open(sys.argv[1])
+assert opened.rows([0]).tobytes() == np.zeros((1, 512), "<f4").tobytes()
+os.truncate(sys.argv[2], 8192)
+try:
+    opened.load()
+except InputError as error:
+    print(str(error).partition("expected ")[2].partition(";")[0], flush=True)
+opened.rows([63])
+print("read")
+"""
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_a_file_that_shrinks_while_it_is_mapped_ends_the_process_and_is_never_read(
+    store: Format, tmp_path: Path
+) -> None:
+    """What remains, as the format says: nothing but another copy of all rows would be proof against it."""
+    plan = cut_store({"logits": ArrayPlan((512,), "float32", "none")}, 1, 64, 2, shard_blocks=32)
+    writer.write_cache(
+        tmp_path / "dump", tmp_path / "work", plan,
+        lambda block: {"logits": np.zeros((block.stop - block.start, 512), "<f4")},
+        store=store, description=DESCRIPTION,
+    )  # fmt: skip
+    file = next(path for path in (tmp_path / "dump").rglob("*") if path.is_file() and path.stat().st_size > 64 * 2048)
+    command = [sys.executable, "-c", SHRINK, str(tmp_path / "dump"), str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (-signal.SIGBUS, "the chunk that was sealed, found fewer bytes\n")
 
 
 # Zarr: what a library would make of the metadata.
