@@ -1,4 +1,5 @@
-"""Names as they are shown: on one line, with no mark that a terminal, Markdown or a table takes for its own.
+"""Names and numbers as they are shown: on one line, with no mark that a terminal, Markdown or a table takes for its
+own.
 
 A class may be called anything, and so may what a stranger's cache or card says.
 """
@@ -58,3 +59,11 @@ def shorten_names(names: Sequence[str], most: int) -> list[str]:
             short = f"{whole[: most - 1 - len(str(number))]}…{number}"
         made[name] = short
     return [made[name] for name in names]
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds for people: 26 days, 3.2 h, 41 s, 1.7 ms."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length or (unit == "s" and seconds >= 1):
+            return f"{seconds / length:.2g} {unit}" if seconds < 99 * length else f"{seconds / length:,.0f} {unit}"
+    return f"{seconds * 1000:.2g} ms"

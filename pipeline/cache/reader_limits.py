@@ -39,10 +39,10 @@ def check_sealed(folder: Path) -> None:
     load_store(manifest.store).check_own_store(folder, read_table(local, manifest, fix), fix)
 
 
-def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> None:
-    """Raise InputError where no reader would take the cache that is about to be computed.
+def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> int:
+    """Raise InputError where no reader would take the cache that is about to be computed; the bytes of its manifest.
 
-    Its manifest is made with the largest numbers that the blocks may have, and parsed as a reader does.
+    Its manifest is made with the largest numbers that its files may have, and parsed as a reader does.
 
     Args:
         target: the cache's folder, for messages.
@@ -76,6 +76,7 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
             fix="shorten the names of classes, or the parameters; nothing was computed",
         )
     parse_manifest(data, f"cache {target}: manifest", "no reader would take it; nothing was computed")
+    return len(data)
 
 
 def _draft_manifest(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ SMALLEST_SHARE = 16  # a chunk has at least 1/16 of the rows that it may have
 MAX_PADDING = 0.03  # of a view's rows, that the last chunk is filled up with
 MAX_CHUNK_BYTES = 1 << 30  # of a decoded chunk: the most that one read allocates unasked
 MAX_FILES = 64  # of an array
-MAX_STORE_FILES = 190  # of 200 that an output may have; the rest are metadata
+MAX_STORE_FILES = 96  # shards of all arrays: each takes 170 bytes of a manifest, which stays below 64 KiB
 
 
 @dataclass(frozen=True)

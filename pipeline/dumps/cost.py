@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from pipeline.base.files import hash_file, write_bytes
+from pipeline.base.disk_speed import PAGE_BYTES, DiskSpeed
 from pipeline.cache import cache_paths as paths
 from pipeline.cache.blocks import Block
 from pipeline.cache.chunk_grid import CRC_BYTES, RECORD_BYTES
@@ -26,7 +22,6 @@ from pipeline.teacher import Samples, TeacherLike
 T = TypeVar("T")
 
 BATCHES = 3  # measured, after one that warms up
-PROBE_BYTES = 16 << 20  # written and read back, to know the disk
 
 
 @dataclass(frozen=True)
@@ -36,33 +31,40 @@ class DumpCost:
     Attributes:
         bytes: of the rows, padding, checksums and chunk table; exact where nothing is compressed. Metadata are a few KB
             more.
+        table_bytes: of the chunk table alone.
         files: of the finished cache, the manifest apart.
         forward_seconds: of the teacher, once over all rows of one view.
         dump_seconds: all views, encoding, writing and sealing.
+        first_open_seconds: to check each byte of a copy once.
         live_seconds: what the teacher would cost one student that asks it in every epoch.
         read_seconds: what the cache costs one student instead.
+        decoded_bytes: of all rows as a student's memory would hold them.
+        epoch_bytes: that an epoch reads from the disk: of rows at random the pages that they lie on, each once where
+            memory holds a view of the field; of compressed ones, in `order: blocks`, all chunks of a view.
+        epoch_seconds: that the disk takes for these.
+        live_epoch_seconds: that the teacher would take for an epoch.
+        packed: some array is compressed.
     """
 
     bytes: int
+    table_bytes: int
     files: int
     forward_seconds: float
     dump_seconds: float
+    first_open_seconds: float
     live_seconds: float
     read_seconds: float
+    decoded_bytes: int
+    epoch_bytes: int
+    epoch_seconds: float
+    live_epoch_seconds: float
+    packed: bool
 
     @property
     def pays_from(self) -> int | None:
         """The number of students from which the cache is cheaper; None if it never is."""
         saved = self.live_seconds - self.read_seconds
         return math.floor(self.dump_seconds / saved) + 1 if saved > 0 else None
-
-
-@dataclass(frozen=True)
-class DiskSpeed:
-    """Seconds a byte: to write, flush and hash; and to read."""
-
-    write: float
-    read: float
 
 
 def predict_cost(
@@ -74,6 +76,7 @@ def predict_cost(
     chunk_kib: int | None,
     epochs: int,
     disk: DiskSpeed,
+    memory: int,
 ) -> DumpCost:
     """Measure a few batches and scale them to the whole dump.
 
@@ -85,31 +88,64 @@ def predict_cost(
         chunk_kib: of a decoded chunk; None: by the codec.
         epochs: of the students that would ask a live teacher.
         disk: as `measure_disk_speed` found it.
+        memory: free bytes, that may hold what was read of a field.
     """
     plan = plan_field_store(field, seen, chunk_kib)
     forward, derived, once_for_all, shares = _measure_batches(teacher, field, seen, store)
-    stored = plan.chunks * RECORD_BYTES + sum(
-        math.ceil(shares[name] * _count_padded_rows(plan, store, name))
-        + (grid.count * CRC_BYTES + math.prod(grid.shards) * grid.index_bytes) * (store == "zarr")
+    table = plan.chunks * RECORD_BYTES
+    rows = {name: math.ceil(shares[name] * _count_stored_rows(plan, store, name)) for name in plan.arrays}
+    stored = table + sum(
+        rows[name] + (grid.count * CRC_BYTES + math.prod(grid.shards) * grid.index_bytes) * (store == "zarr")
         for name, grid in plan.grids.items()
     )
-    files = len(paths.list_metadata_paths(store, plan.arrays)) + (plan.files if store == "zarr" else 1)
     once = forward * seen.rows
     passes = seen.views.count if isinstance(field, RowField) else 1
+    epoch_bytes, epoch_seconds = _predict_epoch(field, plan, rows, disk, memory)
+    live = once + derived * plan.rows
     return DumpCost(
         bytes=stored,
-        files=files,
+        table_bytes=table,
+        files=len(paths.list_metadata_paths(store, plan.arrays)) + (plan.files if store == "zarr" else 1),
         forward_seconds=once,
         dump_seconds=once * passes + once_for_all + derived * plan.views * plan.rows + stored * disk.write,
-        live_seconds=(once + derived * plan.rows) * epochs,
+        first_open_seconds=stored * max(disk.hash, disk.read),
+        live_seconds=live * epochs,
         read_seconds=stored * disk.read,
+        decoded_bytes=plan.bytes,
+        epoch_bytes=epoch_bytes,
+        epoch_seconds=epoch_seconds,
+        live_epoch_seconds=live,
+        packed=any(array.codec != "none" for array in plan.arrays.values()),
     )
 
 
-def _count_padded_rows(plan: StorePlan, store: Format, name: str) -> int:
-    if not is_padded(store, plan.arrays[name].codec):
-        return plan.views * plan.rows
-    return plan.grids[name].count * plan.grids[name].chunk_rows
+def _predict_epoch(
+    field: Field, plan: StorePlan, stored: Mapping[str, int], disk: DiskSpeed, memory: int
+) -> tuple[int, float]:
+    """Bytes of a field that an epoch, of one view, reads from the disk, and the seconds that takes.
+
+    Args:
+        field, plan: what is stored.
+        stored: by array, bytes of its rows in all views.
+        disk, memory: see `predict_cost`.
+    """
+    size, seconds = 0, 0.0
+    for name, array in plan.arrays.items():
+        view = stored[name] // plan.views
+        if isinstance(field, RowField) and array.codec == "none":
+            pages = -(-view // PAGE_BYTES)
+            if view > memory:  # a page is gone when another of its rows is asked for; a row begins anywhere on one
+                pages = round(plan.rows * (1 + (array.row_bytes - 1) / PAGE_BYTES))
+            size, seconds = size + pages * PAGE_BYTES, seconds + pages * disk.read_page
+        else:  # chunk by chunk, or batch by batch, in order
+            size, seconds = size + view, seconds + view * disk.read
+    return size, seconds
+
+
+def _count_stored_rows(plan: StorePlan, store: Format, name: str) -> int:
+    """Rows of an array with what fills up its last chunks, where that is not compressed away."""
+    grid, codec = plan.grids[name], plan.arrays[name].codec
+    return grid.count * grid.chunk_rows if codec == "none" and is_padded(store, codec) else plan.views * plan.rows
 
 
 def _measure_batches(
@@ -136,16 +172,6 @@ def _measure_batches(
         for name, array in field.arrays.items()
     }
     return forward, derived, once, shares
-
-
-def measure_disk_speed(folder: Path) -> DiskSpeed:
-    """Write, flush and hash a file in a folder, and read it again; nothing stays."""
-    data = np.random.default_rng(0).bytes(PROBE_BYTES)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as place:
-        probe = Path(place) / "probe"
-        write = _time_call(lambda: write_bytes(probe, data))[0] + _time_call(lambda: hash_file(probe))[0]
-        read = _time_call(probe.read_bytes)[0]
-    return DiskSpeed(write / PROBE_BYTES, read / PROBE_BYTES)
 
 
 def _time_call(run: Callable[[], T]) -> tuple[float, T]:

@@ -92,11 +92,13 @@ def dump_fields(
 
 def refuse_unreadable_request(
     card: Mapping[str, Any], dataset: Dataset, request: DumpRequest, field: Field, seen: Samples
-) -> None:
-    """Raise InputError where no reader would take the cache; known before anything is computed."""
+) -> int:
+    """Raise InputError where no reader would take the cache, known before anything is computed; at most so many bytes
+    its manifest will have.
+    """
     described = to_plain_entries(describe_cache(card, dataset, request, field, seen))
     plan = plan_field_store(field, seen, request.chunk_kib)
-    reader_limits.refuse_unreadable(request.target, plan, request.store, described)
+    return reader_limits.refuse_unreadable(request.target, plan, request.store, described)
 
 
 def _make_requested_field(teacher: TeacherLike, seen: Samples, request: DumpRequest) -> Field:

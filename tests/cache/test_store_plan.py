@@ -194,7 +194,7 @@ def test_blocks_follow_each_other(rows: int, row_shape: tuple[int, ...]) -> None
 
 
 def test_the_limits_are_those_that_are_promised() -> None:
-    assert (store_plan.MAX_FILES, store_plan.MAX_STORE_FILES) == (64, 190)
+    assert (store_plan.MAX_FILES, store_plan.MAX_STORE_FILES) == (64, 96)
     assert (store_plan.PLAIN_CHUNK_BYTES, store_plan.PACKED_CHUNK_BYTES) == (1 << 20, 128 << 10)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from pipeline.base.errors import InputError
 from pipeline.cache import Cache, decoded_array
@@ -72,15 +71,20 @@ def test_an_order_that_decodes_again_for_each_batch_is_refused(scene: Any) -> No
 def test_in_blocks_each_chunk_is_decoded_once_an_epoch(
     scene: Any, dump: str, views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded: list[Tensor] = []
-    real = decoded_array.decode
+    decoded: list[Any] = []
+    real = decoded_array.decode  # type: ignore[attr-defined]
     caches = scene[1]
     splits, fields = load(scene, dump, whole(caches[dump]) // 2, BLOCKS, views)
     field = fields[dump]
     assert isinstance(field, StreamedRows)
     held = field.cache.memory
     assert held < whole(caches[dump]) // 2
-    monkeypatch.setattr(decoded_array, "decode", lambda *args, **how: decoded.append(args) or real(*args, **how))
+
+    def decode(*args: Any, **how: Any) -> Any:
+        decoded.append(args)
+        return real(*args, **how)
+
+    monkeypatch.setattr(decoded_array, "decode", decode)
     options = training_options(phase(dump, BLOCKS))
     order = (options.order or shuffle_samples)(len(splits.train), 0)
     steps = options.steps_per_epoch(len(splits.train))
