@@ -1,6 +1,6 @@
 """Shuffled rows of a cache's arrays, whatever the number of views and files and the codec, against one memory map.
 
-    python benchmarks/cache_rows.py [--repeats 7]
+    python benchmarks/cache_rows.py [--repeats 7] [--samples 1000000]
 
 Two tables. Uncompressed float16 logits of 10 classes, in 1, 300 and 2,000 views, in both stores: batches of 128 ids,
 each of a view of its own, against the same rows of one `np.memmap` of the same bytes. And a zstd hints field of 1 KB
@@ -34,7 +34,7 @@ DRAWS = 50  # batches a timing
 SLOW_DRAWS = 2  # of what takes a tenth of a second
 BATCH = 512
 SHAPES = ((1, 1_000_000), (300, 1150), (300, 60_000), (2000, 1150), (2000, 10_000))  # views, rows
-HINTS = (1, 100_000, 512)  # views, rows, numbers of a row
+HINT_SAMPLES, HINT_NUMBERS = 100_000, 512  # of a row
 NOTHING = 1  # bytes: room for one chunk
 
 Take = Callable[[NDArray[np.int64], NDArray[np.int64]], object]
@@ -128,11 +128,12 @@ def measure_views(folder: Path, shape: tuple[int, int], store: Format, repeats: 
     return Row(labels=labels, values=values_, goal=Goal(at_most=1.5))
 
 
-def measure_hints(folder: Path, repeats: int) -> Iterator[Row]:
+def measure_hints(folder: Path, samples: int, repeats: int) -> Iterator[Row]:
     """Rows of a compressed field, held and not held, against one memory map and against zarr-python."""
-    values = np.maximum(np.random.default_rng(0).standard_normal(HINTS, np.float32), 0).astype(np.float16)
+    shape = 1, samples, HINT_NUMBERS
+    values = np.maximum(np.random.default_rng(0).standard_normal(shape, np.float32), 0).astype(np.float16)
     made = write(folder, values, "zstd", "zarr")
-    views, rows, _ = HINTS
+    views, rows, _ = shape
     whole = made.opened
     whole.rows(np.arange(rows))
     np.asarray(made.mapped).sum(dtype=np.float32)
@@ -158,22 +159,26 @@ def measure_hints(folder: Path, repeats: int) -> Iterator[Row]:
     yield row("room for one chunk, microseconds", Spread.of(1e6 * each for each in one))
 
 
-def measure(repeats: int) -> Iterator[tuple[str, Row]]:
+def measure(most: int, repeats: int) -> Iterator[tuple[str, Row]]:
     """All rows, each with its table."""
+    shapes = [(views, min(samples, most)) for views, samples in SHAPES]
     with tempfile.TemporaryDirectory(prefix="cache-rows-") as base:
         os.environ["XDG_CACHE_HOME"] = str(Path(base) / "notes")
-        for number, (shape, store) in enumerate((shape, store) for shape in SHAPES for store in ("zarr", "hdf5")):
+        for number, (shape, store) in enumerate((shape, store) for shape in shapes for store in ("zarr", "hdf5")):
             folder = Path(base) / str(number)
             folder.mkdir()
             yield "views", measure_views(folder, shape, store, repeats)  # type: ignore[arg-type]
         (folder := Path(base) / "hints").mkdir()
-        yield from (("hints", row) for row in measure_hints(folder, repeats))
+        yield from (("hints", row) for row in measure_hints(folder, min(HINT_SAMPLES, most), repeats))
 
 
 def main() -> None:
     """Measure and record."""
-    given = parser(__doc__, repeats=7).parse_args()
-    record("cache_rows", measure(given.repeats), given, ["numpy", "zarr", "h5py", "numcodecs", "google-crc32c"])
+    options = parser(__doc__, repeats=7)
+    options.add_argument("--samples", type=int, default=1_000_000, help="of a case, at most")
+    given = options.parse_args()
+    libraries = ["numpy", "zarr", "h5py", "numcodecs", "google-crc32c"]
+    record("cache_rows", measure(given.samples, given.repeats), given, libraries, samples=given.samples)
 
 
 if __name__ == "__main__":
