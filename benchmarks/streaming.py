@@ -59,7 +59,12 @@ class RandomTeacher:
 
     def __init__(self, dataset: Dataset) -> None:
         accuracies = [0.0] * CLASSES
-        self.card = {"name": "random", "model": {"name": "random"}, "shape": SHAPE, "classes": dataset.classes}
+        self.card: dict[str, Any] = {
+            "name": "random",
+            "model": {"name": "random"},
+            "shape": SHAPE,
+            "classes": dataset.classes,
+        }
         self.card |= {"weights_sha256": "0" * 64, "test_accuracy": 0.0, "test_accuracy_per_class": accuracies}
 
     def shapes(self, reads: Any) -> dict[str, tuple[int, ...]]:
@@ -84,7 +89,7 @@ def write_data(folder: Path, rows: int) -> int:
     dataset = Dataset(images, labels, (rows - 1, rows - 1), names, np.arange(rows), "random")
     save_dataset(dataset, folder / "data")
     request = DumpRequest(folder / "logits", folder / ".work", "logits", {"dtype": "float16"}, "zarr")
-    dump_fields(RandomTeacher(dataset), dataset, [request], batch=512)  # type: ignore[arg-type]
+    dump_fields(RandomTeacher(dataset), dataset, [request], batch=512)
     return rows * (int(np.prod(SHAPE)) + 2 * CLASSES)
 
 
