@@ -12,12 +12,21 @@ def verify(
     device: options.DeviceOption = "auto",
     storage: options.StorageOption = None,
     restart: options.RestartOption = False,
+    sample: options.SampleOption = None,
+    seed: options.SampleSeedOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Recompute every digest of a cache, and name each file and chunk that is damaged."""
     from pipeline import runs
+    from pipeline.base.errors import InputError
 
-    found = runs.verify_cache(cache, cli.storage_options(storage), restart=restart)
+    share = None if sample is None else cli.read_share(sample, "--sample")
+    if share is not None and (repair is not None or restart):
+        other = "--restart" if restart else "--repair"
+        raise InputError("--sample", expected="a quick look, which notes and repairs nothing", found=f"{other} with it")
+    if share is None and seed is not None:
+        raise InputError("--seed", expected="--sample with it", found="--seed alone")
+    found = runs.verify_cache(cache, cli.storage_options(storage), restart=restart, sample=share, seed=seed)
     cli.show(found, as_json=as_json)
     if repair is None:
         found.refuse_damage()

@@ -137,6 +137,23 @@ def storage_options(given: list[str] | None) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
+def read_share(text: str, option: str) -> float:
+    """A share, as `1%` or `0.01`.
+
+    Raises:
+        InputError: it is none, 0, or more than all.
+    """
+    from pipeline.base.errors import InputError
+
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise InputError(option, expected="a share such as 1% or 0.01, more than 0 and at most 100%", found=ascii(text))
+    return share
+
+
 def print_table(table: Table) -> None:
     """Print a table, as wide as it needs where the output is no terminal."""
     from rich import table as rich_table

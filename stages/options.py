@@ -57,6 +57,13 @@ RepairOption = Annotated[
     Path | None,
     typer.Option("--repair", help="Write a sound copy here: the study's teacher computes the damaged chunks again."),
 ]
+SampleOption = Annotated[
+    str | None,
+    typer.Option("--sample", help="A quick look: 1%, or 0.01, of each file's chunks, and all that lies beside chunks."),
+]
+SampleSeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="That the sample is drawn with; a random one unless given.")
+]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever an interrupted run has checked.")]
 
 # Of `cache convert`: as they are unless given.

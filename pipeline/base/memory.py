@@ -54,14 +54,6 @@ def parse_size(text: str, what: str) -> int:
     return int(float(found[1]) * (1024 if found[3] else 1000) ** PREFIXES[found[2].lower()])
 
 
-def format_size(size: int) -> str:
-    """Bytes for people: 12.3 GB, 0.4 GB, 115 kB."""
-    for unit, bytes_of_unit in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if size >= bytes_of_unit / 10:
-            return f"{size / bytes_of_unit:,.1f} {unit}"
-    return f"{size / 1000:,.0f} kB" if size >= 1000 else f"{size} bytes"
-
-
 def measure_free(device: torch.device) -> int:
     """Free bytes of a device's memory; of the processor's, no more than this process's container may take."""
     if device.type == "cuda":

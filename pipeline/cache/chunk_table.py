@@ -78,13 +78,22 @@ class ChunkTable:
 
     def keys_of(self, numbers: Sequence[int]) -> tuple[BlockKey, ...]:
         """The array and the rows of chunks by their numbers in the whole table."""
-        names = sorted(self.arrays)
-        firsts = np.cumsum([0, *(len(self.arrays[name].records) for name in names)])
+        names, firsts = self._find_firsts()
         places = np.searchsorted(firsts, numbers, side="right") - 1
         return tuple(
             (names[place], self.arrays[names[place]].grid.chunk(number - int(firsts[place])))
             for number, place in zip(numbers, places.tolist(), strict=True)
         )
+
+    def divide(self, values: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+        """By array, the values (n,) of its chunks, from those of all."""
+        names, firsts = self._find_firsts()
+        return dict(zip(names, np.split(values, firsts[1:-1]), strict=True))
+
+    def _find_firsts(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The arrays as the records follow each other, and where those of each begin; the last number is their end."""
+        names = sorted(self.arrays)
+        return names, np.cumsum([0, *(len(self.arrays[name].records) for name in names)])
 
 
 def divide_records(manifest: Manifest, records: NDArray[Any]) -> ChunkTable:

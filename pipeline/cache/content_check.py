@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -20,7 +20,7 @@ from pipeline.base.threads import map_ahead
 from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.digests import count_threads
 from pipeline.cache.folder import Folder
-from pipeline.cache.manifest import Manifest
+from pipeline.cache.manifest import FileInfo, Manifest
 
 SEGMENT_BYTES = 16 << 20  # of a file that one thread checks at a time
 PIECE_BYTES = 16 << 20  # that it holds of that
@@ -75,17 +75,39 @@ def find_changed_files(
     """
     names = sorted(set(files) - parts.whole if parts else files)
     segments = [each for name in names for each in cut_segments(manifest, table.records, name)]
-    done = [each.end - each.start for each in segments if _is_known(parts, each)]
-    before = sum(done) + sum(manifest.files[name].bytes for name in set(files) - set(names))
-    total = sum(manifest.files[name].bytes for name in files)
+    whole = sum(manifest.files[name].bytes for name in set(files) - set(names))
+    yield from check_segments(folder, table.records, segments, manifest.files, parts=parts, whole=whole)
+
+
+def check_segments(
+    folder: Folder,
+    records: NDArray[Any],
+    segments: Sequence[Segment],
+    files: Mapping[str, FileInfo],
+    *,
+    parts: CheckedParts | None = None,
+    whole: int = 0,
+) -> Iterator[ChangedFile]:
+    """The files with another chunk in these segments, or with other bytes outside of their chunks.
+
+    Args:
+        folder: of the cache.
+        records: of its chunk table.
+        segments: file by file, each file's in order; the last one ends where the file ends.
+        files: their sizes, and the SHA-256 of those bytes in segments that lie in no chunk.
+        parts: see `find_changed_files`.
+        whole: bytes of files that were found whole before, for the bar.
+    """
+    before = whole + sum(each.end - each.start for each in segments if _is_known(parts, each))
+    total = whole + sum(each.end - each.start for each in segments)
     with (
         progress_bar(f"check {folder.name}", total, done=before, in_bytes=True) as bar,
         ThreadPoolExecutor(count_threads()) as threads,
     ):
-        check = partial(_check_segment, folder, table.records, parts)
+        check = partial(_check_segment, folder, records, parts)
         try:
             checks = zip(segments, map_ahead(threads, check, segments, ahead=2 * count_threads()), strict=True)
-            yield from _judge_files(manifest, checks, parts, lambda more: bar(before + more))
+            yield from _judge_files(files, checks, parts, lambda more: bar(before + more))
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             if parts:
@@ -94,7 +116,7 @@ def find_changed_files(
 
 
 def _judge_files(
-    manifest: Manifest,
+    files: Mapping[str, FileInfo],
     checks: Iterable[tuple[Segment, CheckedSegment]],
     parts: CheckedParts | None,
     advance: Callable[[int], None],
@@ -111,7 +133,7 @@ def _judge_files(
             advance(read)
             if parts and not checked.changed and not checked.error:
                 parts.add(segment.file, segment.start, segment.end)
-        listed = manifest.files[segment.file]
+        listed = files[segment.file]
         if segment.end < listed.bytes:
             continue
         if changed or error or digest.hexdigest() != listed.sha256:

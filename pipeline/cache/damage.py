@@ -14,7 +14,7 @@ from pipeline.base.files import advise_deletion, is_system_file
 from pipeline.cache import cache_paths as paths
 from pipeline.cache.blocks import BlockKey
 from pipeline.cache.chunk_table import ChunkTable, find_misplaced_chunk
-from pipeline.cache.content_check import find_changed_chunks, find_changed_files
+from pipeline.cache.content_check import ChangedFile, find_changed_chunks, find_changed_files
 from pipeline.cache.folder import Folder, LocalFolder, read_table
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.stores import load_store
@@ -121,9 +121,14 @@ def find_content_damage(
         skip: files whose damage is known already.
         parts: what an interrupted check found sound.
     """
-    for file, changed, error in find_changed_files(folder, manifest, table, manifest.files.keys() - skip, parts):
-        expected, found = ("a file that can be read", error) if error else ("its sealed bytes", "another SHA-256")
-        yield Damage(file, expected, found, table.keys_of(changed))
+    for each in find_changed_files(folder, manifest, table, manifest.files.keys() - skip, parts):
+        yield describe_change(table, each)
+
+
+def describe_change(table: ChunkTable, change: ChangedFile) -> Damage:
+    """A changed file, with the rows of its chunks."""
+    read = ("a file that can be read", change.error) if change.error else ("its sealed bytes", "another SHA-256")
+    return Damage(change.file, *read, table.keys_of(change.changed))
 
 
 def refuse_content_damage(folder: LocalFolder, manifest: Manifest, table: ChunkTable, fix: str) -> None:

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.base.checked_parts import CheckedParts
 from pipeline.base.errors import InputError
 from pipeline.cache import damage
+from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.damage import Damage
 from pipeline.cache.folder import LocalFolder, RemoteFolder, read_table
 from pipeline.cache.manifest import Manifest
+from pipeline.cache.sample_check import Sample, find_changes_in_sample
 from pipeline.cache.stores import load_store
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of all bytes found.
+    """What a check of all bytes, or of some, found.
 
     Attributes:
         damage: every file that is not as it was sealed.
         structure: why the store's own metadata contradict the manifest, or None.
+        sample: what was looked at; None: everything, or what could be, where no chunk can be found.
     """
 
     damage: tuple[Damage, ...]
     structure: str | None
+    sample: Sample | None = None
 
     @property
     def is_whole(self) -> bool:
         """Nothing is wrong."""
         return not self.damage and self.structure is None
+
+    @property
+    def saw_all(self) -> bool:
+        """Nothing was left out."""
+        return self.sample is None or self.sample.is_all
 
     def advice(self, folder: Path) -> str | None:
         """What to do where the cache is sound but for files that an operating system has left in it."""
@@ -73,13 +82,49 @@ def verify_cache(
     return found
 
 
+def verify_sample(folder: LocalFolder | RemoteFolder, manifest: Manifest, share: float, seed: int) -> Verification:
+    """Look at some chunks, and at all that lies beside chunks. Nothing is noted, and nothing taken up.
+
+    Args:
+        folder, manifest: of the cache.
+        share: of the chunks of each file, in (0, 1]; at least one.
+        seed: that they are drawn with.
+    """
+    listed = _find_listing_damage(folder, manifest)
+    if lost := damage.find_table_damage(folder, manifest):
+        return _describe_lost_table(listed, lost)
+    table = read_table(folder, manifest, "")
+    files = manifest.files.keys() - {each.file for each in listed}
+    changes, sample = find_changes_in_sample(folder, manifest, table, files, share=share, seed=seed)
+    found = listed + tuple(damage.describe_change(table, each) for each in changes)
+    if manifest.store == "hdf5" and not sample.is_all:  # the HDF5 library's look may read every chunk
+        return Verification(found, None, sample)
+    return replace(_check_structure(folder, manifest, table, found), sample=sample)
+
+
 def _verify_all(folder: LocalFolder | RemoteFolder, manifest: Manifest, parts: CheckedParts | None) -> Verification:
-    listed = tuple(damage.find_listing_damage(folder.path, manifest)) if isinstance(folder, LocalFolder) else ()
-    if lost := damage.find_table_damage(folder, manifest):  # nothing else can be looked for
-        return Verification((*(each for each in listed if each.file != lost.file), lost), None)
+    listed = _find_listing_damage(folder, manifest)
+    if lost := damage.find_table_damage(folder, manifest):
+        return _describe_lost_table(listed, lost)
     table = read_table(folder, manifest, "")
     skip = frozenset(each.file for each in listed)
     found = listed + tuple(damage.find_content_damage(folder, manifest, table, skip=skip, parts=parts))
+    return _check_structure(folder, manifest, table, found)
+
+
+def _find_listing_damage(folder: LocalFolder | RemoteFolder, manifest: Manifest) -> tuple[Damage, ...]:
+    return tuple(damage.find_listing_damage(folder.path, manifest)) if isinstance(folder, LocalFolder) else ()
+
+
+def _describe_lost_table(listed: tuple[Damage, ...], lost: Damage) -> Verification:
+    """Nothing else can be looked for."""
+    return Verification((*(each for each in listed if each.file != lost.file), lost), None)
+
+
+def _check_structure(
+    folder: LocalFolder | RemoteFolder, manifest: Manifest, table: ChunkTable, found: tuple[Damage, ...]
+) -> Verification:
+    """The damage, and what the store itself finds where all its bytes are as they were sealed."""
     if not isinstance(folder, LocalFolder):
         return Verification(found, None)
     if found and damage.advise_on_system_files(folder.path, found) is None:

@@ -177,13 +177,18 @@ def check_store(folder: Path, table: ChunkTable, fix: str) -> None:
                 fix=fix,
             )
     for chunks in table.arrays.values():
-        for file_name, digest in _hash_shard_ends(chunks):
+        for file_name, digest in hash_shard_ends(chunks):
             if table.files[file_name].sha256 != digest:
                 raise InputError(str(folder / file_name), expected="the index of its chunks", found="another", fix=fix)
 
 
-def _hash_shard_ends(chunks: ArrayChunks) -> Iterator[tuple[str, str]]:
-    """Of each shard of an array its file, and the SHA-256 that its checksums and its index must have."""
+def hash_shard_ends(chunks: ArrayChunks, chosen: NDArray[np.bool_] | None = None) -> Iterator[tuple[str, str]]:
+    """Of each shard of an array its file, and the SHA-256 that its checksums and its index must have.
+
+    Args:
+        chunks: of the array.
+        chosen: the chunks (n,) whose checksums count; None: all.
+    """
     grid = chunks.grid
     shard, slot = grid.locate_chunks()
     order = np.lexsort((slot, shard))
@@ -191,7 +196,8 @@ def _hash_shard_ends(chunks: ArrayChunks) -> Iterator[tuple[str, str]]:
     files = paths.list_data_paths("zarr", chunks.name, grid.shards, len(chunks.info.shape))
     for number, file in enumerate(files):
         mine = order[bounds[number] : bounds[number + 1]]
-        digest = hashlib.sha256(chunks.records["crc32c"][mine].tobytes())
+        seen = mine if chosen is None else mine[chosen[mine]]
+        digest = hashlib.sha256(chunks.records["crc32c"][seen].tobytes())
         digest.update(encode_shard_index(grid, slot[mine], chunks.records["bytes"][mine].astype(np.int64)))
         yield file, digest.hexdigest()
 

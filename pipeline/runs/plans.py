@@ -14,9 +14,10 @@ import torch
 from pipeline.base.device import resolve_device
 from pipeline.base.disk_speed import DiskSpeed, measure_disk_speed
 from pipeline.base.errors import InputError, join_names
-from pipeline.base.memory import find_budget, format_size
+from pipeline.base.memory import find_budget
 from pipeline.base.plain_text import format_duration
 from pipeline.base.seeds import fork_seeded_rng
+from pipeline.base.sizes import format_size
 from pipeline.base.table import Table
 from pipeline.cache import Format
 from pipeline.datasets.dataset import Dataset

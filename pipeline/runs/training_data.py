@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from pipeline.base.errors import InputError
-from pipeline.base.memory import find_budget, format_size
+from pipeline.base.memory import find_budget
+from pipeline.base.sizes import format_size
 from pipeline.cache import Cache
 from pipeline.cache.manifest import ArrayInfo
 from pipeline.datasets.dataset import Dataset

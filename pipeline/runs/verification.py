@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.checked_parts import CheckedParts
 from pipeline.base.errors import InputError
+from pipeline.base.sizes import format_size
 from pipeline.cache.folder import LocalFolder, RemoteFolder, locate_folder, read_manifest
 from pipeline.cache.manifest import Manifest
-from pipeline.cache.verify import Verification, take_up_parts
+from pipeline.cache.sample_check import Sample
+from pipeline.cache.verify import Verification, take_up_parts, verify_sample
 from pipeline.cache.verify import verify_cache as verify_bytes
 from pipeline.runs.result import Result
 
@@ -23,7 +26,9 @@ LOG = logging.getLogger("pipeline.verification")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedCache(Result):
-    """What a check of all bytes found: `values["whole"]`, and `values["problems"]`, a line each.
+    """What a check found: `values["whole"]`, and `values["problems"]`, a line each.
+
+    Of a sample also `values["sampled"]`: what was looked at; `whole` is None where nothing is wrong and not all was.
 
     Attributes:
         folder, manifest: of the cache.
@@ -48,7 +53,12 @@ class CheckedCache(Result):
 
 
 def verify_cache(
-    cache: Path | str, storage_options: Mapping[str, Any] | None = None, *, restart: bool = False
+    cache: Path | str,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    restart: bool = False,
+    sample: float | None = None,
+    seed: int | None = None,
 ) -> CheckedCache:
     """Recompute every digest of a cache, and name each file and chunk that is damaged.
 
@@ -58,24 +68,50 @@ def verify_cache(
         cache: its folder, or a URL.
         storage_options: of the URL's file system.
         restart: begin anew, whatever an interrupted run has checked.
+        sample: look only at this share of the chunks of each file, in (0, 1], and at all that lies beside chunks.
+        seed: that these are drawn with; None: a random one.
 
     Raises:
-        InputError: no cache is there, or its manifest is none.
+        InputError: no cache is there, or its manifest is none; the sample is no such share.
     """
+    if sample is not None and not 0 < sample <= 1:
+        raise InputError("sample", expected="a share of the chunks, more than 0 and at most 1", found=str(sample))
     folder = locate_folder(cache, storage_options)
     manifest = read_manifest(folder, "dump it again")
+    if sample is not None:
+        found = verify_sample(folder, manifest, sample, secrets.randbits(32) if seed is None else seed)
+        return _describe_check(str(cache), folder, manifest, found)
     parts = take_up_parts(folder, manifest, restart=restart)
     if parts and parts.noted is not None:
         LOG.warning("%s", _describe_beginning(str(cache), manifest, parts))
-    found = verify_bytes(folder, manifest, parts)
+    return _describe_check(str(cache), folder, manifest, verify_bytes(folder, manifest, parts))
+
+
+def _describe_check(
+    cache: str, folder: LocalFolder | RemoteFolder, manifest: Manifest, found: Verification
+) -> CheckedCache:
     whole = f"{cache}: whole: {len(manifest.files)} files, {manifest.chunks} chunks, root {manifest.root[:12]}"
+    if not found.saw_all and found.sample:
+        whole = f"{cache}: whole as far as was looked: {_describe_sample(found.sample)}"
+    sampled = {"sampled": asdict(found.sample)} if found.sample else {}
     return CheckedCache(
-        {"cache": str(cache), "whole": found.is_whole, "problems": found.lines()},
+        {
+            "cache": cache,
+            "whole": None if found.is_whole and not found.saw_all else found.is_whole,
+            "problems": found.lines(),
+            **sampled,
+        },
         text=(*found.labelled_lines(), *([whole] if found.is_whole else [])),
         folder=folder,
         manifest=manifest,
         found=found,
     )
+
+
+def _describe_sample(sample: Sample) -> str:
+    chunks = f"{sample.chunks:,} of {sample.all_chunks:,} chunks ({100 * sample.chunks / sample.all_chunks:.1f} %)"
+    read = f"{format_size(sample.bytes)} of {format_size(sample.all_bytes)}"
+    return f"{chunks}, {read}; the rest was not read (--seed {sample.seed} looks at the same ones)"
 
 
 def _describe_beginning(cache: str, manifest: Manifest, parts: CheckedParts) -> str:

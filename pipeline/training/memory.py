@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.base.errors import InputError
-from pipeline.base.memory import VARIABLE, format_size
+from pipeline.base.memory import VARIABLE
+from pipeline.base.sizes import format_size
 from pipeline.training.feeder import AHEAD
 
 LOG = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ import torch
 
 from pipeline.base import mapped_pages, memory
 from pipeline.base.errors import InputError
-from pipeline.base.memory import find_budget, format_size, parse_size
+from pipeline.base.memory import find_budget, parse_size
+from pipeline.base.sizes import format_size
 
 CPU = torch.device("cpu")
 
