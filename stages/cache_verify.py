@@ -18,14 +18,8 @@ def verify(
 ) -> None:
     """Recompute every digest of a cache, and name each file and chunk that is damaged."""
     from pipeline import runs
-    from pipeline.base.errors import InputError
 
-    share = None if sample is None else cli.read_share(sample, "--sample")
-    if share is not None and (repair is not None or restart):
-        other = "--restart" if restart else "--repair"
-        raise InputError("--sample", expected="a quick look, which notes and repairs nothing", found=f"{other} with it")
-    if share is None and seed is not None:
-        raise InputError("--seed", expected="--sample with it", found="--seed alone")
+    share = cli.read_sample(sample, seed, without={"--repair": repair is not None, "--restart": restart})
     found = runs.verify_cache(cache, cli.storage_options(storage), restart=restart, sample=share, seed=seed)
     cli.show(found, as_json=as_json)
     if repair is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -137,20 +137,32 @@ def storage_options(given: list[str] | None) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def read_share(text: str, option: str) -> float:
-    """A share, as `1%` or `0.01`.
+def read_sample(sample: str | None, seed: int | None, *, without: Mapping[str, bool]) -> float | None:
+    """The share that `--sample` asks for, as `1%` or `0.01`; None: it is not given.
+
+    Args:
+        sample, seed: as they are given.
+        without: options that do not go with it, and whether they are given.
 
     Raises:
-        InputError: it is none, 0, or more than all.
+        InputError: it is no share, 0, or more than all; it has an option beside it, or `--seed` stands alone.
     """
     from pipeline.base.errors import InputError
 
+    if sample is None:
+        if seed is not None:
+            raise InputError("--seed", expected="--sample with it", found="--seed alone")
+        return None
+    if others := [option for option, is_given in without.items() if is_given]:
+        expected = "a quick look, which notes and repairs nothing"
+        raise InputError("--sample", expected=expected, found=f"{others[0]} with it")
     try:
-        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        share = float(sample.removesuffix("%")) / (100 if sample.endswith("%") else 1)
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise InputError(option, expected="a share such as 1% or 0.01, more than 0 and at most 100%", found=ascii(text))
+        expected = "a share such as 1% or 0.01, more than 0 and at most 100%"
+        raise InputError("--sample", expected=expected, found=ascii(sample))
     return share
 
 
