@@ -80,17 +80,36 @@ def check_chunked(item: h5py.Dataset, chunk_rows: int, chunks: NDArray[Any]) -> 
     """Whether the library reads from each chunk what its bytes decode to."""
     rows = item.shape[1]
     size = item.nbytes // (item.shape[0] * rows) * chunk_rows
+    places, sizes, masks = list_chunks(item, chunk_rows, len(chunks))
+    moved = np.flatnonzero((places != chunks["offset"]) | (sizes != chunks["bytes"]) | (masks != 0))
+    if len(moved):
+        return f"{describe_chunk(int(moved[0]), rows, chunk_rows)} at another place"
     with open(item.file.filename, "rb") as file:  # noqa: PTH123
         for number, (offset, stored) in enumerate(chunks[["offset", "bytes"]].tolist()):
             view, first = number // -(-rows // chunk_rows), number % -(-rows // chunk_rows) * chunk_rows
-            chunk = item.id.get_chunk_info_by_coord((view, first, *[0] * (item.ndim - 2)))
-            if (chunk.byte_offset, chunk.size, chunk.filter_mask) != (offset, stored, 0):
-                return f"{describe_chunk(number, rows, chunk_rows)} at another place"
             file.seek(offset)
             raw = inflate_chunk(file.read(stored), size)
             if raw is None or not raw.startswith(item[view, first : first + chunk_rows].tobytes()):
                 return f"{describe_chunk(number, rows, chunk_rows)} that read otherwise"
     return None
+
+
+def list_chunks(item: h5py.Dataset, chunk_rows: int, count: int) -> tuple[NDArray[np.int64], ...]:
+    """Offset, bytes and filter mask (n,) of each chunk of a data set by its number; -1 of those that it lacks.
+
+    All in one walk: to look for one of n chunks takes the library time in proportion to n.
+    """
+    found = np.full((3, count), -1, np.int64)
+    per_view = -(-item.shape[1] // chunk_rows)
+
+    def note(chunk: Any) -> None:
+        view, first = chunk.chunk_offset[:2]
+        number = view * per_view + first // chunk_rows
+        if number < count:
+            found[:, number] = chunk.byte_offset, chunk.size, chunk.filter_mask
+
+    item.id.chunk_iter(note)
+    return tuple(found)
 
 
 def inflate_chunk(data: bytes, size: int) -> bytes | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
@@ -21,7 +22,7 @@ from pipeline.cache import cache_paths as paths
 from pipeline.cache import hdf5_check
 from pipeline.cache.block_files import BlockFiles, FinishedChunk, Put
 from pipeline.cache.blocks import ArrayPlan, Block
-from pipeline.cache.chunk_grid import RECORD
+from pipeline.cache.chunk_grid import RECORD, ChunkGrid
 from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.codecs import LEVELS
 from pipeline.cache.dtypes import storage_dtype
@@ -50,10 +51,12 @@ def assemble_store(folder: Path, blocks: BlockFiles, records: Mapping[str, NDArr
 
         def put(name: str, block: Block, chunks: list[FinishedChunk]) -> None:
             write = _write_plain if plan.arrays[name].codec == "none" else _write_packed
-            numbers = plan.grids[name].numbers(block)
-            records[name]["offset"][numbers.start : numbers.stop] = write(targets[name], blocks, name, block, chunks)
+            write(targets[name], blocks, name, block, chunks)
 
         yield put
+        for name, grid in plan.grids.items():
+            find = _place_plain_chunks if plan.arrays[name].codec == "none" else _find_packed_chunks
+            records[name]["offset"] = find(targets[name], grid)
 
 
 def _refuse_full_disk(path: Path, blocks: BlockFiles) -> None:
@@ -68,28 +71,35 @@ def _refuse_full_disk(path: Path, blocks: BlockFiles) -> None:
 
 def _write_plain(
     target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block, chunks: list[FinishedChunk]
-) -> list[int]:
-    """Write a block's rows into a contiguous data set; where its chunks lie."""
-    grid, row_bytes = blocks.plan.grids[name], blocks.plan.arrays[name].row_bytes
-    offsets = []
-    for number, chunk in enumerate(chunks):
-        rows = blocks.decode(name, block, number, chunk.payload)
-        start = block.start + number * grid.chunk_rows
-        target[block.view, start : start + len(rows)] = rows
-        offsets.append(target.id.get_offset() + (block.view * grid.rows + start) * row_bytes)
-    return offsets
+) -> None:
+    """Write a block's rows into a contiguous data set, all at once: each call costs as much as some 100 KB."""
+    payload = chunks[0].payload if len(chunks) == 1 else np.concatenate([each.payload for each in chunks])
+    array = blocks.plan.arrays[name]
+    rows = payload.view(storage_dtype(array.dtype)).reshape(-1, *array.row_shape)  # no padding in this store
+    target[block.view, block.start : block.stop] = rows
+
+
+def _place_plain_chunks(target: h5py.Dataset, grid: ChunkGrid) -> NDArray[np.int64]:
+    """Where the chunks (n,) of a contiguous data set lie."""
+    view, index = np.divmod(np.arange(grid.count), grid.per_view)
+    row_bytes = target.nbytes // (grid.views * grid.rows)
+    return np.asarray(target.id.get_offset() + (view * grid.rows + index * grid.chunk_rows) * row_bytes)
 
 
 def _write_packed(
     target: h5py.Dataset, blocks: BlockFiles, name: str, block: Block, chunks: list[FinishedChunk]
-) -> list[int]:
-    """Write a block's chunks into a chunked data set as they are; where they lie."""
-    grid, offsets = blocks.plan.grids[name], []
+) -> None:
+    """Write a block's chunks into a chunked data set as they are."""
     for number, chunk in enumerate(chunks):
-        corner = (block.view, block.start + number * grid.chunk_rows, *[0] * (target.ndim - 2))
-        target.id.write_direct_chunk(corner, chunk.payload)
-        offsets.append(target.id.get_chunk_info_by_coord(corner).byte_offset)
-    return offsets
+        start = block.start + number * blocks.plan.grids[name].chunk_rows
+        target.id.write_direct_chunk((block.view, start, *[0] * (target.ndim - 2)), chunk.payload)
+
+
+def _find_packed_chunks(target: h5py.Dataset, grid: ChunkGrid) -> NDArray[np.int64]:
+    """Where the chunks (n,) of a chunked data set lie."""
+    places, _, _ = hdf5_check.list_chunks(target, grid.chunk_rows, grid.count)
+    assert not (places < 0).any()
+    return places
 
 
 def _create_dataset(file: h5py.File, name: str, array: ArrayPlan, plan: StorePlan) -> Any:
