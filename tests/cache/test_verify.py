@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import uuid
 from contextlib import suppress
 from functools import partial
@@ -28,7 +32,7 @@ from pipeline.cache.verify import Verification, take_up_parts, verify_cache
 from pipeline.runs.verification import CheckedCache
 from tests.cache import test_urls
 from tests.cache.test_urls import BLOCKS, VIEWS, forms
-from tests.conftest import Capture, Run
+from tests.conftest import ROOT, Capture, Run
 from tests.store_plans import cut_store
 
 DUMP = "data/cache/big-logits"
@@ -301,3 +305,49 @@ def test_a_bad_sample_is_refused(run: Run, capsys: Capture, copy_of: Path, optio
     assert told in shown.err
     assert len(shown.err.splitlines()) == 1
     assert shown.out == ""
+
+
+# ------------------------------------------------------------------ ended from outside
+
+
+SLOW = """
+import signal, sys, time
+from pipeline.base import checked_parts
+from pipeline.cache import content_check
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
+checked_parts.NOTE_SECONDS = 0.0
+content_check.SEGMENT_BYTES = 64
+check = content_check._check_segment
+def slow(*args):
+    if args[-1].start > 4000:
+        time.sleep(1)  # the end comes here
+    return check(*args)
+content_check._check_segment = slow
+from stages.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_check_that_is_ended_goes_on(
+    run: Run, capsys: Capture, copy_of: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    dump = write(copy_of, "hdf5", "none")
+    notes = Path(os.environ["XDG_CACHE_HOME"])
+    before = set(notes.rglob("*"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "cache", "verify", str(dump)], cwd=copy_of, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while not [path for path in set(notes.rglob("verifying/*")) - before if len(path.name) == 32]:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    monkeypatch.setattr(content_check, "SEGMENT_BYTES", 64)
+    assert run(copy_of, "cache", "verify", str(dump)) == 0
+    shown = capsys.readouterr()
+    assert "goes on from" in shown.err
+    assert ": whole: " in shown.out
+    flip(dump / "data.h5", 3000)
+    assert run(copy_of, "cache", "verify", str(dump)) == 2
