@@ -21,13 +21,14 @@ import measurement
 import readme
 from measurement import Goal, Result, Row, Spread
 
-BENCHMARKS = ("student_epoch", "dump", "perplexity", "cache_io", "cache_rows", "scale", "prepare")
+BENCHMARKS = ("student_epoch", "dump", "perplexity", "cache_io", "cache_rows", "cache_open", "scale", "prepare")
 TINY = {
     "student_epoch": ["--rows", "150"],
     "dump": ["--rows", "200", "--steps", "1"],
     "perplexity": ["--batches", "1"],
     "cache_io": ["--sizes", "1"],
     "cache_rows": ["--samples", "150"],
+    "cache_open": ["--chunks", "100", "--megabytes", "2"],
     "scale": ["--samples", "200", "--views", "2"],
     "prepare": ["--images", "120"],
 }

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError, NotNowError
-from pipeline.base.files import READ_PIECE
 from pipeline.cache import cache_paths as paths
 from pipeline.cache.chunk_grid import RECORD
 from pipeline.cache.chunk_table import ChunkTable, StoredChunk, divide_records, find_misplaced_chunk
@@ -187,18 +186,6 @@ class RemoteFolder:
     def read_records(self, manifest: Manifest, fix: str) -> NDArray[Any]:
         listed = manifest.files[paths.CHUNKS_PATH]
         return _check_records(self.name, self.read_range(paths.CHUNKS_PATH, 0, listed.bytes, fix), manifest, fix)
-
-    def hash_file(self, name: str, fix: str) -> str:
-        """SHA-256 of a listed file, a piece at a time."""
-
-        def read() -> str:
-            digest = hashlib.sha256()
-            with self.system.open(f"{self.root}/{name}", "rb") as file:
-                while piece := file.read(READ_PIECE):
-                    digest.update(piece)
-            return digest.hexdigest()
-
-        return self._try_reading(read, name, fix)
 
     def refuse_incomplete(self, manifest: Manifest, fix: str) -> None:
         """Raise InputError where a listed file is not there, or is of another size."""

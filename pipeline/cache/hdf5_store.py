@@ -30,7 +30,8 @@ from pipeline.cache.store_plan import StorePlan
 
 NAME = paths.STORE_PATHS["hdf5"]
 WITHOUT_LOCKS = {"HDF5_USE_FILE_LOCKING": "FALSE"}  # the variable, where it is set, has the last word
-MAX_SECONDS = 3600  # a compressed store is read whole
+MIN_SECONDS = 3600  # that the HDF5 library is given to look at a file, and
+SLOWEST_SPEED = 4 << 20  # bytes a second beyond: a compressed store is read whole
 SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x03"  # signature and version
 
 
@@ -132,14 +133,15 @@ def check_store(folder: Path, table: ChunkTable, fix: str) -> None:
         superblock = file.read(9)
     if superblock != SUPERBLOCK:
         raise InputError(str(path), expected="an HDF5 file with a superblock of version 3", found="another", fix=fix)
+    seconds = MIN_SECONDS + path.stat().st_size // SLOWEST_SPEED
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-P", str(Path(hdf5_check.__file__))],
             input=json.dumps(_describe_file(path, table)).encode(),
-            capture_output=True, check=False, timeout=MAX_SECONDS, env={**os.environ, **WITHOUT_LOCKS},
+            capture_output=True, check=False, timeout=seconds, env={**os.environ, **WITHOUT_LOCKS},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        found = f"one that the HDF5 library does not get through in {MAX_SECONDS} s"
+        found = f"one that the HDF5 library does not get through in {seconds} s"
         raise InputError(str(path), expected="a sound HDF5 file", found=found, fix=fix) from None
     if done.returncode < 0:  # ended by a signal
         found = f"one that crashes the HDF5 library (signal {-done.returncode})"
