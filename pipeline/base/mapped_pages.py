@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_BYTES = 200 << 20  # of mapped files that may be held beyond those at the start
+SMALL_ROW = 16 << 10  # bytes: a few pages
 STATM = Path("/proc/self/statm")  # in pages: the whole size, what is held, of that what is of files, ...
 
 
@@ -45,8 +46,23 @@ def count_file_bytes() -> int:
 
 def release_pages(mapped: NDArray[Any]) -> None:
     """Give back the pages of an array over a file that is mapped to be read; the system's cache of the file stays."""
+    _advise(mapped, "MADV_DONTNEED")
+
+
+def expect_random_rows(mapped: NDArray[Any], row_bytes: int) -> None:
+    """Say that rows of a mapped file will be picked at random: of small ones no neighbours are read along.
+
+    (The system reads 128 KiB around a page that it does not hold: 30 times a row of 4 KiB. Large rows are read faster
+    so than page by page.)
+    """
+    if row_bytes <= SMALL_ROW:
+        _advise(mapped, "MADV_RANDOM")
+
+
+def _advise(mapped: NDArray[Any], advice: str) -> None:
+    """Advise the system about a whole file that an array maps, where both know such advice."""
     base: Any = mapped
     while isinstance(base, np.ndarray | memoryview):
         base = base.obj if isinstance(base, memoryview) else base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
+    if isinstance(base, mmap.mmap) and hasattr(mmap, advice):
+        base.madvise(getattr(mmap, advice))

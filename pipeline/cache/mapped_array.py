@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.mapped_pages import PageWatch, release_pages
+from pipeline.base.mapped_pages import PageWatch, expect_random_rows, release_pages
 from pipeline.cache.chunk_table import ArrayChunks, StoredChunk
 from pipeline.cache.crc import crc32c
 from pipeline.cache.digests import count_threads
@@ -154,6 +154,8 @@ class MappedArray:
             watch.check()
         if not unchecked.any():
             self.unchecked = None
+            for mapped in self.files.maps.values():  # not before: whole chunks were read
+                expect_random_rows(mapped, self.row_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Maps stay behind: another process makes its own."""

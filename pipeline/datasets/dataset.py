@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.base import checked_copies
 from pipeline.base.errors import InputError
 from pipeline.base.files import encode_json, explain_disk_full, read_json, write_json
-from pipeline.base.mapped_pages import release_pages
+from pipeline.base.mapped_pages import expect_random_rows, release_pages
 
 Split = Literal["train", "validation", "test"]
 FINGERPRINT_BYTES = 16 << 20  # of images hashed at a time
@@ -64,6 +64,7 @@ class ImagesFile:
         """The images (n, C, H, W) of ids (n,) that are there, from a memory map that stays."""
         if self._kept is None:
             self._kept = self._map()
+            expect_random_rows(self._kept, math.prod(self.shape[1:]))
         return np.take(np.asarray(self._kept), ids, axis=0)
 
     def release_pages(self) -> None:

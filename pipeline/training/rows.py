@@ -46,7 +46,9 @@ class StreamedImages:
 
     def gather(self, batches: Sequence[BatchKeys]) -> list[Arrays]:
         ids = np.concatenate([batch.ids for batch in batches]) + self.start
-        return [{IMAGES: images} for images in split_batches(self.file.gather(ids), batches)]
+        in_order = bool((np.diff(ids) == 1).all())  # of an evaluation: read along, not picked
+        images = self.file[int(ids[0]) : int(ids[-1]) + 1] if in_order else self.file.gather(ids)
+        return [{IMAGES: part} for part in split_batches(images, batches)]
 
     def count_bytes(self, samples: int) -> int:
         return samples * math.prod(self.file.shape[1:])
