@@ -50,6 +50,7 @@ CONV, MLP = {"name": "cnn", "widths": [32, 64, 128]}, {"name": "mlp", "widths": 
 SMALL = {"name": "mlp", "widths": [16]}
 GROUPS = Path("/sys/fs/cgroup/memory")
 LIMIT_SHARE = 3  # data / limit
+LEAST_LIMIT = 500 << 20  # an interpreter with torch takes three fifths of it
 
 
 class RandomTeacher:
@@ -217,11 +218,11 @@ def measure_memory(folder: Path, size: int, repeats: int, device: str) -> Iterat
 
 def measure_limited(folder: Path, size: int, device: str) -> Iterator[tuple[str, Row]]:
     """An epoch under a hard limit, and the same without."""
-    limit = size // LIMIT_SHARE
+    limit = max(LEAST_LIMIT, size // LIMIT_SHARE)
     free = start_alone(folder, 2 * size, device)
     with control_group(limit) as group:
         drop_cached(folder)
-        held = start_alone(folder, limit // 8, device, limit, group)
+        held = start_alone(folder, size // 24, device, limit, group)
     if held["digest"] != free["digest"]:
         raise AssertionError("the limited epoch differs from the one without a limit")
     kind = "RLIMIT_DATA" if group is None else "control group"

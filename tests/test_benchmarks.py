@@ -21,7 +21,17 @@ import measurement
 import readme
 from measurement import Goal, Result, Row, Spread
 
-BENCHMARKS = ("student_epoch", "dump", "perplexity", "cache_io", "cache_rows", "cache_open", "scale", "prepare")
+BENCHMARKS = (
+    "student_epoch",
+    "dump",
+    "perplexity",
+    "cache_io",
+    "cache_rows",
+    "cache_open",
+    "scale",
+    "prepare",
+    "streaming",
+)
 TINY = {
     "student_epoch": ["--rows", "150"],
     "dump": ["--rows", "200", "--steps", "1"],
@@ -31,6 +41,7 @@ TINY = {
     "cache_open": ["--chunks", "100", "--megabytes", "2"],
     "scale": ["--samples", "200", "--views", "2"],
     "prepare": ["--images", "120"],
+    "streaming": ["--rows", "2000", "--limited", "4000"],
 }
 RESULTS = sorted(measurement.RESULTS.glob("*.json"))
 
