@@ -239,8 +239,7 @@ def gather_images(images: Images, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The images (n, C, H, W) of ids (n,) that are there, wherever they lie."""
     if isinstance(images, ImagesFile):
         return images.gather(ids)
-    picked: NDArray[np.uint8] = np.take(images[:], ids, axis=0)
-    return picked
+    return np.asarray(images[ids])
 
 
 def lies_at(images: Images, path: Path) -> bool:
