@@ -7,10 +7,10 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,21 +94,30 @@ class LocalFolder:
 
     def read_chunk_into(self, info: StoredChunk, out: NDArray[np.uint8], fix: str) -> None:
         """Read a chunk's first len(out) bytes into `out`, and check all of it."""
-        crc, tail = 0, np.empty(min(CRC_PIECE_BYTES, info.bytes), np.uint8)
+        self.read_chunks_into([(info, out)], fix)
+
+    def read_chunks_into(self, chunks: Sequence[tuple[StoredChunk, NDArray[np.uint8]]], fix: str) -> None:
+        """The same of several chunks of one file, which is opened once."""
+        first = chunks[0][0]
         try:
-            with open_regular_file(self.path / info.file) as file:
-                file.seek(info.offset)
-                for start in range(0, info.bytes, CRC_PIECE_BYTES):
-                    # Summed while it is still in the core's cache. What lies beyond `out` is padding.
-                    size = min(CRC_PIECE_BYTES, info.bytes - start)
-                    piece = out[start : start + size] if start + size <= len(out) else tail[:size]
-                    if file.readinto(piece) != size:
-                        raise chunk_error(self.name, info, "fewer bytes", fix)
-                    if start < len(out) < start + size:
-                        out[start:] = piece[: len(out) - start]
-                    crc = crc32c(piece, crc)
+            with open_regular_file(self.path / first.file) as file:
+                for info, out in chunks:
+                    self._fill(file, info, out, fix)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise chunk_error(self.name, info, "no such file", fix) from None
+            raise chunk_error(self.name, first, "no such file", fix) from None
+
+    def _fill(self, file: BinaryIO, info: StoredChunk, out: NDArray[np.uint8], fix: str) -> None:
+        crc, tail = 0, np.empty(min(CRC_PIECE_BYTES, info.bytes) if info.bytes > len(out) else 0, np.uint8)
+        file.seek(info.offset)
+        for start in range(0, info.bytes, CRC_PIECE_BYTES):
+            # Summed while it is still in the core's cache. What lies beyond `out` is padding.
+            size = min(CRC_PIECE_BYTES, info.bytes - start)
+            piece = out[start : start + size] if start + size <= len(out) else tail[:size]
+            if file.readinto(piece) != size:  # type: ignore[attr-defined]
+                raise chunk_error(self.name, info, "fewer bytes", fix)
+            if start < len(out) < start + size:
+                out[start:] = piece[: len(out) - start]
+            crc = crc32c(piece, crc)
         if crc != info.crc32c:
             raise chunk_error(self.name, info, "another CRC-32C", fix)
 

@@ -17,6 +17,8 @@ from pipeline.cache.digests import count_threads
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.folder import LocalFolder, chunk_error, map_file
 
+RUN_BYTES = 8 << 20  # of chunks that one thread reads from one opening of their file
+
 
 def _allocate_aligned(size: int) -> NDArray[np.uint8]:
     """Uninitialised bytes at a multiple of 64: the kernel copies a file's pages there a quarter faster
@@ -100,16 +102,26 @@ class MappedArray:
         flat = _allocate_aligned(info.bytes)
         values: NDArray[Any] = flat.view(storage_dtype(info.dtype)).reshape(info.shape)
 
-        def read(number: int) -> None:
+        def place(number: int) -> NDArray[np.uint8]:
             block = self.grid.chunk(number)
             first = (block.view * self.grid.rows + block.start) * self.row_bytes
-            out = flat[first : first + (block.stop - block.start) * self.row_bytes]
-            self.folder.read_chunk_into(self.chunks.find(number), out, self.fix)
+            return flat[first : first + (block.stop - block.start) * self.row_bytes]
+
+        def read(numbers: NDArray[np.int64]) -> None:
+            run = [(self.chunks.find(number), place(number)) for number in numbers.tolist()]
+            self.folder.read_chunks_into(run, self.fix)
 
         with ThreadPoolExecutor(count_threads()) as pool:
-            for _ in pool.map(read, range(self.grid.count)):
+            for _ in pool.map(read, self._cut_runs()):
                 pass
         return values
+
+    def _cut_runs(self) -> list[NDArray[np.int64]]:
+        """The numbers of chunks of one file, about `RUN_BYTES` at a time."""
+        records = self.chunks.records
+        run = np.cumsum(records["bytes"]) // RUN_BYTES
+        ends = np.flatnonzero((np.diff(run) > 0) | (np.diff(records["file"].astype(np.int64)) != 0)) + 1
+        return np.split(np.arange(len(records)), ends)
 
     def gather(self, views: NDArray[np.int64] | int, ids: NDArray[np.int64]) -> NDArray[Any]:
         if self.rows is None:
