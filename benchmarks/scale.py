@@ -122,7 +122,7 @@ def measure_growth(folder: Path, samples: int, repeats: int) -> Iterator[Row]:
         each = {factor: [time / cases[factor].samples for time in found[str(factor)]] for factor in FACTORS}
         for factor in FACTORS:
             values = {
-                f"time a sample / that of {samples:,}": ratios(each[factor], each[FACTORS[0]]),
+                "time a sample / that of the fewest": ratios(each[factor], each[FACTORS[0]]),
                 "microseconds a sample": Spread.of(1e6 * time for time in each[factor]),
             }
             labels = {"what": what, "samples": f"{cases[factor].samples:,}"}
