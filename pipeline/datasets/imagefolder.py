@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import posixpath
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,7 @@ def imagefolder(
     train_folder, test_folder = _normalise_parts(train_folder, test_folder)
     root = place.find()
     parts = list(dict.fromkeys(part for part in (train_folder, test_folder) if part))
-    with ExitStack() as held:
+    with ExitStack() as held, _pause_collector():
         found, notices = find_classes(root, list(_read_trees(root, parts, held)), parts)
         train, test = found[train_folder], found[test_folder] if test_folder else {}
         decoder = Decoder()
@@ -147,6 +148,19 @@ class FolderDataset:
     def close(self) -> None:
         """End the threads, close the zips."""
         self.held.close()
+
+
+@contextmanager
+def _pause_collector() -> Iterator[None]:
+    """Let Python not look for garbage: it would search through all files that are listed, again and again."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _normalise_parts(train_folder: str, test_folder: str | None) -> tuple[str, str | None]:

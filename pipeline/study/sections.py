@@ -141,15 +141,7 @@ class TeacherParams(NetworkParams):
         return self
 
     def _refuse_training_keys(self) -> None:
-        trained = {
-            "optimizer",
-            "lr_schedule",
-            "batch_size",
-            "drop_last",
-            "order",
-            "l1",
-            "on_nan",
-        } & self.model_fields_set
+        trained = (TrainingParams.model_fields.keys() - {"epochs", "steps"}) & self.model_fields_set
         if trained:
             raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 

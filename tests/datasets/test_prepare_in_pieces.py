@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from pipeline.base.files import explain_os_error
 from pipeline.base.threads import map_ahead
 from pipeline.datasets import dataset as datasets
 from pipeline.datasets import image_files, raw
+from pipeline.datasets.class_folders import find_classes
 from pipeline.datasets.dataset import SPLITS, Dataset, ImagesFile, compute_fingerprint, load_dataset, save_dataset
 from pipeline.datasets.duplicates import first_occurrences, hash_images
 from pipeline.datasets.image_files import Decoder
@@ -201,6 +203,21 @@ def test_images_are_decoded_in_several_threads(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Decoder, "read", together)
     assert_holds(read(write_tree(tmp_path, FILES)), RAW)
+
+
+def test_garbage_is_not_looked_for_while_files_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled: list[bool] = []
+
+    def noted(*given: Any) -> Any:
+        enabled.append(gc.isenabled())
+        return find_classes(*given)
+
+    monkeypatch.setattr("pipeline.datasets.imagefolder.find_classes", noted)
+    read(write_tree(tmp_path / "whole", FILES))
+    assert (enabled, gc.isenabled()) == ([False], True)
+    with refused("train"):
+        read(write_tree(tmp_path / "other", {"nothing.txt": b""}))
+    assert gc.isenabled()
 
 
 def test_the_first_damaged_image_in_order_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
