@@ -25,6 +25,7 @@ import torch
 import zarr
 from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
 from numpy.typing import NDArray
+from synthetic import BATCH, describe_cache
 
 from pipeline import cache
 from pipeline.base.files import remove_path
@@ -40,7 +41,6 @@ IDS = 128  # a batch of a student
 DRAWS = 200  # gathers a timing: one takes microseconds
 LIBRARY_DRAWS = 2  # of a store's own library, which takes seconds
 LOADS = 5  # a timing
-BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,6 @@ class Case:
 
     def plan(self) -> StorePlan:
         return plan_store({"logits": ArrayPlan((self.classes,), "float16")}, views=1, rows=self.rows, batch=BATCH)
-
-    def description(self) -> dict[str, Any]:
-        names = [str(label) for label in range(self.classes)]
-        shape, digest = [1, 8, 8], "ab" * 32
-        return {
-            "field": {"name": "logits", "parameters": {"dtype": "float16"}},
-            "teacher": {
-                "name": "t", "architecture": {"name": "mlp"}, "seed": None, "weights_sha256": digest,
-                "test_accuracy": None, "test_accuracy_per_class": [None] * self.classes,
-            },
-            "dataset": {
-                "name": "d", "fingerprint": digest, "samples": self.rows, "shape": shape,
-                "bounds": [self.rows, self.rows], "classes": names,
-            },
-            "views": {"policy": "none", "count": 1, "seed": 0, "parameters": {}},
-            "batch": BATCH,
-        }  # fmt: skip
 
     def row(self, what: str, value: Spread | float, goal: Goal | None = None) -> Row:
         """A line of the table of stores."""
@@ -113,7 +96,7 @@ def write(case: Case, values: NDArray[Any], accept: Callable[[Manifest], None] =
 
     return write_cache(
         case.target, case.folder / "work", case.plan(), compute,
-        store=case.store, description=case.description(), accept=accept,
+        store=case.store, description=describe_cache(case.rows, case.classes), accept=accept,
     )  # fmt: skip
 
 

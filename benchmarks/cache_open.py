@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from measurement import Goal, Row, Spread, interleave, parser, ratios, record, seconds
+from synthetic import BATCH, describe_cache
 
 from pipeline import cache, runs
 from pipeline.cache import Format
@@ -33,28 +34,9 @@ from pipeline.cache.writer import write_cache
 
 CHUNK_ROWS = 16
 CLASSES = 10
-BATCH = 512
 SHARDS = 32
 PIECE_BYTES = 16 << 20  # that a thread hashes at a time
 STORES: tuple[Format, ...] = ("zarr", "hdf5")
-
-
-def describe(rows: int) -> dict[str, Any]:
-    """A manifest's entries, of nobody."""
-    digest = "ab" * 32
-    return {
-        "field": {"name": "logits", "parameters": {}},
-        "teacher": {
-            "name": "t", "architecture": {"name": "mlp"}, "seed": None, "weights_sha256": digest,
-            "test_accuracy": None, "test_accuracy_per_class": [None] * CLASSES,
-        },
-        "dataset": {
-            "name": "d", "fingerprint": digest, "samples": rows, "shape": [1, 8, 8], "bounds": [rows, rows],
-            "classes": [str(label) for label in range(CLASSES)],
-        },
-        "views": {"policy": "none", "count": 1, "seed": 0, "parameters": {}},
-        "batch": BATCH,
-    }  # fmt: skip
 
 
 def write(folder: Path, plan: StorePlan, store: Format) -> Path:
@@ -65,7 +47,9 @@ def write(folder: Path, plan: StorePlan, store: Format) -> Path:
         shape = (block.stop - block.start, *array.row_shape)
         return {"x": np.random.default_rng(block.index).integers(0, 1 << 14, shape, np.int16).view(np.float16)}
 
-    write_cache(folder / "dump", folder / "work", plan, compute, store=store, description=describe(plan.rows))
+    write_cache(
+        folder / "dump", folder / "work", plan, compute, store=store, description=describe_cache(plan.rows, CLASSES)
+    )
     return folder / "dump"
 
 

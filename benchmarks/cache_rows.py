@@ -22,6 +22,7 @@ import numpy as np
 import zarr
 from measurement import Goal, Row, Spread, interleave, parser, ratios, record, seconds
 from numpy.typing import NDArray
+from synthetic import BATCH, describe_cache
 
 from pipeline import cache
 from pipeline.cache import Cache, Format
@@ -32,7 +33,6 @@ from pipeline.cache.writer import write_cache
 IDS = 128  # a batch of a student
 DRAWS = 50  # batches a timing
 SLOW_DRAWS = 2  # of what takes a tenth of a second
-BATCH = 512
 SHAPES = ((1, 1_000_000), (300, 1150), (300, 60_000), (2000, 1150), (2000, 10_000))  # views, rows
 HINT_SAMPLES, HINT_NUMBERS = 100_000, 512  # of a row
 NOTHING = 1  # bytes: room for one chunk
@@ -53,31 +53,13 @@ class Written:
         return len(np.unique(self.opened.table.records["file"]))
 
 
-def describe(views: int, rows: int, classes: int) -> dict[str, Any]:
-    """A manifest's entries, of nobody."""
-    digest = "ab" * 32
-    return {
-        "field": {"name": "logits", "parameters": {}},
-        "teacher": {
-            "name": "t", "architecture": {"name": "mlp"}, "seed": None, "weights_sha256": digest,
-            "test_accuracy": None, "test_accuracy_per_class": [None] * classes,
-        },
-        "dataset": {
-            "name": "d", "fingerprint": digest, "samples": rows, "shape": [1, 8, 8], "bounds": [rows, rows],
-            "classes": [str(label) for label in range(classes)],
-        },
-        "views": {"policy": "flip", "count": views, "seed": 0, "parameters": {}},
-        "batch": BATCH,
-    }  # fmt: skip
-
-
 def write(folder: Path, values: NDArray[Any], codec: Any, store: Format) -> Written:
     """Write values (views, rows, n), as a cache and as a plain file."""
     views, rows, width = values.shape
     plan = plan_store({"x": ArrayPlan((width,), "float16", codec)}, views=views, rows=rows, batch=BATCH)
     write_cache(
         folder / "dump", folder / "work", plan, lambda block: {"x": values[block.view, block.start : block.stop]},
-        store=store, description=describe(views, rows, 10),
+        store=store, description=describe_cache(rows, 10, views),
     )  # fmt: skip
     np.save(folder / "x.npy", values)
     mapped = np.load(folder / "x.npy", mmap_mode="r")

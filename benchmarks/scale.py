@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from measurement import Goal, Row, Spread, interleave, parser, ratios, record, seconds
+from synthetic import BATCH as FORWARD_BATCH
+from synthetic import describe_cache
 from torch.optim import Adam
 
 from pipeline import cache, runs
@@ -62,32 +64,15 @@ class Growth:
         values = np.random.default_rng(0).integers(0, 1 << 14, (self.samples, CLASSES), np.int16).view(np.float16)
         remove_path(self.folder)
         self.folder.mkdir()
-        plan = plan_store({"logits": ArrayPlan((CLASSES,), "float16")}, views=1, rows=self.samples, batch=512)
+        plan = plan_store({"logits": ArrayPlan((CLASSES,), "float16")}, views=1, rows=self.samples, batch=FORWARD_BATCH)
         write_cache(
             self.folder / "dump",
             self.folder / "work",
             plan,
             lambda block: {"logits": values[block.start : block.stop]},
             store="zarr",
-            description=self.describe(),
+            description=describe_cache(self.samples, CLASSES),
         )
-
-    def describe(self) -> dict[str, Any]:
-        """The manifest's entries, of nobody."""
-        digest = "ab" * 32
-        return {
-            "field": {"name": "logits", "parameters": {"dtype": "float16"}},
-            "teacher": {
-                "name": "t", "architecture": {"name": "mlp"}, "seed": None, "weights_sha256": digest,
-                "test_accuracy": None, "test_accuracy_per_class": [None] * CLASSES,
-            },
-            "dataset": {
-                "name": "d", "fingerprint": digest, "samples": self.samples, "shape": list(SHAPE),
-                "bounds": [self.samples, self.samples], "classes": [str(label) for label in range(CLASSES)],
-            },
-            "views": {"policy": "none", "count": 1, "seed": 0, "parameters": {}},
-            "batch": 512,
-        }  # fmt: skip
 
     def time_open(self) -> float:
         """Seconds of a first open."""
