@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.base.files import flush_file, write_bytes
 from pipeline.cache.blocks import Block
-from pipeline.cache.chunk_grid import CRC_BYTES, NO_CHUNK, SLOT, encode_index
+from pipeline.cache.chunk_grid import CRC_BYTES, NO_CHUNK, SLOT
 from pipeline.cache.codecs import Format, decode, encode
 from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.dtypes import storage_dtype
+from pipeline.cache.shard_index import encode_shard_index
 from pipeline.cache.store_plan import StorePlan
 
 BlockFunction = Callable[[Block], Mapping[str, NDArray[Any]]]
@@ -80,12 +81,10 @@ class BlockFiles:
         for payload in payloads:
             parts += [payload, crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))]
         sizes = np.array([len(payload) for payload in payloads])
-        offsets = np.cumsum(sizes + CRC_BYTES) - sizes - CRC_BYTES
-        index = encode_index(self.count_slots(name), np.arange(len(sizes)), offsets, sizes)
+        end = encode_shard_index(self.count_slots(name), np.arange(len(sizes)), sizes)
         # Not flushed here: waiting for the disk at every block is most of the time. What a power cut
         # spoils is seen by its CRC when the dump goes on, and made again.
-        end = crc_to_bytes(crc32c(np.frombuffer(index, np.uint8)))
-        write_bytes(self.path(name, block), *parts, index, end, flush=False)
+        write_bytes(self.path(name, block), *parts, end, flush=False)
 
     def read(self, name: str, block: Block) -> list[FinishedChunk]:
         """Read a finished block's chunks.

@@ -143,8 +143,8 @@ def refuse_content_damage(folder: LocalFolder, manifest: Manifest, table: ChunkT
     parts.forget()
 
 
-def find_table_damage(folder: Folder, manifest: Manifest) -> Damage | None:
-    """What is wrong with the chunk table, without which no chunk can be found."""
+def read_sound_table(folder: Folder, manifest: Manifest) -> ChunkTable | Damage:
+    """The chunk table, without which no chunk can be found; or what is wrong with it."""
     expected = "the chunk table that was sealed"
     try:
         table = read_table(folder, manifest, "")
@@ -154,7 +154,7 @@ def find_table_damage(folder: Folder, manifest: Manifest) -> Damage | None:
         return Damage(paths.CHUNKS_PATH, expected, "none, or another SHA-256")
     if misplaced := find_misplaced_chunk(manifest, table):
         return Damage(paths.CHUNKS_PATH, "the place of each chunk", misplaced)
-    return None
+    return table
 
 
 def _find_lost_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[BlockKey, ...]:
@@ -162,7 +162,7 @@ def _find_lost_blocks(folder: Path, manifest: Manifest, name: str) -> tuple[Bloc
     local = LocalFolder(folder)
     if name not in manifest.files or name in paths.list_metadata_paths(manifest.store, manifest.arrays):
         return ()
-    if find_table_damage(local, manifest):
+    table = read_sound_table(local, manifest)
+    if isinstance(table, Damage):
         return ()
-    table = read_table(local, manifest, "")
     return table.keys_of(find_changed_chunks(local, manifest, table, name))

@@ -89,15 +89,11 @@ class LocalFolder:
 
     def read_chunk(self, info: StoredChunk, fix: str) -> NDArray[np.uint8]:
         data = np.empty(info.bytes, np.uint8)
-        self.read_chunk_into(info, data, fix)
+        self.read_chunks_into([(info, data)], fix)
         return data
 
-    def read_chunk_into(self, info: StoredChunk, out: NDArray[np.uint8], fix: str) -> None:
-        """Read a chunk's first len(out) bytes into `out`, and check all of it."""
-        self.read_chunks_into([(info, out)], fix)
-
     def read_chunks_into(self, chunks: Sequence[tuple[StoredChunk, NDArray[np.uint8]]], fix: str) -> None:
-        """The same of several chunks of one file, which is opened once."""
+        """Read the first bytes of chunks of one file, as many as fit the array of each, and check all of them."""
         first = chunks[0][0]
         try:
             with open_regular_file(self.path / first.file) as file:

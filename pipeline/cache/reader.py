@@ -204,13 +204,13 @@ def _check_copy(folder: LocalFolder, manifest: Manifest, fix: str) -> ChunkTable
     """Every file is listed and whole; hashed in full where this copy has not been, or was touched since."""
     damage.refuse_listing_damage(folder.path, manifest, fix)
     seen = checked_copies.compute_signature(folder.path, manifest.files, manifest.root)
-    remembered = checked_copies.is_remembered(folder.path, seen)
-    if not remembered and (lost := damage.find_table_damage(folder, manifest)):
-        raise lost.error(folder.path, fix)
-    table = read_table(folder, manifest, fix)
-    if not remembered:
-        damage.refuse_content_damage(folder, manifest, table, fix)
-        checked_copies.remember_copy(folder.path, seen)
+    if checked_copies.is_remembered(folder.path, seen):
+        return read_table(folder, manifest, fix)
+    table = damage.read_sound_table(folder, manifest)
+    if isinstance(table, damage.Damage):
+        raise table.error(folder.path, fix)
+    damage.refuse_content_damage(folder, manifest, table, fix)
+    checked_copies.remember_copy(folder.path, seen)
     return table
 
 

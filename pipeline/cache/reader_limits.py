@@ -15,7 +15,7 @@ from pipeline.cache import damage
 from pipeline.cache.card import render_card
 from pipeline.cache.chunk_grid import CRC_BYTES, RECORD_BYTES
 from pipeline.cache.codecs import Format, max_encoded_bytes
-from pipeline.cache.folder import LocalFolder, read_manifest, read_table
+from pipeline.cache.folder import LocalFolder, read_manifest
 from pipeline.cache.manifest import MAX_CHUNKS, MAX_MANIFEST_BYTES, parse_manifest
 from pipeline.cache.manifest_entries import build_manifest_entries
 from pipeline.cache.store_plan import StorePlan
@@ -34,9 +34,10 @@ def check_sealed(folder: Path) -> None:
     local = LocalFolder(folder)
     manifest = read_manifest(local, fix)
     damage.refuse_listing_damage(folder, manifest, fix)
-    if lost := damage.find_table_damage(local, manifest):
-        raise lost.error(folder, fix)
-    load_store(manifest.store).check_own_store(folder, read_table(local, manifest, fix), fix)
+    table = damage.read_sound_table(local, manifest)
+    if isinstance(table, damage.Damage):
+        raise table.error(folder, fix)
+    load_store(manifest.store).check_own_store(folder, table, fix)
 
 
 def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from pipeline.base.errors import InputError
 from pipeline.cache import damage
 from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.damage import Damage
-from pipeline.cache.folder import LocalFolder, RemoteFolder, read_table
+from pipeline.cache.folder import LocalFolder, RemoteFolder
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.sample_check import Sample, find_changes_in_sample
 from pipeline.cache.stores import load_store
@@ -91,9 +91,9 @@ def verify_sample(folder: LocalFolder | RemoteFolder, manifest: Manifest, share:
         seed: that they are drawn with.
     """
     listed = _find_listing_damage(folder, manifest)
-    if lost := damage.find_table_damage(folder, manifest):
-        return _describe_lost_table(listed, lost)
-    table = read_table(folder, manifest, "")
+    table = damage.read_sound_table(folder, manifest)
+    if isinstance(table, Damage):
+        return _describe_lost_table(listed, table)
     files = manifest.files.keys() - {each.file for each in listed}
     changes, sample = find_changes_in_sample(folder, manifest, table, files, share=share, seed=seed)
     found = listed + tuple(damage.describe_change(table, each) for each in changes)
@@ -104,9 +104,9 @@ def verify_sample(folder: LocalFolder | RemoteFolder, manifest: Manifest, share:
 
 def _verify_all(folder: LocalFolder | RemoteFolder, manifest: Manifest, parts: CheckedParts | None) -> Verification:
     listed = _find_listing_damage(folder, manifest)
-    if lost := damage.find_table_damage(folder, manifest):
-        return _describe_lost_table(listed, lost)
-    table = read_table(folder, manifest, "")
+    table = damage.read_sound_table(folder, manifest)
+    if isinstance(table, Damage):
+        return _describe_lost_table(listed, table)
     skip = frozenset(each.file for each in listed)
     found = listed + tuple(damage.find_content_damage(folder, manifest, table, skip=skip, parts=parts))
     return _check_structure(folder, manifest, table, found)

@@ -25,12 +25,13 @@ from pipeline.base.files import encode_json
 from pipeline.cache import cache_paths as paths
 from pipeline.cache.block_files import BlockFiles, FinishedChunk, Put
 from pipeline.cache.blocks import Block
-from pipeline.cache.chunk_grid import CRC_BYTES, ChunkGrid, encode_index
+from pipeline.cache.chunk_grid import ChunkGrid
 from pipeline.cache.chunk_table import ArrayChunks, ChunkTable
 from pipeline.cache.codecs import LEVELS, Codec
-from pipeline.cache.crc import crc32c, crc_to_bytes
+from pipeline.cache.crc import crc_to_bytes
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.cache.manifest import ArrayInfo
+from pipeline.cache.shard_index import encode_shard_index
 
 NAME = paths.STORE_PATHS["zarr"]
 MAX_METADATA_BYTES = 1 << 16  # bytes of a zarr.json that are looked at
@@ -78,7 +79,7 @@ class _OpenShard:
     def finish(self) -> None:
         """Write the index."""
         with self.file as file:
-            file.write(encode_shard_index(self.grid, np.array(self.places), np.array(self.sizes)))
+            file.write(encode_shard_index(math.prod(self.grid.slots), np.array(self.places), np.array(self.sizes)))
 
 
 class _ShardWriter(AbstractContextManager["_ShardWriter"]):
@@ -115,19 +116,6 @@ class _ShardWriter(AbstractContextManager["_ShardWriter"]):
             self._finish_shards()
         for shard in self.shards.values():
             shard.file.close()
-
-
-def encode_shard_index(grid: ChunkGrid, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
-    """The end of a shard: its index, and the checksum of that.
-
-    Args:
-        grid: of the array.
-        places: the slots (n,) of its chunks, in rising order.
-        sizes: their bytes (n,), without checksums.
-    """
-    offsets = np.cumsum(sizes + CRC_BYTES) - sizes - CRC_BYTES
-    index = encode_index(math.prod(grid.slots), places, offsets, sizes)
-    return index + crc_to_bytes(crc32c(np.frombuffer(index, np.uint8)))
 
 
 def build_metadata(shape: list[int], dtype: str, codec: Codec, grid: ChunkGrid) -> dict[str, Any]:
@@ -198,7 +186,8 @@ def hash_shard_ends(chunks: ArrayChunks, chosen: NDArray[np.bool_] | None = None
         mine = order[bounds[number] : bounds[number + 1]]
         seen = mine if chosen is None else mine[chosen[mine]]
         digest = hashlib.sha256(chunks.records["crc32c"][seen].tobytes())
-        digest.update(encode_shard_index(grid, slot[mine], chunks.records["bytes"][mine].astype(np.int64)))
+        sizes = chunks.records["bytes"][mine].astype(np.int64)
+        digest.update(encode_shard_index(math.prod(grid.slots), slot[mine], sizes))
         yield file, digest.hexdigest()
 
 

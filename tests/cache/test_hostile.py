@@ -10,6 +10,7 @@ import ast
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import resource
@@ -43,12 +44,12 @@ from pipeline.cache.chunk_grid import NO_CHUNK, RECORD, SLOT, ChunkGrid
 from pipeline.cache.chunk_table import iterate_gaps
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.crc import crc32c, crc_to_bytes
-from pipeline.cache.damage import find_table_damage
+from pipeline.cache.damage import Damage, read_sound_table
 from pipeline.cache.decoded_array import DecodedArray
 from pipeline.cache.folder import LocalFolder, read_manifest, read_table
 from pipeline.cache.manifest import MAX_CHUNKS
+from pipeline.cache.shard_index import encode_shard_index
 from pipeline.cache.verify import verify_cache
-from pipeline.cache.zarr_store import encode_shard_index
 from pipeline.dumps.logits import round_logits
 from tests.cache.test_cache import DESCRIPTION
 from tests.conftest import ROOT
@@ -177,7 +178,9 @@ def put_payload(folder: Path, payload: bytes) -> None:
     """Another chunk in the shard `CHUNK`, which has just the one, and its bytes in the table; without their digests."""
     grid = ChunkGrid(1, ROWS, CHUNK_ROWS, (1, CHUNK_ROWS))
     sum_ = crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))
-    (folder / CHUNK).write_bytes(payload + sum_ + encode_shard_index(grid, np.array([0]), np.array([len(payload)])))
+    (folder / CHUNK).write_bytes(
+        payload + sum_ + encode_shard_index(math.prod(grid.slots), np.array([0]), np.array([len(payload)]))
+    )
     records = records_of(folder)
     records["bytes"][1] = len(payload)
     records.tofile(folder / "chunks.bin")
@@ -577,7 +580,7 @@ def test_every_bit_of_a_place_is_looked_at(make: Make, codec: Codec, key: str) -
         entries = entries_of(folder)
         put_table(folder, entries, records.tobytes())
         seal(folder, entries)
-        assert find_table_damage(LocalFolder(folder), read_manifest(LocalFolder(folder), "")) is not None, bit
+        assert isinstance(read_sound_table(LocalFolder(folder), read_manifest(LocalFolder(folder), "")), Damage), bit
 
 
 @pytest.mark.parametrize("change", cases(LENGTHS))
@@ -1704,7 +1707,7 @@ def test_an_array_of_claims_is_refused_row_by_row(make: Make) -> None:
     grid = ChunkGrid(1, count, 1, (1, count))
     chunk = payload + crc_to_bytes(crc32c(np.frombuffer(payload, np.uint8)))
     (store / "c/0/0").mkdir(parents=True)
-    end = encode_shard_index(grid, np.arange(count), np.full(count, len(payload)))
+    end = encode_shard_index(math.prod(grid.slots), np.arange(count), np.full(count, len(payload)))
     (store / "c/0/0/0").write_bytes(chunk * count + end)
     records = np.zeros(count, RECORD)
     records["offset"], records["bytes"], records["file"] = np.arange(count) * len(chunk), len(payload), 2
@@ -1731,8 +1734,8 @@ def test_an_array_of_claims_is_refused_row_by_row(make: Make) -> None:
 def test_a_compressed_chunk_is_not_larger_than_what_it_holds(make: Make, claim: int) -> None:
     folder = make("zarr", "gzip")
     reseal(folder, lambda m: m["files"][CHUNK].update(bytes=claim), table=put("bytes", 1, claim - 24))
-    lost = find_table_damage(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
-    assert lost
+    lost = read_sound_table(LocalFolder(folder), read_manifest(LocalFolder(folder), ""))
+    assert isinstance(lost, Damage)
     assert f"bytes 0 to {claim - 24} of '{CHUNK}' are not its place" in lost.found
 
 
