@@ -19,6 +19,7 @@ from pipeline.base.plain_text import (
     escape_markdown,
     escape_prose,
     escape_unprintable,
+    render_prose,
     shorten_names,
 )
 from pipeline.cache.blocks import ArrayPlan
@@ -48,6 +49,7 @@ NAMES = (
     "猫", "犬", "🙂", "{name}", "%s %d", "# no title", "- no list", "1. no number", "l" * 200, " m ", "=", "---",
 )  # fmt: skip
 PRINTED = [name for name in NAMES if name.isprintable() and name == " ".join(name.split())]
+CODE = "`c`"  # the one that the report takes for code: a user's own sentences, its claims and captions, may have some
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
@@ -80,6 +82,24 @@ def test_letters_that_do_not_print_are_written_out() -> None:
     assert escape_unprintable("Käse, 猫 שלום 🙂") == "Käse, 猫 שלום 🙂"
 
 
+@pytest.mark.parametrize(
+    ("text", "page", "markdown"),
+    [
+        ("`a | <b>` and *c*", "<code>a | &lt;b&gt;</code> and *c*", r"`a | <b>` and \*c\*"),
+        ("a `b", "a `b", r"a \`b"),
+        ("``a`` `` b", "``a`` `` b", r"\`\`a\`\` \`\` b"),  # a pair of two is other code in Markdown
+        ("`a``b`", "`a``b`", r"\`a\`\`b\`"),
+        ("`</code><script>`", "<code>&lt;/code&gt;&lt;script&gt;</code>", "`</code><script>`"),
+        ("it`s `so`", "it<code>s </code>so`", r"it`s `so\`"),
+    ],
+)
+def test_code_is_code_on_both_pages(text: str, page: str, markdown: str) -> None:
+    assert (render_prose(text), escape_prose(text)) == (page, markdown)
+    rendered = MARKDOWN.render(markdown)
+    assert html.unescape(rendered) == html.unescape(f"<p>{page}</p>\n")
+    assert rendered.count("<code>") == page.count("<code>")
+
+
 def test_our_own_code_stays_code() -> None:
     assert (
         escape_prose("x_ and _y: `report: {baseline: NAME}` < 0.05")
@@ -90,23 +110,35 @@ def test_our_own_code_stays_code() -> None:
     assert escape_markdown("soft_targets, p < 0.0001, eta² = 0.5 - 0.1") == "soft_targets, p < 0.0001, eta² = 0.5 - 0.1"
 
 
+def written_out(name: str) -> str:
+    """A name as HTML."""
+    return "<code>c</code>" if name == CODE else html.escape(name)
+
+
 @pytest.mark.parametrize("name", PRINTED, ids=ascii)
 def test_pages_show_the_name(name: str) -> None:
     row = Row(name, "student", f"1.0 {name}", 0.5, None, None, 1, 1, 1, 1, None)
     claims = ReportSection(
         "Claims", (ReportTable(("claim", "n"), ((name, "1"),), quoted=True), f"Of {name.replace('`', '')}.")
     )
-    report = Report((row,), (f"About {name.replace('`', '')}.",), (claims,), {}, {"a.png": b"x"}, {"a.png": name})
+    report = Report((row,), (f"About {name.replace('`', '')}.",), (claims,), {}, {"a.png": b"x"}, {"a.png": name}, name)
     written, _, captioned = report.markdown().partition("## Pictures")
+    if name == CODE:
+        assert MARKDOWN.render(written).count(written_out(name)) == 4  # the title and three cells
+        assert f"<em>{written_out(name)}</em>" in MARKDOWN.render(captioned)
+        written, captioned = written.replace("`", ""), captioned.replace("`", "")
+    text = name.strip("`") if name == CODE else name
+    assert shown(written, "h1") == [text]
     cells = shown(written, "td")
-    assert (cells[:2], cells[-2]) == ([f"student {name}", f"1.0 {name}"], name)
+    assert (cells[:2], cells[-2]) == ([f"student {text}", f"1.0 {text}"], text)
     assert shown(written, "p") == [f"Of {name.replace('`', '')}."]
     assert shown(written, "li") == [f"About {name.replace('`', '')}."]
-    assert shown(captioned, "em") == [name]
+    assert shown(captioned, "em") == [text]
     page = report.html()
-    assert re.findall(r"<td>(.*?)</td>", page)[-2] == html.escape(name)
-    assert f"<figcaption>{html.escape(name)}</figcaption>" in page
-    assert "<script" not in page
+    assert re.findall(r"<td>(.*?)</td>", page)[-2] == written_out(name)
+    assert f"<figcaption>{written_out(name)}</figcaption>" in page
+    assert f"<h1>{written_out(name)}</h1>" in page
+    assert re.findall("<script.*?>", page) == ["<script>"]  # our own
 
 
 def test_a_folded_sentence_stays_in_its_cell() -> None:
@@ -240,7 +272,9 @@ def test_a_study_of_such_classes_is_reported(run: Run, tmp_path: Path, capsys: C
     said = capsys.readouterr()
     assert "student b-_c" in said.out
     page = (tmp_path / "data/report/report.md").read_text()
-    assert r"$\frac$ | [bold]`better`[/] <b>" in shown(page, "td")
+    assert "[bold]<code>better</code>[/]" in MARKDOWN.render(page)
+    page = page.replace("`better`", "better")
+    assert r"$\frac$ | [bold]better[/] <b>" in shown(page, "td")
     assert "student a_" in shown(page, "td")
     assert r"Pictures spell letters that their font lacks, in 1 class names: _a_ \u732b." in html.unescape(
         MARKDOWN.render(page)

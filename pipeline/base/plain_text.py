@@ -6,11 +6,13 @@ A class may be called anything, and so may what a stranger's cache or card says.
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 # Marks of Markdown wherever they stand; `_` between two letters is none, `<` only where a tag could begin.
 MARKS = re.compile(r"[*`\[\]\\#$~>]|(?<![^\W_])_|_(?![^\W_])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")  # a lone pair: two marks in a row are something else in Markdown
 
 
 def escape_unprintable(value: object) -> str:
@@ -44,8 +46,19 @@ def escape_code(value: object) -> str:
 
 def escape_prose(text: str) -> str:
     """Return a paragraph with the marks of Markdown escaped, except for its own `code`."""
-    parts = re.split(r"(`[^`]*`)", escape_unprintable(text))
-    return "".join(part if part.startswith("`") else escape_markdown(part) for part in parts)
+    return "".join(f"`{part}`" if code else escape_markdown(part) for part, code in _split_code(text))
+
+
+def render_prose(text: str) -> str:
+    """Return the same paragraph as HTML: text and `code`, no element of its own."""
+    parts = ((html.escape(part), code) for part, code in _split_code(text))
+    return "".join(f"<code>{part}</code>" if code else part for part, code in parts)
+
+
+def _split_code(text: str) -> Iterator[tuple[str, bool]]:
+    """The parts of one line, each with whether it is code."""
+    for place, part in enumerate(CODE.split(escape_unprintable(text))):
+        yield part, bool(place % 2)
 
 
 def shorten_names(names: Sequence[str], most: int) -> list[str]:

@@ -30,6 +30,7 @@ def build_report(
     claims: Sequence[Claim] = (),
     pictures: Iterable[Picture] = (),
     more_notes: Iterable[str] = (),
+    title: str = "Report",
 ) -> Report:
     """Build the report from the metrics of all stages.
 
@@ -44,6 +45,7 @@ def build_report(
         claims: of the source.
         pictures: of the metrics, and of what is cached.
         more_notes: what they leave out.
+        title: the study's name.
 
     Raises:
         InputError: a published number or a claim is about validation accuracies that nobody logged.
@@ -60,6 +62,7 @@ def build_report(
         numbers=collect_statistics(compared, students, more),
         pictures={picture.name: picture.png for picture in pictures},
         captions={picture.name: picture.caption for picture in pictures if picture.caption},
+        title=title,
     )
 
 

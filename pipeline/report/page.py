@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.base.plain_text import escape_cell, escape_markdown, escape_prose, escape_unprintable
+from pipeline.base.plain_text import escape_markdown, escape_prose, escape_unprintable, render_prose
+from pipeline.report.page_template import PAGE, SCRIPT, STYLE
+from pipeline.report.sort_order import sort_cells
 from pipeline.report.table import COLUMNS, Row
 
 
@@ -31,21 +33,31 @@ class ReportTable:
     def markdown(self) -> list[str]:
         """Its lines."""
         rule = "|---" * self.texts + "|---:" * (len(self.columns) - self.texts) + "|"
-        lines = [" | ".join(escape_cell(_fold_lines(cell)) for cell in row) for row in (self.columns, *self.rows)]
+        lines = [" | ".join(map(_escape_cell, row)) for row in (self.columns, *self.rows)]
         return [f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:])]
 
     def html(self) -> str:
-        """The same as an element; a wide one scrolls by itself."""
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
+        """The same as an element that a reader can sort; a wide one scrolls by itself."""
+        head = "".join(f"<th>{render_prose(column)}</th>" for column in self.columns)
         rows = (
-            "<tr>" + "".join(f"<td>{html.escape(_fold_lines(cell))}</td>" for cell in row) + "</tr>"
+            "<tr>" + "".join(f"<td>{render_prose(_fold_lines(cell))}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
         kind = f"texts-{self.texts}" + " quoted" * self.quoted
         return (
-            f'<div class="wide"><table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
+            f'<div class="wide"><table class="{kind}">\n{self._orders()}<thead><tr>{head}</tr></thead>\n'
             "<tbody>\n" + "\n".join(rows) + "\n</tbody>\n</table></div>"
         )
+
+    def _orders(self) -> str:
+        """By column, the numbers of the rows in increasing and in decreasing order; none for a single row."""
+        if len(self.rows) < 2:
+            return ""
+        columns = enumerate(zip(*self.rows, strict=True))
+        made = (sort_cells(cells, numbers=place >= self.texts) for place, cells in columns)
+        orders = ((" ".join(map(str, up)), " ".join(map(str, down))) for up, down in made)
+        each = (f'<col data-ascending="{up}" data-descending="{down}">' for up, down in orders)
+        return f"<colgroup>{''.join(each)}</colgroup>\n"
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class ReportSection:
         if self.blocks:
             yield f"<h2>{html.escape(self.title)}</h2>"
         for block in self.blocks:
-            yield block.html() if isinstance(block, ReportTable) else f"<p>{html.escape(escape_unprintable(block))}</p>"
+            yield block.html() if isinstance(block, ReportTable) else f"<p>{render_prose(block)}</p>"
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,7 @@ class Report:
         numbers: the sections' unrounded, as JSON.
         pictures: by file name, PNG.
         captions: of the pictures that have one, by file name.
+        title: the study's name.
     """
 
     rows: tuple[Row, ...]
@@ -89,6 +102,7 @@ class Report:
     numbers: Mapping[str, Any]
     pictures: Mapping[str, bytes]
     captions: Mapping[str, str] = field(default_factory=dict)
+    title: str = "Report"
 
     @property
     def table(self) -> ReportTable:
@@ -104,23 +118,28 @@ class Report:
 
     def markdown(self) -> str:
         """`report.md`; it refers to the pictures beside it."""
-        lines = ["# Report", "", *self.table.markdown(), "", *(f"- {escape_prose(note)}" for note in self.notes)]
+        lines = [
+            f"# {escape_prose(self.title)}",
+            "",
+            *self.table.markdown(),
+            "",
+            *(f"- {escape_prose(note)}" for note in self.notes),
+        ]
         lines += [line for section in self.sections for line in section.markdown()]
         lines += ["", "## Pictures"] if self.pictures else []
         for name in self.pictures:
             lines.append(f"\n![{escape_markdown(name.removesuffix('.png'))}]({name})")
-            lines += [f"\n*{escape_markdown(self.captions[name])}*"] if name in self.captions else []
+            lines += [f"\n*{escape_prose(self.captions[name])}*"] if name in self.captions else []
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
-        """`report.html`: pictures and style inside, no request to anywhere."""
-        return PAGE.format(body="\n".join(self._body()))
+        """`report.html`: pictures, style and script inside, no request to anywhere."""
+        name, title = html.escape(escape_unprintable(self.title.replace("`", ""))), render_prose(self.title)
+        return PAGE.format(name=name, title=title, style=STYLE, script=SCRIPT, body="\n".join(self._body()))
 
     def _body(self) -> Iterator[str]:
         yield self.table.html()
-        yield (
-            "<ul>\n" + "\n".join(f"<li>{html.escape(escape_unprintable(note))}</li>" for note in self.notes) + "\n</ul>"
-        )
+        yield "<ul>\n" + "\n".join(f"<li>{render_prose(note)}</li>" for note in self.notes) + "\n</ul>"
         for section in self.sections:
             yield from section.html()
         if self.pictures:
@@ -133,39 +152,14 @@ class Report:
         image = f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
         if name not in self.captions:
             return image
-        caption = html.escape(escape_unprintable(self.captions[name]))
-        return f"<figure>\n{image}\n<figcaption>{caption}</figcaption>\n</figure>"
+        return f"<figure>\n{image}\n<figcaption>{render_prose(self.captions[name])}</figcaption>\n</figure>"
+
+
+def _escape_cell(cell: str) -> str:
+    """A cell in Markdown, where a bar would end it."""
+    return escape_prose(_fold_lines(cell)).replace("|", r"\|")
 
 
 def _fold_lines(cell: str) -> str:
     """A cell on one line: a sentence of the user's may have been folded."""
-    return escape_unprintable(" ".join(cell.split()))
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>teachercache report</title>
-<link rel="icon" href="data:,">
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222; }}
-p, ul, figcaption {{ max-width: 60em; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
-td {{ unicode-bidi: plaintext; }}
-th:first-child, td:first-child, .texts-2 :is(th, td):nth-child(2) {{ text-align: left; }}
-.texts-2 td:nth-child(2), .quoted td:first-child {{ white-space: normal; }}
-img {{ max-width: 100%; display: block; margin: 1.5em 0; }}
-figure {{ margin: 2.5em 0; }}
-figure img {{ margin: 0 0 .5em; }}
-figcaption {{ font-size: 13px; color: #555; }}
-</style>
-</head>
-<body>
-<h1>Report</h1>
-{body}
-</body>
-</html>
-"""
+    return " ".join(cell.split())

@@ -87,6 +87,7 @@ def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) ->
         claims=[Claim(name, **claim.model_dump()) for name, claim in wanted.claims.items()],
         pictures=[*draw_metrics(teachers, students, groups, curves, _picture_options(study, students)), *pictures],
         more_notes=(*chosen.left_out, *spelt),
+        title=wanted.title or layout.root.resolve().name or "Report",
     )
 
 

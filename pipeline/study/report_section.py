@@ -73,6 +73,7 @@ class ReportParams(Section):
     """What the report compares and draws.
 
     Attributes:
+        title: of the page; the folder's name where it is left out.
         baseline: the student that the others are compared with.
         groups: by name, students that are compared as one (a method on each fold); the others are
             groups of their own.
@@ -86,6 +87,7 @@ class ReportParams(Section):
         terms: students whose loss terms are drawn over the epochs.
     """
 
+    title: Annotated[str, Field(pattern=r"\S")] | None = None
     baseline: Name | None = None
     groups: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
     unit: Literal["run", "student"] = "run"

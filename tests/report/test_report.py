@@ -24,6 +24,7 @@ from pipeline.report.metrics_files import find_labels_only, select_best_taught
 from pipeline.report.metrics_pictures import draw_metrics
 from pipeline.report.page import Report, ReportTable
 from pipeline.report.pictures.canvas import Picture
+from pipeline.report.sort_order import sort_cells
 from pipeline.report.statistics_section import MOST_PAIRS
 from pipeline.study.params_file import parse_study
 from tests.conftest import Run, write_study
@@ -251,7 +252,7 @@ def test_a_front_is_of_one_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_cannot_inject_markup() -> None:
     made = build(TEACHERS, {"<script>": STUDENTS["plain"]})
-    assert "<script>" not in made.html()
+    assert made.html().count("<script>") == 1  # our own
 
 
 def test_the_page_names_no_other_place() -> None:
@@ -260,6 +261,113 @@ def test_the_page_names_no_other_place() -> None:
     assert len(links) >= 3
     assert all(link.startswith("data:") for link in links)
     assert "http" not in page
+    assert not re.findall(r"<(?:script|link)[^>]*src|@import|fetch\(|import\(", page)
+
+
+def test_the_title_is_the_studys() -> None:
+    made = build(TEACHERS, STUDENTS, title="`tsne` & friends")
+    assert made.markdown().startswith("# `tsne` & friends\n\n| network |")
+    assert "<title>tsne &amp; friends: teachercache report</title>" in made.html()
+    assert "<h1><code>tsne</code> &amp; friends</h1>" in made.html()
+
+
+def test_the_report_command_titles_its_page(run: Run, copy_of: Path, study: dict[str, Any]) -> None:
+    assert run(copy_of, "report") == 0
+    assert (copy_of / "data/report/report.md").read_text().startswith("# copy\n")
+    study["report"] = {"title": "Digits, once more"}
+    assert run(write_study(copy_of, study), "report") == 0
+    assert (copy_of / "data/report/report.md").read_text().startswith("# Digits, once more\n")
+    study["report"] = {"title": " "}
+    with pytest.raises(InputError, match=r"report\.title: expected"):
+        parse_study(study)
+
+
+def orders(page: str) -> list[list[tuple[list[int], list[int]]]]:
+    """Of each table that can be sorted: by column, its rows in increasing and in decreasing order."""
+    told = [re.findall(r'<col data-ascending="(.*?)" data-descending="(.*?)">', group) for group in
+            re.findall("<colgroup>(.*?)</colgroup>", page)]  # fmt: skip
+    return [[(list(map(int, up.split())), list(map(int, down.split()))) for up, down in table] for table in told]
+
+
+def test_tables_can_be_sorted_by_each_column() -> None:
+    made = build(TEACHERS, SEEDS)
+    main = orders(made.html())[0]
+    assert len(main) == len(made.table.columns)
+    names = [row.name for row in made.rows]
+    by_accuracy, by_interval = (
+        main[made.table.columns.index(title)] for title in ("test accuracy (%)", "95 % interval")
+    )
+    assert [names[place] for place in by_accuracy[0]] == ["plain", "logits", "two", "kd", "big"]
+    assert [names[place] for place in by_accuracy[1]] == ["big", "kd", "two", "logits", "plain"]
+    assert [names[place] for place in by_interval[1]] == ["kd", "logits", "plain", "big", "two"]  # blanks are last
+    assert all(sorted(up) == sorted(down) == [0, 1, 2, 3, 4] for up, down in main)
+    assert "<colgroup>" not in ReportTable(("a", "n"), (("b", "1"),)).html()  # nothing to sort
+
+
+@pytest.mark.parametrize(
+    ("cells", "increasing"),
+    [
+        (("10.5", "9", "1,234", "-3"), [3, 1, 0, 2]),
+        (("97.2 ± 0.3", "100.0 ± 0.1", "98.1 ± 2.2"), [0, 2, 1]),
+        (("+0.84 points", "-1.00 points", "+0.10 points"), [1, 2, 0]),
+        (("-9.34 to -3.32", "", "+2.54 to +10.13", "-", "-11.0 to 4.0"), [4, 0, 2, 1, 3]),
+        (("0.0001", "< 0.0001", "> 0.0001", "2e-05"), [3, 1, 0, 2]),
+        (("42 %", "104 %", "-8 %"), [2, 0, 1]),
+        (("unclear", "reproduced", "not reproduced (1 of 3)"), [2, 1, 0]),
+        (("3", "3x3", "20"), [0, 1, 2]),  # one is no number, so all are text
+        (("2", "1", "2", "1"), [1, 3, 0, 2]),
+    ],
+)
+def test_cells_are_sorted_as_what_they_are(cells: tuple[str, ...], increasing: list[int]) -> None:
+    assert sort_cells(cells)[0] == increasing
+
+
+def test_equal_cells_keep_their_order_and_blanks_stay_last() -> None:
+    assert sort_cells(("1", "", "2", "1", "-")) == ([0, 3, 2, 1, 4], [2, 0, 3, 1, 4])
+    assert sort_cells(("b-10", "B-9", "a"), numbers=False) == ([2, 1, 0], [0, 1, 2])
+    assert sort_cells(("10 nets", "9 nets"), numbers=False)[0] == [1, 0]
+
+
+def test_a_page_fits_its_window() -> None:
+    """Every table in a box of its own that scrolls; long words break."""
+    page = build(TEACHERS, SEEDS).html()
+    assert page.count("<table") == page.count('<div class="wide"><table') >= 3
+    (widest,) = map(int, re.findall(r"body \{[^}]*max-width: (\d+)em", page))
+    assert 15 * (widest + 2) <= 1300  # at 15 pixels an em, padding included
+    assert ".wide { overflow-x: auto; }" in page
+    assert re.search(r"body \{[^}]*overflow-wrap: anywhere", page)
+
+
+PROBE = """<script>
+const buttons = document.querySelectorAll("th button"), table = document.querySelector("table"), seen = [];
+const note = () => seen.push([...table.tBodies[0].rows].map(row => row.cells[0].textContent).join() + " "
+  + [...table.tHead.rows[0].cells].map(head => head.getAttribute("aria-sort")).filter(Boolean).join());
+note();
+for (const place of [2, 2, 2, 0]) { buttons[place].click(); note(); }
+seen.push(document.documentElement.scrollWidth <= window.innerWidth ? "fits" : "is too wide");
+document.title = seen.join(";");
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_browser_sorts_the_page_and_shows_it_in_1300_pixels(tmp_path: Path) -> None:
+    students = {
+        **SEEDS,
+        "a-very-long-name-of-a-student" * 3: of_seeds(0.7, 0.7, 0.7, weights={"soft_targets" * 9: 1.0}),
+    }
+    page = tmp_path / "page.html"
+    page.write_text(build(TEACHERS, students).html().replace("</body>", f"{PROBE}</body>"))
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,900", "--dump-dom"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run([*command, profile, page.as_uri()], capture_output=True, text=True, check=False, timeout=120)
+    (title,) = re.findall("<title>(.*?)</title>", done.stdout)
+    *seen, width = title.replace("student ", "").replace("a-very-long-name-of-a-student" * 3, "long").split(";")
+    as_it_was = "teacher big,plain,kd,logits,two,long "
+    assert seen == [
+        as_it_was, "long,plain,logits,two,kd,teacher big ascending", "teacher big,kd,two,logits,plain,long descending",
+        as_it_was, "long,kd,logits,plain,two,teacher big ascending",
+    ]  # fmt: skip
+    assert width == "fits"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
