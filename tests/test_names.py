@@ -117,20 +117,20 @@ def written_out(name: str) -> str:
 
 @pytest.mark.parametrize("name", PRINTED, ids=ascii)
 def test_pages_show_the_name(name: str) -> None:
-    row = Row(name, "student", f"1.0 {name}", 0.5, None, None, 1, 1, 1, 1, None)
+    row = Row(name, "student", f"1.0 {name}", name, 0.5, None, None, 1, 1, 1, 1, None, 1, None)
     claims = ReportSection(
         "Claims", (ReportTable(("claim", "n"), ((name, "1"),), quoted=True), f"Of {name.replace('`', '')}.")
     )
     report = Report((row,), (f"About {name.replace('`', '')}.",), (claims,), {}, {"a.png": b"x"}, {"a.png": name}, name)
     written, _, captioned = report.markdown().partition("## Pictures")
     if name == CODE:
-        assert MARKDOWN.render(written).count(written_out(name)) == 4  # the title and three cells
+        assert MARKDOWN.render(written).count(written_out(name)) == 5  # the title and four cells
         assert f"<em>{written_out(name)}</em>" in MARKDOWN.render(captioned)
         written, captioned = written.replace("`", ""), captioned.replace("`", "")
     text = name.strip("`") if name == CODE else name
     assert shown(written, "h1") == [text]
     cells = shown(written, "td")
-    assert (cells[:2], cells[-2]) == ([f"student {text}", f"1.0 {text}"], text)
+    assert (cells[:3], cells[-2]) == ([f"student {text}", f"1.0 {text}", text], text)
     assert shown(written, "p") == [f"Of {name.replace('`', '')}."]
     assert shown(written, "li") == [f"About {name.replace('`', '')}."]
     assert shown(captioned, "em") == [text]
@@ -189,7 +189,7 @@ DRAWN: dict[str, Any] = {
     "boxes": lambda name: draw_box_plot({name: [0.1, 0.2], "b": [0.3]}, {name: 0.5}, "a run", {name: 0.3}),
     "curves": lambda name: draw_curves([(name, {name: [[0.1, 0.2]]}), ("b", {name: [[0.1, 0.2]]})]),
     "one panel": lambda name: draw_curves([("a", {name: [[0.1, 0.2]]})]),
-    "pareto": lambda name: draw_pareto({name: NetworkPoint(0.5, None, 10, 40)}, [[name]]),
+    "pareto": lambda name: draw_pareto({name: NetworkPoint(0.5, None, {"parameters": 10})}, [[name]]),
     "sweep": lambda name: draw_sweep(name, [SweepPoint(1, (1.0, 2.0)), SweepPoint(2, (2.0,))], {name: 3.0}, "test"),
     "terms": lambda name: draw_terms({name: TermCurves({name: [[1e-4, 1.0, 300.0]]}, [[1.0, 2.0, 3.0]])}),
     "weights": lambda name: draw_weights({f"{name}\nb": [{name: [0.5, 0.2]}]}),

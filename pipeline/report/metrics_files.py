@@ -20,6 +20,7 @@ STUDENT_KEYS = (
     "init",
     "prepared",
     "restores",
+    "consumed",
     "taught_by",
     "rule",
     "dataset",

@@ -11,7 +11,7 @@ from pipeline.report.figures.accuracy import draw_box_plot
 from pipeline.report.figures.curves import draw_curves
 from pipeline.report.figures.loss_terms import TermCurves, draw_terms
 from pipeline.report.figures.loss_weights import draw_weights
-from pipeline.report.figures.pareto import NetworkPoint, draw_pareto
+from pipeline.report.figures.pareto import MEASURES, NetworkPoint, draw_pareto
 from pipeline.report.groups import UNITS, Group, group_by_datasets
 from pipeline.report.loss_weights import collect_changing_weights
 from pipeline.report.metrics_files import AccuracyCurves, Metrics
@@ -63,7 +63,7 @@ def draw_metrics(
         "pareto.png",
         "Test accuracy against size, bars its 95 % interval; a group's size is its students' mean. Lines join the "
         "networks that no smaller one equals, among students of one data set and their teachers. Networks of one size "
-        "stand side by side.",
+        "stand side by side; bits are those of the network as it is deployed.",
         draw_pareto(points, comparable),
     )
     yield Picture("curves.png", "", draw_curves(_collect_panels(curves, groups, asked.datasets), whole=asked.whole))
@@ -104,14 +104,12 @@ def _collect_points(
 ) -> tuple[dict[str, NetworkPoint], list[list[str]]]:
     """Teachers and groups by name, and the names of those that may be compared."""
     points = {
-        f"teacher {name}": NetworkPoint(
-            metrics["test_accuracy"], None, metrics["parameters"], metrics["bytes"], teacher=True
-        )
+        f"teacher {name}": NetworkPoint(metrics["test_accuracy"], None, average_sizes([metrics]), teacher=True)
         for name, metrics in teachers.items()
     }
     for group in groups:
-        parameters, size = (fmean(students[name][key] for name in group.students) for key in ("parameters", "bytes"))
-        points[group.name] = NetworkPoint(fmean(group.values), compute_interval(group.values), parameters, size)
+        sizes = average_sizes([students[name] for name in group.students])
+        points[group.name] = NetworkPoint(fmean(group.values), compute_interval(group.values), sizes)
     comparable = []
     for family in group_by_datasets(groups):
         taught_by = {name for group in family for student in group.students for name in students[student]["taught_by"]}
@@ -119,6 +117,13 @@ def _collect_points(
             [*(f"teacher {name}" for name in teachers if name in taught_by), *(group.name for group in family)]
         )
     return points, comparable
+
+
+def average_sizes(networks: Sequence[Metrics]) -> dict[str, float]:
+    """The networks' mean sizes, by measure; without one that the metrics of any do not have."""
+    keys = {measure: measure.replace("-", "_") for measure in MEASURES}
+    known = {measure: key for measure, key in keys.items() if all(metrics.get(key) is not None for metrics in networks)}
+    return {measure: fmean(metrics[key] for metrics in networks) for measure, key in known.items()}
 
 
 def _collect_panels(

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.base.plain_text import escape_markdown, escape_prose, escape_unprintable, render_prose
 from pipeline.report.page_template import PAGE, SCRIPT, STYLE
 from pipeline.report.sort_order import sort_cells
-from pipeline.report.table import COLUMNS, Row
+from pipeline.report.table import COLUMNS, TEXTS, Row
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Report:
     @property
     def table(self) -> ReportTable:
         """The main one."""
-        return ReportTable(COLUMNS, tuple(row.cells() for row in self.rows), texts=2)
+        return ReportTable(COLUMNS, tuple(row.cells() for row in self.rows), texts=TEXTS)
 
     def summary(self) -> dict[str, Any]:
         """The table's numbers, as JSON for `dvc metrics`."""

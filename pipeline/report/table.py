@@ -12,8 +12,10 @@ from pipeline.report.percent import format_interval, format_percent
 from pipeline.report.significance import compute_interval
 
 COLUMNS = (
-    "network", "losses", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits", "gap closed",
+    "network", "losses", "reads", "test accuracy (%)", "std", "95 % interval", "n", "parameters", "bytes", "bits",
+    "multiply-adds", "activation bytes", "gap closed",
 )  # fmt: skip
+TEXTS = 3  # columns that are no numbers
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,17 @@ class Row:
     """One network of the table; accuracies in [0, 1].
 
     Attributes:
+        reads: the dumps that it learnt from.
         interval: of the mean over seeds, None below 3 of them.
         bits: of the network as it is deployed.
+        multiply_adds, activation_bytes: of one image; None where its metrics are older than these.
         gap_closed: None where there is no gap to close, or none that means anything.
     """
 
     name: str
     kind: str
     losses: str
+    reads: str
     mean: float
     std: float | None
     interval: tuple[float, float] | None
@@ -36,6 +41,8 @@ class Row:
     parameters: int
     bytes: int
     bits: int
+    multiply_adds: int | None
+    activation_bytes: int | None
     gap_closed: float | None
 
     def cells(self) -> tuple[str, ...]:
@@ -43,13 +50,12 @@ class Row:
         return (
             f"{self.kind} {self.name}",
             self.losses,
+            self.reads,
             format_percent(self.mean),
             format_percent(self.std),
             format_interval(self.interval),
             str(self.n),
-            f"{self.parameters:,}",
-            f"{self.bytes:,}",
-            f"{self.bits:,}",
+            *map(_format_size, (self.parameters, self.bytes, self.bits, self.multiply_adds, self.activation_bytes)),
             "" if self.gap_closed is None else f"{100 * self.gap_closed:.0f} %",
         )
 
@@ -66,13 +72,14 @@ def build_rows(
     """Teachers, then students, in the order given; gaps are closed from the baseline of the student's data set."""
     start = {students[name]["dataset"]: students[name] for name in reversed(baselines)}
     for name, metrics in teachers.items():
-        yield Row(name, "teacher", "", metrics["test_accuracy"], None, None, 1, *_size(metrics), None)
+        yield Row(name, "teacher", "", "", metrics["test_accuracy"], None, None, 1, *_size(metrics), None)
     for name, metrics in students.items():
         accuracy = metrics["test_accuracy"]
         yield Row(
             name,
             "student",
             format_losses(metrics),
+            ", ".join(metrics["consumed"]),
             accuracy["mean"],
             accuracy["std"],
             compute_interval(metrics["test_accuracy_per_seed"]),
@@ -82,8 +89,14 @@ def build_rows(
         )
 
 
-def _size(metrics: Metrics) -> tuple[int, int, int]:
-    return metrics["parameters"], metrics["bytes"], metrics["bits"]
+def _size(metrics: Metrics) -> tuple[int, int, int, int | None, int | None]:
+    costs = metrics.get("multiply_adds"), metrics.get("activation_bytes")
+    return metrics["parameters"], metrics["bytes"], metrics["bits"], *costs
+
+
+def _format_size(size: int | None) -> str:
+    """A number in full; a dash for one that is not known."""
+    return "-" if size is None else f"{size:,}"
 
 
 def _compute_gap(student: Metrics, baseline: Metrics | None, teachers: Mapping[str, Metrics]) -> float | None:

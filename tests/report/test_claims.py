@@ -247,7 +247,7 @@ def student(values: tuple[float, ...], **losses: float) -> dict[str, Any]:
         "test_accuracy": {"mean": mean, "std": std, "n": len(values)}, "test_accuracy_per_seed": list(values),
         "losses": {name: {"weight": weight, "options": {}} for name, weight in losses.items()}, "taught_by": [],
         "rule": "the last epoch", "parameters": 1, "bytes": 4, "bits": 32, "dataset": "f" * 64, "pretrain": [],
-        "phase_epochs": [40], "init": None, "prepared": {}, "restores": [0], "test_accuracy_per_peer": None,
+        "phase_epochs": [40], "init": None, "consumed": {}, "prepared": {}, "restores": [0], "test_accuracy_per_peer": None,
     }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from pipeline.report import metrics_pictures as drawing
 from pipeline.report import sweeps
-from pipeline.report.figures import accuracy, curves, style, sweep
+from pipeline.report.figures import accuracy, curves, pareto, style, sweep
 from pipeline.report.figures import loss_terms as terms
 from pipeline.report.figures.loss_terms import TermCurves
+from pipeline.report.figures.pareto import NetworkPoint
 from pipeline.report.figures.sweep import SweepPoint
 from pipeline.report.groups import Group
 from pipeline.report.histories import read_history, read_loss_terms
@@ -59,7 +60,7 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         made.append(figure)
         return style.encode_png(figure)
 
-    for module in (accuracy, curves, sweep, terms):
+    for module in (accuracy, curves, pareto, sweep, terms):
         monkeypatch.setattr(module, "encode_png", kept)
     return made
 
@@ -80,6 +81,52 @@ class Taken:
 def legend(axes: Axes) -> list[str]:
     box = axes.get_legend()
     return [] if box is None else [text.get_text() for text in box.get_texts()]
+
+
+# --- pareto.png ---
+
+
+def size_panels(
+    points: Mapping[str, NetworkPoint], comparable: Sequence[Sequence[str]], made: list[Figure]
+) -> dict[str, Axes]:
+    """The panels that are seen, by the measure below them."""
+    assert pareto.draw_pareto(points, comparable).startswith(PNG)
+    return {axes.get_xlabel(): axes for axes in made[-1].axes if axes.get_visible()}
+
+
+def numbers_in(axes: Axes) -> list[str]:
+    return sorted(text.get_text() for text in axes.texts)
+
+
+def test_a_panel_for_each_measure_that_is_known(sheets: list[Figure]) -> None:
+    whole = {"parameters": 10.0, "bytes": 40.0, "bits": 320.0, "multiply-adds": 80.0}
+    few = {"parameters": 5.0, "bytes": 20.0, "bits": 90.0}
+    points = {"a": NetworkPoint(0.9, None, whole), "b": NetworkPoint(0.8, (0.7, 0.9), few)}
+    panels = size_panels(points, [["a", "b"]], sheets)
+    assert list(panels) == ["parameters", "bytes", "bits", "multiply-adds of one image"]
+    assert numbers_in(panels["bits"]) == ["1", "2"]
+    assert numbers_in(panels["multiply-adds of one image"]) == ["1"]
+    assert sorted(float(line.get_xdata()[0]) for line in panels["bits"].get_lines() if line.get_marker() == "o") == [
+        90,
+        320,
+    ]
+    assert [legend(axes) for axes in panels.values() if legend(axes)] == [["1  a", "2  b"]]
+    older = size_panels({"b": points["b"]}, [["b"]], sheets)
+    assert list(older) == ["parameters", "bytes", "bits"]
+
+
+def test_a_point_keeps_its_number_where_another_is_not_drawn(sheets: list[Figure]) -> None:
+    sizes = {"parameters": 10.0, "multiply-adds": 80.0}
+    points = {"a": NetworkPoint(0.9, None, {"parameters": 5.0}), "b": NetworkPoint(0.8, None, sizes)}
+    panels = size_panels(points, [["a"], ["b"]], sheets)
+    assert numbers_in(panels["multiply-adds of one image"]) == ["2"]
+    assert list(size_panels({}, [], sheets)) == ["parameters", "bytes"]
+
+
+def test_a_groups_size_is_its_students_mean_where_all_have_it() -> None:
+    known, older = {"parameters": 4, "bits": 8, "multiply_adds": 6}, {"parameters": 6, "bits": 9, "multiply_adds": None}
+    assert drawing.average_sizes([known, known]) == {"parameters": 4, "bits": 8, "multiply-adds": 6}
+    assert drawing.average_sizes([known, older]) == {"parameters": 5, "bits": 8.5}
 
 
 # --- accuracy.png ---

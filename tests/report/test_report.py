@@ -37,7 +37,7 @@ def student(mean: float, weights: dict[str, Any], **more: Any) -> dict[str, Any]
         "test_accuracy": {"mean": mean, "std": 0.01, "n": 2}, "test_accuracy_per_seed": [mean - 0.01, mean + 0.01],
         "losses": {name: {"weight": weight, "options": {}} for name, weight in weights.items()}, "taught_by": [] if set(weights) == {"ce"} else ["big"], "rule": "the last epoch",
         "parameters": 1234, "bytes": 4936, "bits": 39488, "dataset": "f" * 64, "pretrain": [], "phase_epochs": [2],
-        "init": None, "prepared": {}, "restores": [0, 0], "test_accuracy_per_peer": None,
+        "init": None, "consumed": {}, "prepared": {}, "restores": [0, 0], "test_accuracy_per_peer": None,
     }  # fmt: skip
     return {**made, **more}
 
@@ -81,14 +81,36 @@ CURVES = {"plain": [[0.5, 0.6], [0.6, 0.7]], "kd": [[0.6, 0.8], [0.7, 0.8]]}
 def test_the_table_says_what_the_metrics_say() -> None:
     made = build(TEACHERS, STUDENTS)
     assert [row.cells() for row in made.rows] == [
-        ("teacher big", "", "90.00", "", "", "1", "56,789", "227,156", "1,817,248", ""),
-        ("student plain", "1.0 ce", "70.00", "1.00", "", "2", "1,234", "4,936", "39,488", ""),
-        ("student kd", "0.5 ce + 0.5 soft_targets", "85.00", "1.00", "", "2", "1,234", "4,936", "39,488", "75 %"),
-    ]
-    row = "| student kd | 0.5 ce + 0.5 soft_targets | 85.00 | 1.00 |  | 2 | 1,234 | 4,936 | 39,488 | 75 % |"
+        ("teacher big", "", "", "90.00", "", "", "1", "56,789", "227,156", "1,817,248", "-", "-", ""),
+        ("student plain", "1.0 ce", "", "70.00", "1.00", "", "2", "1,234", "4,936", "39,488", "-", "-", ""),
+        (
+            "student kd", "0.5 ce + 0.5 soft_targets", "", "85.00", "1.00", "", "2", "1,234", "4,936", "39,488", "-", "-",
+            "75 %",
+        ),
+    ]  # fmt: skip
+    row = "| student kd | 0.5 ce + 0.5 soft_targets |  | 85.00 | 1.00 |  | 2 | 1,234 | 4,936 | 39,488 | - | - | 75 % |"
     assert row in made.markdown()
-    assert "<td>0.5 ce + 0.5 soft_targets</td><td>85.00</td>" in made.html()
+    assert "<td>0.5 ce + 0.5 soft_targets</td><td></td><td>85.00</td>" in made.html()
     assert made.summary()["students"]["kd"]["gap_closed"] == pytest.approx(0.75)
+
+
+def test_students_that_differ_in_their_dumps_alone_have_different_rows() -> None:
+    digests = {"big-logits": "a" * 64, "big-hints": "b" * 64, "voter-logits": "c" * 64}
+    read = {"one": ["big-logits", "big-hints"], "other": ["voter-logits"]}
+    students = {
+        name: student(0.8, {"soft_targets": 1.0}, consumed={dump: digests[dump] for dump in dumps})
+        for name, dumps in read.items()
+    }
+    made = [row.cells() for row in build(TEACHERS, students).rows[1:]]
+    assert [cells[2] for cells in made] == ["big-logits, big-hints", "voter-logits"]
+    assert made[0][1] == made[1][1]
+
+
+def test_what_an_image_costs_is_told_where_it_is_known() -> None:
+    costs = {"multiply_adds": 1234567, "activation_bytes": 4096}
+    made = build(TEACHERS, {"plain": student(0.7, {"ce": 1.0}, **costs)})
+    at = [made.table.columns.index(name) for name in ("multiply-adds", "activation bytes")]
+    assert [[row.cells()[place] for place in at] for row in made.rows] == [["-", "-"], ["1,234,567", "4,096"]]
 
 
 def test_schedules_and_options_are_told() -> None:
@@ -227,7 +249,7 @@ def test_pictures_show_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (dot, source) == ("one run (seed)", {})
     points, comparable = shown["draw_pareto"]
     assert comparable == [["teacher big", "ce", "tsne"]]
-    assert (points["ce"].parameters, points["ce"].bytes) == (1235, 4940)
+    assert points["ce"].sizes == {"parameters": 1235, "bytes": 4940, "bits": 39488}
     assert points["ce"].accuracy == pytest.approx(0.6155)
     assert points["ce"].interval[0] < 0.6155 < points["ce"].interval[1]
     assert (points["teacher big"].teacher, points["teacher big"].interval) == (True, None)
@@ -343,7 +365,7 @@ const buttons = document.querySelectorAll("th button"), table = document.querySe
 const note = () => seen.push([...table.tBodies[0].rows].map(row => row.cells[0].textContent).join() + " "
   + [...table.tHead.rows[0].cells].map(head => head.getAttribute("aria-sort")).filter(Boolean).join());
 note();
-for (const place of [2, 2, 2, 0]) { buttons[place].click(); note(); }
+for (const place of [3, 3, 3, 0]) { buttons[place].click(); note(); }
 seen.push(document.documentElement.scrollWidth <= window.innerWidth ? "fits" : "is too wide");
 document.title = seen.join(";");
 </script>"""
@@ -438,8 +460,8 @@ SEEDS = {
 def test_intervals_stand_in_the_table_where_there_are_three_seeds() -> None:
     rows = {row.name: row.cells() for row in build(TEACHERS, SEEDS).rows}
     # t(0.975, 2) = 4.302653, so 81 +- 4.302653 * 1 / sqrt(3).
-    assert rows["plain"][2:6] == ("81.00", "1.00", "78.52 to 83.48", "3")
-    assert rows["two"][3:6] == ("7.07", "", "2")
+    assert rows["plain"][3:7] == ("81.00", "1.00", "78.52 to 83.48", "3")
+    assert rows["two"][4:7] == ("7.07", "", "2")
     summed = build(TEACHERS, SEEDS).summary()["students"]
     assert summed["plain"]["low"] == pytest.approx(0.81 - 0.0248414)
     assert (summed["two"]["low"], summed["two"]["high"]) == (None, None)

@@ -20,6 +20,9 @@ DIRECTIONS = tuple(math.radians(angle) for angle in (50, 130, -50, -130, 0, 180,
 MARKER = (6.0, 6.0)  # a point's own
 SIDE_BY_SIDE = 0.01  # of the axis: how far apart points of one size are drawn
 WIDEST = 0.06  # of the axis: all points of one size
+MEASURES = ("parameters", "bytes", "bits", "multiply-adds")  # of size, a panel each
+COLUMNS = 2
+HEIGHT = 4.6  # inches of a row of panels
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,13 @@ class NetworkPoint:
     Attributes:
         accuracy: test accuracy in [0, 1], a mean.
         interval: its 95 % interval, where there is one.
-        parameters, bytes: its size.
+        sizes: by measure, those that are known.
         teacher: whether it is one.
     """
 
     accuracy: float
     interval: tuple[float, float] | None
-    parameters: float
-    bytes: float
+    sizes: Mapping[str, float]
     teacher: bool = False
 
 
@@ -56,36 +58,51 @@ def find_front(sizes: Sequence[float], accuracies: Sequence[float]) -> list[int]
 
 
 def draw_pareto(points: Mapping[str, NetworkPoint], comparable: Sequence[Sequence[str]]) -> bytes:
-    """Accuracy against parameters and against bytes, numbered, with a line through each front.
+    """Accuracy against each measure of size that is known of any, numbered, with a line through each front.
 
     Args:
         points: by name, in the order of the legend.
         comparable: the names of those that are measured on the same data; one front each.
     """
-    figure = Figure(figsize=(10, 4.6))
-    figure.subplots_adjust(wspace=0.06)
-    panels = figure.subplots(1, 2, sharey=True)
-    measures = ("parameters", "bytes")
-    sizes = [{name: float(getattr(point, measure)) for name, point in points.items()} for measure in measures]
-    places = [spread_equal_sizes(list(each.values())) for each in sizes]
+    measures = [name for name in MEASURES if any(name in point.sizes for point in points.values())] or MEASURES[
+        :COLUMNS
+    ]
+    sizes = [
+        {name: each.sizes[measure] for name, each in points.items() if measure in each.sizes} for measure in measures
+    ]
+    places = [dict(zip(each, spread_equal_sizes(list(each.values())), strict=True)) for each in sizes]
     colours = {name: f"C{number}" for number, names in enumerate(comparable) for name in names}
     colours |= {name: "black" for name, point in points.items() if point.teacher}
+    figure, panels = _create_panels(len(measures))
     for axes, each, x, measure in zip(panels, sizes, places, measures, strict=True):
         _format_size_axis(axes, list(each.values()), measure)
         _draw_fronts(axes, each, points, comparable)
         _draw_points(axes, x, points, colours)
-    panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle("Test accuracy against size", y=0.95)
-    heights = [100 * point.accuracy for point in points.values()]
-    for axes, x in zip(panels, places, strict=True):  # not before both have set their common limits
-        _draw_numbers(axes, list(zip(x, heights, strict=True)))
+    numbers = {name: number for number, name in enumerate(points, start=1)}
+    for axes, x in zip(panels, places, strict=True):  # not before all have set their common limits
+        _draw_numbers(axes, {numbers[name]: (place, 100 * points[name].accuracy) for name, place in x.items()})
     if points:
         handles = [
             Line2D([], [], linestyle="", **_choose_marker(point, colours[name])) for name, point in points.items()
         ]
         labels = [f"{number}  {name}" for number, name in enumerate(fit_names(list(points)), start=1)]
-        add_legend_right(panels[-1], len(points), handles=handles, labels=labels, handletextpad=0.2)
+        right = panels[min(COLUMNS, len(panels)) - 1]
+        add_legend_right(right, len(points), handles=handles, labels=labels, handletextpad=0.2)
     return encode_png(figure)
+
+
+def _create_panels(count: int) -> tuple[Figure, list[Axes]]:
+    """So many panels of one common accuracy axis, row by row."""
+    rows = -(-count // COLUMNS)
+    figure = Figure(figsize=(10, HEIGHT * rows))
+    figure.subplots_adjust(wspace=0.06, hspace=0.2)
+    figure.suptitle("Test accuracy against size", y=0.88 + 0.33 / (HEIGHT * rows))
+    every = list(figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).ravel())
+    for axes in every[::COLUMNS]:
+        axes.set_ylabel("test accuracy (%)")
+    for axes in every[count:]:
+        axes.set_visible(False)
+    return figure, every[:count]
 
 
 def spread_equal_sizes(sizes: Sequence[float]) -> list[float]:
@@ -116,14 +133,17 @@ def _format_size_axis(axes: Axes, sizes: Sequence[float], measure: str) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(unit="B" if measure == "bytes" else ""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel(measure)
+    axes.set_xlabel("multiply-adds of one image" if measure == "multiply-adds" else measure)
 
 
 def _draw_fronts(
     axes: Axes, sizes: Mapping[str, float], points: Mapping[str, NetworkPoint], comparable: Sequence[Sequence[str]]
 ) -> None:
     """A step line through each front: what is the best up to each size."""
-    for number, names in enumerate(comparable):
+    for number, every in enumerate(comparable):
+        names = [name for name in every if name in sizes]
+        if not names:
+            continue
         best = [
             names[place] for place in find_front([sizes[name] for name in names], [points[n].accuracy for n in names])
         ]
@@ -132,10 +152,11 @@ def _draw_fronts(
 
 
 def _draw_points(
-    axes: Axes, x: Sequence[float], points: Mapping[str, NetworkPoint], colours: Mapping[str, str]
+    axes: Axes, x: Mapping[str, float], points: Mapping[str, NetworkPoint], colours: Mapping[str, str]
 ) -> None:
     """The points, each with its interval."""
-    for place, (name, point) in zip(x, points.items(), strict=True):
+    for name, place in x.items():
+        point = points[name]
         if point.interval is not None:
             axes.vlines(place, 100 * point.interval[0], 100 * point.interval[1], color="0.7", linewidth=1, zorder=1)
         axes.plot([place], [100 * point.accuracy], zorder=3, **_choose_marker(point, colours[name]))
@@ -145,11 +166,11 @@ def _choose_marker(point: NetworkPoint, colour: str) -> dict[str, Any]:
     return {"marker": "s" if point.teacher else "o", "color": colour, "markersize": 4.5}
 
 
-def _draw_numbers(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+def _draw_numbers(axes: Axes, points: Mapping[int, tuple[float, float]]) -> None:
     """Number points, where the numbers hide neither a point nor each other; a thread leads to a far one."""
     to_points = 72 / axes.figure.dpi
-    spots = [tuple(to_points * axes.transData.transform(point)) for point in points]
-    for number, (point, offset) in enumerate(zip(points, place_labels(spots), strict=True), start=1):
+    spots = [tuple(to_points * axes.transData.transform(point)) for point in points.values()]
+    for (number, point), offset in zip(points.items(), place_labels(spots), strict=True):
         far = math.hypot(*offset) > REACHES[0] + 1
         axes.annotate(
             str(number),
