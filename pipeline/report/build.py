@@ -23,7 +23,7 @@ def build_report(
     students: Mapping[str, Metrics],
     groups: Sequence[Group],
     *,
-    baseline: str | None = None,
+    baseline: str | Mapping[str, Sequence[str]] | None = None,
     among: Sequence[str] | None = None,
     curves: Mapping[str, AccuracyCurves] | None = None,
     published: Published | None = None,
@@ -37,8 +37,8 @@ def build_report(
     Args:
         teachers, students: the metrics files, by name, in the order to show.
         groups: of the students, as `group_students` makes them.
-        baseline: the student that the others are compared with; by default the first that learns
-            from labels alone.
+        baseline: the student that the others are compared with, or by such student the groups that are; by default
+            the first that learns from labels alone.
         among: the groups of the analysis of variance; None: all.
         curves: validation accuracy by epoch, by student (of every seed and of all its peers) or teacher.
         published: the source's numbers.
@@ -51,13 +51,12 @@ def build_report(
         InputError: a published number or a claim is about validation accuracies that nobody logged.
     """
     compared = compare_groups(groups, baseline or find_labels_only(students), among)
-    baselines = compared.baseline.students if compared.baseline else ()
     networks = Measurements({group.name: group for group in groups}, teachers, curves or {})
     sections, more = _build_source_sections(published, claims, networks)
     pictures = list(pictures)
     return Report(
-        rows=tuple(build_rows(teachers, students, baselines)),
-        notes=(*write_notes(students, baselines, teachers), *more_notes),
+        rows=tuple(build_rows(teachers, students, compared.baseline_students)),
+        notes=(*write_notes(students, compared.baselines, teachers), *more_notes),
         sections=(ReportSection("Statistics", tuple(build_statistics_section(compared))), *sections),
         numbers=collect_statistics(compared, students, more),
         pictures={picture.name: picture.png for picture in pictures},

@@ -69,18 +69,47 @@ def group_by_datasets(groups: Iterable[Group], among: Sequence[str] | None = Non
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What other groups are compared with.
+
+    Attributes:
+        group: that.
+        others: the names of those groups.
+    """
+
+    group: Group
+    others: tuple[str, ...]
+
+
+def find_baselines(groups: Sequence[Group], baseline: str | Mapping[str, Sequence[str]] | None) -> tuple[Baseline, ...]:
+    """The baselines: one for all other groups, or each for its own.
+
+    Args:
+        groups: of all students.
+        baseline: a student, whose group it is; or by such student the names of the groups that are compared with it.
+    """
+    if baseline is None:
+        return ()
+    group_of = {student: group for group in reversed(groups) for student in group.students}
+    if isinstance(baseline, str):
+        base = group_of[baseline]
+        return (Baseline(base, tuple(group.name for group in groups if group is not base)),)
+    return tuple(Baseline(group_of[student], tuple(names)) for student, names in baseline.items())
+
+
+@dataclass(frozen=True)
 class Comparisons:
     """All comparisons.
 
     Attributes:
         groups: in the study's order.
-        baseline: the baseline's group, if there is a baseline.
-        against: by group, its paired comparison with the baseline's.
+        baselines: what they are compared with.
+        against: by group, its paired comparison with its baseline.
         analyses: one for each set of data sets on which several groups are measured.
     """
 
     groups: Sequence[Group]
-    baseline: Group | None
+    baselines: Sequence[Baseline]
     against: Mapping[str, PairedTest]
     analyses: tuple[Anova, ...]
 
@@ -89,22 +118,35 @@ class Comparisons:
         """The groups that have too few values for anything to be computed."""
         return tuple(group.name for group in self.groups if len(group.values) < FEWEST_VALUES)
 
+    @property
+    def uncompared(self) -> tuple[str, ...]:
+        """The groups that have no baseline and are none, where others have one."""
+        named = {name for each in self.baselines for name in (each.group.name, *each.others)}
+        return tuple(group.name for group in self.groups if self.baselines and group.name not in named)
 
-def compare_groups(groups: Sequence[Group], baseline: str | None, among: Sequence[str] | None = None) -> Comparisons:
-    """Each group with the baseline's, and all groups with each other.
+    @property
+    def baseline_students(self) -> dict[str, tuple[str, ...]]:
+        """By student, those of its baseline; of a baseline that has no other, its own group's."""
+        found = {each.group.name: each.group.students for each in self.baselines}
+        found |= {name: each.group.students for each in self.baselines for name in each.others}
+        return {name: found[group.name] for group in self.groups if group.name in found for name in group.students}
+
+
+def compare_groups(
+    groups: Sequence[Group], baseline: str | Mapping[str, Sequence[str]] | None, among: Sequence[str] | None = None
+) -> Comparisons:
+    """Each group with its baseline, and all groups with each other.
 
     Args:
         groups: of all students.
-        baseline: a student; its group is what the others are paired with.
+        baseline: as `find_baselines` takes it.
         among: the groups of the analysis of variance; None: all.
     """
-    base = next((group for group in groups if baseline in group.students), None)
-    against = {
-        group.name: _pair_with_baseline(group, base) for group in groups if base is not None and group is not base
-    }
+    baselines, by_name = find_baselines(groups, baseline), {group.name: group for group in groups}
+    against = {name: _pair_with_baseline(by_name[name], base.group) for base in baselines for name in base.others}
     several = [family for family in group_by_datasets(groups, among) if len(family) > 1]
     analyses = tuple(analyse_variance({group.name: group.values for group in family}) for family in several)
-    return Comparisons(groups, base, against, analyses)
+    return Comparisons(groups, baselines, against, analyses)
 
 
 def _pair_with_baseline(group: Group, baseline: Group) -> PairedTest:

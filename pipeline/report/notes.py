@@ -6,32 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from pipeline.base.plain_text import escape_code
+from pipeline.report.groups import Baseline
 from pipeline.report.metrics_files import Metrics
 from pipeline.report.percent import format_percent
 from pipeline.training.chance_level import join_doubts
 
 
 def write_notes(
-    students: Mapping[str, Metrics], baselines: Sequence[str], teachers: Mapping[str, Metrics]
+    students: Mapping[str, Metrics], baselines: Sequence[Baseline], teachers: Mapping[str, Metrics]
 ) -> Iterator[str]:
     """Rules, what the last column means, and what went on in a training.
 
     Args:
         students: the metrics, by name.
-        baselines: the students of the baseline's group.
+        baselines: what they are compared with.
         teachers: the metrics, by name.
     """
     yield from _describe_rules(students)
-    if baselines:
-        first = baselines[0] if len(baselines) == 1 else "baseline"
-        whose = f"{first}'s data set" if len(baselines) == 1 else f"the data sets of {', '.join(baselines)}"
-        yield (
-            f"Gap closed: (student - {first}) / (teacher - {first}), the teacher being the best of those that "
-            f"taught it, for students of {whose} that a teacher taught; empty where {first} is the better one; means "
-            "over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
-        )
-        if any("doubts" in students[name] for name in baselines) or any("doubt" in each for each in teachers.values()):
-            yield f"Gap closed is empty too where {first}, or the best teacher, is doubtful."
+    yield from _describe_gaps(students, baselines, teachers)
     for name, metrics in teachers.items():
         yield from (f"Doubtful: {escape_code(doubt)}." for doubt in list_doubts({}, {name: metrics}))
         yield from _describe_restores(f"teacher {name}", [metrics.get("restores", 0)])
@@ -40,6 +32,27 @@ def write_notes(
         yield from _describe_peers(name, metrics)
         yield from _describe_prepared(name, metrics)
         yield from _describe_restores(name, metrics["restores"])
+
+
+def _describe_gaps(
+    students: Mapping[str, Metrics], baselines: Sequence[Baseline], teachers: Mapping[str, Metrics]
+) -> Iterator[str]:
+    """What a gap is closed from."""
+    if not baselines:
+        return
+    every = [name for base in baselines for name in base.group.students]
+    first = every[0] if len(every) == 1 else "baseline"
+    whose = f"{first}'s data set" if len(every) == 1 else f"the data sets of {', '.join(every)}"
+    yield (
+        f"Gap closed: (student - {first}) / (teacher - {first}), the teacher being the best of those that "
+        f"taught it, for students of {whose} that a teacher taught; empty where {first} is the better one; means "
+        "over seeds, to be read beside their spread. `report: {baseline: NAME}` names another."
+    )
+    if len(baselines) > 1:
+        told = (f"of {', '.join(base.others)} it is {base.group.name}" for base in baselines)
+        yield f"Each student has its own baseline: {'; '.join(told)}."
+    if any("doubts" in students[name] for name in every) or any("doubt" in each for each in teachers.values()):
+        yield f"Gap closed is empty too where {first}, or the best teacher, is doubtful."
 
 
 def list_doubts(students: Mapping[str, Metrics], teachers: Mapping[str, Metrics]) -> Iterator[str]:

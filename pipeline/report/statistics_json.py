@@ -27,11 +27,20 @@ def collect_statistics(
         "fewest": FEWEST_VALUES,
         "reported_epoch": {name: metrics["rule"] for name, metrics in students.items()},
         "groups": {group.name: _collect_group(group) for group in compared.groups},
-        "baseline": compared.baseline.name if compared.baseline else None,
+        "baseline": _name_baselines(compared),
         "against_baseline": {name: asdict(paired) for name, paired in compared.against.items()},
         "anova": [asdict(analysis) for analysis in compared.analyses],
         **more,
     }
+
+
+def _name_baselines(compared: Comparisons) -> str | dict[str, list[str]] | None:
+    """The one that all others are compared with, or each with those that are compared with it."""
+    if not compared.baselines:
+        return None
+    if len(compared.baselines) == 1 and not compared.uncompared:
+        return compared.baselines[0].group.name
+    return {each.group.name: list(each.others) for each in compared.baselines}
 
 
 def _collect_group(group: Group) -> dict[str, Any]:

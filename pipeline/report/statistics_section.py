@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.base.statistics import FEWEST_VALUES, summarize
 from pipeline.report.groups import UNITS, Comparisons, Group, Unit
@@ -39,25 +39,35 @@ def build_statistics_section(compared: Comparisons) -> Iterator[str | ReportTabl
 
 
 def _describe_paired(compared: Comparisons) -> Iterator[str | ReportTable]:
-    """The paired differences, then those that cannot be paired."""
-    base = compared.baseline
-    if base is None:
+    """The paired differences from each baseline, then what has none."""
+    if not compared.baselines:
         yield "No student learns from labels alone; `report: {baseline: NAME}` names one to compare the others with."
-        return
-    rows = [_format_paired(name, paired) for name, paired in compared.against.items() if paired.mean is not None]
-    if rows:
-        yield (
-            f"How far ahead of {base.name}, paired by {PARTNERS[base.unit]}. p is that of the paired t test, not "
-            "corrected for the number of rows; d = mean / std of the differences (Cohen's d_z)."
-        )
-        yield ReportTable(AGAINST, tuple(rows))
+    rule = (
+        "p is that of the paired t test, not corrected for the number of rows; d = mean / std of the differences "
+        "(Cohen's d_z)."
+    )
+    for base in compared.baselines:
+        against = {name: compared.against[name] for name in base.others}
+        rows = [_format_paired(name, paired) for name, paired in against.items() if paired.mean is not None]
+        if rows:
+            paired_by = f"How far ahead of {base.group.name}, paired by {PARTNERS[base.group.unit]}."
+            yield f"{paired_by} {rule}" if rule else paired_by
+            yield ReportTable(AGAINST, tuple(rows))
+            rule = ""  # once
+        yield from _explain_unpaired(base.group.name, against, compared.too_few)
+    if compared.uncompared:
+        yield f"Compared with no baseline: {', '.join(compared.uncompared)}."
+
+
+def _explain_unpaired(base: str, against: Mapping[str, PairedTest], too_few: Sequence[str]) -> Iterator[str]:
+    """Why groups have no difference from their baseline, or no p; that there are too few values was said."""
     reasons: dict[str, list[str]] = {}
-    for name, paired in compared.against.items():
-        if paired.reason is not None and name not in compared.too_few and base.name not in compared.too_few:
+    for name, paired in against.items():
+        if paired.reason is not None and name not in too_few and base not in too_few:
             reasons.setdefault(paired.reason, []).append(name)
     for reason, names in reasons.items():
-        tested = compared.against[names[0]].mean is not None
-        yield f"{'No p' if tested else f'Not paired with {base.name}'}, {reason}: {', '.join(names)}."
+        tested = against[names[0]].mean is not None
+        yield f"{'No p' if tested else f'Not paired with {base}'}, {reason}: {', '.join(names)}."
 
 
 def _describe_analysis(analysis: Anova) -> Iterator[str | ReportTable]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,14 @@ class Row:
 
 
 def build_rows(
-    teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], baselines: Sequence[str]
+    teachers: Mapping[str, Metrics], students: Mapping[str, Metrics], baselines: Mapping[str, Sequence[str]]
 ) -> Iterator[Row]:
-    """Teachers, then students, in the order given; gaps are closed from the baseline of the student's data set."""
-    start = {students[name]["dataset"]: students[name] for name in reversed(baselines)}
+    """Teachers, then students, in the order given.
+
+    Args:
+        teachers, students: the metrics, by name.
+        baselines: by student, those that its gap is closed from, each on its own data set.
+    """
     for name, metrics in teachers.items():
         yield Row(name, "teacher", "", "", metrics["test_accuracy"], None, None, 1, *_size(metrics), None)
     for name, metrics in students.items():
@@ -85,8 +89,13 @@ def build_rows(
             compute_interval(metrics["test_accuracy_per_seed"]),
             accuracy["n"],
             *_size(metrics),
-            _compute_gap(metrics, start.get(metrics["dataset"]), teachers),
+            _compute_gap(metrics, _find_start(metrics, [students[each] for each in baselines.get(name, ())]), teachers),
         )
+
+
+def _find_start(student: Metrics, baselines: Iterable[Metrics]) -> Metrics | None:
+    """The first baseline of the student's data set."""
+    return next((metrics for metrics in baselines if metrics["dataset"] == student["dataset"]), None)
 
 
 def _size(metrics: Metrics) -> tuple[int, int, int, int | None, int | None]:

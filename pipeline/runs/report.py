@@ -150,8 +150,10 @@ def _draw_features(
     study: Study, dump: str, caches: Mapping[str, Cache], data: Mapping[str, Dataset], students: Students
 ) -> Picture:
     """The teacher's features of a dump beside those of the students that did best."""
-    baseline = study.report.baseline or find_labels_only(students)
-    best = select_best_taught(students, data[dump].fingerprint, baseline, MOST_STUDENTS)
+    fingerprint = data[dump].fingerprint
+    baselines = study.report.baselines or (find_labels_only(students),)
+    baseline = next((name for name in baselines if name and students[name]["dataset"] == fingerprint), None)
+    best = select_best_taught(students, fingerprint, baseline, MOST_STUDENTS)
     networks = {each: _first_network(each) for each in best}
     return draw_feature_picture(dump, caches[dump], data[dump], networks, study.views.views(), tap=FEATURES)
 

@@ -19,14 +19,16 @@ def check_report_references(
         students: all.
         watched: teachers and students whose validation accuracy is measured in each epoch.
     """
-    if report.baseline is not None and report.baseline not in students:
-        raise ValueError("report.baseline: " + describe_unknown("student", report.baseline, students))
+    for name in report.baselines:
+        if name not in students:
+            raise ValueError("report.baseline: " + describe_unknown("student", name, students))
     group_of = _map_groups(report, teachers, students)
     groups = [*report.groups, *(student for student in students if student not in group_of)]
     for key, name in _list_named_groups(report):
         _refuse_other(key, "group", name, groups, group_of)
     for key, name in _list_named_networks(report):
         _refuse_other(key, "student, group or teacher", name, [*groups, *teachers], group_of)
+    _check_baselines(report, groups, group_of)
     for name in report.terms:
         if name not in students:
             raise ValueError("report.terms: " + describe_unknown("student", name, students))
@@ -51,6 +53,27 @@ def _map_groups(report: ReportParams, teachers: Collection[str], students: Colle
                 raise ValueError(f"{key}: expected each student once, found {member!r} in {group_of[member]!r} too")
             group_of[member] = group
     return group_of
+
+
+def _check_baselines(report: ReportParams, groups: Collection[str], group_of: dict[str, str]) -> None:
+    """Each baseline's own students or groups: each of them once, and none the baseline itself."""
+    if report.baseline is None or isinstance(report.baseline, str):
+        return
+    baseline_of: dict[str, str] = {}
+    _refuse_twins("report.baseline", "group", [group_of.get(baseline, baseline) for baseline in report.baseline])
+    for baseline, names in report.baseline.items():
+        key = f"report.baseline.{baseline}"
+        for name in names:
+            _refuse_other(key, "student or group", name, groups, group_of)
+            if name == group_of.get(baseline, baseline):
+                raise ValueError(
+                    f"{key}: expected others to compare with it, found {name!r}, which it is or is a part of"
+                )
+            if name in baseline_of:
+                raise ValueError(
+                    f"{key}: expected each student or group once, found {name!r} in {baseline_of[name]!r} too"
+                )
+            baseline_of[name] = baseline
 
 
 def _list_named_groups(report: ReportParams) -> Iterator[tuple[str, str]]:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PlainValidator, TypeAdapter, ValidationError, model_validator
 
-from pipeline.base.registry import Section
+from pipeline.base.registry import NestedError, Section, flatten_errors
 from pipeline.study.part_sections import Name
 
 Percent = Annotated[float, Field(ge=0, le=100)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+BASELINE: TypeAdapter[str] = TypeAdapter(Name)
+BASELINES: TypeAdapter[dict[str, tuple[str, ...]]] = TypeAdapter(
+    Annotated[dict[Name, Names], Field(min_length=1)], config=Section.model_config
+)
+
+
+def _parse_baseline(value: Any) -> str | dict[str, tuple[str, ...]] | None:
+    """One student, or several with those that are compared with each."""
+    if value is None:
+        return None
+    try:
+        return BASELINES.validate_python(value) if isinstance(value, Mapping) else BASELINE.validate_python(value)
+    except ValidationError as error:
+        raise NestedError(list(flatten_errors(error))) from None
 
 
 class PublishedParams(Section):
@@ -74,7 +90,7 @@ class ReportParams(Section):
 
     Attributes:
         title: of the page; the folder's name where it is left out.
-        baseline: the student that the others are compared with.
+        baseline: the student that the others are compared with; or by such student those that are, students or groups.
         groups: by name, students that are compared as one (a method on each fold); the others are
             groups of their own.
         unit: what one value of the statistics is: a `run` (of one seed), or a `student` (the mean
@@ -88,8 +104,8 @@ class ReportParams(Section):
     """
 
     title: Annotated[str, Field(pattern=r"\S")] | None = None
-    baseline: Name | None = None
-    groups: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    baseline: Annotated[str | dict[str, tuple[str, ...]] | None, PlainValidator(_parse_baseline)] = None
+    groups: dict[Name, Names] = Field(default_factory=dict)
     unit: Literal["run", "student"] = "run"
     anova: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
     published: PublishedParams | None = None
@@ -97,6 +113,13 @@ class ReportParams(Section):
     sweeps: dict[Name, SweepParams] = Field(default_factory=dict)
     curves: Literal["late", "whole"] = "late"
     terms: tuple[Name, ...] = ()
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The students that others are compared with, where they are named."""
+        if self.baseline is None:
+            return ()
+        return (self.baseline,) if isinstance(self.baseline, str) else tuple(self.baseline)
 
     @property
     def validated_names(self) -> frozenset[str]:

@@ -351,9 +351,13 @@ def test_validation_accuracies_that_nobody_measures_are_refused_before_training(
 def test_the_examples_of_the_report_page_are_valid(study: dict[str, Any]) -> None:
     shown = re.findall(r"```yaml\n(report:.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)
     folds = {f"{method}-{fold}": study["students"]["kd"] for method in ("small", "kd") for fold in (0, 1, 2, 4, 20)}
-    study["students"] |= folds | {"logits": study["students"]["kd"]}
-    grouped, claimed, drawn = (parse_study({**study, **YAML(typ="safe").load(block)}).report for block in shown)
+    sizes = ("plain-small", "kd-small", "tsne-small", "plain-large", "kd-large")
+    study["students"] |= folds | dict.fromkeys(("logits", *sizes), study["students"]["kd"])
+    grouped, compared, claimed, drawn = (
+        parse_study({**study, **YAML(typ="safe").load(block)}).report for block in shown
+    )
     assert grouped.groups.keys() == {"small", "kd-folds"}
+    assert compared.baselines == ("plain-small", "plain-large")
     assert [each.metric for each in claimed.claims.values()] == ["test", "epochs"]
     assert claimed.published is not None
     assert drawn.terms == ("kd-4",)

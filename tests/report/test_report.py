@@ -51,7 +51,7 @@ def of_seeds(*accuracies: float, **more: Any) -> dict[str, Any]:
 
 
 def build(
-    teachers: dict[str, Any], students: dict[str, Any], baseline: str | None = None, *, groups: dict[str, list[str]] | None = None,
+    teachers: dict[str, Any], students: dict[str, Any], baseline: Any = None, *, groups: dict[str, list[str]] | None = None,
     unit: Unit = "run", **more: Any,
 ) -> Report:  # fmt: skip
     """The report without the pictures of the metrics, which take seconds."""
@@ -592,6 +592,54 @@ def test_without_a_baseline_or_students_there_is_less_to_say() -> None:
     assert few.endswith("Fewer than 3 values, not computed: plain, kd.\n")
 
 
+TWO_SIZES = {
+    **SEEDS, "big-plain": of_seeds(0.60, 0.61, 0.62, weights={"ce": 1.0}), "big-kd": of_seeds(0.70, 0.71, 0.73),
+}  # fmt: skip
+OF_SIZES = {"plain": ["kd", "two"], "big-plain": ["big-kd"]}
+
+
+def test_a_group_may_have_its_own_baseline() -> None:
+    made = build(TEACHERS, TWO_SIZES, OF_SIZES)
+    against, told = made.numbers["against_baseline"], statistics_of(made)
+    assert set(against) == {"kd", "two", "big-kd"}
+    assert against["kd"]["mean"] == pytest.approx(0.19 / 3)
+    assert against["big-kd"]["mean"] == pytest.approx(0.31 / 3)  # 0.1, 0.1, 0.11
+    assert made.numbers["baseline"] == OF_SIZES
+    assert "How far ahead of plain, paired by" in told
+    assert "How far ahead of big-plain, paired by" in told
+    assert told.count("not corrected for the number of rows") == 1
+    assert "Compared with no baseline: logits." in told
+
+
+def test_gaps_are_closed_from_ones_own_baseline() -> None:
+    rows = {row.name: row for row in build(TEACHERS, TWO_SIZES, OF_SIZES).rows}
+    assert rows["big-kd"].gap_closed == pytest.approx((0.71 + 0.01 / 3 - 0.61) / (0.9 - 0.61))
+    assert rows["kd"].gap_closed == pytest.approx((0.62 / 3 + 2 / 3 - 0.81) / (0.9 - 0.81))
+    assert rows["logits"].gap_closed is None  # has none
+    notes = build(TEACHERS, TWO_SIZES, OF_SIZES).notes
+    assert "Each student has its own baseline: of kd, two it is plain; of big-kd it is big-plain." in notes
+    doubtful = {**TWO_SIZES, "big-plain": {**TWO_SIZES["big-plain"], **DOUBTS}}
+    gaps = {row.name: row.gap_closed for row in build(TEACHERS, doubtful, OF_SIZES).rows}
+    assert gaps["big-kd"] is None
+    assert gaps["kd"] == rows["kd"].gap_closed
+
+
+def test_one_baseline_of_all_is_the_same_however_it_is_written() -> None:
+    plain = build(TEACHERS, SEEDS, "plain")
+    assert build(TEACHERS, SEEDS, {"plain": ["kd", "logits", "two"]}) == plain
+    assert plain.numbers["baseline"] == "plain"
+    some = build(TEACHERS, SEEDS, {"plain": ["kd"]})
+    assert some.numbers["baseline"] == {"plain": ["kd"]}
+    assert "Compared with no baseline: logits, two." in statistics_of(some)
+
+
+def test_a_baseline_of_folds_is_its_group() -> None:
+    students, groups = folded()
+    made = build(TEACHERS, students, {"ce-0": ["tsne"]}, groups=groups)
+    assert made.numbers == build(TEACHERS, students, groups=groups).numbers
+    assert made.rows == build(TEACHERS, students, groups=groups).rows
+
+
 def test_a_term_is_known_by_its_loss_and_a_start_is_told() -> None:
     probes = {name: {"loss": "probe_rmse", "weight": 0.5, "options": {"tap": name}} for name in ("hidden1", "hidden2")}
     start = {"student": "plain", "seed": 0, "weights_sha256": "a" * 64}
@@ -725,10 +773,38 @@ def test_a_table_says_the_same_in_both_languages() -> None:
             r"report\.anova: 'kd' is compared as a part of group 'all'; name that",
         ),
         ({"baseline": "base"}, r"report\.baseline: unknown student 'base'"),
+        ({"baseline": 5}, r"report\.baseline: expected a valid string, found 5"),
+        ({"baseline": {}}, r"report\.baseline"),
+        ({"baseline": {"base": ["kd"]}}, r"report\.baseline: unknown student 'base'"),
+        ({"baseline": {"baseline": []}}, r"report\.baseline\.baseline: expected at least 1 in the list"),
+        ({"baseline": {"baseline": "kd"}}, r"report\.baseline\.baseline: expected a list"),
+        ({"baseline": {"baseline": ["kdd"]}}, r"report\.baseline\.baseline: unknown student or group 'kdd'.*'kd'"),
+        ({"baseline": {"baseline": ["kd", "kd"]}}, r"report\.baseline\.baseline: expected each .* once, found 'kd' in"),
+        (
+            {"baseline": {"baseline": ["more"], "kd": ["more"]}},
+            r"report\.baseline\.kd: expected each student or group once, found 'more' in 'baseline' too",
+        ),
+        (
+            {"baseline": {"baseline": ["kd", "baseline"]}},
+            r"report\.baseline\.baseline: expected others.*found 'baseline'",
+        ),
+        (
+            {"groups": {"all": ["kd", "baseline"]}, "baseline": {"baseline": ["all"]}},
+            r"report\.baseline\.baseline: expected others.*found 'all'",
+        ),
+        (
+            {"groups": {"all": ["kd", "baseline"]}, "baseline": {"baseline": ["more"], "kd": ["more"]}},
+            r"report\.baseline: expected each group once, found 'all' twice",
+        ),
+        (
+            {"groups": {"all": ["kd"]}, "baseline": {"baseline": ["kd"]}},
+            r"report\.baseline\.baseline: 'kd' is compared as a part of group 'all'; name that",
+        ),
         ({"group": {}}, r"report: unknown key 'group'.*'groups'"),
     ],
 )
 def test_names_that_the_report_cannot_know_are_refused(study: dict[str, Any], section: Any, message: str) -> None:
+    study["students"]["more"] = study["students"]["kd"]
     study["report"] = section
     with pytest.raises(InputError, match=message):
         parse_study(study)
@@ -744,6 +820,9 @@ def test_the_report_section_is_read(study: dict[str, Any]) -> None:
     made = parse_study(study).report
     assert (made.groups, made.unit, made.anova) == ({"all": ("kd",)}, "student", ("all", "baseline"))
     assert parse_study({**study, "report": {}}).report.unit == "run"
+    assert (made.baselines, parse_study({**study, "report": {}}).report.baselines) == (("baseline",), ())
+    several = parse_study({**study, "report": {"baseline": {"baseline": ["kd"]}}}).report
+    assert (several.baseline, several.baselines) == ({"baseline": ("kd",)}, ("baseline",))
 
 
 def test_summary_and_gap() -> None:
