@@ -16,6 +16,7 @@ COLUMNS = (
     "multiply-adds", "activation bytes", "gap closed",
 )  # fmt: skip
 TEXTS = 3  # columns that are no numbers
+PAGES_ALONE = ("multiply-adds", "activation bytes")  # columns that a terminal has no room for
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Row:
             *map(_format_size, (self.parameters, self.bytes, self.bits, self.multiply_adds, self.activation_bytes)),
             "" if self.gap_closed is None else f"{100 * self.gap_closed:.0f} %",
         )
+
+    def cells_of(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Some of the cells."""
+        cells = dict(zip(COLUMNS, self.cells(), strict=True))
+        return tuple(cells[column] for column in columns)
 
     def summary(self) -> dict[str, Any]:
         """Its numbers, for `dvc metrics`."""

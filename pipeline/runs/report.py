@@ -30,7 +30,7 @@ from pipeline.report.pictures.from_caches import (
     draw_multichannel_picture,
 )
 from pipeline.report.published import Published
-from pipeline.report.table import COLUMNS
+from pipeline.report.table import COLUMNS, PAGES_ALONE
 from pipeline.runs.caches import open_dump
 from pipeline.runs.result import Result, Table
 from pipeline.runs.stage_work import in_study_folder, open_stage_work, record_seconds
@@ -53,7 +53,8 @@ def write_report(study: Study) -> Result:
         made = _build(study, teachers, students)
         _write(made, work.out)
     write_json(layout.metrics("report", "summary"), made.summary())
-    table = Table("", COLUMNS, [row.cells() for row in made.rows])
+    shown = [column for column in COLUMNS if column not in PAGES_ALONE]
+    table = Table("", shown, [row.cells_of(shown) for row in made.rows])
     return Result(
         made.summary(),
         text=(table, f"{layout.report() / 'report.html'}"),

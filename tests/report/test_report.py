@@ -432,7 +432,11 @@ def test_the_report_command_writes_its_files(run: Run, copy_of: Path, capsys: py
     ]  # fmt: skip
     assert set(read_json(folder / "statistics.json", "")["groups"]) == {"baseline", "kd"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.glob("*.png"))
-    assert "student kd" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "student kd" in told
+    assert "big-logits" in told
+    assert "multiply" not in told  # the pages have it
+    assert "multiply-adds" in (folder / "report.md").read_text()
 
 
 def test_the_report_command_draws_what_is_asked_for(run: Run, copy_of: Path, study: dict[str, Any]) -> None:
