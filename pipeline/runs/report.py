@@ -88,8 +88,14 @@ def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) ->
         claims=[Claim(name, **claim.model_dump()) for name, claim in wanted.claims.items()],
         pictures=[*draw_metrics(teachers, students, groups, curves, _picture_options(study, students)), *pictures],
         more_notes=(*chosen.left_out, *spelt),
-        title=wanted.title or layout.root.resolve().name or "Report",
+        title=wanted.title or _name_folder(layout.root.resolve()),
     )
+
+
+def _name_folder(folder: Path) -> str:
+    """A study's name where it states none: its folder's, unless a clone may call that anything."""
+    is_root = any((folder / mark).exists() for mark in (".git", ".dvc"))
+    return "Report" if is_root else folder.name or "Report"
 
 
 def _write(made: Report, folder: Path) -> None:

@@ -296,6 +296,9 @@ def test_the_title_is_the_studys() -> None:
 def test_the_report_command_titles_its_page(run: Run, copy_of: Path, study: dict[str, Any]) -> None:
     assert run(copy_of, "report") == 0
     assert (copy_of / "data/report/report.md").read_text().startswith("# copy\n")
+    (copy_of / ".git").mkdir()  # a repository's root, which a clone may call otherwise: the same bytes there
+    assert run(copy_of, "report") == 0
+    assert (copy_of / "data/report/report.md").read_text().startswith("# Report\n")
     study["report"] = {"title": "Digits, once more"}
     assert run(write_study(copy_of, study), "report") == 0
     assert (copy_of / "data/report/report.md").read_text().startswith("# Digits, once more\n")
