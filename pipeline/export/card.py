@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pipeline import __version__
 from pipeline.base.plain_text import escape_cell, escape_code, escape_markdown
 from pipeline.models import MODELS
+from pipeline.models.cost import ImageCost
 from pipeline.training.result import RULES
 
 FORMAT, VERSION = "teachercache student", 1
@@ -18,17 +20,20 @@ COLOURS = {1: "grey", 3: "RGB"}
 WORDED = {
     *("name", "seed_number", "model", "shape", "classes", "dataset", "select", "epoch", "rule", "consumed", "onnx"),
     *("test_accuracy", "test_accuracy_per_class", "weights_sha256", "format", "version", "package"),
-    *("preprocessing", "parameters", "peers_sha256"),
+    *("preprocessing", "parameters", "multiply_adds", "activation_bytes", "peers_sha256"),
 }
 
 
-def build_card(card: Mapping[str, Any], parameters: int, onnx: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def build_card(
+    card: Mapping[str, Any], parameters: int, cost: ImageCost, onnx: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The entries of an exported card: all that the student's own card says, and what a stranger needs beside it.
 
     Args:
         card: of the student in its study; entries that are not known here (where it started from, its
             peers) are handed on.
         parameters: trainable numbers.
+        cost: of an image.
         onnx: how the graph was checked, where there is one.
     """
     return {
@@ -37,6 +42,7 @@ def build_card(card: Mapping[str, Any], parameters: int, onnx: Mapping[str, Any]
         "version": VERSION,
         "package": __version__,
         "parameters": parameters,
+        **asdict(cost),
         "preprocessing": describe_preprocessing(card["model"], card["shape"]),
         "rule": RULES.get(card.get("select", ""), str(card.get("select"))),
         **({"onnx": dict(onnx)} if onnx else {}),
@@ -97,6 +103,7 @@ by teachercache {escape_markdown(card["package"])}.
 - an image of another size: {seen["resize"]}
 - transparent parts: {seen["transparency"]}; orientation: {seen["orientation"]}
 - output: logits (B, {len(card["classes"])}); their softmax is the probability of each class
+- an image takes {card["multiply_adds"]:,} multiply-adds, and at most {card["activation_bytes"]:,} bytes for activations
 - weights: those after epoch {card.get("epoch")} ({escape_markdown(card["rule"])}){own}"""
 
 

@@ -12,6 +12,7 @@ from pipeline.datasets.dataset import load_dataset
 from pipeline.export import onnx_graph
 from pipeline.export.card import WEIGHTS, build_card
 from pipeline.export.folder import refuse_occupied, write_exported
+from pipeline.models.cost import measure_image_cost
 from pipeline.models.network import Network
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import in_study_folder
@@ -52,7 +53,7 @@ def _export(study: Study, student: str, target: Path, seed: int, form: str) -> d
     refuse_occupied(target)
     network, own = load_seed(study, student, seed, torch.device("cpu"))
     graph, checked = _make_graph(network, own) if form == "onnx" else (None, None)
-    card = build_card(own, network.parameter_count(), checked)
+    card = build_card(own, network.parameter_count(), measure_image_cost(network, own["shape"]), checked)
     write_exported(target, weights, card, graph)
     return card
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.base.expected_values import differences
 from pipeline.base.files import write_json
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset, load_dataset
+from pipeline.models.cost import ImageCost, measure_image_cost
 from pipeline.models.network_files import load_network
 from pipeline.runs.caches import open_dump, refuse_other_channels
 from pipeline.runs.checks import build_and_check
@@ -63,6 +64,7 @@ class _Inputs:
     Attributes:
         targets: by dump, its cached rows or batches.
         initial: the weights that it starts from; None where its seed draws them.
+        cost: of an image.
         origin: what its metrics and cards say of all that.
     """
 
@@ -71,6 +73,7 @@ class _Inputs:
     caches: Mapping[str, Cache]
     targets: Mapping[str, CachedField]
     initial: Mapping[str, Tensor] | None
+    cost: ImageCost
     origin: Mapping[str, Any]
 
     def decisive(self, study: Study, spec: StudentParams, device: torch.device) -> tuple[Any, ...]:
@@ -98,7 +101,8 @@ def _read_inputs(study: Study, name: str, device: torch.device, memory: str | in
     splits, targets = load_training_data(dataset, caches, spec.phases, device, memory=memory, views=study.views.views())
     initial, init = _load_initial(study, spec)
     origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
-    return _Inputs(dataset, splits, caches, targets, initial, origin)
+    cost = measure_image_cost(network, dataset.shape)
+    return _Inputs(dataset, splits, caches, targets, initial, cost, origin)
 
 
 def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
@@ -121,7 +125,7 @@ def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] 
 
 def _train_seeds(study: Study, name: str, inputs: _Inputs, work: StageWork) -> _Seeds:
     spec, test, classes = study.students[name], inputs.splits.test, inputs.dataset.classes
-    known = {key: value for key, value in inputs.origin.items() if value is not None}
+    known = {key: value for key, value in inputs.origin.items() if value is not None} | asdict(inputs.cost)
     done = _Seeds()
     for seed in range(spec.seeds):
         cohort = train_seed(
@@ -143,6 +147,7 @@ def _train_seeds(study: Study, name: str, inputs: _Inputs, work: StageWork) -> _
 def _metrics(study: Study, spec: StudentParams, inputs: _Inputs, seeds: _Seeds) -> dict[str, Any]:
     return {
         **student_metrics(seeds.runs, spec.select),
+        **asdict(inputs.cost),
         "losses": write_losses(spec.losses),
         "pretrain": [write_losses(phase.losses) for phase in spec.pretrain],
         "phase_epochs": phase_epochs(spec, inputs.splits, inputs.targets),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import write_json
 from pipeline.base.seeds import derive_seed
 from pipeline.datasets.dataset import Dataset, load_dataset
+from pipeline.models.cost import measure_image_cost
 from pipeline.models.network_files import save_network
 from pipeline.models.size import count_bits
 from pipeline.runs.checks import build_and_check
@@ -31,6 +33,7 @@ from pipeline.training.rows import Rows, Splits, evaluate, load_splits, per_clas
 # What the metrics take from the card.
 METRICS = (
     *("test_accuracy", "test_accuracy_per_class", "parameters", "bytes", "bits"),
+    *("multiply_adds", "activation_bytes"),
     *("restores", "weights_sha256", "best_epoch", "epochs", "doubt"),
 )
 
@@ -49,8 +52,7 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
     layout, stage, where = Layout(Path()), f"train-teacher-{name}", resolve_device(device)
     with record_seconds(stage):
         dataset = load_dataset(layout.prepared(str(spec.dataset)), resident=False)
-        if spec.model is not None:
-            build_and_check(study, name, dataset)
+        cost = None if spec.model is None else measure_image_cost(build_and_check(study, name, dataset), dataset.shape)
         splits = load_splits(dataset, spec.batch_size, where, memory)
         views = study.views.model_dump(mode="json")
         options = spec.model_dump(mode="json"), views, study.seed
@@ -58,6 +60,7 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
         with open_stage_work(layout, stage, layout.teacher(name), *inputs) as work:
             network, entries = _make_network(study, name, dataset, splits, work)
             measured = _measure(network, splits.test, dataset.classes)
+            measured |= asdict(cost or measure_image_cost(network, dataset.shape))
             card = _save(network, {**describe_network(name, spec, dataset), **measured, **entries}, work.out)
         metrics = {key: card[key] for key in METRICS if key in card}
         write_json(layout.metrics("teachers", name), metrics)

@@ -65,6 +65,7 @@ def test_a_trained_student_is_handed_on_with_all_that_its_card_says(run: Run, ma
     assert card["test_accuracy"] == metrics["test_accuracy_per_seed"][1]
     assert card["rule"] == metrics["rule"]
     assert card["parameters"] == metrics["parameters"]
+    assert (card["multiply_adds"], card["activation_bytes"]) == (metrics["multiply_adds"], metrics["activation_bytes"])
     assert card["consumed"] == {"big-logits": cache.open(made / "data/cache/big-logits").manifest.root}
     assert (out / "weights.safetensors").read_bytes() == (
         made / "data/students/kd/seed-1/weights.safetensors"

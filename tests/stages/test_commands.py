@@ -38,6 +38,9 @@ def test_the_whole_flow_makes_what_it_says(made: Path) -> None:
     assert metrics["test_accuracy"]["std"] == pytest.approx(np.std(metrics["test_accuracy_per_seed"], ddof=1))
     assert metrics["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
     assert metrics["bytes"] == 4 * metrics["parameters"]
+    cost = {"multiply_adds": 64 * 8 + 8 * 10, "activation_bytes": 4 * (64 + 8)}
+    assert {**metrics, **cost} == metrics
+    assert {**card, **cost} == card
     assert metrics["taught_by"] == ["big"]
     assert (
         manifest.teacher.weights_sha256
