@@ -120,9 +120,9 @@ def _collect_points(
 
 
 def average_sizes(networks: Sequence[Metrics]) -> dict[str, float]:
-    """The networks' mean sizes, by measure; without one that the metrics of any do not have."""
+    """The mean sizes, by measure; without one that any network lacks, or has none of: axes are logarithmic."""
     keys = {measure: measure.replace("-", "_") for measure in MEASURES}
-    known = {measure: key for measure, key in keys.items() if all(metrics.get(key) is not None for metrics in networks)}
+    known = {measure: key for measure, key in keys.items() if all(metrics.get(key) for metrics in networks)}
     return {measure: fmean(metrics[key] for metrics in networks) for measure, key in known.items()}
 
 

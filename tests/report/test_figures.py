@@ -125,6 +125,10 @@ def test_a_groups_size_is_its_students_mean_where_all_have_it() -> None:
     known, older = {"parameters": 4, "bits": 8, "multiply_adds": 6}, {"parameters": 6, "bits": 9, "multiply_adds": None}
     assert drawing.average_sizes([known, known]) == {"parameters": 4, "bits": 8, "multiply-adds": 6}
     assert drawing.average_sizes([known, older]) == {"parameters": 5, "bits": 8.5}
+    assert drawing.average_sizes([{**known, "multiply_adds": 0}]) == {
+        "parameters": 4,
+        "bits": 8,
+    }  # no place on a log axis
 
 
 # --- accuracy.png ---
