@@ -14,6 +14,7 @@ from stages.cache_create import create
 from stages.cache_diff import diff
 from stages.cache_inspect import inspect
 from stages.cache_verify import verify
+from stages.cost import cost
 from stages.dump import dump
 from stages.dump_affinities import dump_affinities
 from stages.dump_field import dump_command
@@ -65,6 +66,7 @@ for command in (
     dump_multichannel,
     train_student,
     report,
+    cost,
     fidelity,
     export,
     predict,

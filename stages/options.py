@@ -44,6 +44,14 @@ OwnCodeOption = Annotated[
     bool, typer.Option("--own-code", help="Run the architecture that an exported folder names by a module.")
 ]
 
+# Of `cost`.
+AccuracyOption = Annotated[
+    float | None,
+    typer.Option("--accuracy", min=0, max=1, help="Find the smallest student that reaches this: 0.97, say."),
+]
+RepeatsOption = Annotated[int, typer.Option("--repeats", min=1, help="Passes of each that are timed.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Of torch on the CPU.")]
+
 # Of the cache tools.
 CacheArgument = Annotated[str, typer.Argument(help="A cache: its folder, or a URL (https://, s3://, dvc://, ...).")]
 OtherCacheArgument = Annotated[str, typer.Argument(help="Another cache: a folder or a URL.")]

@@ -16,6 +16,7 @@ from pipeline.base.environment import set_library_defaults
 if TYPE_CHECKING:
     from pipeline.runs.comparisons import diff_caches as diff_caches
     from pipeline.runs.conversions import convert_cache as convert_cache
+    from pipeline.runs.costs import measure_costs as measure_costs
     from pipeline.runs.datasets import prepare_dataset as prepare_dataset
     from pipeline.runs.dumps import make_dump as make_dump
     from pipeline.runs.dumps import make_dumps as make_dumps
@@ -52,6 +53,7 @@ MODULES = {
     "inspect_cache": "inspections",
     "make_dump": "dumps",
     "make_dumps": "dumps",
+    "measure_costs": "costs",
     "open_study": "studies",
     "plan_dumps": "plans",
     "predict_images": "predictions",
