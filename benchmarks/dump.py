@@ -32,8 +32,9 @@ from pipeline.datasets.raw import Place
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, select_samples
 from pipeline.perplexity import compile_kernels
 from pipeline.teacher import Ensemble, Samples, Teacher, train_teacher
-from pipeline.training.optimizers import OPTIMIZERS, constant
+from pipeline.training.optimizers import constant
 from pipeline.training.options import TrainingOptions
+from pipeline.training.registries import OPTIMIZERS
 from pipeline.training.rows import Splits
 from pipeline.views.view import PLAIN
 

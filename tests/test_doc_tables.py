@@ -21,7 +21,7 @@ from pipeline.base.registry import Registry, Section
 from pipeline.datasets import SOURCES
 from pipeline.dumps import FIELDS
 from pipeline.losses import TERMS
-from pipeline.losses.discriminator import DiscriminatorOptions
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.binary.convert import binarise_network
@@ -40,8 +40,7 @@ from pipeline.study.sections import (
     TrainableParams,
     TrainingParams,
 )
-from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.training.sample_order import ORDERS
+from pipeline.training.registries import LR_SCHEDULES, OPTIMIZERS, ORDERS
 from pipeline.views import POLICIES
 from stages.main import app
 from tests.conftest import ROOT

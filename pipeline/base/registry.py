@@ -11,7 +11,7 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline.base.errors import join_names
+from pipeline.base.light_modules import LightModule, read_module, read_outline
 
 FEW, MANY = 15, 40  # names in a message
 
@@ -120,11 +121,14 @@ class Registry:
         entries: name -> "module:function"; the function's docstring and options live there.
         resolve: finds functions for names that are not listed (`torchvision:resnet18`);
             returns None for a name that it does not know either.
+        outline: a function of the same options as that of an unlisted name, as far as these keys go, found without
+            importing what it needs; None: not without.
     """
 
     kind: str
     entries: Mapping[str, str]
     resolve: Callable[[str], Callable[..., Any] | None] = lambda _: None
+    outline: Callable[[str, Collection[str]], Callable[..., Any] | None] = lambda _name, _keys: None
 
     def import_function(self, name: str) -> Callable[..., Any]:
         """Import the function that a name stands for.
@@ -143,6 +147,19 @@ class Registry:
     def import_part(self, name: str) -> ModuleType:
         """Import the module of a name's function, with what it says beside it; see `import_function`."""
         return sys.modules[self.import_function(name).__module__]
+
+    def read_part(self, name: str) -> ModuleType | LightModule:
+        """What the module of a listed name says beside its function, with no more imported than that needs."""
+        return read_module(self.entries[name].partition(":")[0])
+
+    def read_outline(self, name: str, keys: Collection[str]) -> Callable[..., Any]:
+        """A name's function for its signature, which has these keys at least where it has them at all.
+
+        Raises: see `import_function`.
+        """
+        if name in self.entries:
+            return read_outline(self.entries[name])
+        return self.outline(name, keys) or self.import_function(name)
 
     def find_module(self, name: str) -> str | None:
         """The module that holds a listed name's function (the stage graph depends on its file)."""
@@ -166,7 +183,8 @@ class Registry:
         if not isinstance(value, Mapping) or not isinstance(value.get(tag), str):
             raise NestedError([((tag,), f"missing; expected the name of a {self.kind}")])
         try:
-            made: S = validate_nested(create_options_section(self.import_function(value[tag]), base), dict(value))
+            function = self.read_outline(value[tag], value.keys() - base.model_fields.keys())
+            made: S = validate_nested(create_options_section(function, base), dict(value))
         except NestedError:
             raise
         except AbsentError:

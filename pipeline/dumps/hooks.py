@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import InputError
+from pipeline.base.light_modules import LightModule
 from pipeline.dumps import FIELDS
 
 if TYPE_CHECKING:
@@ -61,5 +62,5 @@ def check_options(field: str, options: Mapping[str, Any]) -> None:
         check(**options)
 
 
-def _field_module(field: str) -> ModuleType:
-    return FIELDS.import_part(field)
+def _field_module(field: str) -> ModuleType | LightModule:
+    return FIELDS.read_part(field)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -119,8 +118,12 @@ def _is_registry(module: str) -> bool:
     return module in (*OURS, RUNS) or (_module_file(module).name == "__init__.py" and _names_parts(module))
 
 
+@cache
 def _names_parts(package: str) -> bool:
-    return any(isinstance(value, Registry) for value in vars(importlib.import_module(package)).values())
+    """Whether a package's own file makes a registry; it is read, for some rooms take seconds to import."""
+    tree = ast.parse(_module_file(package).read_text(encoding="utf-8"))
+    calls = (node.value.func for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call))
+    return any(isinstance(call, ast.Name) and call.id == Registry.__name__ for call in calls)
 
 
 @cache

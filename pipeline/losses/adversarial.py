@@ -8,7 +8,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.losses.discriminator import DiscriminatorOptions, train_discriminator
+from pipeline.losses.discriminator import train_discriminator
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.outputs import Outputs, Reduction, apply_module, find_top_k_mismatch, reduce_samples
 
 READS = {"teacher": "logits", "initial": "logits"}  # once, before the student's first step

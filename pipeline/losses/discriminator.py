@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adam
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
-from pipeline.base.registry import Section
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class DiscriminatorOptions(Section):
-    """A discriminator's shape and training.
-
-    Attributes:
-        widths: hidden layers.
-        epochs, batch_size, lr: of its training by Adam.
-        held_out: the share of samples that it is tested on instead.
-        least_accuracy: on those; a worse discriminator ends the run. 0 goes on with any.
-    """
-
-    widths: tuple[PositiveInt, ...] = (64,)
-    epochs: PositiveInt = 20
-    batch_size: PositiveInt = 256
-    lr: PositiveFloat = 0.001
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    least_accuracy: Share = 0.6
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 
 
 class Discriminator(nn.Module):

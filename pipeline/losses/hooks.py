@@ -23,7 +23,7 @@ TARGET = "target"  # the role of the one dump that an ordinary term reads
 
 def term_fields(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     """The cached fields that a term reads, by role."""
-    reads = _module(name).READS
+    reads = TERMS.read_part(name).READS
     if callable(reads):
         reads = reads(options)
     if isinstance(reads, Mapping):
@@ -55,12 +55,12 @@ def prepared_factory(name: str) -> Prepared | None:
 
 def learns_from_peers(name: str) -> bool:
     """Whether a term needs other students beside its own."""
-    return bool(getattr(_module(name), "PEERS", False))
+    return bool(getattr(TERMS.read_part(name), "PEERS", False))
 
 
 def _call_hook(name: str, function: str, default: Any, *arguments: Any) -> Any:
     """The result of a function of the term's module; `default` where the module does not have it."""
-    found = getattr(_module(name), function, None)
+    found = getattr(TERMS.read_part(name), function, None)
     return found(*arguments) if found else default
 
 

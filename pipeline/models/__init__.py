@@ -2,6 +2,7 @@
 
 from pipeline.base.registry import Registry
 from pipeline.models.external import find_external_model
+from pipeline.models.library_names import outline_library_model
 
 __all__ = ["MODELS"]
 
@@ -15,4 +16,5 @@ MODELS = Registry(
         "shallow_conv": "pipeline.models.shallow_conv:shallow_conv",
     },
     find_external_model,
+    outline_library_model,
 )

@@ -11,9 +11,8 @@ from pipeline.base.progress import progress_bar
 from pipeline.study.sections import TrainableParams, TrainingParams
 from pipeline.training.curves import Curves
 from pipeline.training.network_trainer import History
-from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
 from pipeline.training.options import Restore, TrainingOptions
-from pipeline.training.sample_order import ORDERS
+from pipeline.training.registries import LR_SCHEDULES, OPTIMIZERS, ORDERS
 from pipeline.training.trainable_part import TrainablePart
 
 

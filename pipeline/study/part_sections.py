@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-import torch
 from pydantic import (
     Field,
     NonNegativeInt,
@@ -23,16 +22,15 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from torch.optim import SGD
 
 from pipeline.base.errors import InputError
+from pipeline.base.light_modules import read_outline
 from pipeline.base.registry import (
     UNSET,
     NestedError,
     Registry,
     Section,
     create_options_section,
-    import_object,
     validate_nested,
 )
 from pipeline.cache.codecs import Format
@@ -46,10 +44,12 @@ from pipeline.losses import TERMS
 from pipeline.losses.weights import SCHEDULES
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
-from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS
-from pipeline.training.sample_order import ORDERS
+from pipeline.training.registries import LR_SCHEDULES, OPTIMIZERS, ORDERS
 from pipeline.views import POLICIES
-from pipeline.views.view import Views
+from pipeline.views.view_limits import refuse_impossible_views
+
+if TYPE_CHECKING:
+    from pipeline.views.view import Views
 
 S = TypeVar("S", bound=Section)
 
@@ -210,6 +210,8 @@ class ViewsParams(Section):
 
     def views(self) -> Views:
         """The augmentation itself."""
+        from pipeline.views.view import Views  # torch
+
         return Views(self.policy, self.count, self.seed, self.options, self.order)
 
 
@@ -302,17 +304,22 @@ def _parse_head(value: Any) -> HeadParams:
 def parse_optimizer(value: Any) -> NamedParams:
     """An optimiser by its name, or with options; refused where its options contradict each other."""
     made = _parse_part(OPTIMIZERS, "name", NamedParams, value)
-    if made.model_fields_set - {"name", "lr"}:  # making one takes torch seconds of imports, in every command
-        OPTIMIZERS.import_function(made.name)([torch.zeros(1)], **made.options)  # raises what options forbid together
+    _check_together(OPTIMIZERS, made)
     return made
 
 
 def parse_lr_schedule(value: Any) -> NamedParams:
     """A learning-rate schedule by its name, or with options; refused where they contradict each other."""
     made = _parse_part(LR_SCHEDULES, "name", NamedParams, value)
-    if made.name == "step" or made.model_fields_set - {"name"}:  # alone of all, step has defaults that are no schedule
-        LR_SCHEDULES.import_function(made.name)(SGD([torch.zeros(1)], lr=0.1), 1, **made.options)
+    _check_together(LR_SCHEDULES, made)
     return made
+
+
+def _check_together(registry: Registry, made: NamedParams) -> None:
+    """Raise ValueError for options that contradict each other, by the part's `check_NAME` where there is one."""
+    check = getattr(registry.read_part(made.name), f"check_{made.name}", None)
+    if check is not None:
+        check(**made.options)
 
 
 def parse_order(value: Any) -> NamedParams:
@@ -329,7 +336,7 @@ def _parse_dump(value: Any) -> DumpParams:
 def _parse_views(value: Any) -> ViewsParams:
     made = _parse_part(POLICIES, "policy", ViewsParams, value)
     try:
-        made.views()
+        refuse_impossible_views(made.policy, made.count, made.seed)
     except InputError as error:
         raise ValueError(str(error)) from None
     return made
@@ -337,7 +344,7 @@ def _parse_views(value: Any) -> ViewsParams:
 
 def _parse_binary(value: Any) -> Section:
     # Imported by name: networks without binary layers have no use for that file.
-    model = create_options_section(import_object("pipeline.models.binary.convert:binarise_network"), Section)
+    model = create_options_section(read_outline("pipeline.models.binary.convert:binarise_network"), Section)
     made: Section = validate_nested(model, {"form": value} if isinstance(value, str) else value)
     return made
 

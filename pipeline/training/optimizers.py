@@ -1,28 +1,26 @@
-"""Optimisers and learning-rate schedules: PyTorch's own, under short names."""
+"""Optimisers and learning-rate schedules: PyTorch's own, under short names.
+
+Beside one there may be a `check_NAME(**options)`, which raises ValueError for options that contradict each other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau, StepLR
 
-from pipeline.base.registry import Registry
-
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Betas = tuple[Momentum, Momentum]
 
-OPTIMIZERS = Registry(
-    "optimizer",
-    {name: f"pipeline.training.optimizers:{name}" for name in ("sgd", "adam", "adamw")},
-)
-LR_SCHEDULES = Registry(
-    "learning-rate schedule",
-    {name: f"pipeline.training.optimizers:{name}" for name in ("constant", "step", "cosine", "plateau")},
-)
+
+def check_sgd(*, nesterov: bool, momentum: float, **_: Any) -> None:
+    """Nesterov's is a form of momentum."""
+    if nesterov and not momentum:
+        raise ValueError("Nesterov momentum: expected a momentum above 0, found none")
 
 
 def sgd(
@@ -66,6 +64,12 @@ def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
     return StepLR(optimizer, step_size=epochs + 1)
 
 
+def check_step(*, every: int | None, milestones: tuple[int, ...], **_: Any) -> None:
+    """Either regular steps, or listed ones."""
+    if (every is None) == (not milestones):
+        raise ValueError("step: expected exactly one of every and milestones")
+
+
 def step(
     optimizer: Optimizer,
     epochs: int,
@@ -75,8 +79,7 @@ def step(
     factor: PositiveFloat = 0.1,
 ) -> LRScheduler:
     """Multiply by `factor` after each of the epochs in `milestones`, or every `every` epochs."""
-    if (every is None) == (not milestones):
-        raise ValueError("step: expected exactly one of every and milestones")
+    check_step(every=every, milestones=milestones)
     if every is not None:
         return StepLR(optimizer, step_size=every, gamma=factor)
     return MultiStepLR(optimizer, milestones=list(milestones), gamma=factor)

@@ -8,16 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from pipeline.base.registry import Registry
 from pipeline.base.seeds import derive_seed
-
-ORDERS = Registry(
-    "order",
-    {
-        "shuffled": "pipeline.training.sample_order:shuffle_samples",
-        "blocks": "pipeline.training.sample_order:shuffle_blocks",
-    },
-)
 
 
 class Order(Protocol):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import InputError
-from pipeline.base.registry import NestedError, Section, describe_unknown
+from pipeline.base.registry import NestedError, Section
 from pipeline.views import POLICIES
 from pipeline.views.counter_random import random_words, stream_words, uniform_integers
+from pipeline.views.view_limits import IDENTITY, refuse_impossible_views
 
 if TYPE_CHECKING:
     from pipeline.cache import Cache
@@ -43,19 +44,7 @@ class Views:
     order: Literal["cycle", "draw"] = "cycle"
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICIES.entries:
-            raise InputError(describe_unknown("policy", self.policy, POLICIES.entries))
-        if not 1 <= self.count <= 2**31:
-            raise InputError("views: count", expected="1 or more", found=str(self.count))
-        if self.is_identity and self.count != 1:
-            raise InputError(
-                "views: count",
-                expected="1, since all views of policy none are the same",
-                found=str(self.count),
-                fix="leave it out, or name a policy that changes the images",
-            )
-        if not 0 <= self.seed < 2**64:
-            raise InputError("views: seed", expected="0 <= seed < 2^64", found=str(self.seed))
+        refuse_impossible_views(self.policy, self.count, self.seed)
 
     @classmethod
     def from_cache(cls, cache: Cache, order: Literal["cycle", "draw"] = "cycle") -> Views:
@@ -81,7 +70,7 @@ class Views:
     @property
     def is_identity(self) -> bool:
         """Whether the images stay as they are."""
-        return self.policy == "none"
+        return self.policy == IDENTITY
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.fields import checked_values, load_field, measure_field
 from pipeline.fields.batches import CachedBatches
 from pipeline.fields.rows import CachedRows, Target
 from pipeline.fields.streamed import StreamedBatches, StreamedRows
-from pipeline.losses.discriminator import DiscriminatorOptions
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort

@@ -14,7 +14,8 @@ from torch.optim import Adam
 from pipeline.base.seeds import derive_seed
 from pipeline.losses import discriminator as room
 from pipeline.losses.adversarial import adversarial
-from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions, train_discriminator
+from pipeline.losses.discriminator import Discriminator, train_discriminator
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.outputs import Outputs
 from pipeline.study.params_file import parse_study
 from tests.conftest import STUDY, copied

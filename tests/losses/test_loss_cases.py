@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.losses import TERMS
-from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
+from pipeline.losses.discriminator import Discriminator
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.outputs import Outputs
 from pipeline.models.heads import CHANNELS
 from tests import reference

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from pipeline.losses import TERMS
-from pipeline.losses.discriminator import Discriminator, DiscriminatorOptions
+from pipeline.losses.discriminator import Discriminator
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.hooks import prepared_factory
 from pipeline.losses.outputs import Outputs
 from pipeline.models.heads import CHANNELS

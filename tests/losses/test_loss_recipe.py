@@ -13,7 +13,7 @@ from torch.optim import SGD
 
 from pipeline.losses.adversarial import adversarial
 from pipeline.losses.ce import ce
-from pipeline.losses.discriminator import DiscriminatorOptions
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.hint_mse import hint_mse
 from pipeline.losses.hooks import learns_from_peers, term_fields, term_taps
 from pipeline.losses.logits_mse import logits_mse

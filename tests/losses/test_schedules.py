@@ -19,9 +19,10 @@ from pipeline.losses.weights.schedules import build_schedule, exponential, piece
 from pipeline.runs.recipes import build_recipe as recipe
 from pipeline.student import train_student
 from pipeline.study.params_file import parse_study
-from pipeline.training.optimizers import LR_SCHEDULES, OPTIMIZERS, plateau
 from pipeline.training.optimizers import constant as steady
+from pipeline.training.optimizers import plateau
 from pipeline.training.options import TrainingOptions
+from pipeline.training.registries import LR_SCHEDULES, OPTIMIZERS
 from pipeline.training.rows import Splits
 from tests.scenes import CPU, digits
 
