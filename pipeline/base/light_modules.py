@@ -11,8 +11,8 @@ import __future__
 import ast
 import importlib
 import sys
-from ast import copy_location
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +72,8 @@ class LightModule:
             found: Callable[..., Any] = getattr(self, name)
             return found
         docstring = [ast.Expr(ast.Constant(text))] if (text := ast.get_docstring(function, clean=False)) else []
-        empty = copy_location(ast.FunctionDef(name, function.args, [*docstring, ast.Pass()], []), function)
+        empty = copy(function)
+        empty.body, empty.decorator_list = [*docstring, ast.Pass()], []
         self._define_all(_names_in(*function.args.kwonlyargs, *function.args.kw_defaults, *function.args.defaults))
         names = dict(self._names)  # who calls the function by its name means the whole one
         self._run(empty, names)

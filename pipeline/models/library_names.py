@@ -26,7 +26,7 @@ def outline_library_model(name: str, keys: Collection[str]) -> Callable[..., Any
     if library not in LIBRARIES or architecture not in list_architectures(library):
         return None
     function = _outline_own_options(library)
-    return function if keys <= inspect.signature(function).parameters.keys() else None
+    return function if {*keys} <= inspect.signature(function).parameters.keys() else None
 
 
 @cache

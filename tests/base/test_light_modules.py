@@ -96,7 +96,7 @@ def test_what_hooks_read_is_the_same_without_the_module(registry: Registry) -> N
         light, whole = LightModule(path.partition(":")[0]), registry.import_part(name)
         for each in names:
             found, expected = (getattr(module, each, None) for module in (light, whole))
-            if callable(expected):
+            if callable(found) and callable(expected):
                 assert inspect.getsource(found) == inspect.getsource(expected), (name, each)
             else:
                 assert found == expected, (name, each)
