@@ -1,4 +1,4 @@
-"""A trained network -> all its caches, in one pass over the data."""
+"""A trained network -> its caches, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from stages import cli, options
 
 def dump(
     network: Annotated[str, typer.Argument(metavar="TEACHER", help="A name under teachers: (or students:).")],
+    dumps: Annotated[
+        list[str] | None, typer.Argument(metavar="DUMP", help="Names under dumps:; all of the network's unless given.")
+    ] = None,
     params: options.ParamsOption = options.PARAMS,
     device: options.DeviceOption = "auto",
 ) -> None:
-    """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one."""
+    """Compute configured dumps of a network in a single forward pass, the same bytes as one by one."""
     from pipeline import runs
 
-    runs.make_dumps(runs.open_study(params), network, device, show=cli.show)
+    runs.make_dumps(runs.open_study(params), network, device, dumps=dumps or (), show=cli.show)
 
 
 if __name__ == "__main__":

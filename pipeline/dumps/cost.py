@@ -34,6 +34,7 @@ class DumpCost:
         table_bytes: of the chunk table alone.
         files: of the finished cache, the manifest apart.
         forward_seconds: of the teacher, once over all rows of one view.
+        pass_seconds: of the teacher, over all views: what dumps that are made together spend once.
         dump_seconds: all views, encoding, writing and sealing.
         first_open_seconds: to check each byte of a copy once.
         live_seconds: what the teacher would cost one student that asks it in every epoch.
@@ -50,6 +51,7 @@ class DumpCost:
     table_bytes: int
     files: int
     forward_seconds: float
+    pass_seconds: float
     dump_seconds: float
     first_open_seconds: float
     live_seconds: float
@@ -107,6 +109,7 @@ def predict_cost(
         table_bytes=table,
         files=len(paths.list_metadata_paths(store, plan.arrays)) + (plan.files if store == "zarr" else 1),
         forward_seconds=once,
+        pass_seconds=once * passes,
         dump_seconds=once * passes + once_for_all + derived * plan.views * plan.rows + stored * disk.write,
         first_open_seconds=stored * max(disk.hash, disk.read),
         live_seconds=live * epochs,

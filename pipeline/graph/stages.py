@@ -18,6 +18,7 @@ from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.report.pictures.dump_choice import choose_dumps
 from pipeline.study.cross_references import order_students
+from pipeline.study.dump_stages import DumpStage, list_dump_stages
 from pipeline.study.layout import Layout
 from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import StudentParams, Study, TeacherParams, weight_files
@@ -145,28 +146,29 @@ class _Compiler:
         )
 
     def dump_stages(self, networks: Sequence[str]) -> list[Stage]:
-        return [self.dump_stage(name) for name, dump in self.study.dumps.items() if dump.of in networks]
+        made = list_dump_stages(self.study)
+        return [self.dump_stage(stage) for stage in made if self.study.dumps[stage.dumps[0]].of in networks]
 
-    def dump_stage(self, name: str) -> Stage:
-        params = self.study.dumps[name]
+    def dump_stage(self, stage: DumpStage) -> Stage:
+        params = self.study.dumps[stage.dumps[0]]
         of_teacher = params.of in self.study.teachers
         source = self.study.teachers[params.of] if of_teacher else self.study.students[params.of]
         members = (source.members or ()) if isinstance(source, TeacherParams) else ()
         networks = [source, *(self.study.teachers[member] for member in members)]
         folder = self.layout.teacher(params.of) if of_teacher else self.layout.student(params.of)
         return Stage(
-            f"dump-{params.field}-{name}",
-            self.format_command(f"dump-{params.field} {name}"),
+            stage.name,
+            self.format_command(stage.command),
             "Dumps: what teachers know, computed once",
             modules=_sort_modules(
                 "pipeline.runs.dumps",
-                FIELDS.find_module(params.field),
+                *(FIELDS.find_module(self.study.dumps[name].field) for name in stage.dumps),
                 self.policy_module,
                 *(module for network in networks for module in list_network_modules(network)),
             ),
             deps=(self.prepared_path(params), self.path(folder), *self.teacher_paths(members)),
-            params=self.present_keys("cache", "views", f"dumps.{name}"),
-            outs=(self.path(self.layout.cache(name)),),
+            params=self.present_keys("cache", "views", *(f"dumps.{name}" for name in stage.dumps)),
+            outs=tuple(self.path(self.layout.cache(name)) for name in stage.dumps),
         )
 
     def student_stage(self, name: str) -> Stage:

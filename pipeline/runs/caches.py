@@ -18,6 +18,7 @@ from pipeline.dumps.hooks import count_rows, list_derived_parameters, needs_head
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.runs.networks import describe_architecture, recorded_weights
+from pipeline.study.dump_stages import find_dump_stage
 from pipeline.study.layout import Layout
 from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
@@ -77,7 +78,7 @@ def _how_to_make(study: Study, dump: str) -> str:
     spec, layout = study.dumps[dump], Layout(Path())
     if spec.of in study.teachers and study.teachers[spec.of].external is not None:
         return f"make it with `teachercache cache create {layout.cache(dump)}`"
-    return layout.how_to_make(f"dump-{spec.field}-{dump}", f"dump-{spec.field} {dump}")
+    return layout.how_to_make(find_dump_stage(study, dump).name, f"dump-{spec.field} {dump}")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -19,6 +20,7 @@ from pipeline.dumps.field import Field
 from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import find_entry, in_study_folder, record_seconds
+from pipeline.study.dump_stages import find_dump_stage, group_dumps, name_dump_work
 from pipeline.study.layout import Layout
 from pipeline.study.part_sections import DumpParams
 from pipeline.study.sections import Study
@@ -50,55 +52,61 @@ def make_dump(study: Study, name: str, field: str | None = None, device: str = "
             found=spec.field,
             fix=f"run `teachercache dump-{spec.field} {name}`",
         )
-    with record_seconds(stage_name(study, name)):
+    with record_seconds(name_dump_work(study, name)):
         return _dump_together(study, [name], device)
 
 
 @in_study_folder
 def make_dumps(
-    study: Study, network: str, device: str = "auto", *, show: Callable[[Result], None] = lambda _: None
+    study: Study,
+    network: str,
+    device: str = "auto",
+    *,
+    dumps: Sequence[str] = (),
+    show: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
-    """Compute all configured dumps of a network in a single forward pass, the same bytes as one by one.
+    """Compute configured dumps of a network in a single forward pass, the same bytes as one by one.
 
     Args:
         study: with the dumps.
         network: a teacher's or a student's name.
         device: where it runs.
+        dumps: which of its dumps; all unless given.
         show: is given each pass's result as it is there, and at last what DVC is to be told of them.
+
+    Raises:
+        InputError: no such network, none of its dumps is configured, or one that is named is not its.
     """
-    passes, done, made = _passes(study, network), list[str](), list[Result]()
+    wanted, done, made = _select_dumps(study, network, dumps), list[str](), list[Result]()
+    passes = group_dumps(study, wanted)
     try:
-        with record_seconds(f"dump-{network}"):
+        with record_seconds(find_dump_stage(study, wanted[0]).name if dumps else f"dump-{network}"):
             for names in passes:
                 made.append(_dump_together(study, names, device))
                 show(made[-1])
                 done += names
     finally:
-        if done and Layout(Path()).is_under_dvc:
-            stages = " ".join(stage_name(study, name) for name in done)
+        if done and Layout(Path()).is_under_dvc and "DVC_STAGE" not in os.environ:
+            stages = " ".join(dict.fromkeys(find_dump_stage(study, name).name for name in done))
             show(Result(text=("DVC takes these for its own once you run:", f"dvc commit -f {stages}")))
     return made
 
 
-def _passes(study: Study, network: str) -> list[list[str]]:
-    """The network's dumps, those together that see the same samples in the same batches.
-
-    Raises:
-        InputError: no such network, or none of its dumps is configured.
-    """
+def _select_dumps(study: Study, network: str, dumps: Sequence[str]) -> list[str]:
+    """The network's dumps, or those of them that are named; at least one."""
     find_entry({**study.teachers, **study.students}, "teachers and students", network, study.file)
-    passes: dict[tuple[object, ...], list[str]] = {}
-    for name, spec in study.dumps.items():
-        if spec.of == network:
-            passes.setdefault((spec.of_seed, spec.dataset, spec.samples, spec.batch), []).append(name)
-    if not passes:
+    its = [name for name, spec in study.dumps.items() if spec.of == network]
+    for name in dumps:
+        if find_entry(study.dumps, "dumps", name, study.file).of != network:
+            raise InputError(f"dump {name!r}", expected=f"one of {network!r}", found=f"one of {study.dumps[name].of!r}")
+    if not its:
         raise InputError(
             f"{study.file}: dumps: of {network!r}",
             expected="at least one",
             found="none",
             fix=f"add one, such as {network}-logits: {{field: logits, of: {network}}}",
         )
-    return list(passes.values())
+    return list(dict.fromkeys(dumps)) or its
 
 
 def _dump_together(study: Study, names: Sequence[str], device: str) -> Result:
@@ -121,15 +129,10 @@ def _summary(name: str, manifest: Manifest) -> str:
     return f"{name}: {rows}, {len(manifest.files)} files, {size:,} bytes, root {manifest.root[:12]}"
 
 
-def stage_name(study: Study, name: str) -> str:
-    """The stage in dvc.yaml that makes a dump."""
-    return f"dump-{study.dumps[name].field}-{name}"
-
-
 def wanted_cache(study: Study, name: str) -> DumpRequest:
     """The cache that a configured dump is to make."""
     spec, layout = study.dumps[name], Layout(Path())
-    work = layout.work(stage_name(study, name))
+    work = layout.work(name_dump_work(study, name))
     store = cast("Format", spec.format)
     return DumpRequest(layout.cache(name), work, spec.field, spec.options, store, spec.chunk_kib)
 

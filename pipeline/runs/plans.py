@@ -31,6 +31,7 @@ from pipeline.runs.networks import describe_network
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import in_study_folder
 from pipeline.runs.training import training_options
+from pipeline.study.dump_stages import list_dump_stages
 from pipeline.study.sections import PhaseParams, Study, describe_model
 from pipeline.teacher import Ensemble, Teacher
 
@@ -127,7 +128,24 @@ def plan_dumps(
     }
     nothing = f"nothing to plan: {study.file} has no dump of a teacher or student that is run here"
     notes = (ABOUT,) if size == DataSize() else (ABOUT, ABOUT_SIZE)
-    return Result(values, text=(_table(study, costs), *notes) if costs else (nothing,))
+    return Result(values, text=(_table(study, costs), *_sum_up(study, costs), *notes) if costs else (nothing,))
+
+
+def _sum_up(study: Study, costs: Mapping[str, _Cost]) -> list[str]:
+    """What passes `dvc repro` saves, a line for each stage of several dumps; and all dumps together."""
+    made = {name: cost.prediction for name, cost in costs.items()}
+    lines, saved = [], 0.0
+    for stage in list_dump_stages(study):
+        passes = [made[name].pass_seconds for name in stage.dumps if name in made]
+        if len(passes) > 1:
+            spared = sum(passes) - max(passes)
+            saved += spared
+            lines.append(
+                f"{stage.name}: {join_names(stage.dumps)} in one pass, where {len(passes)} would take "
+                f"{format_duration(spared)} more"
+            )
+    size, seconds = sum(each.bytes for each in made.values()), sum(each.dump_seconds for each in made.values()) - saved
+    return [*lines, f"all dumps: {format_size(size)}, {format_duration(seconds)}"]
 
 
 def _find_data(study: Study, name: str, size: DataSize) -> Dataset:

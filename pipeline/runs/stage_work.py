@@ -10,6 +10,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import psutil
+
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, work_in, write_json
 from pipeline.base.provenance import hash_code
@@ -93,7 +95,12 @@ def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any) -> I
 
 @contextmanager
 def record_seconds(stage: str) -> Iterator[None]:
-    """Note a stage's wall-clock seconds beside the outputs, not in them."""
+    """Note a stage's wall-clock seconds beside the outputs, not in them; and those that its process had taken before.
+
+    Of a command the latter are its start-up: Python, what it imports, and the check of the study.
+    """
+    startup = max(0.0, time.time() - psutil.Process().create_time())
     start = time.perf_counter()
     yield
-    write_json(Layout(Path()).timings(stage), {"stage": stage, "seconds": round(time.perf_counter() - start, 2)})
+    taken = {"seconds": round(time.perf_counter() - start, 2), "startup": round(startup, 2)}
+    write_json(Layout(Path()).timings(stage), {"stage": stage, **taken})

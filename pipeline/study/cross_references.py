@@ -11,6 +11,7 @@ from pipeline.base.registry import describe_unknown, flatten_errors
 from pipeline.cache.codecs import CODECS, Format
 from pipeline.dumps.hooks import needs_head, select_plan_options
 from pipeline.losses.hooks import find_mismatch, learns_from_peers, term_fields
+from pipeline.study.dump_stages import list_dump_stages
 from pipeline.study.part_sections import DumpParams, TermParams
 from pipeline.study.report_references import check_report_references as refuse_report
 from pipeline.study.sections import PhaseParams, StudentParams, Study, TeacherParams
@@ -35,8 +36,17 @@ def complete_study(study: Study) -> Study:
     known = known.model_copy(update={"dumps": {name: _complete_dump(known, name) for name in study.dumps}})
     known = known.model_copy(update={"students": {name: _complete_student(known, name) for name in students}})
     order_students(known)
+    _refuse_stages(known)
     refuse_report(known.report, known.teachers_run_here, known.students, _find_watched(known))
     return known
+
+
+def _refuse_stages(study: Study) -> None:
+    """Dumps that are apart must exist, and each stage of dumps needs a name of its own."""
+    for name in () if isinstance(study.apart, bool) else study.apart:
+        if name not in study.dumps:
+            raise ValueError("apart: " + describe_unknown("dump", name, study.dumps))
+    list_dump_stages(study)
 
 
 def _find_watched(study: Study) -> set[str]:

@@ -282,6 +282,7 @@ class Study(Section):
     datasets: dict[Name, Source] = Field(min_length=1)
     teachers: dict[Name, TeacherParams] = Field(default_factory=dict)
     dumps: dict[Name, Dump] = Field(default_factory=dict)
+    apart: bool | tuple[Name, ...] = False
     students: dict[Name, StudentParams] = Field(default_factory=dict)
     report: ReportParams = ReportParams()
 
@@ -304,6 +305,10 @@ class Study(Section):
     def teachers_run_here(self) -> list[str]:
         """The teachers that have stages and metrics: what an external one knows comes as a finished cache."""
         return [name for name, teacher in self.teachers.items() if teacher.external is None]
+
+    def is_apart(self, dump: str) -> bool:
+        """Whether a dump has a stage of its own, though another one could be made in the same pass."""
+        return self.apart if isinstance(self.apart, bool) else dump in self.apart
 
     def with_file(self, file: str, folder: Path, raw: Mapping[str, Any]) -> Study:
         """Return the same study, as read from a file of this name and content."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,7 @@ def test_the_command_makes_all_dumps_of_a_network(
     (tmp_path / ".dvc").mkdir()
     assert run(folder, "graph") == run(folder, "dump", "big") == 0
     said = capsys.readouterr().out
-    assert said.endswith(
-        "dvc commit -f dump-multichannel-b dump-hints-h dump-logits-l dump-affinities-p dump-logits-other\n"
-    )
+    assert said.endswith("dvc commit -f dumps-big dump-logits-other\n")
     before = {name: tree(folder / "data/cache" / name) for name in ("l", "h", "b", "p", "other")}
     for field, name in (
         ("logits", "l"),
@@ -169,6 +168,17 @@ def test_the_command_makes_all_dumps_of_a_network(
     ):
         assert run(folder, f"dump-{field}", name) == 0
         assert tree(folder / "data/cache" / name) == before[name]
+    for name in ("h", "l"):
+        shutil.rmtree(folder / "data/cache" / name)
+    untouched = (folder / "data/cache/b/manifest.json").stat().st_mtime_ns
+    assert run(folder, "dump", "big", "h", "l") == 0
+    assert {name: tree(folder / "data/cache" / name) for name in before} == before
+    assert (folder / "data/cache/b/manifest.json").stat().st_mtime_ns == untouched
+    assert "dump 'l': expected one of 'baseline', found one of 'big'" in refused(
+        run, capsys, folder, "dump", "baseline", "l"
+    )
+    assert "unknown name 'none'" in refused(run, capsys, folder, "dump", "big", "none")
+    capsys.readouterr()
     assert run(folder, "dump", "baseline") == 0
     assert "of-student: 200 samples" in capsys.readouterr().out
     assert "unknown name 'nobody'" in refused(run, capsys, folder, "dump", "nobody")

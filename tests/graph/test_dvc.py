@@ -198,3 +198,22 @@ def test_metrics_and_plots_are_dvcs_too(origin: Path) -> None:
     assert set(shown) == {"teachers", "students"}
     page = shell(origin, "dvc plots show --json")
     assert "accuracy.png" in page
+
+
+def test_a_stage_of_several_dumps_makes_the_bytes_of_each_alone(origin: Path, clone: Path) -> None:
+    hints = {"field": "hints", "of": "big"}
+    edit(clone, lambda study: study["dumps"].update({"big-hints": hints}))
+    shutil.copytree(origin / "photos", clone / "photos")
+    shell(clone, "dvc checkout -q --allow-missing || true")
+    together = shell(clone, "teachercache graph && dvc repro --pull dumps-big")
+    assert ran(together) == ["dumps-big"]
+    assert "dvc commit" not in together
+    assert lock(clone)["data/cache/big-logits"] == lock(origin)["data/cache/big-logits"]
+    assert (clone / "data/timings/dumps-big/timings.json").is_file()
+    made = lock(clone)["data/cache/big-hints"]
+    trained = "teachercache graph && dvc repro --pull --allow-missing train-student-kd"
+    assert "train-student-kd" not in ran(shell(clone, trained))  # what it reads has the bytes of before
+    edit(clone, lambda study: study.update(apart=["big-hints"]))
+    apart = shell(clone, "teachercache graph && dvc repro --pull dump-hints-big-hints")
+    assert ran(apart) == ["dump-hints-big-hints"]
+    assert lock(clone)["data/cache/big-hints"] == made

@@ -10,6 +10,7 @@ import pytest
 from pipeline import cache, runs
 from pipeline.base.errors import InputError
 from pipeline.base.plain_text import format_duration
+from pipeline.base.sizes import format_size
 from pipeline.runs import plans
 
 STUDY = """
@@ -49,6 +50,18 @@ def test_no_data_are_needed_where_their_size_is_told(study: Any) -> None:
     # 3 views of 5,000 rows of 40 float16
     assert 0 < small["logits"]["bytes"] - 3 * 5000 * 40 * 2 < 0.03 * small["logits"]["bytes"] + 4096
     assert small["top"]["files"] == 3  # data.h5, card.md and chunks.bin
+
+
+def test_a_plan_sums_up_and_says_what_one_pass_saves(study: Any) -> None:
+    planned = runs.plan_dumps(study, "cpu", **SIZE)
+    made = planned.values
+    assert made["logits"]["pass_seconds"] == pytest.approx(3 * made["logits"]["forward_seconds"])
+    sums = planned.text[1:-2]
+    assert [line for line in sums if line.startswith("dumps-")] == list(sums[:-1])
+    assert str(sums[0]).startswith("dumps-big: logits, top, hints in one pass, where 3 would take ")
+    assert str(sums[-1]).startswith(f"all dumps: {format_size(sum(each['bytes'] for each in made.values()))}, ")
+    apart = runs.plan_dumps(study.model_copy(update={"apart": True}), "cpu", **SIZE)
+    assert [line for line in apart.text if "in one pass" in str(line)] == []
 
 
 def test_a_shape_that_is_none_is_refused(study: Any) -> None:
