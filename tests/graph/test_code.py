@@ -114,10 +114,13 @@ def path_of(registry: Registry, name: str) -> str:
 def test_a_stage_depends_on_each_part_that_its_parameters_name(study: dict[str, Any]) -> None:
     study["teachers"]["big"]["head"] = {"multichannel": {"kernel": 4}}
     study["dumps"] = {field: {"field": field, "of": "big"} for field in FIELDS.entries}
+    together = paths_of(study, "dumps-big")
+    study["apart"] = True
     for field in FIELDS.entries:
         found = paths_of(study, f"dump-{field}-{field}")
         assert {path_of(FIELDS, field), path_of(HEADS, "multichannel"), "pipeline/models/mlp.py"} <= found
         assert ("pipeline/perplexity" in found) == (field == "affinities")
+        assert found <= together
     study["dumps"] = {"big-logits": {"field": "logits", "of": "big"}}
     for policy in POLICIES.entries:
         study["views"] = {"policy": policy, "count": 1 if policy == "none" else 2}
