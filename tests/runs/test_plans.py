@@ -56,10 +56,10 @@ def test_a_plan_sums_up_and_says_what_one_pass_saves(study: Any) -> None:
     planned = runs.plan_dumps(study, "cpu", **SIZE)
     made = planned.values
     assert made["logits"]["pass_seconds"] == pytest.approx(3 * made["logits"]["forward_seconds"])
-    sums = planned.text[1:-2]
-    assert [line for line in sums if line.startswith("dumps-")] == list(sums[:-1])
-    assert str(sums[0]).startswith("dumps-big: logits, top, hints in one pass, where 3 would take ")
-    assert str(sums[-1]).startswith(f"all dumps: {format_size(sum(each['bytes'] for each in made.values()))}, ")
+    sums = [str(line) for line in planned.text[1:-2]]
+    assert [line for line in sums if line.startswith("dumps-")] == sums[:-1]
+    assert sums[0].startswith("dumps-big: logits, top, hints in one pass, where 3 would take ")
+    assert sums[-1].startswith(f"all dumps: {format_size(sum(each['bytes'] for each in made.values()))}, ")
     apart = runs.plan_dumps(study.model_copy(update={"apart": True}), "cpu", **SIZE)
     assert [line for line in apart.text if "in one pass" in str(line)] == []
 
