@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau, StepLR
+
+from pipeline.training.eager_optimizers import SGD, Adam, AdamW
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Betas = tuple[Momentum, Momentum]
