@@ -16,6 +16,8 @@ from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.models.network import Network
 
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
 
 def build_network(
     model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, files: bool = True
@@ -24,8 +26,8 @@ def build_network(
 
     Args:
         model: `name`, the input scaling `mean` and `std` (per channel, or None), `head` (`name`
-            and options) and `binary` (options of `pipeline.models.binary.convert.binarise_network`) where it has
-            them, and the options of that architecture.
+            and options), `binary` (options of `pipeline.models.binary.convert.binarise_network`), `computed`
+            (`precision`, `layout`) where it has them, and the options of that architecture.
         shape: (C, H, W) of the images.
         classes: outputs.
         files: read the weight files that options name; False when the weights come from
@@ -35,7 +37,7 @@ def build_network(
         MODELS.import_function(model["name"])
     except AbsentError as error:
         raise InputError(str(error)) from None
-    options = {key: value for key, value in model.items() if key not in ("name", "mean", "std")}
+    options = {key: value for key, value in model.items() if key not in ("name", "mean", "std", "computed")}
     if not files:
         options = {key: value for key, value in options.items() if key not in ("weights", "new_head")}
     mean, std = model.get("mean"), model.get("std")
@@ -49,7 +51,11 @@ def build_network(
             f"model {model['name']}: mean and std", expected="equally many numbers", found=f"{len(mean)} and {len(std)}"
         )
     try:
-        network = Network(_build_body(model["name"], options, shape, classes), mean, std)
+        body = _build_body(model["name"], options, shape, classes)
+        computed = model.get("computed", {})
+        if computed.get("layout"):
+            body = body.to(memory_format=LAYOUTS[computed["layout"]])
+        network = Network(body, mean, std, computed.get("precision", "float32"))
         with torch.no_grad():  # two black images tell whether the options suit the shape
             probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:

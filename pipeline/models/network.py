@@ -45,16 +45,22 @@ class Network(nn.Module):
     Args:
         body: float images (B, C, H, W) -> logits (B, classes).
         mean, std: per channel, subtracted and divided after pixels are scaled to [0, 1].
+        precision: of the body's products: under `bfloat16` its weights, logits and taps stay float32.
     """
 
     scale: Tensor
     shift: Tensor | None
 
     def __init__(
-        self, body: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        self,
+        body: nn.Module,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.body = body
+        self.precision = precision
         self.taps: dict[str, str] = dict(getattr(body, "taps", {}))
         channels = len(mean or std or (0.0,))
         center = torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(-1, 1, 1)
@@ -66,8 +72,14 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
-        logits: Tensor = self.body(self.scale_pixels(images))
-        return logits
+        inputs = self.scale_pixels(images)
+        if self.precision == "float32":
+            logits: Tensor = self.body(inputs)
+            return logits
+        # Each weight is cast where it is used: a cast that is kept could outlive an optimiser's step.
+        with torch.autocast(inputs.device.type, torch.bfloat16, cache_enabled=False):
+            logits = self.body(inputs)
+        return logits.float()
 
     def scale_pixels(self, images: Tensor) -> Tensor:
         """Float32 inputs: pixels / 255, then (x - mean) / std where stated."""
@@ -174,7 +186,8 @@ class Network(nn.Module):
             if output.shape[:1] != (counted[0],):  # windows or patches in the place of images
                 expected = f"a row for each of {counted[0]} images"
                 raise InputError(f"tap {name!r}", expected=expected, found=f"shape {tuple(output.shape)}")
-            activations[name] = output.clone()  # later layers may work in place (`ReLU(inplace=True)`, `+=`)
+            # A copy: later layers may work in place (`ReLU(inplace=True)`, `+=`).
+            activations[name] = output.float() if output.dtype == torch.bfloat16 else output.clone()
 
         handles = [self.body.register_forward_pre_hook(count), *self._hook_features(linear, keep)]
         for name, path in paths.items():

@@ -14,7 +14,14 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
 from pipeline.study.layout import Layout
-from pipeline.study.sections import StudentParams, Study, TeacherParams, describe_model, weight_files
+from pipeline.study.sections import (
+    StudentParams,
+    Study,
+    TeacherParams,
+    describe_computation,
+    describe_model,
+    weight_files,
+)
 
 
 def describe_architecture(params: TeacherParams | StudentParams) -> dict[str, Any]:
@@ -33,6 +40,7 @@ def describe_network(name: str, params: TeacherParams | StudentParams, dataset: 
     return {
         "name": name,
         "model": describe_architecture(params),
+        **({} if params.model is None else describe_computation(params)),
         "shape": dataset.shape,
         "classes": dataset.classes,
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},

@@ -29,7 +29,7 @@ from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, ope
 from pipeline.runs.training_data import load_training_data
 from pipeline.student import CachedField
 from pipeline.study.layout import Layout
-from pipeline.study.sections import StudentParams, Study
+from pipeline.study.sections import StudentParams, Study, describe_computation
 from pipeline.training.chance_level import ADVICE, join_doubts
 from pipeline.training.result import TrainedStudent, student_metrics
 from pipeline.training.rows import Splits
@@ -148,6 +148,7 @@ def _metrics(study: Study, spec: StudentParams, inputs: _Inputs, seeds: _Seeds) 
     return {
         **student_metrics(seeds.runs, spec.select),
         **asdict(inputs.cost),
+        **describe_computation(spec),
         "losses": write_losses(spec.losses),
         "pretrain": [write_losses(phase.losses) for phase in spec.pretrain],
         "phase_epochs": phase_epochs(spec, inputs.splits, inputs.targets),

@@ -92,6 +92,8 @@ class NetworkParams(TrainingParams):
     model: Model | None = None
     head: Head | None = None
     binary: Binary | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    layout: Literal["channels_last", "contiguous"] | None = None
 
     @model_validator(mode="after")
     def _refuse_without_model(self) -> NetworkParams:
@@ -141,7 +143,8 @@ class TeacherParams(NetworkParams):
         return self
 
     def _refuse_training_keys(self) -> None:
-        trained = (TrainingParams.model_fields.keys() - {"epochs", "steps"}) & self.model_fields_set
+        keys = {*TrainingParams.model_fields, "precision", "layout"} - {"epochs", "steps"}
+        trained = keys & self.model_fields_set
         if trained:
             raise ValueError(f"{min(trained)}: this teacher is not trained here; remove the key")
 
@@ -244,13 +247,21 @@ def describe_model(
 
     Args:
         params: the network's section.
-        mode: "json" for what cards and manifests hold.
+        mode: "json" for what cards and manifests hold: the architecture, without how it was computed.
         without: options of the model to leave out.
     """
     assert params.model is not None
     made = params.model.model_dump(mode=mode, exclude=without)
+    computed = describe_computation(params)
+    if mode == "python" and computed != {"precision": "float32", "layout": None}:
+        made["computed"] = computed
     changes = {"head": params.head, "binary": params.binary}
     return made | {key: change.model_dump(mode=mode) for key, change in changes.items() if change is not None}
+
+
+def describe_computation(params: TeacherParams | StudentParams) -> dict[str, Any]:
+    """How a network is computed; a `layout` of None is its architecture's own."""
+    return {"precision": params.precision, "layout": params.layout}
 
 
 def weight_files(params: TeacherParams | StudentParams) -> list[Path]:
