@@ -196,7 +196,7 @@ def train_teacher(
     what: str,
     views: Views = PLAIN,
     checkpoint: Path | None = None,
-    checkpoint_seconds: float = 10.0,
+    checkpoint_seconds: float | None = None,
     on_epoch: Callable[[History], None] = lambda _: None,
 ) -> tuple[Network, FitResult]:
     """Fit a teacher on the true labels; the network returned is that of the best validation accuracy.
@@ -207,14 +207,11 @@ def train_teacher(
     device = splits.train.labels.device
     network = draw_network(model, splits.shape, splits.classes, seed=derive_seed(seed, "init"), device=device)
 
-    def objective(network: Network, batch: Batch) -> dict[str, Tensor]:
-        return {"ce": functional.cross_entropy(network(batch.images), batch.labels)}
-
     fitted = fit(
         network,
         splits.train,
         splits.validation,
-        objective,
+        _CrossEntropy(),
         options=options,
         seed=seed,
         what=what,
@@ -225,6 +222,26 @@ def train_teacher(
     )
     network.load_state_dict(fitted.best)
     return network, fitted
+
+
+class _CrossEntropy:
+    """The mean cross-entropy of the true labels, as a `training.stack.Stackable`."""
+
+    def __call__(self, network: Network, batch: Batch) -> dict[str, Tensor]:
+        return self.values(network, batch.images, batch.labels, {}, ["ce"])
+
+    def read_targets(self, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002 - the labels are all that there is
+        return {}
+
+    def weights(self, epoch: int) -> dict[str, float]:  # noqa: ARG002 - always the same
+        return {"ce": 1.0}
+
+    def values(
+        self, network: Network, images: Tensor, labels: Tensor, targets: Mapping[str, Any], names: Collection[str]
+    ) -> dict[str, Tensor]:
+        """The only term, where it is asked for; there are no targets but the labels."""
+        del targets
+        return {"ce": functional.cross_entropy(network(images), labels)} if names else {}
 
 
 def load_foreign_teacher(path: Path, *, model: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Network:

@@ -21,6 +21,7 @@ from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.models.build import build_network
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.training import fit as training
+from pipeline.training.run import save_checkpoint
 from pipeline.views.view import PLAIN, Views
 
 CPU = torch.device("cpu")
@@ -73,16 +74,16 @@ def activations(
 @contextmanager
 def stopped_at_save(number: int) -> Iterator[None]:
     """While it is open, a training dies (KeyboardInterrupt) as soon as it has written its checkpoint so often."""
-    real, saved = training._Cohort.save, 0
+    real, saved = save_checkpoint, 0
 
-    def save(self: Any, path: Path) -> None:
+    def save(runs: Any, path: Path) -> None:
         nonlocal saved
-        real(self, path)
+        real(runs, path)
         saved += 1
         if saved == number:
             raise KeyboardInterrupt
 
-    with patch.object(training._Cohort, "save", save), pytest.raises(KeyboardInterrupt):
+    with patch.object(training, "save_checkpoint", save), pytest.raises(KeyboardInterrupt):
         yield
 
 

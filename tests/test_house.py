@@ -92,10 +92,10 @@ def test_a_room_imports_from_floors_below_it_alone(path: Path) -> None:
 def test_students_and_losses_know_no_teacher_nor_the_teacher_them() -> None:
     """Of one floor or not: a student needs the cache alone."""
     for path in PIPELINE:
-        if room_of(path) in ("student", "losses", "fields"):
+        if room_of(path) in ("student", "student_phase", "losses", "fields"):
             assert not importing(path, "pipeline.teacher", "pipeline.dumps"), path
         if room_of(path) in ("teacher", "dumps"):
-            assert not importing(path, "pipeline.student", "pipeline.losses"), path
+            assert not importing(path, "pipeline.student", "pipeline.student_phase", "pipeline.losses"), path
 
 
 def test_the_cache_is_read_without_torch() -> None:

@@ -38,7 +38,10 @@ class Outputs:
     def log_softmax(self, temperature: float = 1.0) -> Tensor:
         """Log softmax(logits / temperature), (B, C); terms of one temperature share it."""
         if temperature not in self._log_softmax:
-            self._log_softmax[temperature] = functional.log_softmax(widen(self.logits) / temperature, dim=1)
+            logits = widen(self.logits)
+            self._log_softmax[temperature] = functional.log_softmax(
+                logits if temperature == 1 else logits / temperature, dim=1
+            )
         return self._log_softmax[temperature]
 
 

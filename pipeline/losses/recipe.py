@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,22 +68,34 @@ class Recipe:
             raise ValueError("expected terms of different names; give one that stands twice a label")
 
     def __call__(self, outputs: Outputs, targets: Mapping[str, Any], epoch: int) -> dict[str, Tensor]:
-        """Each term's weight times its value, by name.
+        """Each term's weight times its value, by name; a term of weight 0 is not computed.
 
         Args:
             outputs: the student's, for one batch.
             targets: by dump, the batch's rows of the cached field: a float32 tensor, or arrays by name.
             epoch: from 0.
         """
-        weighted: dict[str, Tensor] = {}
-        for term in self.terms:
-            weight = term.weight(epoch)
-            if not weight:
-                weighted[term.name] = widen(outputs.logits[:0]).sum()  # of nothing: a zero that has a gradient
-                continue
-            own = replace(outputs, module=outputs.modules.get(term.name))
-            weighted[term.name] = weight * TERMS.import_function(term.loss)(own, term.target(targets), **term.options)
-        return weighted
+        weights = self.weights(epoch)
+        values = self.values(outputs, targets, [name for name, weight in weights.items() if weight])
+        # A zero of nothing has a gradient.
+        return {
+            name: weight * values[name] if weight else widen(outputs.logits[:0]).sum()
+            for name, weight in weights.items()
+        }
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Each term's weight in an epoch, from 0."""
+        return {term.name: term.weight(epoch) for term in self.terms}
+
+    def values(self, outputs: Outputs, targets: Mapping[str, Any], names: Collection[str]) -> dict[str, Tensor]:
+        """The named terms' values, without their weights; arguments as above."""
+        return {
+            term.name: TERMS.import_function(term.loss)(
+                replace(outputs, module=outputs.modules.get(term.name)), term.target(targets), **term.options
+            )
+            for term in self.terms
+            if term.name in names
+        }
 
     def refuse_weightless(self, epochs: int, what: str) -> None:
         """Raise InputError where no term weighs anything in any epoch: nothing would be learned."""

@@ -82,8 +82,8 @@ class Network(nn.Module):
         return logits.float()
 
     def scale_pixels(self, images: Tensor) -> Tensor:
-        """Float32 inputs: pixels / 255, then (x - mean) / std where stated."""
-        inputs = images.to(torch.float32, copy=True).mul_(self.scale)
+        """Inputs of the weights' type: pixels / 255, then (x - mean) / std where stated."""
+        inputs = images.to(self.scale.dtype, copy=True).mul_(self.scale)
         return inputs if self.shift is None else inputs.add_(self.shift)
 
     def train(self, mode: bool = True) -> Network:

@@ -1,8 +1,8 @@
-"""One seed of a student, with its peers: trained, watched, written down."""
+"""The seeds of a student, with its peers: trained, watched, written down."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +12,59 @@ from pipeline.base.seeds import derive_seed
 from pipeline.models.network_files import save_network
 from pipeline.runs.recipes import build_recipe
 from pipeline.runs.stage_work import StageWork
-from pipeline.runs.training import show_epochs, trainable_part, training_options
-from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort
+from pipeline.runs.training import Watch, show_epochs, trainable_part, training_options
+from pipeline.student import Checkpoints, train_cohort
+from pipeline.student_phase import CachedField, Phase, StudentRun, samples_per_epoch
 from pipeline.study.layout import network_folder
 from pipeline.study.sections import PhaseParams, StudentParams, Study, describe_model
 from pipeline.training.curves import Curves
-from pipeline.training.network_trainer import History
 from pipeline.training.result import Select, TrainedStudent
 from pipeline.training.rows import Rows, Splits
 
 
-def train_seed(
+def train_seeds(
     study: Study,
     student: str,
-    seed: int,
     *,
     splits: Splits,
     targets: Mapping[str, CachedField],
     initial: Mapping[str, Tensor] | None,
     work: StageWork,
-) -> list[TrainedStudent]:
-    """Train the student of one seed and its peers, and write their curves.
+) -> list[list[TrainedStudent]]:
+    """Train the student of each seed and its peers, and write their curves.
 
     Args:
         study: with the student.
         student: its name in the study.
-        seed: its number, from 0.
         splits, targets, initial: see `student.train_cohort`.
         work: where curves and unfinished training go.
     """
     spec, lengths = study.students[student], phase_epochs(study.students[student], splits, targets)
     names = [*(f"pretrain-{place}/curves" for place in range(1, len(lengths))), "curves"]
-    folders = [network_folder(work.out, seed, peer) for peer in range(spec.peers)]
-    logs = [
-        (epochs, [Curves(folder / name) for folder in folders]) for epochs, name in zip(lengths, names, strict=True)
+    curves = [
+        [[Curves(network_folder(work.out, seed, peer) / name) for peer in range(spec.peers)] for name in names]
+        for seed in range(spec.seeds)
     ]
-    with show_epochs(f"student {student} {seed + 1}/{spec.seeds}", *logs) as watch:
-        what = f"student {student!r}, seed {seed}"
+    seeds = f", {spec.seeds} seeds" if spec.seeds > 1 else ""
+    with show_epochs(f"student {student}{seeds}", lengths, curves) as watch:
         return train_cohort(
             splits,
             targets,
-            [_build_phase(*each, what=what) for each in zip(spec.phases, lengths, watch, strict=True)],
-            model=describe_model(spec),
+            [_describe_run(study, student, seed, lengths, watch[seed]) for seed in range(spec.seeds)],
             peers=spec.peers,
             initial=initial,
-            seed=derive_seed(study.seed, "student", seed),
             views=study.views.views(),
-            what=what,
-            checkpoint=work.checkpoint(seed),
+            checkpoints=Checkpoints(work.checkpoint()),
         )
+
+
+def _describe_run(
+    study: Study, student: str, seed: int, lengths: Sequence[int], watch: Sequence[Sequence[Watch]]
+) -> StudentRun:
+    """One seed of a student, as it is trained."""
+    spec, what = study.students[student], f"student {student!r}, seed {seed}"
+    phases = [_build_phase(*each, what=what) for each in zip(spec.phases, lengths, watch, strict=True)]
+    return StudentRun(describe_model(spec), phases, derive_seed(study.seed, "student", seed), what)
 
 
 def save_seed(
@@ -106,7 +110,7 @@ def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, Cach
     ]
 
 
-def _build_phase(params: PhaseParams, epochs: int, watch: Sequence[Callable[[History], None]], *, what: str) -> Phase:
+def _build_phase(params: PhaseParams, epochs: int, watch: Sequence[Watch], *, what: str) -> Phase:
     trainable = None if params.trainable is None else trainable_part(params.trainable)
     recipe = build_recipe(params, epochs)
     recipe.refuse_weightless(epochs, what)

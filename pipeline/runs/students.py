@@ -24,10 +24,10 @@ from pipeline.runs.checks import build_and_check
 from pipeline.runs.networks import describe_network, find_network, recorded_weights, weight_digests
 from pipeline.runs.recipes import list_loss_taps, list_trainable_parts, write_losses
 from pipeline.runs.result import Result
-from pipeline.runs.seeds import doubtful_networks, phase_epochs, save_seed, train_seed
+from pipeline.runs.seeds import doubtful_networks, phase_epochs, save_seed, train_seeds
 from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
 from pipeline.runs.training_data import load_training_data
-from pipeline.student import CachedField
+from pipeline.student_phase import CachedField
 from pipeline.study.layout import Layout
 from pipeline.study.sections import StudentParams, Study, describe_computation
 from pipeline.training.chance_level import ADVICE, join_doubts
@@ -127,16 +127,8 @@ def _train_seeds(study: Study, name: str, inputs: _Inputs, work: StageWork) -> _
     spec, test, classes = study.students[name], inputs.splits.test, inputs.dataset.classes
     known = {key: value for key, value in inputs.origin.items() if value is not None} | asdict(inputs.cost)
     done = _Seeds()
-    for seed in range(spec.seeds):
-        cohort = train_seed(
-            study,
-            name,
-            seed,
-            splits=inputs.splits,
-            targets=inputs.targets,
-            initial=inputs.initial,
-            work=work,
-        )
+    trained = train_seeds(study, name, splits=inputs.splits, targets=inputs.targets, initial=inputs.initial, work=work)
+    for seed, cohort in enumerate(trained):
         about = {**describe_network(name, spec, inputs.dataset), "seed_number": seed, **known}
         done.digests.append(save_seed(cohort, about, spec.select, test, work.out))
         done.doubts |= doubtful_networks(cohort, seed, spec, test, classes)

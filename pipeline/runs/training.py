@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate
 
 from pipeline.base.progress import progress_bar
 from pipeline.study.sections import TrainableParams, TrainingParams
@@ -36,21 +35,35 @@ def trainable_part(params: TrainableParams) -> TrainablePart:
     return TrainablePart(params.up_to, params.only)
 
 
+Watch = Callable[[History], None]
+
+
 @contextmanager
-def show_epochs(title: str, *phases: tuple[int, Sequence[Curves]]) -> Iterator[list[list[Callable[[History], None]]]]:
-    """For each phase (its epochs, the curves of each network) an `on_epoch` a network that logs the curves.
+def show_epochs(
+    title: str, epochs: Sequence[int], curves: Sequence[Sequence[Sequence[Curves]]]
+) -> Iterator[list[list[list[Watch]]]]:
+    """For each run, each of its phases, and each network, an `on_epoch` that logs the curves.
 
-    All phases move one bar, by what their first network does.
+    All move one bar, by what the first network of each run does.
+
+    Args:
+        title: of the bar.
+        epochs: of each phase.
+        curves: by run, phase and network.
     """
-    with progress_bar(title, sum(epochs for epochs, _ in phases)) as bar:
+    done: dict[tuple[int, int], int] = {}
+    with progress_bar(title, len(curves) * sum(epochs)) as bar:
 
-        def watch(before: int, first: Curves) -> Callable[[History], None]:
+        def watch(run: int, phase: int, log: Curves) -> Watch:
             def on_epoch(history: History) -> None:
-                first(history)
+                log(history)
+                done[run, phase] = len(history)
                 accuracy = history[-1].get("validation/accuracy") if history else None
-                bar(before + len(history), f"validation {accuracy:.4f}" if accuracy is not None else "")
+                bar(sum(done.values()), f"validation {accuracy:.4f}" if accuracy is not None else "")
 
             return on_epoch
 
-        done = accumulate((epochs for epochs, _ in phases), initial=0)
-        yield [[watch(before, first), *others] for before, (_, (first, *others)) in zip(done, phases, strict=False)]
+        yield [
+            [[watch(run, phase, first), *others] for phase, (first, *others) in enumerate(phases)]
+            for run, phases in enumerate(curves)
+        ]

@@ -17,7 +17,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.fields import load_field, measure_field
 from pipeline.losses.hooks import prepared_factory
 from pipeline.runs.training import training_options
-from pipeline.student import CachedField
+from pipeline.student_phase import CachedField
 from pipeline.study.sections import PhaseParams
 from pipeline.training.memory import count_held, plan_memory
 from pipeline.training.rows import Splits, measure_images

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
+import torch
 from torch import Tensor
 
 from pipeline.training.feeder import BatchKeys, Fed, Stream, Tensors, feed, fetch
 from pipeline.training.memory import IMAGES
 from pipeline.training.rows import Rows, StreamedImages
-from pipeline.training.sample_order import Order
 from pipeline.views.view import PLAIN, Views
 
 
@@ -48,7 +49,7 @@ class Batch:
 
 def iterate_batches(
     train: Rows,
-    order: Order,
+    ids: Tensor,
     batch_size: int,
     steps: int,
     epoch: int,
@@ -60,15 +61,16 @@ def iterate_batches(
 
     Args:
         train: all training rows.
-        order, batch_size, steps, epoch: which of them.
+        ids: sample ids in their order, (n,) int64; or (K, n), of K runs whose batches come together, the rows of one
+            run behind those of the other.
+        batch_size, steps, epoch: which of them.
         views: augments the images.
         streams: whose rows are gathered ahead, beside images that stay on disk.
     """
-    ids = order.ids(epoch).to(train.labels.device)[: steps * batch_size]
+    ids, parts = _cut_batches(ids.to(train.labels.device)[..., : steps * batch_size], batch_size)
     shown = views.epoch_views(ids, epoch)
     # Drawn for the whole epoch at once: in every step it would be a hundred tiny operations.
     words = None if views.is_identity else views.words(ids, shown)
-    parts = [slice(first, first + batch_size) for first in range(0, len(ids), batch_size)]
     if isinstance(train.images, StreamedImages):
         streams = [train.images, *streams]
     keys = _list_keys(ids, shown, parts, epoch) if streams else []
@@ -79,6 +81,13 @@ def iterate_batches(
                 images = views.apply(images, words[part])
             labels = train.labels.index_select(0, ids[part])
             yield Batch(ids[part], shown[part], images, labels, epoch, number, fed=fed)
+
+
+def _cut_batches(ids: Tensor, batch_size: int) -> tuple[Tensor, list[slice]]:
+    """The ids (rows,) of all batches, one behind the other, and where each of them is."""
+    cut = [part.flatten() for part in torch.split(ids, batch_size, dim=-1)]
+    ends = list(accumulate(map(len, cut), initial=0))
+    return torch.cat(cut) if cut else ids.flatten(), [slice(*pair) for pair in pairwise(ends)]
 
 
 def _pick_images(images: Tensor | StreamedImages, ids: Tensor, fed: Fed) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pipeline.base.errors import InputError
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
+from pipeline.training.dropout import Masks
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows, evaluate
 
@@ -101,6 +102,7 @@ class Trainee:
         self.scheduler = options.scheduler(self.optimizer, epochs)
         self.history: History = []
         self.best = BestState()
+        self.masks = Masks([], [], torch.device("cpu"))  # of its dropout; a run hands out its own
         self._losses: list[Tensor] = []
         self._names: list[str] = []
 
@@ -114,12 +116,19 @@ class Trainee:
         if values.requires_grad:
             values.sum().backward()  # type: ignore[no-untyped-call]
         if not self._names:
-            self._refuse_idle(terms)
+            self.refuse_idle(terms)
         self.optimizer.step()
-        self._names = list(terms)
-        self._losses.append(values.detach())  # read only when the epoch ends: a read stalls the device's queue
+        self.note_losses(list(terms), values.detach())
 
-    def _refuse_idle(self, terms: Mapping[str, Tensor]) -> None:
+    def note_losses(self, names: list[str], values: Tensor) -> None:
+        """Take down the terms (T,) of a step, or those of several (steps, T).
+
+        They are read only when the epoch ends: a read stalls the device's queue.
+        """
+        self._names = names
+        self._losses.append(values.view(-1, len(names)))
+
+    def refuse_idle(self, terms: Iterable[str]) -> None:
         """Raise InputError where the first step has no gradient for any part of the network that is trained."""
         if all(parameter.grad is None for parameter in self.trainable):
             raise InputError(
@@ -153,7 +162,7 @@ class Trainee:
         Raises:
             NotFiniteError: a loss, or a weight after the last step, is NaN or infinite.
         """
-        table = torch.stack(self._losses).double().cpu().numpy()  # (steps, terms)
+        table = torch.cat(self._losses).double().cpu().numpy()  # (steps, terms)
         self._losses = []
         refuse_non_finite(table, self._names, first_step, self.what)
         if not torch.stack([tensor.isfinite().all() for tensor in self.finite]).all():
@@ -191,27 +200,37 @@ class Trainee:
         if not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.base_lrs = [rate / by for rate in self.scheduler.base_lrs]
 
-    def state(self) -> dict[str, Any]:
-        """All that must survive a kill, sharing memory with what is trained."""
-        return {
+    def state(self, *, whole: bool = True) -> dict[str, Any]:
+        """All that must survive a kill, sharing memory with what is trained.
+
+        Args:
+            whole: with what the steps of an epoch leave alone.
+        """
+        steps = {
             "network": self.network.state_dict(),
             "learned": self.learned.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "history": self.history,
-            "best": vars(self.best),
         }
+        return {**steps, **self._slow_state()} if whole else steps
+
+    def _slow_state(self) -> dict[str, Any]:
+        """What changes between epochs alone."""
+        return {"scheduler": self.scheduler.state_dict(), "history": self.history, "best": vars(self.best)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
         self.learned.load_state_dict(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._losses = []
+        if "history" in state:
+            self._restore_slow(state)
+
+    def _restore_slow(self, state: Mapping[str, Any]) -> None:
         self.scheduler.load_state_dict(state["scheduler"])
         self.history[:] = state["history"]
         best, device = state["best"], next(self.network.parameters()).device
         self.best = BestState(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})
-        self._losses = []
 
     def result(self, restores: int) -> FitResult:
         """The finished training."""

@@ -34,7 +34,7 @@ def sgd(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Stochastic gradient descent."""
-    return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    return SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True)
 
 
 def adam(
@@ -46,7 +46,7 @@ def adam(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Adam; `weight_decay` is the L2 penalty inside the gradient."""
-    return Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def adamw(
@@ -58,7 +58,7 @@ def adamw(
     weight_decay: NonNegativeFloat = 0.01,
 ) -> Optimizer:
     """Adam with decoupled weight decay."""
-    return AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    return AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:

@@ -22,6 +22,15 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
         key: two numbers in [0, 2^32).
     """
     first, second, third, fourth = counter.unbind(1)
+    return torch.stack(mix_counters((first, second, third, fourth), key), dim=1)
+
+
+Word = Tensor | int
+
+
+def mix_counters(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Word, Word]) -> tuple[Tensor, ...]:
+    """The four words of each counter, whose parts (and the key's) may be of any shapes that broadcast."""
+    first, second, third, fourth = counter
     for number in range(ROUNDS):
         low_key, high_key = ((part + number * step) & LOW for part, step in zip(key, WEYL, strict=True))
         left, right = first * MULTIPLIERS[0], third * MULTIPLIERS[1]
@@ -32,7 +41,7 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
             (left >> 32 & LOW) ^ fourth ^ high_key,
             left & LOW,
         )
-    return torch.stack([first, second, third, fourth], dim=1)
+    return first, second, third, fourth
 
 
 def stream_words(seed: int, views: Tensor, ids: Tensor, stream: int) -> Tensor:

@@ -26,7 +26,8 @@ from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network
-from pipeline.student import CachedField, train_student
+from pipeline.student import train_student
+from pipeline.student_phase import CachedField
 from pipeline.teacher import Ensemble, Samples, Teacher
 from pipeline.training import network_trainer as trainee
 from pipeline.training.batches import Batch, iterate_batches
@@ -157,7 +158,7 @@ def test_a_student_sees_the_pixels_that_its_teacher_answered_for(dataset: Datase
     images = dataset.images[dataset.rows("train")]
     for epoch in (0, 3, 4, 9):
         shown = torch.empty_like(rows.images)
-        for batch in iterate_batches(rows, RandomOrder(len(rows), epoch), 64, 99, epoch, views=views):
+        for batch in iterate_batches(rows, RandomOrder(len(rows), epoch).ids(epoch), 64, 99, epoch, views=views):
             assert (batch.views == epoch % 4).all()
             shown[batch.ids] = batch.images
         parts = Samples(images, len(images), BATCH, views).batches(epoch % 4, 0, len(images), CPU)

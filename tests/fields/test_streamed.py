@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,101 +17,30 @@ from torch.optim import Adam
 from pipeline import cache
 from pipeline.base.errors import InputError
 from pipeline.cache.folder import LocalFolder
-from pipeline.datasets.dataset import Dataset, load_dataset, save_dataset
 from pipeline.fields import checked_values, load_field, measure_field
 from pipeline.fields.batches import CachedBatches
 from pipeline.fields.rows import CachedRows, Target
 from pipeline.fields.streamed import StreamedBatches, StreamedRows
 from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.recipe import Recipe, Term
-from pipeline.losses.weights.schedules import constant as steady
-from pipeline.student import CachedField, Phase, samples_per_epoch, train_cohort
+from pipeline.student import Checkpoints, train_cohort
+from pipeline.student_phase import Phase, StudentRun, samples_per_epoch
 from pipeline.training import feeder
 from pipeline.training.batches import Batch, iterate_batches
 from pipeline.training.optimizers import constant
 from pipeline.training.options import Restore, TrainingOptions
 from pipeline.training.result import TrainedStudent
-from pipeline.training.rows import Splits, evaluate
+from pipeline.training.rows import evaluate
 from pipeline.training.sample_order import RandomOrder
 from pipeline.training.trainable_part import TrainablePart
 from pipeline.views.view import PLAIN, Views
-from tests.scenes import CNN, CPU, digits, made, stopped_at_save, teacher_of, wanted
-
-N = 30
-CHANNELS = 16
-VIEWS = Views("crop_flip", 3, 5, {"padding": 1})
-DRAWN = replace(VIEWS, order="draw")
-STUDENT = {"name": "mlp", "widths": [12], "dropout": 0.2}
-DUMPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "logits": ("logits", {"dtype": "float16"}),
-    "exact": ("logits", {"dtype": "float32"}),
-    "brain": ("logits", {"dtype": "bfloat16"}),
-    "packed": ("logits", {"dtype": "float32", "codec": "zstd"}),
-    "top": ("logits", {"dtype": "float16", "top_k": 3, "temperature": 2.0}),
-    "hints": ("hints", {"taps": ["features"], "dtype": "float16"}),
-    "bits": ("multichannel", {}),
-    "p": ("affinities", {"batch_size": N, "perplexity": 8.0, "dtype": "float32", "plans": 2}),
-    "short": ("affinities", {"batch_size": N, "perplexity": 8.0, "dtype": "float16", "last": "keep"}),
-}
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Prepared data on disk, and opened caches, of one view and of several."""
-
-    dataset: Dataset
-    caches: Mapping[str, cache.Cache]
-
-    def splits(self, streamed: bool) -> Splits:
-        return Splits.from_dataset(self.dataset, CPU, streamed=streamed)
-
-    def fields(self, streamed: bool, *names: str) -> dict[str, CachedField]:
-        return {name: load_field(self.caches[name], CPU, streamed=streamed) for name in names}
+from tests.cached_scene import CASES, CE, CHANNELS, HINT, STUDENT, VIEWS, N, Scene, make_scene, term
+from tests.scenes import CNN, CPU, stopped_at_save, teacher_of
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    folder = tmp_path_factory.mktemp("streamed")
-    save_dataset(digits(), folder / "digits")
-    dataset = load_dataset(folder / "digits", resident=False)
-    headed = {"name": "mlp", "widths": [20], "head": {"name": "multichannel"}}
-    plain, channels = teacher_of(dataset, CNN), teacher_of(dataset, headed)
-    caches = {}
-    for name, (field, options) in DUMPS.items():
-        teacher = channels if field == "multichannel" else plain
-        caches[name] = made(
-            teacher, dataset, wanted(folder, name, field, options, "hdf5" if name == "exact" else "zarr")
-        )
-    for name in ("logits", "top", "hints"):
-        field, options = DUMPS[name]
-        caches[f"{name}-views"] = made(plain, dataset, wanted(folder, f"{name}-views", field, options), VIEWS)
-    return Scene(dataset, caches)
-
-
-def term(loss: str, dumps: Any = None, **options: Any) -> Term:
-    return Term(loss, steady(1, value=0.5), options, dumps)
-
-
-CE = term("ce")
-HINT = partial(term, "hint_mse", tap="features", hint=None)
-CASES: dict[str, tuple[tuple[Term, ...], Views, dict[str, Any]]] = {
-    "no field": ((CE,), PLAIN, {}),
-    "fp16 logits": ((CE, term("soft_targets", "logits", temperature=4.0)), PLAIN, {}),
-    "fp32 logits of hdf5": ((term("logits_mse", "exact"),), PLAIN, {}),
-    "bf16 logits": ((term("logits_mse", "brain"),), PLAIN, {}),
-    "compressed": ((term("logits_mse", "packed"),), PLAIN, {}),
-    "top-k": ((term("soft_targets", "top", temperature=2.0),), PLAIN, {}),
-    "hints": ((CE, HINT("hints")), PLAIN, {}),
-    "several": ((CE, term("soft_targets", "logits", temperature=4.0), HINT("hints")), PLAIN, {"drop_last": True}),
-    "affinities": ((CE, term("tsne", "p", tap="features", dof=1.0)), PLAIN, {"batch_size": N}),
-    "a short batch": ((CE, term("tsne", "short", tap="features", dof="infinity")), PLAIN, {"batch_size": N}),
-    "affinities and rows": ((term("tsne", "p", tap="features"), HINT("hints")), PLAIN, {"batch_size": N}),
-    "views": ((CE, term("soft_targets", "logits-views", temperature=4.0)), VIEWS, {}),
-    "drawn views": ((CE, term("soft_targets", "top-views", temperature=2.0), HINT("hints-views")), DRAWN, {}),
-    "one view for all": ((term("logits_mse", "exact"),), VIEWS, {}),
-    "half an epoch": ((CE, HINT("hints")), PLAIN, {"epochs": None, "steps": 35}),
-    "large batches": ((CE, HINT("hints")), PLAIN, {"batch_size": 1000}),
-}
+    return make_scene(tmp_path_factory.mktemp("streamed"))
 
 
 def options(**changes: Any) -> TrainingOptions:
@@ -126,8 +54,8 @@ def cohort(
     recipe = Recipe(terms)
     fields = scene.fields(streamed, *{dump for each in terms for dump in each.reads.values()})
     phases = [*how.pop("before", ()), Phase(recipe, how.pop("options", None) or options())]
-    how = {"model": STUDENT, **how}
-    return train_cohort(scene.splits(streamed), fields, phases, seed=4, what="s", views=views, **how)
+    run = StudentRun(how.pop("model", STUDENT), phases, 4, "s")
+    return train_cohort(scene.splits(streamed), fields, [run], views=views, **how)[0]
 
 
 def refuse_difference(one: list[TrainedStudent], other: list[TrainedStudent]) -> None:
@@ -182,8 +110,8 @@ def test_a_killed_training_goes_on_with_another_budget(scene: Scene, tmp_path: P
     for first in (False, True):
         path = tmp_path / f"{first}.pt"
         with stopped_at_save(2):
-            cohort(scene, first, terms, VIEWS, checkpoint=path, checkpoint_seconds=0)
-        refuse_difference(whole, cohort(scene, not first, terms, VIEWS, checkpoint=path))
+            cohort(scene, first, terms, VIEWS, checkpoints=Checkpoints(path, 0))
+        refuse_difference(whole, cohort(scene, not first, terms, VIEWS, checkpoints=Checkpoints(path)))
 
 
 @pytest.mark.parametrize("name", ["logits", "exact", "brain", "packed", "top", "hints", "bits", "logits-views"])
@@ -315,8 +243,8 @@ def test_damage_that_a_thread_finds_is_told_as_it_is(scene: Scene, tmp_path: Pat
     block.write_bytes(data)
     with pytest.raises(InputError, match=r"logits.*CRC-32C"):
         train_cohort(
-            scene.splits(True), {"logits": field}, [Phase(Recipe((term("logits_mse", "logits"),)), options())],
-            model=STUDENT, seed=4, what="s",
+            scene.splits(True), {"logits": field},
+            [StudentRun(STUDENT, [Phase(Recipe((term("logits_mse", "logits"),)), options())], 4, "s")],
         )  # fmt: skip
     refuse_threads()
 
@@ -331,7 +259,7 @@ def test_an_epoch_that_is_given_up_leaves_no_thread(scene: Scene, monkeypatch: p
     monkeypatch.setattr(feeder, "PIECE_BYTES", 1)
     train, field = scene.splits(True).train, scene.fields(True, "logits")["logits"]
     assert isinstance(field, StreamedRows)
-    batches = iterate_batches(train, RandomOrder(len(train), 0), 16, 999, 0, streams=[field])
+    batches = iterate_batches(train, RandomOrder(len(train), 0).ids(0), 16, 999, 0, streams=[field])
     next(batches)
     batches.close()
     refuse_threads()

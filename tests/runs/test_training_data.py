@@ -14,7 +14,7 @@ from pipeline.dumps.dump_fields import DumpRequest
 from pipeline.fields.streamed import StreamedRows
 from pipeline.runs.training import training_options
 from pipeline.runs.training_data import load_training_data
-from pipeline.student import CachedField
+from pipeline.student_phase import CachedField
 from pipeline.study.sections import PhaseParams
 from pipeline.training.batches import iterate_batches
 from pipeline.training.rows import Splits
@@ -88,7 +88,7 @@ def test_in_blocks_each_chunk_is_decoded_once_an_epoch(
     options = training_options(phase(dump, BLOCKS))
     order = (options.order or shuffle_samples)(len(splits.train), 0)
     steps = options.steps_per_epoch(len(splits.train))
-    for batch in iterate_batches(splits.train, order, 32, steps, 0, views=views, streams=[field]):
+    for batch in iterate_batches(splits.train, order.ids(0), 32, steps, 0, views=views, streams=[field]):
         field.target(batch)
     chunks = sum(info.grid.count for info in field.cache.manifest.arrays.values())
     assert len(decoded) <= 1.5 * chunks  # a chunk may lie across two blocks of two windows

@@ -416,11 +416,8 @@ def test_a_killed_training_resumes(run: Run, copy_of: Path, command: str, output
         assert run(copy_of, "train-teacher", "big") == 0
         assert run(copy_of, "dump-logits", "big-logits") == 0
     code = (
-        "import os; print(os.getpid(), flush=True); import pipeline.training.fit as t; "
-        "t.fit_cohort.__kwdefaults__['checkpoint_seconds'] = 0; "
-        "import pipeline.student, pipeline.teacher; "
-        "pipeline.student.train_cohort.__kwdefaults__['checkpoint_seconds'] = 0; "
-        "pipeline.teacher.train_teacher.__kwdefaults__['checkpoint_seconds'] = 0; "
+        "import os; print(os.getpid(), flush=True); import pipeline.training.fit as fit; "
+        "fit.CHECKPOINT_SECONDS = 0; "
         "from stages.main import main; main()"
     )
     python = programs().folder / "python"

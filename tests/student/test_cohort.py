@@ -1,195 +1,343 @@
-"""Peers: students that learn from each other, in turn."""
+"""Seeds and points of a grid that are trained together: none of them can tell that it has company."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
-from torch.optim import SGD, Adam
+from torch import Tensor, nn
 
-from pipeline.base.files import read_json
-from pipeline.base.seeds import derive_seed, fork_seeded_rng
+from pipeline import student, student_phase
+from pipeline.base.errors import InputError
+from pipeline.losses.discriminator_options import DiscriminatorOptions
 from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
-from pipeline.models.build import build_network
+from pipeline.losses.weights.schedules import piecewise
+from pipeline.models import build
 from pipeline.models.network import Network
-from pipeline.student import Phase, train_cohort, train_student
-from pipeline.training import fit as training
-from pipeline.training.curves import read_curve
-from pipeline.training.optimizers import constant
+from pipeline.student import Checkpoints, train_cohort
+from pipeline.student_phase import Phase, StudentRun
+from pipeline.training import stack
+from pipeline.training.optimizers import adam, adamw, constant, cosine, plateau, sgd
 from pipeline.training.options import Restore, TrainingOptions
-from pipeline.training.result import TrainedStudent, student_metrics
-from pipeline.training.rows import Splits
-from pipeline.training.sample_order import RandomOrder
-from tests.conftest import Run, write_study
-from tests.scenes import CPU, digits, stopped_at_save
+from pipeline.training.result import TrainedStudent
+from pipeline.training.trainable_part import TrainablePart
+from pipeline.views.view import PLAIN, Views
+from tests.cached_scene import CASES, CE, CHANNELS, HINT, VIEWS, Scene, make_scene, term
+from tests.scenes import stopped_at_save
 
-MODEL = {"name": "mlp", "widths": [10]}
-LR = 0.05
+MLP = {"name": "mlp", "widths": [12], "dropout": 0.2}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "dropout": MLP,
+    "two dropouts": {"name": "mlp", "widths": [12, 9], "dropout": 0.5, "activation": "tanh"},
+    "no dropout": {"name": "mlp", "widths": [12]},
+    "convolutions": {"name": "cnn", "widths": [3, 4, 8], "dropout": 0.3},
+    "batch normalisation, binary": {"name": "mlp", "widths": [12, 10, 9], "binary": {"form": "xnor"}},
+    # No binary convolutions: equal sums and constant units leave it to rounding which is the largest, or the sign.
+    "residual": {"name": "torchvision:resnet18"},
+}
 
 
 @pytest.fixture(scope="module")
-def splits() -> Splits:
-    return Splits.from_dataset(digits(), CPU)
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return make_scene(tmp_path_factory.mktemp("cohort"))
 
 
-def recipe(weight: float = 1.0, **options: Any) -> Recipe:
-    defaults = {"temperature": 1.0, "over_peers": "mean", "reduction": "mean"}
-    return Recipe(
-        (Term("ce", steady(1, value=1.0), {}), Term("mutual_kl", steady(1, value=weight), {**defaults, **options}))
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float64 throughout, so that what is not rounding shows; and every network is stacked, on a processor, too."""
+    real = build.draw_network
+    monkeypatch.setattr(student, "draw_network", lambda *args, **how: real(*args, **how).double())
+    monkeypatch.setattr(stack, "MOST_WEIGHTS_ON_CPU", 10**9)
+    monkeypatch.setattr(stack, "CONVOLUTIONS", ())
+    build_learned = student_phase._build_learned
+    monkeypatch.setattr(
+        student_phase,
+        "_build_learned",
+        lambda *args: {name: made.double() for name, made in build_learned(*args).items()},
     )
 
 
-def cohort(
-    splits: Splits, peers: int, made: Recipe, *, model: Any = MODEL, epochs: int = 2, **how: Any
-) -> list[TrainedStudent]:
-    options = how.pop("options", TrainingOptions(partial(SGD, lr=LR), constant, epochs=epochs, batch_size=64))
-    return train_cohort(splits, {}, [Phase(made, options)], model=model, seed=3, what="s", peers=peers, **how)
+def options(**changes: Any) -> TrainingOptions:
+    made = {"optimizer": partial(adam, lr=0.01), "scheduler": constant, "epochs": 3, "batch_size": 64}
+    return TrainingOptions(**{**made, **changes})
 
 
-def by_hand(splits: Splits, peers: int, epochs: int, *, over_peers: str, temperature: float) -> list[dict[str, Tensor]]:
-    """Deep mutual learning as its authors write it: for each batch, each network in turn, with what the others say now."""
-    networks = []
-    for peer in range(peers):
-        with fork_seeded_rng(derive_seed(3, "init", *([peer] if peer else [])), CPU):
-            networks.append(build_network(MODEL, splits.shape, splits.classes))
-    optimizers = [SGD(network.parameters(), lr=LR) for network in networks]
-    order = RandomOrder(len(splits.train), derive_seed(3, "order"))
-    for epoch in range(epochs):
-        for ids in torch.split(order.ids(epoch), 64):
-            images, labels = splits.train.images[ids], splits.train.labels[ids]
-            for network, optimizer in zip(networks, optimizers, strict=True):
-                own = network(images)
-                loss = functional.cross_entropy(own, labels)
-                divergences = []
-                for other in networks:
-                    if other is not network:
-                        p = functional.softmax(other(images).detach() / temperature, dim=1)
-                        q = functional.softmax(own / temperature, dim=1)
-                        divergences.append((p * (p.log() - q.log())).sum(1).mean())
-                mutual = torch.stack(divergences).sum()
-                loss = loss + (mutual / (peers - 1) if over_peers == "mean" else mutual)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-    return [network.state_dict() for network in networks]
+def run_of(seed: int, *phases: Phase, model: Any = MLP) -> StudentRun:
+    return StudentRun(model, phases, seed, f"student 's', seed {seed}")
 
 
-@pytest.mark.parametrize(("peers", "over_peers", "temperature"), [(2, "mean", 1.0), (3, "mean", 2.0), (3, "sum", 1.0)])
-def test_it_is_mutual_learning_by_hand(splits: Splits, peers: int, over_peers: str, temperature: float) -> None:
-    found = cohort(splits, peers, recipe(over_peers=over_peers, temperature=temperature))
-    expected = by_hand(splits, peers, 2, over_peers=over_peers, temperature=temperature)
-    for run, state in zip(found, expected, strict=True):
-        for name in state:
-            torch.testing.assert_close(run.state("last")[name], state[name], rtol=1e-4, atol=1e-5)
+def train(scene: Scene, runs: Sequence[StudentRun], views: Views = PLAIN, **how: Any) -> list[TrainedStudent]:
+    terms = [each for run in runs for phase in run.phases for each in phase.recipe.terms]
+    fields = scene.fields(how.pop("streamed", False), *{dump for each in terms for dump in each.reads.values()})
+    return [only for (only,) in train_cohort(scene.splits(False), fields, runs, views=views, **how)]
 
 
-def test_turns_matter(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peers that are asked once a batch, instead of after each one's step, would end elsewhere."""
-    in_turn = cohort(splits, 2, recipe())
-
-    def at_once(self: Any, batch: Any) -> None:
-        said = [trainee.peer_logits(batch) for trainee in self.trainees]
-        for number, trainee in enumerate(self.trainees):
-            others = torch.stack([*said[:number], *said[number + 1 :]])
-            trainee.step(replace(batch, peers=others))
-
-    monkeypatch.setattr(training._Cohort, "_mutual_step", at_once)
-    together = cohort(splits, 2, recipe())
-    name = "body.fc1.weight"
-    assert not torch.equal(in_turn[1].state("last")[name], together[1].state("last")[name])
-
-
-def test_peers_start_apart_and_the_first_is_the_lone_student(splits: Splits) -> None:
-    still = TrainingOptions(partial(SGD, lr=1e-30), constant, epochs=1, batch_size=64)
-    first, second = (run.state("last") for run in cohort(splits, 2, recipe(), options=still))
-    ce = Recipe((Term("ce", steady(1, value=1.0), {}),))
-    lone = train_student(splits, {}, ce, model=MODEL, options=still, seed=3, what="s").state("last")
-    assert all(torch.equal(first[name], lone[name]) for name in lone)
-    assert not torch.equal(first["body.fc1.weight"], second["body.fc1.weight"])
+def refuse_difference(one: TrainedStudent, other: TrainedStudent) -> None:
+    """Raise AssertionError unless both are the same, up to the rounding of float64."""
+    assert len(one.fitted.history) == len(other.fitted.history)
+    for row, its in zip(one.fitted.history, other.fitted.history, strict=True):
+        assert list(row) == list(its)
+        for name, value in row.items():
+            assert value == pytest.approx(its[name], rel=1e-9, abs=1e-9), name
+    assert one.fitted.best_epoch == other.fitted.best_epoch
+    assert one.restores == other.restores
+    assert one.prepared.keys() == other.prepared.keys()
+    for select in ("best", "last"):
+        states: tuple[dict[str, Tensor], ...] = (dict(one.state(select)), dict(other.state(select)))
+        assert states[0].keys() == states[1].keys()
+        for name in states[0]:
+            torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_learned_pulls_them_together(splits: Splits) -> None:
-    def apart(weight: float) -> float:
-        networks = []
-        for run in cohort(splits, 2, recipe(weight), epochs=6):
-            network = build_network(MODEL, splits.shape, splits.classes).eval()
-            network.load_state_dict(run.state("last"))
-            networks.append(network)
-        said = [functional.log_softmax(network(splits.test.images), dim=1) for network in networks]
-        return (said[0].exp() * (said[0] - said[1])).sum(1).mean().item()
-
-    assert apart(3.0) < 0.7 * apart(0.0)
+def refuse_company(scene: Scene, runs: Sequence[StudentRun], views: Views = PLAIN, **how: Any) -> list[TrainedStudent]:
+    """Train runs together and each alone: the results must not differ."""
+    together = train(scene, runs, views, **how)
+    for run, made in zip(runs, together, strict=True):
+        (alone,) = train(scene, [run], views, **how)
+        refuse_difference(alone, made)
+    return together
 
 
-def test_statistics_are_gathered_by_its_own_steps_alone(splits: Splits) -> None:
-    runs = cohort(splits, 3, recipe(), model={"name": "mlp", "widths": [9, 9, 9], "binary": {"form": "xnor"}}, epochs=2)
-    steps = 2 * -(-len(splits.train) // 64)
-    assert [int(run.state("last")["body.fc2.norm.num_batches_tracked"]) for run in runs] == [steps] * 3
+@pytest.fixture
+def stacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the stacks that are trained from now on."""
+    sizes: list[int] = []
+    real = stack.Stack.train_epoch
+
+    def note(self: stack.Stack) -> None:
+        sizes.append(len(self.runs))
+        real(self)
+
+    monkeypatch.setattr(stack.Stack, "train_epoch", note)
+    return sizes
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_seed_cannot_tell_its_company(scene: Scene, stacked: list[int], case: str) -> None:
+    terms, views, changes = CASES[case]
+    made = refuse_company(scene, [run_of(seed, Phase(Recipe(terms), options(**changes))) for seed in (4, 5, 6)], views)
+    assert set(stacked) == {3}
+    first, second = (dict(each.state("last"))["body.fc1.weight"] for each in made[:2])
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whatever_the_network(scene: Scene, stacked: list[int], name: str) -> None:
+    phase = Phase(Recipe((CE, term("soft_targets", "logits", temperature=4.0))), options(epochs=2))
+    if name == "residual":
+        phase = Phase(phase.recipe, options(epochs=None, steps=2))
+    refuse_company(scene, [run_of(seed, phase, model=NETWORKS[name]) for seed in (1, 2)])
+    assert set(stacked) == {2}
+
+
+OPTIMIZERS = {
+    "momentum": partial(sgd, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    "plain": partial(sgd, lr=0.05),
+    "decay": partial(adamw, lr=0.01, weight_decay=0.1),
+    "none of ours": partial(torch.optim.RMSprop, lr=0.001),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("l1", [0.0, 1e-4])
+def test_whatever_the_optimizer(scene: Scene, stacked: list[int], name: str, l1: float) -> None:
+    how = options(optimizer=OPTIMIZERS[name], scheduler=cosine, l1=l1)
+    refuse_company(scene, [run_of(seed, Phase(Recipe((CE,)), how)) for seed in (1, 2, 3)])
+    assert set(stacked) == {3}
+
+
+def test_a_grid_of_weights_rates_and_optimizers(scene: Scene, stacked: list[int]) -> None:
+    made = [
+        Phase(Recipe((CE, Term("logits_mse", steady(3, value=weight), {}, "logits"))), options(optimizer=optimizer))
+        for weight in (0.1, 2.0)
+        for optimizer in (partial(adam, lr=0.01), partial(adam, lr=0.003), partial(sgd, lr=0.1))
+    ]
+    refuse_company(scene, [run_of(1, phase) for phase in made])
+    assert set(stacked) == {6}
+
+
+def test_runs_that_compute_something_else_are_stacked_apart(scene: Scene, stacked: list[int]) -> None:
+    def phase(value: float, temperature: float) -> Phase:
+        soft = Term("soft_targets", steady(3, value=value), {"temperature": temperature}, "logits")
+        return Phase(Recipe((CE, soft)), options())
+
+    phases = [phase(0.0, 1.0), phase(0.5, 1.0), phase(0.5, 4.0), phase(0.0, 1.0), phase(0.25, 1.0)]
+    refuse_company(scene, [run_of(seed, each) for seed, each in enumerate(phases)])
+    assert sorted(stacked) == [2] * 6  # 0 and 3, 1 and 4; the third is alone
+
+
+def test_weights_that_change_by_epoch(scene: Scene, stacked: list[int]) -> None:
+    late = Term("logits_mse", piecewise(4, points=((0, 0.0), (2, 0.0), (3, 1.0)), unit="epoch"), {}, "logits")
+    refuse_company(scene, [run_of(seed, Phase(Recipe((CE, late)), options(epochs=4))) for seed in (1, 2)])
+    assert set(stacked) == {2}
+
+
+def test_phases_and_regressors(scene: Scene, stacked: list[int]) -> None:
+    first = Phase(Recipe((HINT("hints"),)), options(epochs=2), trainable=TrainablePart(up_to="features"))
+    last = Phase(Recipe((CE, HINT("hints"))), options(epochs=2))
+    refuse_company(scene, [run_of(seed, first, last) for seed in (1, 2, 3)])
+    assert stacked[:4] == [3] * 4
+
+
+def test_channels_and_discriminators(scene: Scene, stacked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    channels = {**MLP, "head": {"name": "channel_outputs", "channels": CHANNELS}}
+    bits = Phase(Recipe((term("multichannel_bce", "bits"),)), options())
+    refuse_company(scene, [run_of(seed, bits, model=channels) for seed in (1, 2)])
+    train_prepared = Recipe.train_prepared
+
+    def widened(*args: Any) -> Any:
+        modules, reports = train_prepared(*args)
+        return {name: module.double() for name, module in modules.items()}, reports
+
+    monkeypatch.setattr(Recipe, "train_prepared", widened)
+    small = DiscriminatorOptions(epochs=2, least_accuracy=0.0)
+    dumps = {"teacher": "exact", "initial": "logits"}
+    fooled = Phase(Recipe((CE, Term("adversarial", steady(1, value=0.5), {"discriminator": small}, dumps))), options())
+    refuse_company(scene, [run_of(seed, fooled) for seed in (1, 2)])
+    assert set(stacked) == {2}
+
+
+def test_schedules_of_each(scene: Scene, stacked: list[int]) -> None:
+    """Their validation losses stop falling at different epochs, so that their rates part."""
+    how = options(optimizer=partial(adam, lr=0.1), scheduler=partial(plateau, patience=1, factor=0.5), epochs=25)
+    made = refuse_company(scene, [run_of(seed, Phase(Recipe((CE,)), how)) for seed in (1, 2, 3, 4)])
+    rates = {tuple(row["lr"] for row in each.fitted.history) for each in made}
+    assert len(rates) > 1
+    assert set(stacked) == {4}
+
+
+def test_only_the_run_that_ends_in_nan_goes_back(scene: Scene, stacked: list[int]) -> None:
+    """One point of a grid explodes, and the others do not hear of it."""
+    exploding = options(optimizer=partial(sgd, lr=1e200), on_nan=Restore(1e202, 3))
+    sound = options(optimizer=partial(sgd, lr=0.05), on_nan=Restore(1e202, 3))
+    runs = [run_of(1, Phase(Recipe((CE,)), how)) for how in (sound, exploding, sound)]
+    made = refuse_company(scene, runs)
+    assert [each.restores for each in made] == [0, 1, 0]
+    assert set(stacked) == {3}
+
+
+def test_a_run_that_does_not_recover_stops_all_and_is_named(scene: Scene) -> None:
+    exploding = options(optimizer=partial(sgd, lr=1e200))
+    runs = [run_of(1, Phase(Recipe((CE,)), options())), run_of(2, Phase(Recipe((CE,)), exploding))]
+    with pytest.raises(InputError, match=r"seed 2: (loss term 'ce' at step|weights after epoch 1)"):
+        train(scene, runs)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_kill_changes_nothing(tmp_path: Path, splits: Splits, stop: int) -> None:
-    model = {**MODEL, "dropout": 0.4}
-    options = TrainingOptions(partial(Adam, lr=0.01), constant, epochs=4, batch_size=64)
-    whole = cohort(splits, 2, recipe(), model=model, options=options)
-    how: dict[str, Any] = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
+def test_a_kill_changes_nothing(scene: Scene, tmp_path: Path, stop: int) -> None:
+    how = options(optimizer=partial(adam, lr=0.01), scheduler=partial(plateau, patience=1), epochs=4)
+    runs = [run_of(seed, Phase(Recipe((CE,)), how)) for seed in (1, 2)]
+    whole = train(scene, runs)
+    path = tmp_path / "checkpoint.pt"
     with stopped_at_save(stop):
-        cohort(splits, 2, recipe(), model=model, options=options, **how)
-    again = cohort(splits, 2, recipe(), model=model, options=options, **how)
+        train(scene, runs, checkpoints=Checkpoints(path, 0.0))
+    again = train(scene, runs, checkpoints=Checkpoints(path, 0.0))
     for before, after in zip(whole, again, strict=True):
         assert before.fitted.history == after.fitted.history
-        assert all(torch.equal(before.state("best")[name], after.state("best")[name]) for name in before.state("best"))
+        for select in ("best", "last"):
+            states = dict(before.state(select)), dict(after.state(select))
+            assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_nan_of_one_takes_all_back(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = Network.forward, 0
-
-    def broken(self: Network, images: Tensor) -> Tensor:
-        nonlocal calls
-        calls += self.training and torch.is_grad_enabled()
-        return real(self, images) * (float("nan") if calls == 6 else 1)
-
-    monkeypatch.setattr(Network, "forward", broken)
-    options = TrainingOptions(partial(SGD, lr=LR), constant, epochs=2, batch_size=64, on_nan=Restore(10.0))
-    runs = cohort(splits, 2, recipe(), options=options)
-    assert [run.restores for run in runs] == [1, 1]
-    assert [row["lr"] for run in runs for row in run.fitted.history] == pytest.approx([LR / 10] * 4)
+def test_streamed_fields(scene: Scene, stacked: list[int]) -> None:
+    terms = (CE, term("soft_targets", "logits-views", temperature=4.0), HINT("hints-views"))
+    refuse_company(scene, [run_of(seed, Phase(Recipe(terms), options())) for seed in (1, 2)], VIEWS, streamed=True)
+    assert set(stacked) == {2}
 
 
-def test_the_mean_over_peers_is_one_value(splits: Splits) -> None:
-    runs = [cohort(splits, 2, recipe()), cohort(splits, 2, recipe(), epochs=3)]
-    made = student_metrics(runs, "last")
-    per_peer = [[run.accuracy("last") for run in peers] for peers in runs]
-    assert made["test_accuracy_per_peer"] == per_peer
-    assert made["test_accuracy_per_seed"] == pytest.approx([sum(peers) / 2 for peers in per_peer])
-    assert made["test_accuracy"]["n"] == 2
-    assert per_peer[0][0] != per_peer[0][1]
+class Own(nn.Module):
+    """A layer that no trace sees through."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * 2
 
 
-def test_a_study_with_peers(run: Run, tmp_path: Path, study: dict[str, Any]) -> None:
-    study["students"]["mutual"] = {
-        **study["students"]["baseline"], "peers": 3,
-        "losses": {"ce": {}, "mutual_kl": {"weight": 0.5}}, "pretrain": [{"losses": {"ce": {}}, "epochs": 1}],
-    }  # fmt: skip
-    folder = write_study(tmp_path, study)
-    for command in ("prepare digits", "train-student mutual"):
-        assert run(folder, *command.split()) == 0
-    metrics = read_json(folder / "data/metrics/students/mutual.json", "")
-    assert [len(peers) for peers in metrics["test_accuracy_per_peer"]] == [3, 3]
-    assert metrics["phase_epochs"] == [1, 2]
-    seed = folder / "data/students/mutual/seed-1"
-    cards = [read_json(place / "card.json", "") for place in (seed, seed / "peer-1", seed / "peer-2")]
-    assert [card["peer"] for card in cards] == [0, 1, 2]
-    assert [card["test_accuracy"] for card in cards] == metrics["test_accuracy_per_peer"][1]
-    assert [card["weights_sha256"] for card in cards] == [metrics["weights_sha256"][1], *metrics["peers_sha256"][1]]
-    assert len({card["weights_sha256"] for card in cards}) == 3
-    for place in (seed, seed / "peer-2"):
-        assert len(read_curve(place / "curves", "train/mutual_kl")) == 2
-        assert len(read_curve(place / "pretrain-1/curves", "train/ce")) == 1
+REASONS = {
+    "own": "layer Own of tests",
+    "random": "random",
+    "peers": "learn from each other",
+    "convolution": "on a processor, convolutions",
+    "large": "on a processor, .* weights",
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_what_cannot_be_stacked_is_trained_in_turn_and_said(
+    scene: Scene, stacked: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    recipe, model, peers = Recipe((CE,)), MLP, 1
+    real = build.draw_network
+
+    def changed(*args: Any, **how: Any) -> Network:
+        network = real(*args, **how)
+        if case == "own":
+            network.body.add_module("own", Own())
+        if case == "random":
+            network.body.add_module("random", nn.AlphaDropout(0.1))
+        return network
+
+    monkeypatch.setattr(student, "draw_network", changed)
+    if case == "convolution":
+        model = NETWORKS["convolutions"]
+        monkeypatch.setattr(stack, "CONVOLUTIONS", (nn.Conv2d,))
+    if case == "large":
+        monkeypatch.setattr(stack, "MOST_WEIGHTS_ON_CPU", 10)
+    if case == "peers":
+        recipe, peers = Recipe((CE, term("mutual_kl"))), 2
+    runs = [run_of(seed, Phase(recipe, options(epochs=1)), model=model) for seed in (1, 2)]
+    with caplog.at_level(logging.WARNING):
+        together = train_cohort(scene.splits(False), {}, runs, peers=peers)
+    (line,) = caplog.messages
+    assert line.startswith("student 's', seed 1, and 1 more: one after the other: ")
+    assert re.search(REASONS[case], line)
+    assert not stacked
+    for run, made in zip(runs, together, strict=True):
+        (alone,) = train_cohort(scene.splits(False), {}, [run], peers=peers)
+        for one, other in zip(alone, made, strict=True):
+            assert one.fitted.history == other.fitted.history
+
+
+def test_a_loss_that_cannot_be_lowered_is_refused_in_company_too(scene: Scene) -> None:
+    phase = Phase(Recipe((HINT("hints"),)), options(), trainable=TrainablePart(only=("logits",)))
+    wide = {"name": "mlp", "widths": [16]}
+    with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part"):
+        train(scene, [run_of(seed, phase, model=wide) for seed in (1, 2)])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_traced_step_is_the_plain_one(scene: Scene, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """A lone run is traced where it has steps enough; it ends where it would have."""
+    terms, views, changes = CASES[case]
+    runs = [run_of(4, Phase(Recipe(terms), options(l1=1e-4, on_nan=Restore(), **changes)))]
+    (plain,) = train(scene, runs, views)
+    monkeypatch.setattr(stack, "FEWEST_STEPS", 0)
+    traced: list[bool] = []
+    real = stack.Stack.train_epoch
+
+    def note(self: stack.Stack) -> None:
+        traced.append(self.alone)
+        real(self)
+
+    monkeypatch.setattr(stack.Stack, "train_epoch", note)
+    (made,) = train(scene, runs, views)
+    assert len(traced) == len(made.fitted.history)
+    assert all(traced)
+    refuse_difference(plain, made)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_traced_step_is_the_plain_one_of_every_network(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    how = options(epochs=None, steps=3, optimizer=partial(sgd, lr=0.01, momentum=0.9))
+    runs = [run_of(4, Phase(Recipe((CE, HINT("hints", tap="features"))), how), model=NETWORKS[name])]
+    (plain,) = train(scene, runs)
+    monkeypatch.setattr(stack, "FEWEST_STEPS", 0)
+    refuse_difference(plain, train(scene, runs)[0])

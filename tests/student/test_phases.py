@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
-from pipeline import student
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
@@ -20,14 +19,15 @@ from pipeline.losses.recipe import Recipe, Term
 from pipeline.losses.weights.schedules import constant as steady
 from pipeline.models.build import build_network
 from pipeline.models.network import Network
-from pipeline.student import Phase, train_student
+from pipeline.student import Checkpoints, train_student
+from pipeline.student_phase import Phase, Scene, Started, StudentRun
+from pipeline.student_phase import fit_phase as fit_phase_of
 from pipeline.training.curves import read_curve
 from pipeline.training.optimizers import constant
 from pipeline.training.options import TrainingOptions
 from pipeline.training.result import TrainedStudent
 from pipeline.training.rows import Rows, Splits
 from pipeline.training.trainable_part import TrainablePart
-from pipeline.views.view import PLAIN
 from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import CNN, CPU, digits, made, stopped_at_save, teacher_of, wanted
 
@@ -50,6 +50,11 @@ def training_options(epochs: int, lr: float = 0.01) -> TrainingOptions:
     return TrainingOptions(partial(Adam, lr=lr), constant, epochs=epochs, batch_size=64)
 
 
+def fit_phase(network: Network, splits: Splits, fields: Any, phase: Phase) -> None:
+    started = Started(StudentRun({}, [phase], 1, "s"), [network])
+    fit_phase_of([started], Scene(splits, fields), 0)
+
+
 CE = Recipe((Term("ce", steady(1, value=1.0), {}),))
 
 
@@ -62,7 +67,7 @@ def run(
 ) -> TrainedStudent:
     return train_student(
         Splits.from_dataset(dataset, CPU), {"h": hints}, CE, model=MODEL, options=training_options(epochs), seed=3, what="s",
-        pretrain=phases, checkpoint=checkpoint, checkpoint_seconds=0.0,
+        pretrain=phases, checkpoints=Checkpoints(checkpoint, 0.0),
     )  # fmt: skip
 
 
@@ -100,7 +105,7 @@ def changed(network: Network, phase: Phase, splits: Splits) -> set[str]:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     rows = Rows(splits.train.images[:64].repeat(1, 1, 4, 4), splits.train.labels[:64], splits.classes)
     small = Splits(rows, rows, rows, (1, 32, 32))
-    student._fit_phase([network], small, {}, phase, seed=1, what="s", views=PLAIN)
+    fit_phase(network, small, {}, phase)
     return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
@@ -127,9 +132,7 @@ def test_a_part_that_is_not_there_is_named(dataset: Dataset) -> None:
 
     def refused_with(part: TrainablePart, message: str, recipe: Recipe = CE) -> None:
         with pytest.raises(InputError, match=message):
-            student._fit_phase(
-                [network], splits, {}, Phase(recipe, training_options(1), trainable=part), seed=1, what="s", views=PLAIN
-            )
+            fit_phase(network, splits, {}, Phase(recipe, training_options(1), trainable=part))
 
     refused_with(TrainablePart(only=("fc9",)), "unknown module with weights 'fc9'.*fc1, fc2, logits")
     refused_with(TrainablePart(up_to="block1"), "unknown tap 'block1'")
@@ -142,9 +145,7 @@ def test_a_loss_that_the_trained_part_cannot_lower_is_refused(dataset: Dataset, 
     with fork_seeded_rng(1, CPU):
         network = build_network(wide, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
-        student._fit_phase(
-            [network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN
-        )
+        fit_phase(network, Splits.from_dataset(dataset, CPU), {"h": hints}, phase)
 
 
 def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset, hints: CachedRows) -> None:
@@ -153,9 +154,7 @@ def test_a_phase_that_trains_nothing_of_the_student_is_refused(dataset: Dataset,
     with fork_seeded_rng(1, CPU):
         network = build_network(MODEL, dataset.shape, 10)
     with pytest.raises(InputError, match="losses hint_mse: expected such as depend on the part of the network"):
-        student._fit_phase(
-            [network], Splits.from_dataset(dataset, CPU), {"h": hints}, phase, seed=1, what="s", views=PLAIN
-        )
+        fit_phase(network, Splits.from_dataset(dataset, CPU), {"h": hints}, phase)
 
 
 def test_a_frozen_parameter_of_its_own_is_no_part_to_train(dataset: Dataset) -> None:

@@ -1,0 +1,89 @@
+"""A function traced into a graph of tensor operations: its replay costs their time alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+aten = torch.ops.aten
+RESHAPES = (aten.expand.default, aten.view.default, aten._unsafe_view.default)  # noqa: SLF001 - as torch names it
+TRANSPOSES = (aten.t.default, aten.transpose.int)
+COPIES = (aten.alias.default, aten.detach.default)
+
+
+def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """The function as one graph for inputs of these shapes; what it does to them in place, the graph does too.
+
+    It runs once while it is traced, on copies.
+
+    Args:
+        function: of tensors, in whose course only tensors (no numbers read from them) decide.
+        inputs: tensors like those to come.
+
+    Raises:
+        RuntimeError: and others of torch's, where that is not so.
+    """
+    graph = make_fx(function)(*(tensor.detach().clone() for tensor in inputs))
+    for node in list(graph.graph.nodes):
+        if _changes_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+        elif _undoes_its_source(node):
+            node.replace_all_uses_with(node.args[0].args[0])
+    for node in list(graph.graph.nodes):
+        _fuse_product_and_sum(graph.graph, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph.forward  # not the module's call, with its hooks
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    """Whether a node gives what it is given."""
+    source = node.args[0] if node.args else None
+    if node.op != "call_function" or not isinstance(source, fx.Node):
+        return False
+    if node.target in COPIES:
+        return True
+    if node.target is aten.mul.Scalar:
+        return bool(node.args[1] == 1) and _layout(node) == _layout(source) and not any(map(_writes, node.users))
+    return node.target in RESHAPES and _layout(node) == _layout(source)
+
+
+def _undoes_its_source(node: fx.Node) -> bool:
+    """Whether a node transposes what was just transposed."""
+    source = node.args[0] if node.args else None
+    alike = isinstance(source, fx.Node) and source.target is node.target and source.args[1:] == node.args[1:]
+    return alike and node.target in TRANSPOSES
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a node changes what it is given."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _layout(node: fx.Node) -> tuple[Any, ...]:
+    value: Tensor = node.meta["val"]
+    return value.shape, value.stride(), value.dtype
+
+
+def _fuse_product_and_sum(graph: fx.Graph, node: fx.Node) -> None:
+    """A batch of products whose sum with a bias is all that is asked for: one operation instead of two."""
+    if node.target is not aten.add.Tensor or len(node.args) != 2 or node.kwargs:
+        return
+    for bias, product in (node.args, node.args[::-1]):
+        if not (isinstance(bias, fx.Node) and isinstance(product, fx.Node)):
+            continue
+        alike = bias.meta["val"].ndim == 3 and bias.meta["val"].dtype == product.meta["val"].dtype
+        if alike and product.target is aten.bmm.default and len(product.users) == 1:
+            with graph.inserting_before(node):
+                fused = graph.call_function(aten.baddbmm.default, (bias, *product.args))
+            fused.meta = dict(node.meta)
+            node.replace_all_uses_with(fused)
+            graph.erase_node(node)
+            graph.erase_node(product)
+            return
