@@ -111,8 +111,12 @@ class _Compiler:
         members_first = sorted(teachers, key=lambda name: self.study.teachers[name].members is not None)
         yield from map(self.teacher_stage, members_first)
         yield from self.dump_stages(teachers)
+        made: set[str] = set()
         for student in order_students(self.study):
-            yield self.student_stage(student)
+            name = self.study.find_stage_name(student)
+            if name not in made:
+                yield self.student_stage(name)
+            made.add(name)
             yield from self.dump_stages([student])
         yield self.report_stage()
 
@@ -172,8 +176,10 @@ class _Compiler:
         )
 
     def student_stage(self, name: str) -> Stage:
-        params = self.study.students[name]
-        dumps = params.list_all_dumps()
+        """That of a student, or of all members of a grid."""
+        names = self.study.list_trained_with(name)
+        students = [self.study.students[each] for each in names]
+        params, dumps = students[0], list(dict.fromkeys(dump for each in students for dump in each.list_all_dumps()))
         return Stage(
             f"train-student-{name}",
             self.format_command(f"train-student {name}"),
@@ -181,19 +187,19 @@ class _Compiler:
             modules=_sort_modules(
                 "pipeline.runs.students",
                 self.policy_module,
-                *list_network_modules(params),
-                *_list_schedule_modules(params),
-                *(TERMS.find_module(term.loss) for term in params.terms()),
+                *(module for each in students for module in list_network_modules(each)),
+                *(module for each in students for module in _list_schedule_modules(each)),
+                *(TERMS.find_module(term.loss) for each in students for term in each.terms()),
             ),
             deps=(
                 self.prepared_path(params),
-                *_files_inside(*weight_files(params)),
-                *(self.path(self.layout.cache(dump)) for dump in dict.fromkeys(dumps)),
+                *dict.fromkeys(path for each in students for path in _files_inside(*weight_files(each))),
+                *(self.path(self.layout.cache(dump)) for dump in dumps),
                 *((self.path(self.layout.student(params.init.student)),) if params.init else ()),
             ),
             params=self.present_keys("seed", "views", f"students.{name}", *self.external_keys(dumps)),
-            outs=(self.path(self.layout.student(name)),),
-            outs_in_git=(self.path(self.layout.metrics("students", name)),),
+            outs=tuple(self.path(self.layout.student(each)) for each in names),
+            outs_in_git=tuple(self.path(self.layout.metrics("students", each)) for each in names),
         )
 
     def report_stage(self) -> Stage:

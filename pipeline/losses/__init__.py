@@ -11,7 +11,7 @@ The module may have
 - `train_prepared(rows, options, seed, what)`: a module that is trained before the student, on all
   rows of what it reads (by role), and stays as it is; with numbers for the student's metrics.
   Such a term's target is None: it reads nothing while the student trains;
-- `PEERS = True`: it learns from the other students of its cohort (`outputs.peers`).
+- `PEERS = True`: it learns from the student's peers (`outputs.peers`).
 """
 
 from pipeline.base.registry import Registry

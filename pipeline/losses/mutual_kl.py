@@ -1,4 +1,4 @@
-"""Deep mutual learning: each student of a cohort learns from the others (Zhang et al. 2018)."""
+"""Deep mutual learning: each of several students learns from the others (Zhang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def mutual_kl(
         over_peers: how the divergences from the others are put together.
         reduction: over the samples.
     """
-    assert outputs.peers is not None, "the engine hands them to every step of a cohort"
+    assert outputs.peers is not None, "the engine hands them to every step of peers"
     student = outputs.log_softmax(temperature)  # (B, C)
     peers = functional.log_softmax(widen(outputs.peers.detach()) / temperature, dim=2)  # (K - 1, B, C)
     divergences = (peers.exp() * (peers - student)).sum(2)  # (K - 1, B)

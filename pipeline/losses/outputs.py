@@ -23,7 +23,7 @@ class Outputs:
         taps: by name, the activations (B, ...) that the recipe's terms ask for.
         module: the one that this term has learned beside the student (a regressor), or was given
             before it (a discriminator).
-        peers: logits (K - 1, B, C) of the other students of a cohort, where a term learns from them.
+        peers: logits (K - 1, B, C) of its peers, where a term learns from them.
         modules: those of all terms, by name.
     """
 

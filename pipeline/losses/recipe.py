@@ -114,7 +114,7 @@ class Recipe:
 
     @property
     def is_mutual(self) -> bool:
-        """Whether a term learns from the other students of a cohort."""
+        """Whether a term learns from the student's peers."""
         return any(learns_from_peers(term.loss) for term in self.terms)
 
     def build_learned(self, outputs: Outputs, target: Callable[[str], Any]) -> dict[str, nn.Module]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline.study.grid import shorten_keys
 from pipeline.study.report_section import SweepParams
 
 
@@ -27,18 +28,6 @@ def derive_sweeps(grid: str, members: Mapping[str, Mapping[str, Any]]) -> dict[s
         for key, each in values.items()
         if all(map(_can_be_placed, each.values())) and len(set(each.values())) > 1
     }
-
-
-def shorten_keys(keys: Sequence[str]) -> list[str]:
-    """Each key's last parts, joined by dashes: as few as tell it from all others."""
-    parts = [key.split(".") for key in keys]
-    return ["-".join(each[-_count_needed(each, parts) :]) for each in parts]
-
-
-def _count_needed(key: Sequence[str], keys: Sequence[Sequence[str]]) -> int:
-    """How many of a key's last parts no other key has."""
-    counts = range(1, len(key) + 1)
-    return next((count for count in counts if sum(other[-count:] == key[-count:] for other in keys) == 1), len(key))
 
 
 def _can_be_placed(value: object) -> bool:

@@ -49,11 +49,11 @@ def _expected_network(study: Study, spec: DumpParams) -> dict[str, Any]:
     teacher = study.teachers.get(spec.of)
     if teacher is None:
         architecture = describe_architecture(study.students[spec.of])
-        weights, seed = recorded_weights("student", spec.of, spec.of_seed), spec.of_seed
+        weights, seed = recorded_weights(study, "student", spec.of, spec.of_seed), spec.of_seed
     elif teacher.external is not None:
         architecture, weights, seed = dict(EXTERNAL), teacher.external, None
     else:
-        architecture, weights, seed = describe_architecture(teacher), recorded_weights("teacher", spec.of), None
+        architecture, weights, seed = describe_architecture(teacher), recorded_weights(study, "teacher", spec.of), None
     named = {"name": spec.of, "architecture": architecture, "weights_sha256": weights, "seed": seed}
     return {f"teacher.{key}": value for key, value in named.items()}
 

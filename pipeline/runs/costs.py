@@ -144,7 +144,7 @@ def _load(study: Study, name: str, device: torch.device) -> _Student:
     network, card = load_student(study, name, 0, device)
     metrics = read_json(Layout(Path()).metrics("students", name), fix, keys=("test_accuracy", "weights_sha256"))
     made = card["weights_sha256"]
-    if list(differences(recorded_weights("student", name), made)):
+    if list(differences(recorded_weights(study, "student", name), made)):
         expected = f"the weights that its metrics name, {metrics['weights_sha256'][0][:12]}..."
         raise InputError(f"student {name!r}", expected=expected, found=f"{made[:12]}...", fix=fix)
     shape = tuple(card["shape"])

@@ -60,7 +60,7 @@ def find_network(study: Study, name: str, seed: int = 0) -> tuple[Path, str]:
     """
     layout = Layout(Path())
     if name not in study.teachers:
-        return layout.network(name, seed), layout.how_to_train("student", name)
+        return layout.network(name, seed), layout.how_to_train("student", study.find_stage_name(name))
     if study.teachers[name].external is not None:
         raise InputError(
             f"teacher {name!r}",
@@ -71,7 +71,7 @@ def find_network(study: Study, name: str, seed: int = 0) -> tuple[Path, str]:
     return layout.teacher(name), layout.how_to_train("teacher", name)
 
 
-def recorded_weights(kind: Literal["teacher", "student"], name: str, seed: int = 0) -> Any:
+def recorded_weights(study: Study, kind: Literal["teacher", "student"], name: str, seed: int = 0) -> Any:
     """SHA-256 of a network's weights (a student's of one seed) by its metrics, which git keeps.
 
     ANYTHING where there are no metrics; None where they tell of no such seed.
@@ -80,7 +80,9 @@ def recorded_weights(kind: Literal["teacher", "student"], name: str, seed: int =
     metrics = layout.metrics(f"{kind}s", name)
     if not metrics.exists():
         return ANYTHING
-    weights = read_json(metrics, layout.how_to_train(kind, name), keys=("weights_sha256",))["weights_sha256"]
+    weights = read_json(metrics, layout.how_to_train(kind, study.find_stage_name(name)), keys=("weights_sha256",))[
+        "weights_sha256"
+    ]
     return weights if kind == "teacher" else dict(enumerate(weights)).get(seed)
 
 

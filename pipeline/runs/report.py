@@ -15,6 +15,7 @@ from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
 from pipeline.report.build import build_report
 from pipeline.report.claims import Claim
+from pipeline.report.grid_sweeps import derive_sweeps
 from pipeline.report.groups import group_students
 from pipeline.report.histories import read_history, read_loss_terms
 from pipeline.report.metrics_files import STUDENT_KEYS, TEACHER_KEYS, Metrics, find_labels_only, select_best_taught
@@ -32,10 +33,11 @@ from pipeline.report.pictures.from_caches import (
 from pipeline.report.published import Published
 from pipeline.report.table import COLUMNS, PAGES_ALONE
 from pipeline.runs.caches import open_dump
+from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result, Table
 from pipeline.runs.stage_work import in_study_folder, open_stage_work, record_seconds
 from pipeline.study.layout import Layout
-from pipeline.study.report_section import ReportParams
+from pipeline.study.report_section import ReportParams, SweepParams
 from pipeline.study.sections import Study
 from pipeline.training.curves import read_curve
 
@@ -48,8 +50,8 @@ def write_report(study: Study) -> Result:
     """Put teachers and students into one table with pictures (report.md, report.html)."""
     layout = Layout(Path())
     with record_seconds("report"), open_stage_work(layout, "report", layout.report()) as work:
-        teachers = {name: _read_metrics(layout, "teacher", name, TEACHER_KEYS) for name in study.teachers_run_here}
-        students = {name: _read_metrics(layout, "student", name, STUDENT_KEYS) for name in study.students}
+        teachers = {name: _read_metrics(study, "teacher", name, TEACHER_KEYS) for name in study.teachers_run_here}
+        students = {name: _read_metrics(study, "student", name, STUDENT_KEYS) for name in study.students}
         made = _build(study, teachers, students)
         _write(made, work.out)
     write_json(layout.metrics("report", "summary"), made.summary())
@@ -62,11 +64,11 @@ def write_report(study: Study) -> Result:
     )
 
 
-def _read_metrics(
-    layout: Layout, kind: Literal["teacher", "student"], name: str, keys: Iterable[str]
-) -> dict[str, Any]:
+def _read_metrics(study: Study, kind: Literal["teacher", "student"], name: str, keys: Iterable[str]) -> dict[str, Any]:
     """The metrics file of a teacher or student."""
-    made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), layout.how_to_train(kind, name), keys)
+    layout = Layout(Path())
+    fix = layout.how_to_train(kind, study.find_stage_name(name))
+    made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), fix, keys)
     return made
 
 
@@ -125,10 +127,19 @@ def _picture_options(study: Study, students: Students) -> PictureOptions:
     return PictureOptions(
         datasets={name: str(student.dataset) for name, student in study.students.items()},
         published=_published(wanted),
-        sweeps=wanted.sweeps,
+        sweeps={**_derive_sweeps(study), **wanted.sweeps},
         terms={name: read_loss_terms(layout.student(name), students[name]) for name in wanted.terms},
         whole=wanted.curves == "whole",
     )
+
+
+def _derive_sweeps(study: Study) -> dict[str, SweepParams]:
+    """The sweeps that the study's grids are, of members that are compared as themselves."""
+    grouped = {name for names in study.report.groups.values() for name in names}
+    made: dict[str, SweepParams] = {}
+    for grid, members in study.grids.items():
+        made |= derive_sweeps(grid, {name: values for name, values in members.items() if name not in grouped})
+    return made
 
 
 def _draw_caches(study: Study, chosen: Choice, students: Students) -> tuple[list[Picture], list[str]]:
@@ -144,7 +155,7 @@ def _draw_caches(study: Study, chosen: Choice, students: Students) -> tuple[list
     if chosen.feature_map is not None:
         made.append(_draw_features(study, chosen.feature_map, caches, data, students))
     for name, learnt in chosen.affinities.items():
-        pupils = {student: (_first_network(student), options) for student, options in learnt.items()}
+        pupils = {student: (_first_network(study, student), options) for student, options in learnt.items()}
         made.append(draw_affinity_picture(name, caches[name], data[name], pupils, views))
     for name in chosen.hints:
         made += draw_hint_pictures(name, caches[name], data[name], views)
@@ -161,12 +172,11 @@ def _draw_features(
     baselines = study.report.baselines or (find_labels_only(students),)
     baseline = next((name for name in baselines if name and students[name]["dataset"] == fingerprint), None)
     best = select_best_taught(students, fingerprint, baseline, MOST_STUDENTS)
-    networks = {each: _first_network(each) for each in best}
+    networks = {each: _first_network(study, each) for each in best}
     return draw_feature_picture(dump, caches[dump], data[dump], networks, study.views.views(), tap=FEATURES)
 
 
-def _first_network(student: str) -> Network:
+def _first_network(study: Study, student: str) -> Network:
     """A student's network of its first seed."""
-    layout = Layout(Path())
-    folder, fix = layout.network(student, 0), layout.how_to_train("student", student)
+    folder, fix = find_network(study, student, 0)
     return load_network(folder, torch.device("cpu"), fix)[0]

@@ -24,38 +24,59 @@ from pipeline.training.rows import Rows, Splits
 
 def train_seeds(
     study: Study,
-    student: str,
+    names: Sequence[str],
     *,
     splits: Splits,
     targets: Mapping[str, CachedField],
     initial: Mapping[str, Tensor] | None,
-    work: StageWork,
-) -> list[list[TrainedStudent]]:
-    """Train the student of each seed and its peers, and write their curves.
+    works: Sequence[StageWork],
+) -> list[list[list[TrainedStudent]]]:
+    """Train each seed of students, and its peers, and write their curves.
 
     Args:
-        study: with the student.
-        student: its name in the study.
+        study: with the students.
+        names: theirs: a student's, or those of a grid's members.
         splits, targets, initial: see `student.train_cohort`.
-        work: where curves and unfinished training go.
+        works: of each student, where its curves go; unfinished training goes to the first's.
+
+    Returns:
+        By student and seed, the student and its peers.
     """
-    spec, lengths = study.students[student], phase_epochs(study.students[student], splits, targets)
-    names = [*(f"pretrain-{place}/curves" for place in range(1, len(lengths))), "curves"]
-    curves = [
-        [[Curves(network_folder(work.out, seed, peer) / name) for peer in range(spec.peers)] for name in names]
-        for seed in range(spec.seeds)
+    runs = [
+        (name, work, seed)
+        for name, work in zip(names, works, strict=True)
+        for seed in range(study.students[name].seeds)
     ]
-    seeds = f", {spec.seeds} seeds" if spec.seeds > 1 else ""
-    with show_epochs(f"student {student}{seeds}", lengths, curves) as watch:
-        return train_cohort(
+    lengths = [phase_epochs(study.students[name], splits, targets) for name, *_ in runs]
+    curves = [
+        _open_curves(study.students[name], work, seed, len(phases))
+        for (name, work, seed), phases in zip(runs, lengths, strict=True)
+    ]
+    with show_epochs(_write_title(study, names, len(runs)), lengths, curves) as watch:
+        trained = train_cohort(
             splits,
             targets,
-            [_describe_run(study, student, seed, lengths, watch[seed]) for seed in range(spec.seeds)],
-            peers=spec.peers,
+            [
+                _describe_run(study, name, seed, phases, watching)
+                for (name, _, seed), phases, watching in zip(runs, lengths, watch, strict=True)
+            ],
+            peers=study.students[names[0]].peers,
             initial=initial,
             views=study.views.views(),
-            checkpoints=Checkpoints(work.checkpoint()),
+            checkpoints=Checkpoints(works[0].checkpoint()),
         )
+    return [[made for (of, *_), made in zip(runs, trained, strict=True) if of == name] for name in names]
+
+
+def _write_title(study: Study, names: Sequence[str], runs: int) -> str:
+    of = f"student {names[0]}" if len(names) == 1 else f"grid {study.find_stage_name(names[0])}"
+    return of if runs == 1 else f"{of}, {runs} runs"
+
+
+def _open_curves(spec: StudentParams, work: StageWork, seed: int, phases: int) -> list[list[Curves]]:
+    """By phase and peer, where the curves of a seed go."""
+    names = [*(f"pretrain-{place}/curves" for place in range(1, phases)), "curves"]
+    return [[Curves(network_folder(work.out, seed, peer) / name) for peer in range(spec.peers)] for name in names]
 
 
 def _describe_run(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,20 +42,42 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
 
     Args:
         study: with the student.
-        name: its name.
+        name: its name, or that of a grid, all of whose members are trained.
         device: where it is trained.
         memory: how much of its data may lie there, as `--memory`; no result depends on it.
+
+    Returns:
+        The student's metrics; of a grid, those of each member by name.
     """
-    spec = find_entry(study.students, "students", name, study.file)
+    names = _find_students(study, name)
     layout, stage, where = Layout(Path()), f"train-student-{name}", resolve_device(device)
     with record_seconds(stage):
-        inputs = _read_inputs(study, name, where, memory)
-        with open_stage_work(layout, stage, layout.student(name), *inputs.decisive(study, spec, where)) as work:
-            seeds = _train_seeds(study, name, inputs, work)
-        metrics = _metrics(study, spec, inputs, seeds)
-        write_json(layout.metrics("students", name), metrics)
-    doubts = (f"student {name!r} {join_doubts(seeds.doubts)}; {ADVICE}",) if seeds.doubts else ()
-    return Result(metrics, text=(_summary(name, metrics),), warnings=doubts)
+        inputs = _read_inputs(study, names, where, memory)
+        with ExitStack() as stack:
+            decisive = inputs.decisive(study, names, where)
+            works = [
+                stack.enter_context(open_stage_work(layout, f"train-student-{each}", layout.student(each), *decisive))
+                for each in names
+            ]
+            made = _train_students(study, names, inputs, works)
+        metrics = {each: _metrics(study, each, inputs, made[each]) for each in names}
+        for each in names:
+            write_json(layout.metrics("students", each), metrics[each])
+    doubts = [f"student {each!r} {join_doubts(made[each].doubts)}; {ADVICE}" for each in names if made[each].doubts]
+    texts = tuple(_summary(each, metrics[each]) for each in names)
+    return Result(metrics if name in study.grids else metrics[name], text=texts, warnings=tuple(doubts))
+
+
+def _find_students(study: Study, name: str) -> list[str]:
+    """The students that a name stands for."""
+    names = study.list_trained_with(name)
+    if name not in study.grids:
+        find_entry(study.students, "students", name, study.file)
+        grid = study.find_stage_name(name)
+        if grid != name:
+            expected, fix = "a student or a grid", f"train them all: `teachercache train-student {grid}`"
+            raise InputError(f"students: {name}", expected=expected, found=f"one member of grid {grid!r}", fix=fix)
+    return names
 
 
 @dataclass(frozen=True)
@@ -64,8 +87,8 @@ class _Inputs:
     Attributes:
         targets: by dump, its cached rows or batches.
         initial: the weights that it starts from; None where its seed draws them.
-        cost: of an image.
-        origin: what its metrics and cards say of all that.
+        costs: by student, that of an image.
+        origin: what metrics and cards say of all that.
     """
 
     dataset: Dataset
@@ -73,13 +96,19 @@ class _Inputs:
     caches: Mapping[str, Cache]
     targets: Mapping[str, CachedField]
     initial: Mapping[str, Tensor] | None
-    cost: ImageCost
+    costs: Mapping[str, ImageCost]
     origin: Mapping[str, Any]
 
-    def decisive(self, study: Study, spec: StudentParams, device: torch.device) -> tuple[Any, ...]:
+    def origin_of(self, spec: StudentParams) -> dict[str, Any]:
+        """What the metrics and cards of one student say: of the caches, those that it reads."""
+        return {**self.origin, "consumed": {dump: self.origin["consumed"][dump] for dump in spec.list_all_dumps()}}
+
+    def decisive(self, study: Study, names: Sequence[str], device: torch.device) -> tuple[Any, ...]:
         """JSON values that decide the result."""
-        options = spec.model_dump(mode="json"), study.views.model_dump(mode="json"), study.seed, device.type
-        return *options, self.dataset.fingerprint, weight_digests(spec), self.origin
+        specs = [study.students[name] for name in names]
+        options = [spec.model_dump(mode="json") for spec in specs]
+        views, weights = study.views.model_dump(mode="json"), [weight_digests(spec) for spec in specs]
+        return options, views, study.seed, device.type, self.dataset.fingerprint, weights, self.origin
 
 
 @dataclass
@@ -91,18 +120,23 @@ class _Seeds:
     doubts: dict[str, str] = field(default_factory=dict)
 
 
-def _read_inputs(study: Study, name: str, device: torch.device, memory: str | int | None) -> _Inputs:
-    spec = study.students[name]
-    dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)), resident=False)
-    parts = list_trainable_parts(study, name)
-    network = build_and_check(study, name, dataset, list_loss_taps(study, name), parts)
-    caches = {dump: open_dump(study, dump, dataset) for dump in spec.list_all_dumps()}
-    refuse_other_channels(network, caches, dataset)
-    splits, targets = load_training_data(dataset, caches, spec.phases, device, memory=memory, views=study.views.views())
-    initial, init = _load_initial(study, spec)
+def _read_inputs(study: Study, names: Sequence[str], device: torch.device, memory: str | int | None) -> _Inputs:
+    specs = [study.students[name] for name in names]
+    dataset = load_dataset(Layout(Path()).prepared(str(specs[0].dataset)), resident=False)
+    dumps = dict.fromkeys(dump for spec in specs for dump in spec.list_all_dumps())
+    caches = {dump: open_dump(study, dump, dataset) for dump in dumps}
+    costs = {}
+    for name in names:
+        taps, parts = list_loss_taps(study, name), list_trainable_parts(study, name)
+        network = build_and_check(study, name, dataset, taps, parts)
+        own = {dump: caches[dump] for dump in study.students[name].list_all_dumps()}
+        refuse_other_channels(network, own, dataset)
+        costs[name] = measure_image_cost(network, dataset.shape)
+    phases, views = [phase for spec in specs for phase in spec.phases], study.views.views()
+    splits, targets = load_training_data(dataset, caches, phases, device, memory=memory, views=views)
+    initial, init = _load_initial(study, specs[0])
     origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
-    cost = measure_image_cost(network, dataset.shape)
-    return _Inputs(dataset, splits, caches, targets, initial, cost, origin)
+    return _Inputs(dataset, splits, caches, targets, initial, costs, origin)
 
 
 def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
@@ -116,36 +150,57 @@ def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] 
     name, seed = spec.init.student, spec.init.seed
     folder, fix = find_network(study, name, seed)
     network, card = load_network(folder, torch.device("cpu"), fix)
-    made, expected = card["weights_sha256"], recorded_weights("student", name, seed)
+    made, expected = card["weights_sha256"], recorded_weights(study, "student", name, seed)
     if list(differences(expected, made)):
         found = f"{made[:12]}..."
         raise InputError(f"student {name!r}, seed {seed}", expected=f"weights {expected}", found=found, fix=fix)
     return network.state_dict(), {"student": name, "seed": seed, "weights_sha256": made}
 
 
-def _train_seeds(study: Study, name: str, inputs: _Inputs, work: StageWork) -> _Seeds:
+def _train_students(
+    study: Study, names: Sequence[str], inputs: _Inputs, works: Sequence[StageWork]
+) -> dict[str, _Seeds]:
+    """Train students together; what became of each."""
+    trained = train_seeds(
+        study, names, splits=inputs.splits, targets=inputs.targets, initial=inputs.initial, works=works
+    )
+    return {
+        name: _save_student(study, name, inputs, cohorts, work)
+        for name, cohorts, work in zip(names, trained, works, strict=True)
+    }
+
+
+def _save_student(
+    study: Study, name: str, inputs: _Inputs, cohorts: Sequence[list[TrainedStudent]], work: StageWork
+) -> _Seeds:
     spec, test, classes = study.students[name], inputs.splits.test, inputs.dataset.classes
-    known = {key: value for key, value in inputs.origin.items() if value is not None} | asdict(inputs.cost)
+    known = {key: value for key, value in inputs.origin_of(spec).items() if value is not None}
     done = _Seeds()
-    trained = train_seeds(study, name, splits=inputs.splits, targets=inputs.targets, initial=inputs.initial, work=work)
-    for seed, cohort in enumerate(trained):
-        about = {**describe_network(name, spec, inputs.dataset), "seed_number": seed, **known}
+    for seed, cohort in enumerate(cohorts):
+        about = {
+            **describe_network(name, spec, inputs.dataset),
+            "seed_number": seed,
+            **known,
+            **asdict(inputs.costs[name]),
+        }
         done.digests.append(save_seed(cohort, about, spec.select, test, work.out))
         done.doubts |= doubtful_networks(cohort, seed, spec, test, classes)
         done.runs.append(cohort)
     return done
 
 
-def _metrics(study: Study, spec: StudentParams, inputs: _Inputs, seeds: _Seeds) -> dict[str, Any]:
+def _metrics(study: Study, name: str, inputs: _Inputs, seeds: _Seeds) -> dict[str, Any]:
+    spec = study.students[name]
+    origin = inputs.origin_of(spec)
     return {
         **student_metrics(seeds.runs, spec.select),
-        **asdict(inputs.cost),
+        **asdict(inputs.costs[name]),
         **describe_computation(spec),
         "losses": write_losses(spec.losses),
         "pretrain": [write_losses(phase.losses) for phase in spec.pretrain],
         "phase_epochs": phase_epochs(spec, inputs.splits, inputs.targets),
-        **inputs.origin,
-        "taught_by": sorted({cache.manifest.teacher.name for cache in inputs.caches.values()}),
+        **origin,
+        "taught_by": sorted({inputs.caches[dump].manifest.teacher.name for dump in origin["consumed"]}),
         "weights_sha256": [own for own, *_ in seeds.digests],
         "peers_sha256": [peers for _, *peers in seeds.digests],
         "dataset": inputs.dataset.fingerprint,

@@ -91,7 +91,7 @@ def _train(study: Study, name: str, splits: Splits, work: StageWork) -> tuple[nn
     spec = study.teachers[name]
     options = training_options(spec)
     epochs = options.count_epochs(len(splits.train))
-    with show_epochs(f"teacher {name}", [epochs], [[[Curves(work.out / "curves")]]]) as (((on_epoch,),),):
+    with show_epochs(f"teacher {name}", [[epochs]], [[[Curves(work.out / "curves")]]]) as (((on_epoch,),),):
         network, fitted = train_network(
             splits,
             model=describe_model(spec),

@@ -40,7 +40,7 @@ Watch = Callable[[History], None]
 
 @contextmanager
 def show_epochs(
-    title: str, epochs: Sequence[int], curves: Sequence[Sequence[Sequence[Curves]]]
+    title: str, epochs: Sequence[Sequence[int]], curves: Sequence[Sequence[Sequence[Curves]]]
 ) -> Iterator[list[list[list[Watch]]]]:
     """For each run, each of its phases, and each network, an `on_epoch` that logs the curves.
 
@@ -48,11 +48,11 @@ def show_epochs(
 
     Args:
         title: of the bar.
-        epochs: of each phase.
+        epochs: of each run, those of its phases.
         curves: by run, phase and network.
     """
     done: dict[tuple[int, int], int] = {}
-    with progress_bar(title, len(curves) * sum(epochs)) as bar:
+    with progress_bar(title, sum(map(sum, epochs))) as bar:
 
         def watch(run: int, phase: int, log: Curves) -> Watch:
             def on_epoch(history: History) -> None:

@@ -18,6 +18,7 @@ from pipeline.base.files import refuse_irregular_file
 from pipeline.base.registry import AbsentError, flatten_errors
 from pipeline.models import MODELS
 from pipeline.study.cross_references import complete_study
+from pipeline.study.grid import expand_grids
 from pipeline.study.sections import Study
 
 HERE = Path()  # the current folder
@@ -104,6 +105,10 @@ def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path 
         values["datasets"] = {"default": values.pop("dataset")}
     values = {key: {} if value is None and key in Study.model_fields else value for key, value in values.items()}
     try:
+        values["students"], grids = expand_grids(values.get("students", {}))
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+    try:
         study = Study.model_validate(values)
     except ValidationError as error:
         mistakes = list(flatten_errors(error))
@@ -112,6 +117,6 @@ def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path 
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
     try:
-        return complete_study(study).with_file(file, folder, raw)
+        return complete_study(study).with_file(file, folder, raw).with_grids(grids)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None

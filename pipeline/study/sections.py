@@ -21,6 +21,7 @@ from pydantic import (
 from pipeline.base.registry import FilePath, Section, validate_nested
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.manifest import Digest
+from pipeline.study.grid import Points
 from pipeline.study.part_sections import (
     Binary,
     ChunkKib,
@@ -211,7 +212,7 @@ def _parse_init(value: Any) -> InitParams | None:
 class StudentParams(NetworkParams, PhaseParams):
     """A student: a model, a recipe of losses, phases before it, and `seeds` independent runs of all that.
 
-    With `peers`, each run is a cohort of so many students of this model, which learn from each other.
+    With `peers`, each run is so many students of this model, which learn from each other.
     """
 
     model: Model
@@ -286,6 +287,7 @@ class Study(Section):
     _file: str = PrivateAttr("params.yaml")
     _folder: Path = PrivateAttr(default_factory=Path)
     _raw: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _grids: Mapping[str, Points] = PrivateAttr(default_factory=dict)
 
     seed: NonNegativeInt = 0
     cache: CacheParams = CacheParams()
@@ -320,6 +322,25 @@ class Study(Section):
     def is_apart(self, dump: str) -> bool:
         """Whether a dump has a stage of its own, though another one could be made in the same pass."""
         return self.apart if isinstance(self.apart, bool) else dump in self.apart
+
+    @property
+    def grids(self) -> Mapping[str, Points]:
+        """The grids among the students: by name, the values of each member."""
+        return self._grids
+
+    def list_trained_with(self, name: str) -> list[str]:
+        """The students that one command of this name trains: a grid's members, or itself."""
+        return list(self._grids.get(name, (name,)))
+
+    def find_stage_name(self, student: str) -> str:
+        """What the command that trains a student is told: its grid's name, or its own."""
+        return next((grid for grid, members in self._grids.items() if student in members), student)
+
+    def with_grids(self, grids: Mapping[str, Points]) -> Study:
+        """Return the same study, with what its grids were."""
+        study = self.model_copy()
+        study._grids = grids  # noqa: SLF001 - its own
+        return study
 
     def with_file(self, file: str, folder: Path, raw: Mapping[str, Any]) -> Study:
         """Return the same study, as read from a file of this name and content."""

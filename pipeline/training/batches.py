@@ -25,7 +25,7 @@ class Batch:
         views: which view of each (B,).
         images, labels: (B, C, H, W) uint8 and (B,).
         epoch, number: which step of which epoch, both from 0.
-        peers: logits (K - 1, B, classes) of the other networks of a cohort, where it learns from them.
+        peers: logits (K - 1, B, classes) of the other networks that learn from each other.
         fed: by stream, its rows, where they were gathered ahead.
     """
 

@@ -63,7 +63,7 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Member:
-    """A network to train, alone or in a cohort.
+    """A network to train, alone or with peers.
 
     Attributes:
         network: trained in place, on the device of its parameters.

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.grid_sweeps import derive_sweeps, shorten_keys
+from pipeline.report.grid_sweeps import derive_sweeps
 from pipeline.report.groups import group_students
 from pipeline.report.metrics_pictures import PictureOptions, draw_metrics
+from pipeline.study.grid import shorten_keys
 from tests.report.test_figures import TEACHERS, metrics
 
 WEIGHT, RATE = "losses.tsne.weight", "optimizer.lr"
