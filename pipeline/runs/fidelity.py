@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes, write_json
-from pipeline.base.progress import track
+from pipeline.base.progress import progress_bar, track
 from pipeline.base.seeds import derive_seed
 from pipeline.cache.blocks import Block
 from pipeline.datasets.dataset import load_dataset
@@ -30,10 +30,12 @@ from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks
 from pipeline.runs.stage_work import find_entry, in_study_folder
 from pipeline.runs.training import training_options
-from pipeline.student import train_student
+from pipeline.student import train_cohort
+from pipeline.student_phase import Phase, StudentRun
 from pipeline.study.layout import Layout
 from pipeline.study.part_sections import TermParams
 from pipeline.study.sections import StudentParams, Study, describe_model
+from pipeline.training.network_trainer import History
 from pipeline.training.rows import load_splits
 
 
@@ -124,18 +126,24 @@ def _train(
     options = training_options(spec)
     recipe = build_recipe(spec, options.count_epochs(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
-    made = SeedAccuracies([])
-    for number in track(range(spec.seeds), f"student {student}", spec.seeds):
-        run = train_student(
-            splits,
-            dict.fromkeys(recipe.dumps, rows),
-            recipe,
-            model=describe_model(spec),
-            options=options,
-            seed=derive_seed(study.seed, "student", number),
-            what=f"student {student!r}, seed {number}",
-            views=study.views.views(),
-        )
-        made.accuracies.append(run.accuracy(spec.select))
-        made.doubts.update(doubtful_networks([run], number, spec, splits.test, dataset.classes))
+    done = dict.fromkeys(range(spec.seeds), 0)
+    with progress_bar(f"student {student}", spec.seeds * options.count_epochs(len(splits.train))) as bar:
+
+        def watch(seed: int, history: History) -> None:
+            done[seed] = len(history)
+            bar(sum(done.values()), "")
+
+        runs = [
+            StudentRun(
+                describe_model(spec),
+                [Phase(recipe, options, [partial(watch, seed)])],
+                derive_seed(study.seed, "student", seed),
+                f"student {student!r}, seed {seed}",
+            )
+            for seed in range(spec.seeds)
+        ]
+        trained = train_cohort(splits, dict.fromkeys(recipe.dumps, rows), runs, views=study.views.views())
+    made = SeedAccuracies([run.accuracy(spec.select) for (run,) in trained])
+    for seed, run in enumerate(trained):
+        made.doubts.update(doubtful_networks(run, seed, spec, splits.test, dataset.classes))
     return made

@@ -229,8 +229,7 @@ class Trainee:
     def _restore_slow(self, state: Mapping[str, Any]) -> None:
         self.scheduler.load_state_dict(state["scheduler"])
         self.history[:] = state["history"]
-        best, device = state["best"], next(self.network.parameters()).device
-        self.best = BestState(best["accuracy"], best["epoch"], {k: v.to(device) for k, v in best["state"].items()})
+        self.best = BestState(**state["best"])
 
     def result(self, restores: int) -> FitResult:
         """The finished training."""
@@ -251,5 +250,5 @@ def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: 
 
 
 def copy_state(network: nn.Module) -> dict[str, Tensor]:
-    """The network's state dict as it is now."""
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    """The network's state dict as it is now, in memory: what a device holds is what is trained."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}

@@ -30,7 +30,7 @@ from pipeline.training.traced_graph import trace
 
 # On a processor a step of a small network is mostly the cost of calling operations, which a stack shares; that of a
 # large one is arithmetic, and products of stacks are slower than one after the other.
-MOST_WEIGHTS_ON_CPU = 50_000
+MOST_WEIGHTS_ON_CPU = 100_000
 FEWEST_STEPS = 2_000  # of a lone run: a trace costs as much as some hundred steps, and saves less than half of each
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KNOWN = ("torch", "torchvision", "timm", "pipeline")  # whose layers do nothing that a trace does not see
