@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipeline.models.network import Network
@@ -101,6 +102,8 @@ def _stack_runs(plans: Sequence[Plan], data: Data) -> Stack | None:
             stack.prepare()
         except NotStackableError as error:
             reason = str(error)
+        except torch.OutOfMemoryError:
+            reason = "they do not fit the device together"
         else:
             return stack
     LOG.warning("%s, and %d more: one after the other: %s", plans[0].what, len(plans) - 1, reason)

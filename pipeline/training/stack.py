@@ -35,6 +35,8 @@ FEWEST_STEPS = 2_000  # of a lone run: a trace costs as much as some hundred ste
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 KNOWN = ("torch", "torchvision", "timm", "pipeline")  # whose layers do nothing that a trace does not see
 
+UNTRACEABLE = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, IndexError, KeyError)
+
 Targets = Mapping[str, Tensor | Mapping[str, Tensor]]  # what terms compare with, or tensors by name of it
 
 
@@ -224,6 +226,7 @@ class Stack:
             return
         found = torch.autograd.grad(total, trainee.trainable, allow_unused=True) if total.requires_grad else [None]
         if all(gradient is None for gradient in found):
+            trainee.optimizer.zero_grad(set_to_none=True)  # what a phase before has left
             trainee.refuse_idle(names)
 
     def _trace(self, inputs: Sequence[Tensor], targets: Targets, names: tuple[str, ...]) -> Callable[..., Any]:
@@ -248,8 +251,8 @@ class Stack:
         try:
             with torch.enable_grad():
                 return trace(step_one if self.alone else vmap(step_one, in_dims=in_dims), inputs)
-        except RuntimeError as error:
-            raise NotStackableError(str(error).splitlines()[0]) from error
+        except UNTRACEABLE as error:
+            raise NotStackableError((str(error) or type(error).__name__).splitlines()[0]) from error
 
     def _loss(
         self,
