@@ -56,7 +56,7 @@ def join_doubts(doubts: Mapping[str, str]) -> str:
 
 def _is_at_chance(counts: NDArray[np.int64], correct: NDArray[np.int64]) -> bool:
     """Whether so many right ones of each class are what guessing gives."""
-    from scipy import stats
+    from scipy.special import bdtrc  # `scipy.stats` takes half a second to import
 
     n, commonest = int(counts.sum()), int(counts.max(initial=0))
     if len(counts) < 2 or n - commonest < FEWEST_AT_CHANCE:
@@ -64,4 +64,4 @@ def _is_at_chance(counts: NDArray[np.int64], correct: NDArray[np.int64]) -> bool
     chance = 1 / len(counts)
     if (correct / counts).mean() > chance + NEAR * (1 - chance):
         return False
-    return float(stats.binom.sf(correct.sum() - 1, n, commonest / n)) > BY_CHANCE
+    return float(bdtrc(int(correct.sum()) - 1, n, commonest / n)) > BY_CHANCE
