@@ -123,15 +123,16 @@ class _Seeds:
 def _read_inputs(study: Study, names: Sequence[str], device: torch.device, memory: str | int | None) -> _Inputs:
     specs = [study.students[name] for name in names]
     dataset = load_dataset(Layout(Path()).prepared(str(specs[0].dataset)), resident=False)
+    networks = {
+        name: build_and_check(study, name, dataset, list_loss_taps(study, name), list_trainable_parts(study, name))
+        for name in names
+    }
     dumps = dict.fromkeys(dump for spec in specs for dump in spec.list_all_dumps())
     caches = {dump: open_dump(study, dump, dataset) for dump in dumps}
-    costs = {}
-    for name in names:
-        taps, parts = list_loss_taps(study, name), list_trainable_parts(study, name)
-        network = build_and_check(study, name, dataset, taps, parts)
-        own = {dump: caches[dump] for dump in study.students[name].list_all_dumps()}
-        refuse_other_channels(network, own, dataset)
-        costs[name] = measure_image_cost(network, dataset.shape)
+    for name, network in networks.items():
+        own = study.students[name].list_all_dumps()
+        refuse_other_channels(network, {dump: caches[dump] for dump in own}, dataset)
+    costs = {name: measure_image_cost(network, dataset.shape) for name, network in networks.items()}
     phases, views = [phase for spec in specs for phase in spec.phases], study.views.views()
     splits, targets = load_training_data(dataset, caches, phases, device, memory=memory, views=views)
     initial, init = _load_initial(study, specs[0])

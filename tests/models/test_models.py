@@ -859,7 +859,7 @@ def test_commands_print_what_was_stripped_once(
     assert run(tmp_path, "prepare", "tiny") == 0
     capsys.readouterr()
     assert run(tmp_path, "train-student", "s") == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: weights")]
     assert lines == [
         f"note: weights file w.pt: took its entry ['model'], without the prefix 'module.' of all its {len(names)} names"
     ]

@@ -432,7 +432,7 @@ def test_a_killed_training_resumes(run: Run, copy_of: Path, command: str, output
     child.communicate()
     assert child.returncode == -signal.SIGKILL
     checkpoint = next(work.glob("*/checkpoint-0.pt"))
-    epochs = len(torch.load(checkpoint, weights_only=True)["trainees"][0]["history"])
+    epochs = len(torch.load(checkpoint, weights_only=True)[0]["trainees"][0]["history"])
     assert 0 < epochs < 120, "it was not killed in the middle"
     assert run(copy_of, *command.split()) == 0
     resumed = tree(copy_of / "data" / output)
