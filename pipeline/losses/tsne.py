@@ -51,13 +51,12 @@ def tsne(
         floor: p and q of two different points are taken for at least this much (the classic code's 1e-12).
     """
     log_q = log_affinities(outputs.taps[tap].flatten(1), math.inf if dof == "infinity" else dof)
-    apart = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
-    p = target.to(log_q.dtype).clamp(min=floor)
+    apart = 1 - torch.eye(len(target), dtype=log_q.dtype, device=target.device)  # the diagonal is no pair
+    p = target.to(log_q.dtype).clamp(min=floor) * apart
     if floor:
-        log_q = log_q.clamp(min=math.log(floor))
-    # Where p is zero the product's limit is zero; the diagonal is no pair.
-    terms = torch.xlogy(p, p) - torch.where(p > 0, p * log_q, 0.0)
-    return torch.where(apart, terms, 0.0).sum()
+        return torch.xlogy(p, p).sum() - (p * log_q.clamp(min=math.log(floor))).sum()
+    # Where p is zero the product's limit is zero, whatever log q is.
+    return torch.xlogy(p, p).sum() - torch.where(p > 0, p * log_q, 0.0).sum()
 
 
 def log_affinities(features: Tensor, dof: float) -> Tensor:
@@ -69,7 +68,7 @@ def log_affinities(features: Tensor, dof: float) -> Tensor:
     with torch.autocast(wide.device.type, enabled=False):
         centred = wide - wide.mean(0)  # near-duplicates far from the origin keep their distances
         norms = centred.square().sum(1)
-        squares = (norms[:, None] + norms[None, :] - 2 * centred @ centred.T).clamp(min=0)
+        squares = torch.addmm(norms[:, None] + norms, centred, centred.T, alpha=-2).clamp(min=0)
         log_kernel = -squares / 2 if math.isinf(dof) else -(dof + 1) / 2 * torch.log1p(squares / dof)
         diagonal = torch.eye(len(wide), dtype=torch.bool, device=wide.device)
         log_kernel = log_kernel.masked_fill(diagonal, torch.finfo(wide.dtype).min)

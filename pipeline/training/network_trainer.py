@@ -111,7 +111,8 @@ class Trainee:
         terms = dict(self.objective(self.network, batch))
         if self.options.l1:
             terms["l1"] = self.options.l1 * torch.stack([parameter.abs().sum() for parameter in self.trainable]).sum()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:  # a tenth of the time of `zero_grad`
+            parameter.grad = None
         values = torch.stack(list(terms.values()))
         if values.requires_grad:
             values.sum().backward()  # type: ignore[no-untyped-call]
