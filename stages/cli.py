@@ -39,6 +39,15 @@ def main(command: Callable[..., Any]) -> None:
         if known is None:
             raise
         refuse(known)
+    except RuntimeError as error:
+        if "torch" not in sys.modules:
+            raise
+        from pipeline.base.device import explain_lack_of_memory
+
+        known = explain_lack_of_memory(error)
+        if known is None:
+            raise
+        refuse(known)
 
 
 def single(command: Callable[..., Any]) -> typer.Typer:

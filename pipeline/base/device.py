@@ -2,33 +2,93 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 
 import torch
 
 from pipeline.base.errors import InputError
 
+LOG = logging.getLogger(__name__)
+NAMES = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
+
 
 def resolve_device(device: str) -> torch.device:
     """Return the device named `auto` (the GPU where there is one), `cpu`, `cuda` or `cuda:1`.
 
+    A GPU is tried with one small allocation, so that what ails it is told before anything begins.
+
     Raises:
-        InputError: no such device here.
+        InputError: no such device here, or one that does not work.
     """
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    kind, colon, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not index.isdecimal()) or (kind == "cpu" and colon):
-        raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=device)
-    if kind == "cuda":
-        if int(index or 0) >= torch.cuda.device_count():
-            raise InputError(
-                f"--device {device}",
-                expected=f"one of {torch.cuda.device_count()} CUDA devices",
-                found="none such",
-                fix="use --device cpu",
-            )
-        # The same run twice gives the same bytes; cuBLAS reads its variable at its first call.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    return torch.device(name)
+    if not NAMES.fullmatch(device):
+        raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=repr(device))
+    if device == "auto":
+        return _choose_device()
+    if device == "cpu":
+        return torch.device(device)
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {device}",
+            expected=f"one of {torch.cuda.device_count()} CUDA devices",
+            found="none such",
+            fix="use --device cpu",
+        )
+    reason = _find_failure(torch.device(device))
+    if reason is not None:
+        raise InputError(
+            f"--device {device}",
+            expected="a GPU that works",
+            found=reason,
+            fix="see `nvidia-smi`: a driver older than this torch, or a card that another process holds; "
+            "or use --device cpu",
+        )
+    return _prepare_gpu(torch.device(device))
+
+
+def _choose_device() -> torch.device:
+    """The GPU where there is one that works, else the processor; a GPU that does not work is told."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    reason = _find_failure(torch.device("cuda"))
+    if reason is None:
+        return _prepare_gpu(torch.device("cuda"))
+    LOG.warning("the GPU does not work (%s): the processor is used instead; --device cuda insists on the GPU", reason)
+    return torch.device("cpu")
+
+
+def _find_failure(device: torch.device) -> str | None:
+    """What a first tensor on a GPU ends in; None where it is well."""
+    try:
+        torch.zeros(1, device=device).add_(1)
+        torch.cuda.synchronize(device)
+    except (RuntimeError, AssertionError) as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return None
+
+
+def _prepare_gpu(device: torch.device) -> torch.device:
+    """Make the same run give the same bytes twice."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # a kernel for each new tensor; nothing reads such memory
+    )
+    torch.backends.cudnn.benchmark = False
+    return device
+
+
+def explain_lack_of_memory(error: RuntimeError) -> InputError | None:
+    """One line of an error that says that a device's memory is full; None of any other."""
+    text = str(error).splitlines()
+    on_gpu = isinstance(error, torch.OutOfMemoryError)
+    if not text or not (on_gpu or "can't allocate memory" in text[0] or "not enough memory" in text[0]):
+        return None
+    return InputError(
+        "memory of the GPU" if on_gpu else "memory",
+        expected="room for the networks, their activations and the data",
+        found=text[0],
+        fix="lower batch_size (dumps: batch), seeds or peers, or leave more of the data on disk: `--memory 2GB`",
+    )

@@ -1,0 +1,105 @@
+"""Which device a name stands for, and what is said of one that is not there, does not work, or is full."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.base.device import explain_lack_of_memory, resolve_device
+from pipeline.base.errors import InputError
+from tests.conftest import Run, write_study
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "cpu:", "cpu:0", "cuda:", "cuda:00", "cuda:-1", "cuda:+1", "cuda:1.0", "gpu", "CPU", "cuda: 0", "cuda:٣"],
+)
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="--device: expected auto, cpu, cuda or cuda:NUMBER, found"):
+        resolve_device(name)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One card, as far as torch says."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+def fail(*_: Any, **how: Any) -> torch.Tensor:
+    raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore lines")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_card_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="--device cuda:1: expected one of 1 CUDA devices, found none such; use"):
+        resolve_device("cuda:1")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_card_that_does_not_work_is_refused_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "zeros", fail)
+    with pytest.raises(
+        InputError, match=r"--device cuda: expected a GPU that works, found CUDA error: all .* unavailable; see"
+    ):
+        resolve_device("cuda")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_auto_says_why_it_takes_the_processor(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "zeros", fail)
+    with caplog.at_level(logging.WARNING):
+        assert resolve_device("auto") == torch.device("cpu")
+    (line,) = caplog.messages
+    assert line.startswith("the GPU does not work (CUDA error: all CUDA-capable devices are busy or unavailable)")
+
+
+def test_a_machine_without_a_card_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert resolve_device("auto") == torch.device("cpu")
+    assert not caplog.messages
+
+
+def test_full_memory_is_one_line() -> None:
+    gpu = explain_lack_of_memory(
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+    )
+    assert gpu is not None
+    assert str(gpu).startswith("memory of the GPU: expected room for")
+    assert "Tried to allocate 2.00 GiB" in str(gpu)
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert str(explain_lack_of_memory(full.value)).startswith("memory: expected room for")
+    assert "--memory" in str(explain_lack_of_memory(full.value))
+    assert explain_lack_of_memory(RuntimeError("shapes do not fit")) is None
+
+
+def test_a_command_whose_memory_is_full_ends_in_one_line(tmp_path: Any, study: dict[str, Any], run: Run) -> None:
+    folder = write_study(tmp_path, study)
+    assert run(folder, "prepare", "digits") == 0
+    code = (
+        "import torch\n"
+        "def full(*_, **how): torch.empty(2**50, dtype=torch.uint8)\n"
+        "import pipeline.training.fit as fit\n"
+        "fit.fit_runs = full\n"
+        "from stages.main import main; main()"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code, "train-teacher", "big"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 2
+    lines = [line for line in made.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: memory: expected room for the networks")
+    assert "Traceback" not in made.stderr
+    assert not (folder / "data/teachers/big").exists()
