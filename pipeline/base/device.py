@@ -23,7 +23,7 @@ def resolve_device(device: str) -> torch.device:
         InputError: no such device here, or one that does not work.
     """
     if not NAMES.fullmatch(device):
-        raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=repr(device))
+        raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=device or "nothing")
     if device == "auto":
         return _choose_device()
     if device == "cpu":
@@ -73,9 +73,8 @@ def _prepare_gpu(device: torch.device) -> torch.device:
     """Make the same run give the same bytes twice."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # a kernel for each new tensor; nothing reads such memory
-    )
+    # A kernel for each new tensor; nothing reads such memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     return device
 
