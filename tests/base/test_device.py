@@ -51,6 +51,23 @@ def test_a_card_that_does_not_work_is_refused_where_it_is_asked_for(monkeypatch:
 
 
 @pytest.mark.usefixtures("gpu")
+def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device=None: real(*size))  # noqa: ARG005 - no card here
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    kinds: Any = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        assert resolve_device("auto") == torch.device("cuda")
+        assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value
+
+
+@pytest.mark.usefixtures("gpu")
 def test_auto_says_why_it_takes_the_processor(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
