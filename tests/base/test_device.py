@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.base.device import explain_lack_of_memory, resolve_device
+from pipeline.base.device import explain_lack_of_memory, list_product_kinds, resolve_device
 from pipeline.base.errors import InputError
 from tests.conftest import Run, write_study
 
@@ -53,9 +53,14 @@ def test_a_card_that_does_not_work_is_refused_where_it_is_asked_for(monkeypatch:
 @pytest.mark.usefixtures("gpu")
 def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.zeros
-    monkeypatch.setattr(torch, "zeros", lambda *size, device=None: real(*size))  # noqa: ARG005 - no card here
+
+    def make(size: int, device: torch.device) -> torch.Tensor:
+        assert device.type == "cuda"
+        return real(size)
+
+    monkeypatch.setattr(torch, "zeros", make)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    kinds: Any = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    kinds = list_product_kinds()
     before = [kind.fp32_precision for kind in kinds]
     try:
         assert resolve_device("auto") == torch.device("cuda")
