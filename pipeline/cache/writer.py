@@ -80,8 +80,8 @@ def open_unfinished(
         plan: arrays and blocks.
         store: "zarr" or "hdf5".
         description: the manifest's entries `field`, `teacher`, `dataset`, `views`, `batch`.
-        device: the kind that computes; blocks of another kind differ in their last bits and are
-            not taken up.
+        device: the kind that computes; blocks of another kind differ in their last bits: they are
+            not taken up, and kept, for a run on that kind.
 
     Raises:
         InputError: no reader would take the cache, or another process writes the same one.
@@ -93,8 +93,9 @@ def open_unfinished(
     needed = plan.bytes * (1 if store == "zarr" and plan.files == plan.block_files else 2)
     with hold_lock(work.with_suffix(".lock")), explain_disk_full(target, needed):
         recover_output(work / "sealed", target)
-        blocks = BlockFiles(work / f"blocks-{_digest_plan(plan, store, description, device)[:16]}", plan, store)
-        for stale in work.glob("blocks-*"):
+        digest = _digest_plan(plan, store, description, device)[:16]
+        blocks = BlockFiles(work / f"blocks-{device}-{digest}", plan, store)
+        for stale in work.glob(f"blocks-{device}-*"):
             if stale != blocks.folder:
                 remove_path(stale)
         yield UnfinishedCache(target, work, blocks, description)

@@ -20,6 +20,8 @@ from pipeline.runs.own_modules import find_own_modules_in
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study
 
+KINDS = ("cpu", "cuda")  # of devices: what one has begun the other cannot go on with to the same bits
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -71,7 +73,7 @@ class StageWork:
 
 
 @contextmanager
-def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any) -> Iterator[StageWork]:
+def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any, device: str = "cpu") -> Iterator[StageWork]:
     """Hold the stage's lock, hand out its work folder, publish `out` as `target` at the end.
 
     Args:
@@ -79,18 +81,24 @@ def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any) -> I
         stage: its name.
         target: the output.
         inputs: JSON values that decide the result: unfinished work of others is thrown away.
+        device: the kind that computes; what another kind has begun is neither taken up nor thrown away.
     """
     work = layout.work(stage)
-    folder = work / hash_json([hash_code(), *inputs])[:16]
+    folder = work / f"{device}-{hash_json([hash_code(), *inputs])[:16]}"
     with hold_lock(layout.work(f"{stage}.lock")):
         recover_output(work / "out", target)
         for stale in work.glob("*"):
-            if stale != folder:
+            if stale != folder and not _is_of_other_device(stale.name, device):
                 remove_path(stale)
         (work / "out").mkdir(parents=True)
         yield StageWork(folder, work / "out")
         publish_output(work / "out", target)
         remove_path(work)
+
+
+def _is_of_other_device(name: str, device: str) -> bool:
+    kind, dash, _ = name.partition("-")
+    return bool(dash) and kind != device and kind in KINDS
 
 
 @contextmanager

@@ -54,9 +54,11 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
     with record_seconds(stage):
         inputs = _read_inputs(study, names, where, memory)
         with ExitStack() as stack:
-            decisive = inputs.decisive(study, names, where)
+            decisive = inputs.decisive(study, names)
             works = [
-                stack.enter_context(open_stage_work(layout, f"train-student-{each}", layout.student(each), *decisive))
+                stack.enter_context(
+                    open_stage_work(layout, f"train-student-{each}", layout.student(each), *decisive, device=where.type)
+                )
                 for each in names
             ]
             made = _train_students(study, names, inputs, works)
@@ -103,12 +105,12 @@ class _Inputs:
         """What the metrics and cards of one student say: of the caches, those that it reads."""
         return {**self.origin, "consumed": {dump: self.origin["consumed"][dump] for dump in spec.list_all_dumps()}}
 
-    def decisive(self, study: Study, names: Sequence[str], device: torch.device) -> tuple[Any, ...]:
+    def decisive(self, study: Study, names: Sequence[str]) -> tuple[Any, ...]:
         """JSON values that decide the result."""
         specs = [study.students[name] for name in names]
         options = [spec.model_dump(mode="json") for spec in specs]
         views, weights = study.views.model_dump(mode="json"), [weight_digests(spec) for spec in specs]
-        return options, views, study.seed, device.type, self.dataset.fingerprint, weights, self.origin
+        return options, views, study.seed, self.dataset.fingerprint, weights, self.origin
 
 
 @dataclass

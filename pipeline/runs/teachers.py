@@ -57,8 +57,8 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
         splits = load_splits(dataset, spec.batch_size, where, memory)
         views = study.views.model_dump(mode="json")
         options = spec.model_dump(mode="json"), views, study.seed
-        inputs = *options, dataset.fingerprint, where.type, weight_digests(spec)
-        with open_stage_work(layout, stage, layout.teacher(name), *inputs) as work:
+        inputs = *options, dataset.fingerprint, weight_digests(spec)
+        with open_stage_work(layout, stage, layout.teacher(name), *inputs, device=where.type) as work:
             network, entries = _make_network(study, name, dataset, splits, work)
             measured = _measure(network, splits.test, dataset.classes)
             measured |= asdict(cost or measure_image_cost(network, dataset.shape))
