@@ -121,7 +121,7 @@ def _find_trained(study: Study, named: Sequence[str]) -> tuple[list[str], tuple[
     for name in named:
         find_entry(study.students, "students", name, study.file)
     if named:
-        return list(dict.fromkeys(named)), ()
+        return list(named), ()
     trained = [name for name in study.students if _is_trained(name)]
     if not trained:
         raise InputError(f"{study.file}: students", expected="at least one that is trained", found="none")

@@ -243,6 +243,7 @@ def test_a_teacher_from_a_file_and_an_ensemble(run: Run, capsys: Capture, copy_o
         json.loads((copy_of / f"data/metrics/teachers/{name}.json").read_text()) for name in ("big", "ready", "both")
     )
     assert big["test_accuracy"] == ready["test_accuracy"] == both["test_accuracy"]
+    assert both["multiply_adds"] == 2 * big["multiply_adds"] == 2 * (64 * 16 + 16 * 10)
     assert np.array_equal(
         cache.open(copy_of / "data/cache/both-logits").load(), cache.open(copy_of / "data/cache/big-logits").load()
     )
