@@ -151,12 +151,13 @@ class Run:
 
     def run_steps(self) -> None:
         """The epoch's batches: every network steps on each, in turn."""
+        first_step = self.first_step
         for trainee in self.trainees:
             trainee.network.train()
         with closing(self._batches()) as batches:
             for batch in batches:
                 for trainee in self.trainees:
-                    trainee.masks.begin_step(self.first_step + batch.number)
+                    trainee.masks.begin_step(first_step + batch.number)
                 if self.plan.mutual:
                     self.step_mutually(batch)
                 else:

@@ -109,9 +109,10 @@ class PlannedOrder:
 
     def __init__(self, plans: Tensor) -> None:
         self.plans = plans.cpu()
+        self._samples = int((self.plans[0] >= 0).sum())
 
     def __len__(self) -> int:
-        return int((self.plans[0] >= 0).sum())
+        return self._samples
 
     def ids(self, epoch: int) -> Tensor:
         plan = self.plans[epoch % len(self.plans)].flatten()
