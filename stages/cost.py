@@ -11,7 +11,7 @@ from stages import cli, options
 
 def cost(
     students: Annotated[
-        list[str] | None, typer.Argument(help="Names under students: in params.yaml; else all.")
+        list[str] | None, typer.Argument(help="Names under students: in params.yaml, grids too; else all.")
     ] = None,
     accuracy: options.AccuracyOption = None,
     repeats: options.RepeatsOption = 30,

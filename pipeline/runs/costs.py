@@ -81,7 +81,7 @@ def measure_costs(
 
     Args:
         study: with the students.
-        students: their names; all that are trained unless given.
+        students: their names, or those of grids, for all members; all that are trained unless given.
         device: where the passes are timed.
         accuracy: mean test accuracy in [0, 1] that the smallest one is to reach; None: none is looked for.
         repeats: of each pass.
@@ -119,9 +119,9 @@ def _find_trained(study: Study, named: Sequence[str]) -> tuple[list[str], tuple[
         InputError: see `measure_costs`.
     """
     for name in named:
-        find_entry(study.students, "students", name, study.file)
+        find_entry({**study.students, **study.grids}, "students", name, study.file)
     if named:
-        return list(named), ()
+        return [member for name in named for member in study.list_trained_with(name)], ()
     trained = [name for name in study.students if _is_trained(name)]
     if not trained:
         raise InputError(f"{study.file}: students", expected="at least one that is trained", found="none")

@@ -15,6 +15,7 @@ import torch
 from pipeline import runs
 from pipeline.base.errors import InputError
 from pipeline.base.files import read_json, write_json
+from pipeline.study.params_file import read_params
 from tests.conftest import Capture, Run, copied, shell, write_study
 
 SMALL = {
@@ -127,6 +128,15 @@ def test_who_is_not_trained_is_left_out_and_named(folder: Path) -> None:
     shutil.rmtree(folder / "data/students")
     with pytest.raises(InputError, match=r"params.yaml: students: expected at least one that is trained, found none"):
         measure(folder)
+
+
+def test_a_grid_s_name_stands_for_its_members(folder: Path) -> None:
+    study = read_params(folder / "params.yaml")
+    study["students"]["wide"] = {**copied(SMALL), "grid": {"batch_size": [50, 100]}}
+    write_study(folder, study)
+    shell(folder, "teachercache train-student wide")
+    found = measure(folder, "kd", "wide", "wide-batch_size-50").values["students"]
+    assert list(found) == ["kd", "wide-batch_size-50", "wide-batch_size-100"]
 
 
 def test_metrics_of_another_run_are_refused(folder: Path) -> None:
