@@ -37,13 +37,13 @@ def multichannel_bce(
         InputError: a student without channels, or with another number of them than the teacher.
     """
     scores = _channel_scores(outputs).flatten(1)  # (B, C * K)
-    bits = unpack_bits(target, scores.shape[1]).to(scores.dtype)
+    bits = unpack_bits(target, scores.shape[1], scores.dtype)
     losses = functional.binary_cross_entropy_with_logits(scores, bits, reduction="none")
     return reduce_samples(losses.mean(1) if over_channels == "mean" else losses.sum(1), reduction)
 
 
-def unpack_bits(packed: Tensor, count: int) -> Tensor:
-    """The first `count` bits (B, count) of rows (B, bytes) uint8, highest bit first, as zeros and ones in uint8.
+def unpack_bits(packed: Tensor, count: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """The first `count` bits (B, count) of rows (B, bytes) uint8, highest bit first, as zeros and ones.
 
     Raises:
         InputError: the rows are not of the bytes that so many bits take.
@@ -55,14 +55,14 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
             found=f"{count} channels, which take {-(-count // 8)}",
             fix="give the student `head: {channel_outputs: {channels: K}}` with the dump's K",
         )
-    return _bit_table(packed.device)[packed.long()].flatten(1)[:, :count]
+    return functional.embedding(packed.int(), _bit_table(packed.device, dtype)).flatten(1)[:, :count]
 
 
 @cache
-def _bit_table(device: torch.device) -> Tensor:
+def _bit_table(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The bits (256, 8) of every byte: one look-up is faster than shifts and masks of a whole batch."""
     places = torch.arange(7, -1, -1, device=device)
-    return ((torch.arange(256, device=device)[:, None] >> places) & 1).to(torch.uint8)
+    return ((torch.arange(256, device=device)[:, None] >> places) & 1).to(dtype)
 
 
 def _channel_scores(outputs: Outputs) -> Tensor:
