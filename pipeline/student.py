@@ -100,7 +100,7 @@ def train_cohort(
     scene = Scene(splits, targets, views)
     trained: dict[int, list[TrainedStudent]] = {}
     for group, numbers in enumerate(_group_alike(runs, splits, targets)):
-        started = [_start_run(runs[number], splits, peers, initial) for number in numbers]
+        started = [start_run(runs[number], splits, peers, initial) for number in numbers]
         trained |= dict(zip(numbers, _train_phases(started, scene, checkpoints, group), strict=True))
     return [trained[number] for number in range(len(runs))]
 
@@ -158,7 +158,7 @@ def _train_phases(
     ]
 
 
-def _start_run(run: StudentRun, splits: Splits, peers: int, initial: Mapping[str, Tensor] | None) -> Started:
+def start_run(run: StudentRun, splits: Splits, peers: int, initial: Mapping[str, Tensor] | None) -> Started:
     """The networks of one run as they are before the first phase."""
     device = splits.train.labels.device
     # The first of several peers has the weights that a lone student would have.

@@ -112,12 +112,12 @@ class Started:
 def fit_phase(started: Sequence[Started], scene: Scene, number: int, **how: Any) -> list[list[FitResult]]:
     """Train the networks of runs that are alike for the phase of this number; by run, their results."""
     recipe, splits = started[0].run.phases[number].recipe, scene.splits
-    data = Data(splits.train, splits.validation, scene.views, _list_streams(recipe, scene.targets))
+    data = Data(splits.train, splits.validation, scene.views, list_streams(recipe, scene.targets))
     with ExitStack() as stack:
-        return fit_runs([_plan_phase(stack, each, scene, number) for each in started], data, **how)
+        return fit_runs([plan_phase(stack, each, scene, number) for each in started], data, **how)
 
 
-def _plan_phase(stack: ExitStack, started: Started, scene: Scene, number: int) -> Plan:
+def plan_phase(stack: ExitStack, started: Started, scene: Scene, number: int) -> Plan:
     """How one phase of a run is trained, while `stack` is open."""
     run, train = started.run, scene.splits.train
     phase, last = run.phases[number], number == len(run.phases) - 1
@@ -136,7 +136,7 @@ def _plan_phase(stack: ExitStack, started: Started, scene: Scene, number: int) -
     return Plan(members, phase.options, seed, what, phase.recipe.is_mutual, order)
 
 
-def _list_streams(recipe: Recipe, targets: Mapping[str, CachedField]) -> list[Stream]:
+def list_streams(recipe: Recipe, targets: Mapping[str, CachedField]) -> list[Stream]:
     """What the recipe's terms read of disk in each step, each once."""
     fields = (targets[dump] for dump in recipe.dumps)
     return list(dict.fromkeys(field for field in fields if isinstance(field, Stream)))

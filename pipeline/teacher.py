@@ -211,7 +211,7 @@ def train_teacher(
         network,
         splits.train,
         splits.validation,
-        _CrossEntropy(),
+        CrossEntropy(),
         options=options,
         seed=seed,
         what=what,
@@ -224,7 +224,7 @@ def train_teacher(
     return network, fitted
 
 
-class _CrossEntropy:
+class CrossEntropy:
     """The mean cross-entropy of the true labels, as a `training.stack.Stackable`."""
 
     def __call__(self, network: Network, batch: Batch) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ from stages.prepare import prepare
 from stages.report import report
 from stages.train_student import train_student
 from stages.train_teacher import train_teacher
+from stages.tune import tune
 
 
 class Commands(TyperGroup):
@@ -67,6 +68,7 @@ for command in (
     train_student,
     report,
     cost,
+    tune,
     fidelity,
     export,
     predict,

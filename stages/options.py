@@ -52,6 +52,10 @@ AccuracyOption = Annotated[
 RepeatsOption = Annotated[int, typer.Option("--repeats", min=1, help="Passes of each that are timed.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Of torch on the CPU.")]
 
+# Of `tune`.
+StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Of training, each time; at most an epoch's.")]
+TimesOption = Annotated[int, typer.Option("--repeats", min=2, help="Times that each choice is timed.")]
+
 # Of the cache tools.
 CacheArgument = Annotated[str, typer.Argument(help="A cache: its folder, or a URL (https://, s3://, dvc://, ...).")]
 OtherCacheArgument = Annotated[str, typer.Argument(help="Another cache: a folder or a URL.")]

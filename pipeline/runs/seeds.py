@@ -84,7 +84,7 @@ def _describe_run(
 ) -> StudentRun:
     """One seed of a student, as it is trained."""
     spec, what = study.students[student], f"student {student!r}, seed {seed}"
-    phases = [_build_phase(*each, what=what) for each in zip(spec.phases, lengths, watch, strict=True)]
+    phases = [build_phase(*each, what=what) for each in zip(spec.phases, lengths, watch, strict=True)]
     return StudentRun(describe_model(spec), phases, derive_seed(study.seed, "student", seed), what)
 
 
@@ -131,7 +131,8 @@ def phase_epochs(spec: StudentParams, splits: Splits, targets: Mapping[str, Cach
     ]
 
 
-def _build_phase(params: PhaseParams, epochs: int, watch: Sequence[Watch], *, what: str) -> Phase:
+def build_phase(params: PhaseParams, epochs: int, watch: Sequence[Watch], *, what: str) -> Phase:
+    """A phase as it is trained; `watch` by peer, `what` names it in messages."""
     trainable = None if params.trainable is None else trainable_part(params.trainable)
     recipe = build_recipe(params, epochs)
     recipe.refuse_weightless(epochs, what)

@@ -49,10 +49,10 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
     Returns:
         The student's metrics; of a grid, those of each member by name.
     """
-    names = _find_students(study, name)
+    names = find_students(study, name)
     layout, stage, where = Layout(Path()), f"train-student-{name}", resolve_device(device)
     with record_seconds(stage):
-        inputs = _read_inputs(study, names, where, memory)
+        inputs = read_inputs(study, names, where, memory)
         with ExitStack() as stack:
             decisive = inputs.decisive(study, names)
             works = [
@@ -70,8 +70,12 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
     return Result(metrics if name in study.grids else metrics[name], text=texts, warnings=tuple(doubts))
 
 
-def _find_students(study: Study, name: str) -> list[str]:
-    """The students that a name stands for."""
+def find_students(study: Study, name: str) -> list[str]:
+    """The students that a name stands for.
+
+    Raises:
+        InputError: it is neither a student's nor a grid's.
+    """
     names = study.list_trained_with(name)
     if name not in study.grids:
         find_entry(study.students, "students", name, study.file)
@@ -83,8 +87,8 @@ def _find_students(study: Study, name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """What a student is trained on.
+class StudentInputs:
+    """What students are trained on.
 
     Attributes:
         targets: by dump, its cached rows or batches.
@@ -122,7 +126,12 @@ class _Seeds:
     doubts: dict[str, str] = field(default_factory=dict)
 
 
-def _read_inputs(study: Study, names: Sequence[str], device: torch.device, memory: str | int | None) -> _Inputs:
+def read_inputs(study: Study, names: Sequence[str], device: torch.device, memory: str | int | None) -> StudentInputs:
+    """What students that are trained by one command read, checked against what params.yaml says.
+
+    Raises:
+        InputError: data or a cache is missing, damaged, or does not suit a network or its losses.
+    """
     specs = [study.students[name] for name in names]
     dataset = load_dataset(Layout(Path()).prepared(str(specs[0].dataset)), resident=False)
     networks = {
@@ -139,7 +148,7 @@ def _read_inputs(study: Study, names: Sequence[str], device: torch.device, memor
     splits, targets = load_training_data(dataset, caches, phases, device, memory=memory, views=views)
     initial, init = _load_initial(study, specs[0])
     origin = {"consumed": {dump: cache.manifest.root for dump, cache in caches.items()}, "init": init}
-    return _Inputs(dataset, splits, caches, targets, initial, costs, origin)
+    return StudentInputs(dataset, splits, caches, targets, initial, costs, origin)
 
 
 def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
@@ -161,7 +170,7 @@ def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] 
 
 
 def _train_students(
-    study: Study, names: Sequence[str], inputs: _Inputs, works: Sequence[StageWork]
+    study: Study, names: Sequence[str], inputs: StudentInputs, works: Sequence[StageWork]
 ) -> dict[str, _Seeds]:
     """Train students together; what became of each."""
     trained = train_seeds(
@@ -174,7 +183,7 @@ def _train_students(
 
 
 def _save_student(
-    study: Study, name: str, inputs: _Inputs, cohorts: Sequence[list[TrainedStudent]], work: StageWork
+    study: Study, name: str, inputs: StudentInputs, cohorts: Sequence[list[TrainedStudent]], work: StageWork
 ) -> _Seeds:
     spec, test, classes = study.students[name], inputs.splits.test, inputs.dataset.classes
     known = {key: value for key, value in inputs.origin_of(spec).items() if value is not None}
@@ -192,7 +201,7 @@ def _save_student(
     return done
 
 
-def _metrics(study: Study, name: str, inputs: _Inputs, seeds: _Seeds) -> dict[str, Any]:
+def _metrics(study: Study, name: str, inputs: StudentInputs, seeds: _Seeds) -> dict[str, Any]:
     spec = study.students[name]
     origin = inputs.origin_of(spec)
     return {
