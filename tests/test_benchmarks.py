@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -21,7 +22,15 @@ import measurement
 import readme
 from measurement import Goal, Result, Row, Spread
 
+runner = importlib.import_module("benchmarks.__main__")
+
 BENCHMARKS = (
+    "engine",
+    "peers",
+    "cohort",
+    "tuned",
+    "data_path",
+    "start_up",
     "student_epoch",
     "dump",
     "perplexity",
@@ -33,6 +42,12 @@ BENCHMARKS = (
     "streaming",
 )
 TINY = {
+    "engine": ["--samples", "100"],
+    "peers": ["--samples", "100"],
+    "cohort": ["--samples", "100"],
+    "tuned": ["--samples", "100"],
+    "data_path": ["--samples", "100"],
+    "start_up": [],
     "student_epoch": ["--rows", "150"],
     "dump": ["--rows", "200", "--steps", "1"],
     "perplexity": ["--batches", "1"],
@@ -74,7 +89,8 @@ def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
 
 def test_every_table_of_every_result_is_in_the_readme() -> None:
     shown = {name for _, names, _ in readme.BLOCK.findall(readme.README.read_text()) for name in names.split()}
-    on_gpu = {"cache_io-cuda.device", "student_epoch-cuda.epochs", "dump-cuda.times"}
+    names = "engine-cuda.epochs engine-cuda.live peers-cuda.epochs data_path-cuda.steps cohort-cuda.seeds tuned-cuda.epochs cache_io-cuda.device"
+    on_gpu = {*names.split(), "student_epoch-cuda.epochs", "dump-cuda.times"}
     for path in RESULTS:
         tables = {f"{path.stem}.{table}" for table in read(path).tables}
         assert path.stem in shown
@@ -183,3 +199,47 @@ def test_a_tiny_run_measures_the_same_tables(name: str, tmp_path: Path) -> None:
     assert {table: set(rows[0]["values"]) for table, rows in tiny["tables"].items()} == {
         table: set(rows[0].values) for table, rows in full.tables.items()
     }
+
+
+def run_all(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_runner_knows_every_benchmark() -> None:
+    files = {
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
+    }
+    assert set(runner.PLANS) == set(BENCHMARKS) == files - {"__main__", "readme"}
+    assert sum(plan.minutes for plan in runner.PLANS.values()) < 20
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text("raise SystemExit(3)")
+    (tmp_path / "good.py").write_text("import pipeline; print('measured')")
+    monkeypatch.setattr(runner, "HERE", tmp_path)
+    monkeypatch.setattr(runner, "PLANS", {"bad": runner.Plan(1.0), "good": runner.Plan(1.0), "long": runner.Plan(30.0)})
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert runner.main([]) == 1
+    said = capfd.readouterr().out
+    assert "== bad: 0 s, failed with exit code 3" in said
+    assert "measured" in said
+    assert "== long: left out, takes about 30 minutes" in said
+    assert said.splitlines()[-1].endswith("failed: bad")
+    assert runner.main(["good"]) == 0
+
+
+def test_what_needs_a_folder_is_left_out_without_it() -> None:
+    done = run_all("prepare", "dump", "--minutes", "0")
+    assert done.returncode == 0, done.stderr
+    assert "== prepare: left out, needs --photos and --before" in done.stdout
+    assert "== dump: left out, takes about" in done.stdout
+
+
+def test_a_benchmark_that_nobody_knows_is_refused() -> None:
+    done = run_all("speed")
+    assert done.returncode == 2
+    assert "no benchmark 'speed'; there are engine" in done.stderr
