@@ -284,7 +284,7 @@ def main() -> None:
     data = read_images(given.mnist, given.samples)
     images, labels = torch.from_numpy(data.images[: given.samples]), torch.from_numpy(data.labels[: given.samples])
     rows = measure(make_scene(images, labels, device), given)
-    record("peers", rows, given, ["torch"], samples=given.samples, images="mnist" if given.mnist else "random")
+    record("peers", rows, given, ["torch", "numpy"], samples=given.samples, images="mnist" if given.mnist else "random")
 
 
 if __name__ == "__main__":

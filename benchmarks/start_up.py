@@ -98,7 +98,9 @@ def main() -> None:
     options = parser(__doc__, repeats=5)
     options.add_argument("--repro", action="store_true", help="the default study, too")
     given = options.parse_args()
-    record("start_up", measure(given.repeats, repro=given.repro), given, ["torch", "dvc"], repro=int(given.repro))
+    record(
+        "start_up", measure(given.repeats, repro=given.repro), given, ["torch", "numpy", "dvc"], repro=int(given.repro)
+    )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main() -> None:
     device = torch.device(given.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
-    record("tuned", measure(given.samples, device, given.repeats), given, ["torch"], samples=given.samples)
+    record("tuned", measure(given.samples, device, given.repeats), given, ["torch", "numpy"], samples=given.samples)
 
 
 if __name__ == "__main__":
