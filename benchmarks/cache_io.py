@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import torch
 import zarr
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 from numpy.typing import NDArray
 from synthetic import BATCH, describe_cache
 
@@ -308,7 +308,7 @@ def main() -> None:
     options = parser(__doc__, repeats=7)
     options.add_argument("--sizes", type=int, nargs="+", default=[100, 400], help="megabytes")
     given = options.parse_args()
-    rows = measure(given.sizes, torch.device(given.device), given.repeats)
+    rows = measure(given.sizes, open_device(given.device), given.repeats)
     libraries = ["numpy", "torch", "zarr", "h5py", "numcodecs", "google-crc32c"]
     record("cache_io", rows, given, libraries, sizes=given.sizes)
 

@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 from epochs import DIGITS, MNIST, SOFT_TARGETS, Case, make_logits, make_splits
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 
 from pipeline.student import train_cohort
 from pipeline.student_phase import Phase, StudentRun
@@ -61,9 +61,7 @@ def main() -> None:
     options = parser(__doc__, repeats=5)
     options.add_argument("--samples", type=int, default=1_500, help="of a case, at most")
     given = options.parse_args()
-    device = torch.device(given.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = open_device(given.device, threads=1)
     record("cohort", measure(given.samples, device, given.repeats), given, ["torch", "numpy"], samples=given.samples)
 
 

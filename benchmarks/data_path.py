@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from epochs import BATCH, CLASSES, MNIST
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 from synthetic import describe_cache
 from torch.utils.data import DataLoader
 
@@ -101,9 +101,7 @@ def main() -> None:
     options = parser(__doc__, repeats=7)
     options.add_argument("--samples", type=int, default=10_000)
     given = options.parse_args()
-    device = torch.device(given.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = open_device(given.device, threads=1)
     record("data_path", measure(given.samples, device, given.repeats), given, ["torch", "numpy"], samples=given.samples)
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 import psutil
 import torch
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 
 from pipeline.cache.manifest import Manifest
 from pipeline.datasets.dataset import Dataset
@@ -192,7 +192,7 @@ def main() -> None:
     options.add_argument("--folder", type=Path, help="where the caches are written; a temporary folder unless given")
     given = options.parse_args()
     dataset = read_images(given.mnist, given.rows)
-    teacher = make_teacher(dataset, given.steps, torch.device(given.device))
+    teacher = make_teacher(dataset, given.steps, open_device(given.device))
     rows = measure(teacher, dataset, given.folder, given.repeats)
     libraries = ["torch", "numpy", "numba", "numcodecs"]
     record("dump", rows, given, libraries, images=dataset.name, rows=given.rows, steps=given.steps)

@@ -1,6 +1,6 @@
 """What a student's epoch from the cache costs, beside plain training and beside a teacher that runs in each step.
 
-    python benchmarks/engine.py [--repeats 9] [--samples 10000] [--device cuda]
+    python benchmarks/engine.py [--repeats 7] [--samples 10000] [--device cuda]
 
 Each ratio is of two epochs within one repeat: same network, images of noise, Adam, batches of 100, on the CPU one
 thread. `epochs`: soft targets, t-SNE and 360 binary labels from the cache; and our plain loop beside one written by
@@ -31,7 +31,7 @@ from epochs import (
     time_by_hand,
     time_ours,
 )
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record
 
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.multichannel_bce import unpack_bits
@@ -41,9 +41,9 @@ from pipeline.training.rows import Rows
 CHANNELS = 36
 UNPACK = "pipeline.losses.multichannel_bce.unpack_bits"
 TINY = Case("mlp 64-12-10", {"name": "mlp", "widths": [12]}, DIGITS, 10_000, epochs=25)
-MLP = Case("mlp 784-800-800-10", {"name": "mlp", "widths": [800, 800]}, MNIST, 2_000, epochs=4)
-CNN = Case("cnn 8-16-32", {"name": "cnn", "widths": [8, 16, 32]}, MNIST, 2_000, epochs=4)
-CONV = Case("CIFAR cnn 16-32-64", {"name": "cnn", "widths": [16, 32, 64]}, CIFAR, 1_000)
+MLP = Case("mlp 784-800-800-10", {"name": "mlp", "widths": [800, 800]}, MNIST, 5_000)
+CNN = Case("cnn 8-16-32", {"name": "cnn", "widths": [8, 16, 32]}, MNIST, 5_000)
+CONV = Case("CIFAR cnn 16-32-64", {"name": "cnn", "widths": [16, 32, 64]}, CIFAR, 2_000)
 # By case: at most so many times plain training with the affinities, and at most so many times the loop by hand.
 LIMITS = ((TINY, None, 1.1), (MLP, 1.1, 1.03), (CNN, 1.05, 1.03), (CONV, 1.05, 1.03))
 TEACHERS = (
@@ -137,18 +137,16 @@ def measure(most: int, device: torch.device, repeats: int) -> Iterator[tuple[str
         yield from (("epochs", row) for row in measure_case(few, tsne_limit, hand_limit, device, repeats))
     yield "epochs", measure_bits(fit_to(MLP, most), device, repeats)
     for case, teacher, least in TEACHERS:
-        yield "live", measure_live(fit_to(case, most), teacher, least, device, -(-repeats // 3))
+        yield "live", measure_live(fit_to(case, most), teacher, least, device, -(-repeats // 2))
     yield "graphs", measure_graphs(device)
 
 
 def main() -> None:
     """Measure and record."""
-    options = parser(__doc__, repeats=9)
+    options = parser(__doc__, repeats=7)
     options.add_argument("--samples", type=int, default=10_000, help="of a case, at most")
     given = options.parse_args()
-    device = torch.device(given.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = open_device(given.device, threads=1)
     record("engine", measure(given.samples, device, given.repeats), given, ["torch", "numpy"], samples=given.samples)
 
 

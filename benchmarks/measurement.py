@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands do; benchmarks import this module before torch
 
@@ -227,6 +230,18 @@ def record(
     options.results.mkdir(exist_ok=True)
     (options.results / f"{name}.json").write_text(result.to_json(), encoding="utf-8", newline="\n")
     print(result.conditions())
+
+
+def open_device(name: str, *, threads: int | None = None) -> torch.device:
+    """The device of that name, as users' runs open it; on the CPU with so many threads."""
+    import torch
+
+    from pipeline.base.device import resolve_device
+
+    device = resolve_device(name)
+    if threads is not None and device.type == "cpu":
+        torch.set_num_threads(threads)
+    return device
 
 
 def name_device(device: str) -> str:

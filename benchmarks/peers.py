@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from dump import read_images
 from epochs import BATCH, CLASSES, MNIST, TEMPERATURE, Case, choose_computation, make_optimizer, time_ours
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record, seconds
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -277,9 +277,7 @@ def main() -> None:
     options.add_argument("--repdistiller", type=Path, help="a checkout of RepDistiller")
     options.add_argument("--samples", type=int, default=10_000)
     given = options.parse_args()
-    device = torch.device(given.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = open_device(given.device, threads=1)
     warnings.filterwarnings("ignore")  # of other projects: old names of torch's arguments
     data = read_images(given.mnist, given.samples)
     images, labels = torch.from_numpy(data.images[: given.samples]), torch.from_numpy(data.labels[: given.samples])

@@ -34,7 +34,7 @@ students:
     seeds: 1
     epochs: 1
 """
-STAGES = (("prepare", "digits"), ("train-teacher", "big"), ("dump-logits", "big-logits"), ("train-student", "small"))
+STAGES = {"prepare": "digits", "train-teacher": "big", "dump-logits": "big-logits", "train-student": "small"}
 WHOLE, REPRO = 3.5, 100.0  # seconds, at most
 
 
@@ -51,15 +51,15 @@ def list_timings(folder: Path) -> list[dict[str, float]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in files]
 
 
-def measure_stages(folder: Path, repeats: int) -> Iterator[Row]:
+def measure_stages(folder: Path, stages: Sequence[str], repeats: int) -> Iterator[Row]:
     """A row for each command."""
     (folder / "params.yaml").write_text(STUDY, encoding="utf-8")
-    for command, argument in STAGES:
+    for command in stages:
         whole, before = [], []
-        for _ in range(repeats + 1):
-            whole.append(seconds(partial(run_command, folder, command, argument)))
+        for _ in range(repeats):
+            whole.append(seconds(partial(run_command, folder, command, STAGES[command])))
             before.append(list_timings(folder)[-1]["startup"])
-        values = {"whole, s": Spread.of(whole[1:]), "before its work, s": Spread.of(before[1:])}
+        values = {"whole, s": Spread.of(whole), "before its work, s": Spread.of(before)}
         yield Row(labels={"stage": f"`{command}`"}, values=values, goal=Goal(at_most=WHOLE))
 
 
@@ -85,10 +85,10 @@ def run_all(command: Sequence[str], folder: Path, **variables: str) -> None:
     subprocess.run(command, cwd=folder, env=os.environ | variables, check=True, capture_output=True)
 
 
-def measure(repeats: int, *, repro: bool) -> Iterator[tuple[str, Row]]:
+def measure(stages: Sequence[str], repeats: int, *, repro: bool) -> Iterator[tuple[str, Row]]:
     """All rows, each with its table."""
     with tempfile.TemporaryDirectory(prefix="start-up-") as folder:
-        yield from (("stages", row) for row in measure_stages(Path(folder), repeats))
+        yield from (("stages", row) for row in measure_stages(Path(folder), stages, repeats))
         if repro:
             yield "study", measure_repro(Path(folder))
 
@@ -96,10 +96,15 @@ def measure(repeats: int, *, repro: bool) -> Iterator[tuple[str, Row]]:
 def main() -> None:
     """Measure and record."""
     options = parser(__doc__, repeats=5)
+    options.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="those that are timed")
     options.add_argument("--repro", action="store_true", help="the default study, too")
     given = options.parse_args()
     record(
-        "start_up", measure(given.repeats, repro=given.repro), given, ["torch", "numpy", "dvc"], repro=int(given.repro)
+        "start_up",
+        measure(given.stages, given.repeats, repro=given.repro),
+        given,
+        ["torch", "numpy", "dvc"],
+        repro=int(given.repro),
     )
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from measurement import Row, Spread, interleave, name_device, parser, ratios, record, seconds
+from measurement import Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 from torch.nn import functional
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
@@ -98,7 +98,7 @@ def main() -> None:
     options = parser(__doc__, repeats=7)
     options.add_argument("--rows", type=int, default=12_800, help="images of a case, at most")
     given = options.parse_args()
-    rows = measure(given.rows, torch.device(given.device), given.repeats)
+    rows = measure(given.rows, open_device(given.device), given.repeats)
     record("student_epoch", rows, given, ["torch", "numpy"], rows=given.rows)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from epochs import CE, CIFAR, MNIST, Case, choose_computation, time_ours
-from measurement import Goal, Row, Spread, interleave, name_device, parser, ratios, record
+from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record
 
 from pipeline.models.vgg_guided import STUDENT
 
@@ -59,9 +59,7 @@ def main() -> None:
     options = parser(__doc__, repeats=3)
     options.add_argument("--samples", type=int, default=1_000, help="of a case, at most")
     given = options.parse_args()
-    device = torch.device(given.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = open_device(given.device, threads=1)
     record("tuned", measure(given.samples, device, given.repeats), given, ["torch", "numpy"], samples=given.samples)
 
 
