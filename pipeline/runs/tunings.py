@@ -95,14 +95,19 @@ def time_choices(
     if all(each.failure for each in times.values()):
         raise InputError(f"{subject.entry}: every choice fails; the present one: {times[present].failure}")
     fastest = choose_fastest(times, present)
+    machine = {"device": str(where), "threads": torch.get_num_threads(), "steps": steps, "repeats": repeats}
     return Result(
         {
-            "machine": {"device": str(where), "threads": torch.get_num_threads(), "steps": steps, "repeats": repeats},
+            "machine": machine,
             "present": present._asdict(),
             "choices": [{**choice._asdict(), **_describe_time(each)} for choice, each in times.items()],
             "fastest": None if fastest is None else fastest._asdict(),
         },
-        text=(_make_table(times, present, fastest), *_tell_fastest(subject.entry, times, present, fastest)),
+        text=(
+            _make_table(times, present, fastest),
+            "median of {repeats} times up to {steps} steps (quartiles), {device}, {threads} threads".format(**machine),
+            *_tell_fastest(subject.entry, times, present, fastest),
+        ),
     )
 
 
