@@ -33,9 +33,11 @@ from pipeline.training.network_trainer import Member
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import load_splits
 from pipeline.training.run import Data, Plan, Run
+from pipeline.training.stack import find_obstacle
 from pipeline.training.step_times import StepTime, choose_fastest, describe_failure, measure_steps
 
 COLUMNS = ("precision", "layout", "ms a step", "quartiles", "ratio", "")
+TOGETHER = "timed step by step; a long training may stack or trace such a network, and then gain less"
 NOTE = "another precision changes results: train again, and compare"
 
 
@@ -91,7 +93,11 @@ def time_choices(
     subject = find(study, name, where, memory, steps)
     present = _describe_present(subject)
     with ExitStack() as stack:
-        times = _time(stack, subject, list(_list_choices(present, where)), repeats)
+        choices = list(_list_choices(present, where))
+        timed, failures = _start_runs(stack, subject, choices)
+        together = find_obstacle([timed[present].plan], where) is None
+        measured = measure_steps(timed, repeats) | failures
+    times = {choice: measured[choice] for choice in choices}
     if all(each.failure for each in times.values()):
         raise InputError(f"{subject.entry}: every choice fails; the present one: {times[present].failure}")
     fastest = choose_fastest(times, present)
@@ -108,6 +114,7 @@ def time_choices(
             "median of {repeats} times up to {steps} steps (quartiles), {device}, {threads} threads".format(**machine),
             *_tell_fastest(subject.entry, times, present, fastest),
         ),
+        notes=(TOGETHER,) if together else (),
     )
 
 
@@ -179,16 +186,17 @@ def _list_choices(present: Choice, device: torch.device) -> Iterator[Choice]:
             yield choice
 
 
-def _time(stack: ExitStack, subject: _Subject, choices: Sequence[Choice], repeats: int) -> dict[Choice, StepTime]:
-    """By choice, in their order; the first is the present one, and what is wrong before its first step is raised."""
+def _start_runs(
+    stack: ExitStack, subject: _Subject, choices: Sequence[Choice]
+) -> tuple[dict[Choice, Run], dict[Choice, StepTime]]:
+    """By choice, its run or why there is none; the first is the present one, whose mistakes are raised."""
     runs, failures = {choices[0]: subject.start(stack, subject.params)}, {}
     for choice in choices[1:]:
         try:
             runs[choice] = subject.start(stack, subject.params.model_copy(update=choice._asdict()))
         except (InputError, RuntimeError) as error:
             failures[choice] = describe_failure(error)
-    times = measure_steps(runs, repeats) | failures
-    return {choice: times[choice] for choice in choices}
+    return runs, failures
 
 
 def _describe_time(time: StepTime) -> dict[str, Any]:

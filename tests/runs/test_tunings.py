@@ -75,6 +75,11 @@ def test_each_choice_is_trained_as_it_says(folder: Path, monkeypatch: pytest.Mon
     assert seen == {(kind, last): 3 for kind in ("float32", "bfloat16") for last in (True, False)}
 
 
+@pytest.mark.parametrize(("name", "notes"), [("kd", (tunings.TOGETHER,)), ("conv", ())])
+def test_a_note_says_where_training_itself_takes_another_path(folder: Path, name: str, notes: tuple[str, ...]) -> None:
+    assert runs.time_choices(runs.open_study(folder / "params.yaml"), name, "cpu", steps=1, repeats=2).notes == notes
+
+
 def test_nothing_is_written(folder: Path) -> None:
     before = list_files(folder)
     tune(folder, "conv")
