@@ -1,11 +1,10 @@
-"""What starting costs: from a process's start to a student's first step; a whole stage; and, if asked, all stages.
+"""What starting costs: from a process's start to a student's first step, and a whole stage.
 
-    python benchmarks/start_up.py [--repeats 5] [--repro]
+    python benchmarks/start_up.py [--repeats 5]
 
 In a study of the digits whose networks are trained for one epoch: the seconds of each stage's command, from the start
 of its process to its end, and those before its work begins, of its own record. A student's first step lies between
-the two. `--repro` adds `dvc repro` of the default study in a clone of this checkout, which takes minutes; what is not
-committed is not in it.
+the two.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ students:
     epochs: 1
 """
 STAGES = {"prepare": "digits", "train-teacher": "big", "dump-logits": "big-logits", "train-student": "small"}
-WHOLE, REPRO = 3.5, 100.0  # seconds, at most
+WHOLE = 3.5  # seconds, at most
 
 
 def run_command(folder: Path, *command: str) -> None:
@@ -63,49 +62,18 @@ def measure_stages(folder: Path, stages: Sequence[str], repeats: int) -> Iterato
         yield Row(labels={"stage": f"`{command}`"}, values=values, goal=Goal(at_most=WHOLE))
 
 
-def measure_repro(folder: Path) -> Row:
-    """The default study, from a clone without data."""
-    clone = folder / "clone"
-    run_all(["git", "clone", "--quiet", str(HERE), str(clone)], folder)
-    bin_folder = str(Path(sys.executable).parent)
-    path = os.pathsep.join([bin_folder, os.environ["PATH"]])
-    taken = seconds(partial(run_all, ["dvc", "repro"], clone, PATH=path, PYTHONPATH=str(clone)))
-    stages = list_timings(clone)
-    values: dict[str, Spread | float | None] = {
-        "whole, s": round(taken, 1),
-        "in the stages' work, s": round(sum(stage["seconds"] for stage in stages), 1),
-        "before their work, s": round(sum(stage["startup"] for stage in stages), 1),
-        "stages": float(len(stages)),
-    }
-    return Row(labels={"what": "`dvc repro` of the default study"}, values=values, goal=Goal(at_most=REPRO))
-
-
-def run_all(command: Sequence[str], folder: Path, **variables: str) -> None:
-    """A command of others, in a folder."""
-    subprocess.run(command, cwd=folder, env=os.environ | variables, check=True, capture_output=True)
-
-
-def measure(stages: Sequence[str], repeats: int, *, repro: bool) -> Iterator[tuple[str, Row]]:
+def measure(stages: Sequence[str], repeats: int) -> Iterator[tuple[str, Row]]:
     """All rows, each with its table."""
     with tempfile.TemporaryDirectory(prefix="start-up-") as folder:
         yield from (("stages", row) for row in measure_stages(Path(folder), stages, repeats))
-        if repro:
-            yield "study", measure_repro(Path(folder))
 
 
 def main() -> None:
     """Measure and record."""
     options = parser(__doc__, repeats=5)
     options.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="those that are timed")
-    options.add_argument("--repro", action="store_true", help="the default study, too")
     given = options.parse_args()
-    record(
-        "start_up",
-        measure(given.stages, given.repeats, repro=given.repro),
-        given,
-        ["torch", "numpy", "dvc"],
-        repro=int(given.repro),
-    )
+    record("start_up", measure(given.stages, given.repeats), given, ["torch", "numpy"])
 
 
 if __name__ == "__main__":
