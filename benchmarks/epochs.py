@@ -9,9 +9,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -150,16 +150,6 @@ def time_by_hand(case: Case, rows: Rows) -> float:
         total.item()
         ends.append(time.perf_counter())
     return take_middle(ends)
-
-
-def choose_computation(case: Case, rows: Rows, recipe: Recipe, field: CachedField | None = None) -> Case:
-    """The case in the precision and layout that are fastest here, each of them timed once."""
-    choices = (
-        {"precision": precision, "layout": layout}
-        for precision, layout in product(("float32", "bfloat16"), (None, "channels_last", "contiguous"))
-    )
-    cases = [replace(case, model={**case.model, "computed": choice}) for choice in choices]
-    return min(cases, key=lambda each: time_ours(each, rows, recipe, field))
 
 
 def take_middle(ends: list[float]) -> float:

@@ -28,12 +28,13 @@ from typing import Any
 
 import torch
 from dump import read_images
-from epochs import BATCH, CLASSES, MNIST, TEMPERATURE, Case, choose_computation, make_optimizer, time_ours
+from epochs import BATCH, CLASSES, MNIST, TEMPERATURE, Case, make_optimizer, time_ours
 from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record, seconds
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+from tuned import choose_computation
 
 from pipeline.fields.rows import CachedRows
 from pipeline.losses.recipe import Recipe, Term
@@ -252,7 +253,7 @@ def measure(scene: Scene, given: argparse.Namespace) -> Iterator[tuple[str, Row]
     field = CachedRows({"logits": scene.logits[None]})
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         loops = make_loops(scene, given.torchdistill, given.repdistiller, Path(folder))
-        tuned = choose_computation(scene.case, scene.rows, RECIPE, field)
+        tuned = choose_computation(scene.case, scene.rows)
         sides: dict[str, Callable[[], float]] = {
             name: partial(time_ours, case, scene.rows, RECIPE, field)
             for name, case in (("ours", scene.case), ("ours, tuned", tuned))

@@ -2,8 +2,9 @@
 
     python benchmarks/tuned.py [--repeats 3] [--samples 1000] [--device cuda]
 
-Every combination of `precision` and `layout` is timed once; the fastest is then timed beside the default. Plain
-cross-entropy, images of noise, Adam, batches of 100, on the CPU one thread.
+Every combination of `precision` and `layout` is timed for a few steps, as `teachercache tune` does it; what it would
+choose is then timed beside the default. Plain cross-entropy, images of noise, Adam, batches of 100, on the CPU one
+thread.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
-from epochs import CE, CIFAR, MNIST, Case, choose_computation, time_ours
+from epochs import CE, CIFAR, MNIST, Case, make_splits, time_ours
 from measurement import Goal, Row, Spread, interleave, name_device, open_device, parser, ratios, record
 
 from pipeline.models.vgg_guided import STUDENT
+from pipeline.teacher import CrossEntropy
+from pipeline.training.network_trainer import Member
+from pipeline.training.rows import Rows
+from pipeline.training.run import Data, Plan, Run
+from pipeline.training.step_times import choose_fastest, measure_steps
 
 # By case, the most that the tuned epoch may take of the default one.
 CASES = (
@@ -25,6 +32,26 @@ CASES = (
     (Case("nin", {"name": "nin"}, CIFAR, 200, epochs=2), 0.5),
     (Case("cnn 32-64-512", {"name": "cnn", "widths": [32, 64, 512]}, MNIST, 1_000, epochs=2), 0.8),
 )
+
+
+def choose_computation(case: Case, rows: Rows, repeats: int = 3) -> Case:
+    """The case in the precision and layout that `tune` would choose for it here."""
+    device = rows.labels.device
+    precisions = ("float32", "bfloat16", *(["tf32"] if device.type == "cuda" else []))
+    present = ("float32", None)
+    steps = max(1, case.options.steps_per_epoch(len(rows)) // 2)
+    plan = partial(Plan, options=replace(case.options, epochs=None, steps=steps), seed=0, what=case.name)
+    runs = {}
+    for choice in (present, *product(precisions, ("contiguous", "channels_last"))):
+        member = Member(set_computation(case, *choice).draw_network(device), CrossEntropy())
+        runs[choice] = Run(plan([member]), Data(rows, make_splits(rows, case.shape).validation))
+    fastest = choose_fastest(measure_steps(runs, repeats), present)
+    return set_computation(case, *(fastest or present))
+
+
+def set_computation(case: Case, precision: str, layout: str | None) -> Case:
+    """The case in this precision and layout; None: its architecture's own."""
+    return replace(case, model={**case.model, "computed": {"precision": precision, "layout": layout}})
 
 
 def describe(model: dict[str, Any]) -> str:
@@ -35,7 +62,7 @@ def describe(model: dict[str, Any]) -> str:
 def measure_case(case: Case, most: float, device: torch.device, repeats: int) -> Row:
     """Of one network."""
     rows = case.make_rows(device)
-    tuned = choose_computation(case, rows, CE)
+    tuned = choose_computation(case, rows)
     sides = {name: partial(time_ours, each, rows, CE) for name, each in (("tuned", tuned), ("default", case))}
     found = interleave(sides, repeats, warm_up=False)
     values = {
