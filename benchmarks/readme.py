@@ -30,13 +30,9 @@ SHORT = {
     "a CNN on CIFAR-10's images: NIN as a teacher that runs in each step / the cache": (
         "engine.live", {"what": "live nin / cached"}, "times",
     ),
-    "the same CNN 8-16-32 by torchdistill, a file a sample / ours": (
-        "peers.epochs", {"loop": "torchdistill, 2 workers, cached"}, "times ours",
-    ),
     "8 seeds of an MLP 64-32-10 trained together / 1 seed": (
         "cohort.seeds", {"network": "mlp 64-32-10, batch 64"}, "8 seeds / 1",
     ),
-    "NIN in its fastest precision and layout / in float32": ("tuned.epochs", {"network": "nin"}, "tuned / default"),
 }  # fmt: skip
 BLOCK = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import Any
 
 import torch
 
@@ -78,15 +77,9 @@ def _prepare_gpu(device: torch.device) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     # Float32 is float32: by default, convolutions would round what they multiply to 10 bits (TF32).
-    for kind in list_product_kinds():
-        kind.fp32_precision = "ieee"
+    # (By torch's older switches: after the newer ones its own reading of these fails.)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return device
-
-
-def list_product_kinds() -> list[Any]:
-    """The kinds of products that a GPU may compute in less than float32."""
-    backends: Any = torch.backends
-    return [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul]
 
 
 def explain_lack_of_memory(error: RuntimeError) -> InputError | None:

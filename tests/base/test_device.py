@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.base.device import explain_lack_of_memory, list_product_kinds, resolve_device
+from pipeline.base.device import explain_lack_of_memory, resolve_device
 from pipeline.base.errors import InputError
 from tests.conftest import Run, write_study
 
@@ -60,16 +60,17 @@ def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "zeros", make)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    kinds = list_product_kinds()
-    before = [kind.fp32_precision for kind in kinds]
+    before = torch.backends.cudnn.allow_tf32
     try:
         assert resolve_device("auto") == torch.device("cuda")
-        assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
         assert torch.are_deterministic_algorithms_enabled()
+        with torch.backends.cudnn.flags(enabled=False):  # torch itself can still read them all
+            assert torch.get_float32_matmul_precision() == "highest"
     finally:
         torch.use_deterministic_algorithms(False)
-        for kind, value in zip(kinds, before, strict=True):
-            kind.fp32_precision = value
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.mark.usefixtures("gpu")
