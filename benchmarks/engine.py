@@ -89,7 +89,7 @@ def measure_case(
 
 def time_floats(case: Case, rows: Rows, recipe: Recipe, labels: CachedRows) -> float:
     """Seconds of an epoch whose cached labels are floats already."""
-    with patch(UNPACK, lambda values, _: values):
+    with patch(UNPACK, lambda values, *_: values):
         return time_ours(case, rows, recipe, labels)
 
 
