@@ -88,7 +88,8 @@ def fit_runs(
         run = Run(plan, data)
         stack = _trace_run(run)
         open_run, train_epoch = (run.open(), run.train_epoch) if stack is None else (stack.open(), stack.train_epoch)
-        path = checkpoint if checkpoint is None or not number else checkpoint.with_suffix(f".{number}.pt")
+        # A stack's file, of the same runs, is none of theirs: on another day they may have been stacked.
+        path = checkpoint if checkpoint is None or len(plans) == 1 else checkpoint.with_suffix(f".{number}.pt")
         fitted += _train([run], open_run, train_epoch, path, checkpoint_seconds)
     return fitted
 

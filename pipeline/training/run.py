@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,7 +180,7 @@ class Run:
 
     def remember(self) -> dict[str, Any] | None:
         """A copy of the state, where the options may want it back."""
-        return copy.deepcopy(self.state(whole=False)) if self.options.on_nan else None
+        return _copy(self.state(whole=False)) if self.options.on_nan else None
 
     def _take_back(self, before: dict[str, Any], divide: float) -> dict[str, Any]:
         """Put the state before the epoch back, with a smaller learning rate; that is the new state before it."""
@@ -188,7 +188,8 @@ class Run:
         self.restores += 1
         for trainee in self.trainees:
             trainee.divide_rate(divide)
-        return copy.deepcopy(self.state(whole=False))
+        made: dict[str, Any] = _copy(self.state(whole=False))
+        return made
 
     def state(self, *, whole: bool = True) -> dict[str, Any]:
         """All that must survive a kill, sharing memory with what is trained.
@@ -218,6 +219,15 @@ class Run:
     def results(self) -> list[FitResult]:
         """The finished training of each network."""
         return [trainee.result(self.restores) for trainee in self.trainees]
+
+
+def _copy(state: Any) -> Any:
+    """A copy of a state; of a tensor that is a row of others, of that row alone."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _copy(value) for key, value in state.items()}
+    return [_copy(value) for value in state] if isinstance(state, list) else copy.copy(state)
 
 
 def check_batches(network: nn.Module, samples: int, options: TrainingOptions, what: str) -> None:

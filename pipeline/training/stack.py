@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from pipeline.base.seeds import fork_seeded_rng
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch, iterate_batches
 from pipeline.training.dropout import Masks, list_dropouts, record_calls, replaced_dropout
@@ -134,8 +135,8 @@ class Stack:
         """Trace a first step, before anything is trained.
 
         Raises:
-            NotStackableError: a network or a term does what cannot be traced.
-            InputError: no term depends on what is trained.
+            NotStackableError: a network or a term does what cannot be traced, or leaves something that is
+                trained alone.
         """
         samples = len(self.runs[0].order)
         planned = isinstance(self.runs[0].order, PlannedOrder)
@@ -144,7 +145,7 @@ class Stack:
         with closing(self._iterate(ids, 0, 1)) as batches:
             batch = next(batches)
         names, _, weights = self._weigh(0)
-        self._refuse_idle(batch, names)
+        self._require_all_reached(batch)
         self._find_trace(*self._list_inputs(batch, weights), names)
 
     def train_epoch(self) -> None:
@@ -212,22 +213,25 @@ class Stack:
             self._traced[shape] = self._trace(inputs, targets, names)
         return self._traced[shape]
 
-    def _refuse_idle(self, batch: Batch, names: Sequence[str]) -> None:
-        """Raise InputError where no term depends on the part of the network that is trained."""
+    def _require_all_reached(self, batch: Batch) -> None:
+        """Raise NotStackableError where in some epoch the terms do not reach all that is trained.
+
+        A plain step leaves alone what has no gradient; here it would have one of zeros, and decay and momentum act.
+        """
         trainee, objective = self.first, self.objectives[0]
-        trainee.network.eval()
+        run = self.runs[0]
         targets = objective.read_targets(batch)
-        with torch.enable_grad():
-            values = objective.values(
-                trainee.network, batch.images, batch.labels, targets, [name for name in names if name != "l1"]
-            )
-            total = torch.stack([*values.values()]).sum() if values else None
-        if total is None or "l1" in names:
-            return
-        found = torch.autograd.grad(total, trainee.trainable, allow_unused=True) if total.requires_grad else [None]
-        if all(gradient is None for gradient in found):
-            trainee.optimizer.zero_grad(set_to_none=True)  # what a phase before has left
-            trainee.refuse_idle(names)
+        for names in {self._weigh(epoch)[0] for epoch in range(run.epochs)}:
+            trainee.network.eval()
+            terms = [name for name in names if name != "l1"]
+            with torch.enable_grad():
+                values = objective.values(trainee.network, batch.images, batch.labels, targets, terms)
+                total = torch.stack([*values.values()]).sum() if values else None
+            if total is None or not total.requires_grad:
+                raise NotStackableError("in some epoch no loss depends on what is trained")
+            found = torch.autograd.grad(total, trainee.parameters, allow_unused=True)
+            if any(gradient is None for gradient in found):
+                raise NotStackableError("in some epoch the losses do not reach all that is trained")
 
     def _trace(self, inputs: Sequence[Tensor], targets: Targets, names: tuple[str, ...]) -> Callable[..., Any]:
         """The step of all runs, from the inputs to the gradients and the weighted terms (K, T)."""
@@ -249,7 +253,8 @@ class Stack:
         in_dims = (*stacked, *[None] * len(shared), 0, *[0] * masks, *[None if self.shared_rows else 0] * rows)
         self.first.network.train()
         try:
-            with torch.enable_grad():
+            # What the trace itself draws is no draw of the run.
+            with torch.enable_grad(), fork_seeded_rng(0, self.device):
                 return trace(step_one if self.alone else vmap(step_one, in_dims=in_dims), inputs)
         except UNTRACEABLE as error:
             raise NotStackableError((str(error) or type(error).__name__).splitlines()[0]) from error

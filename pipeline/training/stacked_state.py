@@ -12,9 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
 
+from pipeline.training import eager_optimizers
 from pipeline.training.network_trainer import Trainee
 
-ELEMENTWISE = (SGD, Adam, AdamW)  # optimisers whose step treats every number alike, so that one step serves a stack
+# Optimisers whose step treats every number alike, so that one step serves a stack; no subclass need do so.
+ELEMENTWISE = (SGD, Adam, AdamW, eager_optimizers.SGD, eager_optimizers.Adam, eager_optimizers.AdamW)
+
+
+COUNT = "step"  # the entry of an optimiser's state that is no row of the stack
 
 
 class Unit(nn.Module):
@@ -61,7 +66,7 @@ class StackedState:
     def begin_epoch(self) -> None:
         """Take up the optimisers' states; where all have the same options now, one steps for all."""
         groups = [_read_options(trainee) for trainee in self.trainees]
-        alike = isinstance(self._optimizer, ELEMENTWISE) and all(group == groups[0] for group in groups)
+        alike = type(self._optimizer) in ELEMENTWISE and all(group == groups[0] for group in groups)
         self._joint = alike and not self.alone
         if not self._joint:
             return
@@ -74,7 +79,9 @@ class StackedState:
                 if own[number] in trainee.optimizer.state
             ]
             if states:
-                self._optimizer.state[leaf] = {key: _join_entry([state[key] for state in states]) for key in states[0]}
+                self._optimizer.state[leaf] = {
+                    key: _join_entry(key, [state[key] for state in states]) for key in states[0]
+                }
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step of the optimisers on gradients of the leaves."""
@@ -98,7 +105,7 @@ class StackedState:
         for number, leaf in enumerate(self.leaves.values()):
             state = self._optimizer.state.get(leaf, {})
             for row, (trainee, own) in enumerate(zip(self.trainees, self._parameters, strict=True)):
-                entries = {key: _take_entry(value, leaf, row) for key, value in state.items()}
+                entries = {key: _take_entry(key, value, row) for key, value in state.items()}
                 if entries:
                     trainee.optimizer.state[own[number]] = entries
 
@@ -119,16 +126,16 @@ def _read_options(trainee: Trainee) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def _join_entry(values: Sequence[Any]) -> Any:
-    """One entry of the optimisers' states for all: rows stacked, counts as the first has them."""
+def _join_entry(key: str, values: Sequence[Any]) -> Any:
+    """One entry of the optimisers' states for all: rows stacked, the count of steps as the first has it."""
     first = values[0]
     if isinstance(first, Tensor):
-        return torch.stack(list(values)) if first.ndim else first.clone()
+        return first.clone() if key == COUNT else torch.stack(list(values))
     return first
 
 
-def _take_entry(value: Any, leaf: Tensor, row: int) -> Any:
+def _take_entry(key: str, value: Any, row: int) -> Any:
     """A trainee's part of an entry."""
     if isinstance(value, Tensor):
-        return value[row] if value.shape == leaf.shape else value.clone()
+        return value.clone() if key == COUNT else value[row]
     return value

@@ -49,7 +49,11 @@ def _changes_nothing(node: fx.Node) -> bool:
     if node.target in COPIES:
         return True
     if node.target is aten.mul.Scalar:
-        return bool(node.args[1] == 1) and _layout(node) == _layout(source) and not any(map(_writes, node.users))
+        return (
+            bool(node.args[1] == 1)
+            and _layout(node) == _layout(source)
+            and not any(map(_writes, (*node.users, *source.users)))
+        )
     return node.target in RESHAPES and _layout(node) == _layout(source)
 
 
@@ -78,7 +82,8 @@ def _fuse_product_and_sum(graph: fx.Graph, node: fx.Node) -> None:
     for bias, product in (node.args, node.args[::-1]):
         if not (isinstance(bias, fx.Node) and isinstance(product, fx.Node)):
             continue
-        alike = bias.meta["val"].ndim == 3 and bias.meta["val"].dtype == product.meta["val"].dtype
+        made, value = product.meta["val"], bias.meta["val"]
+        alike = value.ndim == 3 and value.dtype == made.dtype and node.meta["val"].shape == made.shape
         if alike and product.target is aten.bmm.default and len(product.users) == 1:
             with graph.inserting_before(node):
                 fused = graph.call_function(aten.baddbmm.default, (bias, *product.args))
