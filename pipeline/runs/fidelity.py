@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes, write_json
-from pipeline.base.progress import progress_bar, track
+from pipeline.base.progress import track
 from pipeline.base.seeds import derive_seed
 from pipeline.cache.blocks import Block
 from pipeline.datasets.dataset import load_dataset
@@ -29,7 +29,7 @@ from pipeline.runs.recipes import build_recipe
 from pipeline.runs.result import Result
 from pipeline.runs.seeds import doubtful_networks
 from pipeline.runs.stage_work import find_entry, in_study_folder
-from pipeline.runs.training import training_options
+from pipeline.runs.training import show_epochs, training_options
 from pipeline.student import train_cohort
 from pipeline.student_phase import Phase, StudentRun
 from pipeline.study.layout import Layout
@@ -126,24 +126,23 @@ def _train(
     options = training_options(spec)
     recipe = build_recipe(spec, options.count_epochs(len(splits.train)))
     rows = CachedRows({name: values.to(device) for name, values in targets.items()})
-    done = dict.fromkeys(range(spec.seeds), 0)
-    with progress_bar(f"student {student}", spec.seeds * options.count_epochs(len(splits.train))) as bar:
-
-        def watch(seed: int, history: History) -> None:
-            done[seed] = len(history)
-            bar(sum(done.values()), "")
-
+    epochs = [[options.count_epochs(len(splits.train))]] * spec.seeds
+    with show_epochs(f"student {student}", epochs, [[[_ignore_history]]] * spec.seeds) as watches:
         runs = [
             StudentRun(
                 describe_model(spec),
-                [Phase(recipe, options, [partial(watch, seed)])],
+                [Phase(recipe, options, watch)],
                 derive_seed(study.seed, "student", seed),
                 f"student {student!r}, seed {seed}",
             )
-            for seed in range(spec.seeds)
+            for seed, (watch,) in enumerate(watches)
         ]
         trained = train_cohort(splits, dict.fromkeys(recipe.dumps, rows), runs, views=study.views.views())
     made = SeedAccuracies([run.accuracy(spec.select) for (run,) in trained])
     for seed, run in enumerate(trained):
         made.doubts.update(doubtful_networks(run, seed, spec, splits.test, dataset.classes))
     return made
+
+
+def _ignore_history(history: History) -> None:
+    """Do nothing: what an encoding costs is told by accuracies alone."""

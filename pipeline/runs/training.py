@@ -8,7 +8,6 @@ from functools import partial
 
 from pipeline.base.progress import progress_bar
 from pipeline.study.sections import TrainableParams, TrainingParams
-from pipeline.training.curves import Curves
 from pipeline.training.network_trainer import History
 from pipeline.training.options import Restore, TrainingOptions
 from pipeline.training.registries import LR_SCHEDULES, OPTIMIZERS, ORDERS
@@ -40,21 +39,21 @@ Watch = Callable[[History], None]
 
 @contextmanager
 def show_epochs(
-    title: str, epochs: Sequence[Sequence[int]], curves: Sequence[Sequence[Sequence[Curves]]]
+    title: str, epochs: Sequence[Sequence[int]], logs: Sequence[Sequence[Sequence[Watch]]]
 ) -> Iterator[list[list[list[Watch]]]]:
-    """For each run, each of its phases, and each network, an `on_epoch` that logs the curves.
+    """For each run, each of its phases, and each network, an `on_epoch` that hands its history to a log.
 
     All move one bar, by what the first network of each run does.
 
     Args:
         title: of the bar.
         epochs: of each run, those of its phases.
-        curves: by run, phase and network.
+        logs: by run, phase and network, what takes the history: `Curves`, for instance.
     """
     done: dict[tuple[int, int], int] = {}
     with progress_bar(title, sum(map(sum, epochs))) as bar:
 
-        def watch(run: int, phase: int, log: Curves) -> Watch:
+        def watch(run: int, phase: int, log: Watch) -> Watch:
             def on_epoch(history: History) -> None:
                 log(history)
                 done[run, phase] = len(history)
@@ -65,5 +64,5 @@ def show_epochs(
 
         yield [
             [[watch(run, phase, first), *others] for phase, (first, *others) in enumerate(phases)]
-            for run, phases in enumerate(curves)
+            for run, phases in enumerate(logs)
         ]

@@ -26,7 +26,7 @@ from pipeline.training.dropout import Masks, list_dropouts, record_calls, replac
 from pipeline.training.network_trainer import Trainee
 from pipeline.training.run import Plan, Run
 from pipeline.training.sample_order import PlannedOrder
-from pipeline.training.stacked_state import StackedState
+from pipeline.training.stacked_state import StackedState, Unit
 from pipeline.training.traced_graph import trace
 
 # On a processor a step of a small network is mostly the cost of calling operations, which a stack shares; that of a
@@ -288,12 +288,11 @@ class Stack:
             trainee.note_losses(terms, torch.stack([column[:, row] for column in columns], dim=1))
 
 
-class _Terms(nn.Module):
-    """A trainee's network, what is trained beside it, and the values of its terms, as one module (see `Unit`)."""
+class _Terms(Unit):
+    """A trainee's network, what is trained beside it, and the values of its terms, as one module."""
 
     def __init__(self, trainee: Trainee, names: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.learned = trainee.network, trainee.learned
+        super().__init__(trainee)
         self._objective, self._names = _stackable(trainee), [name for name in names if name != "l1"]
 
     def forward(self, images: Tensor, labels: Tensor, targets: Targets) -> dict[str, Tensor]:
