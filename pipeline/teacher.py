@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +23,7 @@ from pipeline.models.foreign_weights import load_foreign_weights
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
 from pipeline.training.batches import Batch
+from pipeline.training.consecutive_images import show_images
 from pipeline.training.fit import fit
 from pipeline.training.network_trainer import FitResult, History
 from pipeline.training.options import TrainingOptions
@@ -88,16 +90,15 @@ class Samples:
     batch: int
     views: Views = PLAIN
 
-    def batches(self, view: int, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
+    def batches(
+        self, view: int, start: int, stop: int, device: torch.device
+    ) -> Generator[tuple[Tensor, int], None, None]:
         """Batches of exactly `batch` rows, the last padded with zeros, each with its number of real rows."""
-        for first in range(start, stop, self.batch):
-            rows = torch.from_numpy(np.ascontiguousarray(self.images[first : min(first + self.batch, stop)])).to(device)
-            real = len(rows)
-            if not self.views.is_identity:
-                ids = torch.arange(first, first + real, device=device)
-                rows = self.views.apply(rows, self.views.words(ids, torch.full_like(ids, view)))
-            padding = rows.new_zeros((self.batch - real, *rows.shape[1:]))
-            yield torch.cat([rows, padding]) if len(padding) else rows, real
+        ids = range(start, stop, self.batch)
+        with closing(show_images(self.images, self.views, view=view, ids=ids, device=device)) as shown:
+            for rows in shown:
+                padding = rows.new_zeros((self.batch - len(rows), *rows.shape[1:]))
+                yield torch.cat([rows, padding]) if len(padding) else rows, len(rows)
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,13 @@ class TeacherOutputs:
         """The values of one read (n, ...), as float32 in memory."""
         values: NDArray[np.float32] = self.values[read].to(torch.float32).cpu().numpy()
         return values
+
+    def split(self, size: int) -> Iterator[TeacherOutputs]:
+        """The same in parts of so many samples, the last with what is left."""
+        for first in range(0, self.stop - self.start, size):
+            values = {read: rows[first : first + size] for read, rows in self.values.items()}
+            start = self.start + first
+            yield TeacherOutputs(self.view, start, min(start + size, self.stop), values)
 
 
 class TeacherLike(Protocol):
@@ -158,7 +166,7 @@ class Teacher:
     @torch.no_grad()
     def compute_outputs(
         self, samples: Samples, reads: Iterable[str], view: int, start: int, stop: int
-    ) -> Iterator[TeacherOutputs]:
+    ) -> Generator[TeacherOutputs, None, None]:
         """The network's outputs for rows [start, stop) in one view, a batch of the fixed partition at a time.
 
         The network only ever sees batches of exactly `samples.batch` rows that begin at a multiple
@@ -172,10 +180,11 @@ class Teacher:
             start, stop: multiples of the batch, except for `stop` at the end of the rows.
         """
         wanted = tuple(reads)
-        for rows, real in samples.batches(view, start, stop, self.device):
-            values = {read: answer[:real] for read, answer in self._values(rows, wanted).items()}
-            yield TeacherOutputs(view, start, start + real, values)
-            start += real
+        with closing(samples.batches(view, start, stop, self.device)) as batches:
+            for rows, real in batches:
+                values = {read: answer[:real] for read, answer in self._values(rows, wanted).items()}
+                yield TeacherOutputs(view, start, start + real, values)
+                start += real
 
     def _values(self, images: Tensor, reads: tuple[str, ...]) -> dict[str, Tensor]:
         self.network.eval()

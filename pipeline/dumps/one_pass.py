@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pipeline.base.files import flush_file
 from pipeline.base.progress import track
+from pipeline.base.threads import Background
 from pipeline.cache.block_files import BlockFiles, BlockFunction
 from pipeline.cache.blocks import Block
 from pipeline.cache.dtypes import storage_dtype
 from pipeline.dumps.field import BatchField, Field, Gather, RowField
 from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
+
+RUN_BATCHES = 16  # asked of a network together, so that images are read ahead of it
 
 
 class RowCollector:
@@ -52,8 +58,7 @@ class RowCollector:
                 raise ValueError(f"array {name!r}: planned {planned}, found {values.dtype} {values.shape}")
             room[:] = values
         if answer.stop == block.stop:
-            rows = self.rows
-            self.submit(lambda: _write_block(self.blocks, block, rows))
+            self.submit(partial(_write_block, self.blocks, block, self.rows))
 
 
 def _write_block(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]) -> None:
@@ -67,6 +72,8 @@ def run_one_pass(
 ) -> None:
     """Compute every block of these fields that is not there yet, asking the network once for each batch.
 
+    One thread reads images ahead of the network, one packs its answers behind it, and one writes blocks.
+
     Args:
         teacher: answers over the fixed partition.
         samples: what it answers for.
@@ -76,38 +83,83 @@ def run_one_pass(
     Raises:
         InputError: a field refuses a value; finished blocks stay.
     """
-    with ThreadPoolExecutor(1) as background:
-        last: list[Future[None]] = []
+    # Two blocks in memory beside those that are being filled, and one answer beside the one that is computed.
+    with Background(2) as writing, Background(1) as packing:
+        collectors = [RowCollector(field, blocks, writing.submit) for field, blocks in wanted]
+        pack = _make_packing(collectors, teacher.device)
+        answers, count = _plan_answers(teacher, samples, collectors)
+        with closing(answers):
+            for answer in track(answers, title, count):
+                packing.submit(pack(answer))
 
-        def submit(write: Callable[[], None]) -> None:
-            while len(last) > 1:  # two blocks in memory beside those that are being filled, and no more
-                last.pop(0).result()
-            last.append(background.submit(write))
 
-        collectors = [RowCollector(field, blocks, submit) for field, blocks in wanted]
-        for answer in track(*_plan_answers(teacher, samples, collectors, title)):
-            for collector in collectors:
-                collector.add(answer)
-        for write in last:
-            write.result()
+def _make_packing(
+    collectors: Sequence[RowCollector], device: torch.device
+) -> Callable[[TeacherOutputs], Callable[[], None]]:
+    """What, given an answer, makes the function that hands it to the collectors, in another thread."""
+    if device.type != "cuda":
+        return lambda answer: partial(_collect, collectors, answer)
+    packing = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def pack(answer: TeacherOutputs) -> Callable[[], None]:
+        computed = torch.cuda.current_stream(device).record_event()
+        return partial(_collect_on_stream, collectors, answer, packing, computed)
+
+    return pack
+
+
+def _collect(collectors: Sequence[RowCollector], answer: TeacherOutputs) -> None:
+    for collector in collectors:
+        collector.add(answer)
+
+
+def _collect_on_stream(
+    collectors: Sequence[RowCollector], answer: TeacherOutputs, stream: torch.cuda.Stream, computed: torch.cuda.Event
+) -> None:
+    """Collect an answer once it is computed, without waiting for what the network was asked since.
+
+    All that is made of it ends in the processor's memory, so nothing on the stream reads the answer after this.
+    """
+    with torch.cuda.stream(stream):
+        stream.wait_event(computed)
+        _collect(collectors, answer)
 
 
 def _plan_answers(
-    teacher: TeacherLike, samples: Samples, collectors: Sequence[RowCollector], title: str
-) -> tuple[Iterable[TeacherOutputs], str, int]:
-    """The answers that some collector waits for, with a title and their number."""
+    teacher: TeacherLike, samples: Samples, collectors: Sequence[RowCollector]
+) -> tuple[Generator[TeacherOutputs, None, None], int]:
+    """The answers that some collector waits for, a batch each, and their number."""
     starts = range(0, samples.rows, samples.batch)
     places = [(view, start) for view in range(samples.views.count) for start in starts]
-    waiting = {place: [collector for collector in collectors if collector.find_block(*place)] for place in places}
-    needed = [place for place in places if waiting[place]]
+    reads = {place: _list_reads(collectors, *place) for place in places}
+    needed = [place for place in places if reads[place]]
 
-    def ask() -> Iterable[TeacherOutputs]:
-        for view, start in needed:
-            reads = dict.fromkeys(read for collector in waiting[view, start] for read in collector.field.reads)
-            stop = min(start + samples.batch, samples.rows)
-            yield from teacher.compute_outputs(samples, reads, view, start, stop)
+    def ask() -> Generator[TeacherOutputs, None, None]:
+        for (view, asked), together in groupby(needed, lambda place: (place[0], reads[place])):
+            for first, last in _join_neighbours([start for _, start in together], samples.batch):
+                stop = min(last + samples.batch, samples.rows)
+                for answer in teacher.compute_outputs(samples, asked, view, first, stop):
+                    yield from answer.split(samples.batch)
 
-    return ask(), title, len(needed)
+    return ask(), len(needed)
+
+
+def _list_reads(collectors: Sequence[RowCollector], view: int, start: int) -> tuple[str, ...]:
+    """What the collectors that wait for a batch read of the network; nothing where none waits."""
+    waiting = [collector for collector in collectors if collector.find_block(view, start)]
+    return tuple(dict.fromkeys(read for collector in waiting for read in collector.field.reads))
+
+
+def _join_neighbours(starts: Sequence[int], batch: int) -> Iterator[tuple[int, int]]:
+    """Of rising starts of batches, the first and last of each run without a gap, of at most `RUN_BATCHES`."""
+    run: list[int] = []
+    for start in starts:
+        if run and (start != run[-1] + batch or len(run) == RUN_BATCHES):
+            yield run[0], run[-1]
+            run = []
+        run.append(start)
+    if run:
+        yield run[0], run[-1]
 
 
 def make_block_function(teacher: TeacherLike, samples: Samples, field: Field) -> BlockFunction:

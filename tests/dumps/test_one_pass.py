@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from pipeline.cache.store_plan import plan_store
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.field import RowField
-from pipeline.dumps.one_pass import run_one_pass
-from pipeline.teacher import Samples, Teacher
+from pipeline.dumps.one_pass import _join_neighbours, run_one_pass
+from pipeline.teacher import Samples, Teacher, TeacherOutputs
 from pipeline.views.view import PLAIN, Views
 from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import BATCH, CNN, teacher_of, tree, wanted
@@ -114,6 +116,65 @@ def test_a_field_that_does_not_make_what_it_planned_is_a_bug(
     samples = Samples(dataset.images, 100, BATCH)
     with pytest.raises(ValueError, match="array 'x': planned uint8"):
         run_one_pass(teacher, samples, [(field, blocks_of_x)], "x")
+
+
+def test_a_block_with_a_part_that_was_refused_is_never_written(
+    tmp_path: Path, dataset: Dataset, teacher: Teacher
+) -> None:
+    """Answers are packed behind the network: those that it has given meanwhile must not complete the block."""
+    asked: list[int] = []
+
+    def extract(answer: TeacherOutputs) -> dict[str, Any]:
+        asked.append(answer.start)
+        if answer.start == BATCH:
+            raise InputError("refused")
+        return {"x": answer.numpy("logits")}
+
+    field = RowField({"x": ArrayPlan((10,), "float32")}, ("logits",), extract)
+    blocks = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=4 * BATCH, batch=BATCH), "zarr")
+    assert len(blocks.missing_blocks()) == 1
+    with pytest.raises(InputError, match="refused"):
+        run_one_pass(teacher, Samples(dataset.images, 4 * BATCH, BATCH), [(field, blocks)], "x")
+    assert asked == [0, BATCH]
+    assert len(blocks.missing_blocks()) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_network_answers_while_the_answer_before_is_packed(
+    tmp_path: Path, dataset: Dataset, teacher: Teacher
+) -> None:
+    second = threading.Event()
+
+    class Watched:
+        card, device, shapes = teacher.card, teacher.device, teacher.shapes
+
+        def compute_outputs(self, *asked: Any) -> Iterator[TeacherOutputs]:
+            for answer in teacher.compute_outputs(*asked):
+                if answer.start == BATCH:
+                    second.set()
+                yield answer
+
+    def extract(answer: TeacherOutputs) -> dict[str, Any]:
+        assert second.wait(10)  # in turn, it would wait for ever
+        return {"x": answer.numpy("logits")}
+
+    field = RowField({"x": ArrayPlan((10,), "float32")}, ("logits",), extract)
+    blocks = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=4 * BATCH, batch=BATCH), "zarr")
+    run_one_pass(Watched(), Samples(dataset.images, 4 * BATCH, BATCH), [(field, blocks)], "x")
+    assert not blocks.missing_blocks()
+
+
+@pytest.mark.parametrize(
+    ("starts", "runs"),
+    [
+        ([], []),
+        ([0], [(0, 0)]),
+        ([0, 8, 16, 32, 40, 56], [(0, 16), (32, 40), (56, 56)]),
+        ([*range(0, 8 * 35, 8)], [(0, 120), (128, 248), (256, 272)]),
+    ],
+)
+def test_neighbouring_batches_are_asked_for_together(starts: list[int], runs: list[tuple[int, int]]) -> None:
+    assert [*_join_neighbours(starts, 8)] == runs
 
 
 def test_a_codec_that_the_store_lacks_is_refused_at_once(tmp_path: Path, dataset: Dataset, teacher: Teacher) -> None:
