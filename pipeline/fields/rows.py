@@ -15,6 +15,8 @@ from pipeline.cache import Cache
 if TYPE_CHECKING:
     from pipeline.training.batches import Batch
 
+PIECE = 1 << 24  # numbers that are looked at together: of all at once, the answers would take several times their room
+
 # The rows of a cached field for one batch: a tensor, or several by name where a field has several.
 Target = Tensor | Mapping[str, Tensor]
 
@@ -67,9 +69,14 @@ def refuse_other_numbers(cache: Cache, name: str, values: Tensor) -> None:
     """Raise InputError for rows of an array with a number that is not finite, or an index that is no class."""
     classes = len(cache.manifest.dataset.classes)
     if values.is_floating_point():
-        sound, expected = bool(values.isfinite().all()), "finite numbers"
+        sound, expected = all(bool(piece.isfinite().all()) for piece in _cut(values)), "finite numbers"
     else:
-        sound = name != "indices" or bool(((values >= 0) & (values < classes)).all())
+        sound = name != "indices" or all(bool(((piece >= 0) & (piece < classes)).all()) for piece in _cut(values))
         expected = f"classes 0..{classes - 1}"
     if not sound:
         raise InputError(f"cache {cache.folder.name}: array {name!r}", expected=expected, found="others", fix=cache.fix)
+
+
+def _cut(values: Tensor) -> tuple[Tensor, ...]:
+    """All numbers, so many at a time."""
+    return torch.split(values.flatten(), PIECE)

@@ -18,7 +18,8 @@ from pipeline.datasets.dataset import SPLITS, Dataset, ImagesFile, Split
 from pipeline.training.feeder import Arrays, BatchKeys, feed, split_batches
 from pipeline.training.memory import IMAGES, Source, plan_memory
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 1000  # images of a batch of an evaluation, and no more bytes of them, as floats, than
+EVALUATION_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image."""
+        return tuple((self.images if isinstance(self.images, Tensor) else self.images.file).shape[1:])
+
     def batches(self, size: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images and labels in their order, so many at a time, on the device."""
         labels = torch.split(self.labels, size)
@@ -124,7 +130,7 @@ class Splits:
 def measure_images(dataset: Dataset, batch_size: int) -> Source:
     """What the images of a data set take, for `plan_memory`."""
     count, *shape = dataset.images.shape
-    largest = max(batch_size, min(EVALUATION_BATCH, count - dataset.bounds[0]))
+    largest = max(batch_size, min(count_evaluation_batch(shape), count - dataset.bounds[0]))
     return Source(IMAGES, count * math.prod(shape), min(count, largest) * math.prod(shape))
 
 
@@ -144,12 +150,20 @@ def load_splits(dataset: Dataset, batch_size: int, device: torch.device, memory:
     return Splits.from_dataset(dataset, device, streamed=bool(plan_memory([images], find_budget(memory, device))))
 
 
+def count_evaluation_batch(shape: Sequence[int]) -> int:
+    """Images (C, H, W) of a batch of an evaluation.
+
+    By their size alone: the last bits of a loss depend on it, and no result may depend on a machine's memory.
+    """
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (4 * math.prod(shape))))
+
+
 @torch.no_grad()
 def evaluate(network: nn.Module, rows: Rows) -> tuple[Tensor, float]:
     """Which rows the network classifies correctly, (n,) bool on the CPU, and its mean cross-entropy."""
     network.eval()
     correct, loss = [], torch.zeros((), dtype=torch.float64, device=rows.labels.device)
-    with closing(rows.batches(EVALUATION_BATCH)) as batches:
+    with closing(rows.batches(count_evaluation_batch(rows.image_shape))) as batches:
         for images, labels in batches:
             logits = network(images)
             correct.append(logits.argmax(1) == labels)
