@@ -72,7 +72,7 @@ class Notices(logging.Handler):
     """Prints what the library logs, each line once: what a run warns of, and what else is to be known."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -86,10 +86,13 @@ class Notices(logging.Handler):
 def notices() -> Iterator[None]:
     """While it is open, what the library has to say stands on standard error."""
     handler, log = Notices(), logging.getLogger("pipeline")
+    before = log.level
     log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        log.setLevel(before)
         log.removeHandler(handler)
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from pipeline.base.errors import InputError
+from pipeline.base.sizes import format_size
 
 LOG = logging.getLogger(__name__)
 NAMES = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
+NONDETERMINISTIC = r"(\S+) does not have a deterministic implementation"  # how torch's warning begins
 
 
 def resolve_device(device: str) -> torch.device:
@@ -22,6 +28,27 @@ def resolve_device(device: str) -> torch.device:
     Raises:
         InputError: no such device here, or one that does not work.
     """
+    found = _find_device(device)
+    if found.type == "cuda":  # where there is none, nothing was chosen
+        card = torch.cuda.get_device_properties(found)
+        LOG.info("on %s: %s, %s of memory", found, card.name, format_size(card.total_memory))
+    return found
+
+
+def describe_device(device: torch.device) -> str:
+    """A device for cards, metrics and manifests: what kind, and of a GPU which; a processor is just that."""
+    return "cpu" if device.type == "cpu" else f"{device.type} ({torch.cuda.get_device_name(device)})"
+
+
+def describe_execution(device: torch.device, nondeterministic: Sequence[str]) -> dict[str, Any]:
+    """What a network's card says of where it was trained, and of what may make another training differ."""
+    return {
+        "device": describe_device(device),
+        **({"nondeterministic": sorted(nondeterministic)} if nondeterministic else {}),
+    }
+
+
+def _find_device(device: str) -> torch.device:
     if not NAMES.fullmatch(device):
         raise InputError("--device", expected="auto, cpu, cuda or cuda:NUMBER", found=device or "nothing")
     if device == "auto":
@@ -94,3 +121,25 @@ def explain_lack_of_memory(error: RuntimeError) -> InputError | None:
         found=text[0],
         fix="lower batch_size (dumps: batch), seeds or peers, or leave more of the data on disk: `--memory 2GB`",
     )
+
+
+@contextmanager
+def collect_nondeterministic() -> Iterator[list[str]]:
+    """The operations, as they come, that a GPU computes in another order each time: what is trained may differ then.
+
+    Torch warns of each at every step; here it is said once.
+    """
+    found: list[str] = []
+
+    def show(message: Warning | str, *where: Any, **how: Any) -> None:
+        known = re.match(NONDETERMINISTIC, str(message))
+        if known is None:
+            show_other(message, *where, **how)
+        elif known[1] not in found:
+            found.append(known[1])
+            LOG.warning("%s has no deterministic form here: the same run again may end in other last bits", known[1])
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", NONDETERMINISTIC)
+        show_other, warnings.showwarning = warnings.showwarning, show
+        yield found

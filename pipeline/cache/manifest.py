@@ -17,7 +17,9 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -139,6 +141,18 @@ class ViewsInfo(_Entry):
     parameters: PlainValues
 
 
+class ComputedInfo(_Entry):
+    """What the network ran on, and in which precision: other devices differ in the last bits.
+
+    Attributes:
+        device: "cpu", or the kind and name of a GPU.
+        precision: of the network's products; null where several networks answer as one.
+    """
+
+    device: Annotated[str, Field(min_length=1, max_length=200)]
+    precision: Annotated[str, Field(min_length=1, max_length=100)] | None
+
+
 class ArrayInfo(_Entry):
     """One array: its first two axes are the keys, little-endian, cut into chunks of `chunk_rows` rows.
 
@@ -195,6 +209,7 @@ class Manifest(_Entry):
         axes: what the first two axes of every array are.
         rows: length of the second axis; of samples: the ids held are [0, rows).
         batch: rows a forward pass of the fixed partition.
+        computed: how the values were computed; not there where nobody said so.
         arrays: by name.
         files: by path below the cache's folder; every file but the manifest itself.
         values: SHA-256 over the arrays' names, shapes, dtypes and little-endian bytes: equal
@@ -213,6 +228,7 @@ class Manifest(_Entry):
     axes: Axes
     rows: Size
     batch: PositiveInt
+    computed: ComputedInfo | None = None
     arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000), _validate_each(ArrayInfo)]
     files: Annotated[dict[str, FileInfo], _validate_each(FileInfo)]
     values: Digest
@@ -226,6 +242,13 @@ class Manifest(_Entry):
         if len({array.shape[0] for array in self.arrays.values()}) > 1:
             raise ValueError(f"arrays: expected one number of {self.axes.split(', ')[0]}s, found several")
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_there(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        entries: dict[str, Any] = serialize(self)
+        if self.computed is None:
+            entries.pop("computed", None)
+        return entries
 
     @property
     def chunks(self) -> int:

@@ -25,7 +25,7 @@ from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
 # What a rewritten cache keeps of the old one's manifest.
-KEPT_ENTRIES = ("field", "teacher", "dataset", "views", "batch", "axes")
+KEPT_ENTRIES = ("field", "teacher", "dataset", "views", "batch", "axes", "computed")
 FIXED_DTYPE_ARRAYS = {"tail"}  # arrays that have one number format only
 
 

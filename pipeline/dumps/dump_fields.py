@@ -15,7 +15,7 @@ from pipeline.cache import reader_limits
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import CODECS, Format
-from pipeline.cache.manifest import DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
+from pipeline.cache.manifest import ComputedInfo, DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
 from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.store_plan import StorePlan, plan_store, plan_whole_blocks
 from pipeline.cache.writer import UnfinishedCache, open_unfinished
@@ -56,6 +56,7 @@ def dump_fields(
     batch: int = 512,
     samples: Literal["train", "all"] = "train",
     views: Views = PLAIN,
+    computed: ComputedInfo | None = None,
 ) -> list[Manifest]:
     """Compute fields of a teacher in one pass over a data set, and publish each as a cache.
 
@@ -67,6 +68,7 @@ def dump_fields(
         batch: rows a forward pass, fixed for all time by the manifest.
         samples: the training rows, or all rows of the data set.
         views: the augmentation that the teacher answers for.
+        computed: what the manifests say of how; None: nothing.
 
     Raises:
         InputError: teacher and data set do not fit, or a value that cannot be stored: then
@@ -82,6 +84,7 @@ def dump_fields(
         for each, field in zip(requests, fields, strict=True):
             plan = plan_field_store(field, seen, each.chunk_kib)
             described = describe_cache(teacher.card, dataset, each, field, seen)
+            described |= {} if computed is None else {"computed": computed}
             opened = open_unfinished(
                 each.target, each.work, plan, store=each.store, description=described, device=teacher.device.type
             )

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from pipeline.base.device import resolve_device
+import torch
+
+from pipeline.base.device import collect_nondeterministic, describe_device, resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.registry import describe_unknown
 from pipeline.cache import Format
-from pipeline.cache.manifest import Manifest
+from pipeline.cache.manifest import ComputedInfo, Manifest
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
@@ -52,8 +54,9 @@ def make_dump(study: Study, name: str, field: str | None = None, device: str = "
             found=spec.field,
             fix=f"run `teachercache dump-{spec.field} {name}`",
         )
-    with record_seconds(name_dump_work(study, name)):
-        return _dump_together(study, [name], device)
+    where = resolve_device(device)
+    with record_seconds(name_dump_work(study, name), describe_device(where)):
+        return _dump_together(study, [name], where)
 
 
 @in_study_folder
@@ -78,11 +81,12 @@ def make_dumps(
         InputError: no such network, none of its dumps is configured, or one that is named is not its.
     """
     wanted, done, made = _select_dumps(study, network, dumps), list[str](), list[Result]()
-    passes = group_dumps(study, wanted)
+    passes, where = group_dumps(study, wanted), resolve_device(device)
     try:
-        with record_seconds(find_dump_stage(study, wanted[0]).name if dumps else f"dump-{network}"):
+        stage = find_dump_stage(study, wanted[0]).name if dumps else f"dump-{network}"
+        with record_seconds(stage, describe_device(where)):
             for names in passes:
-                made.append(_dump_together(study, names, device))
+                made.append(_dump_together(study, names, where))
                 show(made[-1])
                 done += names
     finally:
@@ -109,14 +113,19 @@ def _select_dumps(study: Study, network: str, dumps: Sequence[str]) -> list[str]
     return list(dict.fromkeys(dumps)) or its
 
 
-def _dump_together(study: Study, names: Sequence[str], device: str) -> Result:
+def _dump_together(study: Study, names: Sequence[str], device: torch.device) -> Result:
     """Compute dumps of one network on the same samples in one pass."""
     spec = study.dumps[names[0]]
     teacher, dataset = load_teacher_and_data(study, spec, device)
     if "doubt" in teacher.card:  # before hours are spent on it
         LOG.warning("%r, dumped as %s, %s", spec.of, ", ".join(names), teacher.card["doubt"])
     wanted = [wanted_cache(study, name) for name in names]
-    made = dump_fields(teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=study.views.views())
+    computed = ComputedInfo(device=describe_device(teacher.device), precision=teacher.card.get("precision"))
+    views = study.views.views()
+    with collect_nondeterministic():
+        made = dump_fields(
+            teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=views, computed=computed
+        )
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},
         text=tuple(_summary(name, manifest) for name, manifest in zip(names, made, strict=True)),
@@ -143,8 +152,8 @@ def plan_dump(spec: DumpParams, study: Study, teacher: TeacherLike, dataset: Dat
     return make_field(teacher, seen, spec.field, spec.options), seen
 
 
-def load_teacher_and_data(study: Study, spec: DumpParams, device: str) -> tuple[Teacher, Dataset]:
+def load_teacher_and_data(study: Study, spec: DumpParams, device: torch.device) -> tuple[Teacher, Dataset]:
     """The trained network that a dump asks, and the data set that it asks about."""
     dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)), resident=False)
     folder, fix = find_network(study, spec.of, spec.of_seed)
-    return load_teacher(folder, resolve_device(device), fix), dataset
+    return load_teacher(folder, device, fix), dataset

@@ -63,7 +63,7 @@ def compare_encodings(
     spec, where = find_entry(study.students, "students", student, study.file), resolve_device(device)
     term = _find_soft_targets(student, spec)
     (dump,) = term.dumps
-    exact, teacher, doubts = _compute_exact(study, dump, device)
+    exact, teacher, doubts = _compute_exact(study, dump, where)
     for k in top_k:
         refuse_all_classes(k, exact.shape[2], teacher)
     rows = compare_in_turn(
@@ -104,7 +104,7 @@ def _refuse(student: str, expected: str, found: str) -> InputError:
     return InputError(f"student {student!r}", expected=expected, found=found, fix="name another student")
 
 
-def _compute_exact(study: Study, dump: str, device: str) -> tuple[NDArray[np.float32], str, list[str]]:
+def _compute_exact(study: Study, dump: str, device: torch.device) -> tuple[NDArray[np.float32], str, list[str]]:
     """A teacher's float32 logits (views, samples, classes), whatever the configured dump keeps; its name; any doubt."""
     spec = study.dumps[dump]
     teacher, dataset = load_teacher_and_data(study, spec, device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.expected_values import differences
 from pipeline.cache.block_files import BlockFunction
@@ -65,7 +66,7 @@ def compute_from_study(study: Study, manifest: Manifest, device: str) -> BlockFu
     """
     for spec in study.dumps.values():
         if _made(study, spec, manifest):
-            teacher, dataset = load_teacher_and_data(study, spec, device)
+            teacher, dataset = load_teacher_and_data(study, spec, resolve_device(device))
             fingerprint, weights = dataset.fingerprint, teacher.card["weights_sha256"]
             if (fingerprint, weights) == (manifest.dataset.fingerprint, manifest.teacher.weights_sha256):
                 field, seen = plan_dump(spec, study, teacher, dataset)

@@ -102,13 +102,18 @@ def _is_of_other_device(name: str, device: str) -> bool:
 
 
 @contextmanager
-def record_seconds(stage: str) -> Iterator[None]:
+def record_seconds(stage: str, device: str | None = None) -> Iterator[None]:
     """Note a stage's wall-clock seconds beside the outputs, not in them; and those that its process had taken before.
 
     Of a command the latter are its start-up: Python, what it imports, and the check of the study.
+
+    Args:
+        stage: its name.
+        device: that computes (see `describe_device`), where the stage may choose one.
     """
     startup = max(0.0, time.time() - psutil.Process().create_time())
     start = time.perf_counter()
     yield
     taken = {"seconds": round(time.perf_counter() - start, 2), "startup": round(startup, 2)}
-    write_json(Layout(Path()).timings(stage), {"stage": stage, **taken})
+    where = {} if device is None else {"device": device}
+    write_json(Layout(Path()).timings(stage), {"stage": stage, **where, **taken})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline import __version__
-from pipeline.base.device import resolve_device
+from pipeline.base.device import collect_nondeterministic, describe_device, describe_execution, resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.expected_values import differences
 from pipeline.base.files import write_json
@@ -51,7 +51,7 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
     """
     names = find_students(study, name)
     layout, stage, where = Layout(Path()), f"train-student-{name}", resolve_device(device)
-    with record_seconds(stage):
+    with record_seconds(stage, describe_device(where)):
         inputs = read_inputs(study, names, where, memory)
         with ExitStack() as stack:
             decisive = inputs.decisive(study, names)
@@ -104,6 +104,11 @@ class StudentInputs:
     initial: Mapping[str, Tensor] | None
     costs: Mapping[str, ImageCost]
     origin: Mapping[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.splits.train.labels.device
 
     def origin_of(self, spec: StudentParams) -> dict[str, Any]:
         """What the metrics and cards of one student say: of the caches, those that it reads."""
@@ -173,17 +178,24 @@ def _train_students(
     study: Study, names: Sequence[str], inputs: StudentInputs, works: Sequence[StageWork]
 ) -> dict[str, _Seeds]:
     """Train students together; what became of each."""
-    trained = train_seeds(
-        study, names, splits=inputs.splits, targets=inputs.targets, initial=inputs.initial, works=works
-    )
+    with collect_nondeterministic() as kernels:
+        trained = train_seeds(
+            study, names, splits=inputs.splits, targets=inputs.targets, initial=inputs.initial, works=works
+        )
     return {
-        name: _save_student(study, name, inputs, cohorts, work)
+        name: _save_student(study, name, inputs, cohorts, work, execution=describe_execution(inputs.device, kernels))
         for name, cohorts, work in zip(names, trained, works, strict=True)
     }
 
 
 def _save_student(
-    study: Study, name: str, inputs: StudentInputs, cohorts: Sequence[list[TrainedStudent]], work: StageWork
+    study: Study,
+    name: str,
+    inputs: StudentInputs,
+    cohorts: Sequence[list[TrainedStudent]],
+    work: StageWork,
+    *,
+    execution: Mapping[str, Any],
 ) -> _Seeds:
     spec, test, classes = study.students[name], inputs.splits.test, inputs.dataset.classes
     known = {key: value for key, value in inputs.origin_of(spec).items() if value is not None}
@@ -194,6 +206,7 @@ def _save_student(
             "seed_number": seed,
             **known,
             **asdict(inputs.costs[name]),
+            **execution,
         }
         done.digests.append(save_seed(cohort, about, spec.select, test, work.out))
         done.doubts |= doubtful_networks(cohort, seed, spec, test, classes)
@@ -208,6 +221,7 @@ def _metrics(study: Study, name: str, inputs: StudentInputs, seeds: _Seeds) -> d
         **student_metrics(seeds.runs, spec.select),
         **asdict(inputs.costs[name]),
         **describe_computation(spec),
+        "device": describe_device(inputs.device),
         "losses": write_losses(spec.losses),
         "pretrain": [write_losses(phase.losses) for phase in spec.pretrain],
         "phase_epochs": phase_epochs(spec, inputs.splits, inputs.targets),

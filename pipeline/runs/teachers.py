@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.base.device import resolve_device
+from pipeline.base.device import collect_nondeterministic, describe_device, describe_execution, resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_json
 from pipeline.base.seeds import derive_seed
@@ -33,7 +33,7 @@ from pipeline.training.rows import Rows, Splits, evaluate, load_splits, per_clas
 # What the metrics take from the card.
 METRICS = (
     *("test_accuracy", "test_accuracy_per_class", "parameters", "bytes", "bits"),
-    *("precision", "layout"),
+    *("precision", "layout", "device"),
     *("multiply_adds", "activation_bytes"),
     *("restores", "weights_sha256", "best_epoch", "epochs", "doubt"),
 )
@@ -51,7 +51,7 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
     """
     spec = find_entry(study.teachers, "teachers", name, study.file)
     layout, stage, where = Layout(Path()), f"train-teacher-{name}", resolve_device(device)
-    with record_seconds(stage):
+    with record_seconds(stage, describe_device(where)):
         dataset = load_dataset(layout.prepared(str(spec.dataset)), resident=False)
         cost = None if spec.model is None else measure_image_cost(build_and_check(study, name, dataset), dataset.shape)
         splits = load_splits(dataset, spec.batch_size, where, memory)
@@ -59,7 +59,9 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
         options = spec.model_dump(mode="json"), views, study.seed
         inputs = *options, dataset.fingerprint, weight_digests(spec)
         with open_stage_work(layout, stage, layout.teacher(name), *inputs, device=where.type) as work:
-            network, entries = _make_network(study, name, dataset, splits, work)
+            with collect_nondeterministic() as kernels:
+                network, entries = _make_network(study, name, dataset, splits, work)
+            entries |= describe_execution(where, kernels)
             measured = _measure(network, splits.test, dataset.classes)
             measured |= asdict(cost or measure_image_cost(network, dataset.shape))
             card = _save(network, {**describe_network(name, spec, dataset), **measured, **entries}, work.out)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from pipeline.base.device import explain_lack_of_memory, resolve_device
+from pipeline.base.device import (
+    collect_nondeterministic,
+    describe_device,
+    describe_execution,
+    explain_lack_of_memory,
+    resolve_device,
+)
 from pipeline.base.errors import InputError
 from tests.conftest import Run, write_study
 
@@ -51,7 +59,7 @@ def test_a_card_that_does_not_work_is_refused_where_it_is_asked_for(monkeypatch:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     real = torch.zeros
 
     def make(size: int, device: torch.device) -> torch.Tensor:
@@ -60,9 +68,13 @@ def test_float32_on_a_card_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "zeros", make)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    card = SimpleNamespace(name="Card 5", total_memory=80 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     before = torch.backends.cudnn.allow_tf32
     try:
-        assert resolve_device("auto") == torch.device("cuda")
+        with caplog.at_level(logging.INFO):
+            assert resolve_device("auto") == torch.device("cuda")
+        assert caplog.messages == ["on cuda: Card 5, 80.0 GB of memory"]
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
         assert torch.are_deterministic_algorithms_enabled()
@@ -88,8 +100,8 @@ def test_a_machine_without_a_card_says_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with caplog.at_level(logging.WARNING):
-        assert resolve_device("auto") == torch.device("cpu")
+    with caplog.at_level(logging.INFO):
+        assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
     assert not caplog.messages
 
 
@@ -126,3 +138,47 @@ def test_a_command_whose_memory_is_full_ends_in_one_line(tmp_path: Any, study: d
     assert lines[0].startswith("error: memory: expected room for the networks")
     assert "Traceback" not in made.stderr
     assert not (folder / "data/teachers/big").exists()
+
+
+POOLING = (
+    "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+    "'torch.use_deterministic_algorithms(True, warn_only=True)'. You can file an issue at ..."
+)
+
+
+def test_what_a_card_computes_in_another_order_each_time_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), collect_nondeterministic() as found:
+        for text in (POOLING, POOLING, POOLING.replace("adaptive_avg_pool2d", "upsample_bilinear2d"), POOLING):
+            warnings.warn(text, stacklevel=1)
+    assert found == ["adaptive_avg_pool2d_backward_cuda", "upsample_bilinear2d_backward_cuda"]
+    assert [line.partition(" has no deterministic form here")[0] for line in caplog.messages] == found
+    said = describe_execution(torch.device("cpu"), found[::-1])
+    assert said == {"device": "cpu", "nondeterministic": found}
+    assert describe_execution(torch.device("cpu"), []) == {"device": "cpu"}
+
+
+def test_another_warning_is_none_of_that_and_stays_one() -> None:
+    with pytest.warns(UserWarning, match="something else"), collect_nondeterministic() as found:
+        warnings.warn("something else", stacklevel=1)
+    assert not found
+    with pytest.raises(UserWarning, match="deterministic"):  # outside of it, as before
+        warnings.warn(POOLING, stacklevel=1)
+
+
+def test_torch_still_warns_in_these_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence is torch's own: if it changes, nothing would be found any more."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with collect_nondeterministic() as found:
+            # (Of the few operations that have no deterministic form on a processor.)
+            torch.zeros(4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    assert found == ["put_"]
+
+
+def test_a_device_as_cards_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
+    assert describe_device(torch.device("cpu")) == "cpu"
+    assert describe_device(torch.device("cuda:3")) == "cuda (Card 3)"

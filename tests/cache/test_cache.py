@@ -27,7 +27,7 @@ from pipeline.cache.codecs import Codec
 from pipeline.cache.crc import crc32c, crc_to_bytes
 from pipeline.cache.dtypes import DType
 from pipeline.cache.folder import LocalFolder
-from pipeline.cache.manifest import Manifest
+from pipeline.cache.manifest import ComputedInfo, Manifest
 from pipeline.cache.store_plan import StorePlan
 from pipeline.cache.stores import load_store
 from pipeline.cache.verify import verify_cache
@@ -87,6 +87,24 @@ def test_what_is_written_is_read(tmp_path: Path, store: Store, dtype: DType, chu
     assert np.array_equal(opened.load(), values(dtype))
     ids = np.array([69, 0, 33, 33, 5])
     assert np.array_equal(opened.rows(ids), values(dtype)[0][ids])
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_how_values_were_computed_is_written_where_somebody_says_it(tmp_path: Path, store: Store) -> None:
+    array, computed = values("float32"), ComputedInfo(device="cuda (Card 5)", precision=None)
+    made = writer.write_cache(
+        tmp_path / "said/dump",
+        tmp_path / "said/work",
+        plan(),
+        lambda block: {"logits": array[block.view, block.start : block.stop]},
+        store=store,
+        description={**DESCRIPTION, "computed": computed},
+    )
+    assert cache.open(tmp_path / "said/dump").manifest.computed == made.computed == computed
+    unsaid = write(tmp_path / "unsaid", store)
+    assert unsaid.computed is None
+    assert b"computed" not in (tmp_path / "unsaid/dump/manifest.json").read_bytes()
+    assert (made.values, made.root == unsaid.root) == (unsaid.values, False)
 
 
 @pytest.mark.parametrize("store", STORES)
