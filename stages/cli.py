@@ -24,6 +24,7 @@ def main(command: Callable[..., Any]) -> None:
     from pipeline.base.environment import set_library_defaults
     from pipeline.base.errors import InputError
     from pipeline.base.files import explain_os_error
+    from pipeline.base.full_memory import explain_lack_of_memory
     from pipeline.base.user_cache import set_matplotlib_folder
 
     set_library_defaults()
@@ -39,11 +40,7 @@ def main(command: Callable[..., Any]) -> None:
         if known is None:
             raise
         refuse(known)
-    except RuntimeError as error:
-        if "torch" not in sys.modules:
-            raise
-        from pipeline.base.device import explain_lack_of_memory
-
+    except (RuntimeError, MemoryError) as error:
         known = explain_lack_of_memory(error)
         if known is None:
             raise

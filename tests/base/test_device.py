@@ -16,10 +16,10 @@ from pipeline.base.device import (
     collect_nondeterministic,
     describe_device,
     describe_execution,
-    explain_lack_of_memory,
     resolve_device,
 )
 from pipeline.base.errors import InputError
+from pipeline.base.full_memory import explain_lack_of_memory
 from tests.conftest import Run, write_study
 
 
