@@ -123,11 +123,21 @@ def measure_live(case: Case, teacher: Case, least: float, device: torch.device, 
     return make_row(case, f"live {teacher.name} / cached", device, (found["live"], found["cached"]), goal)
 
 
-def measure_graphs(device: torch.device) -> Row:
+def measure_graphs(device: torch.device, repeats: int) -> Row:
     """Of a small network's steps, replayed as one graph: only a GPU has those."""
     labels = {"network": CNN.name, "what": "step, replayed / eager", "device": name_device(str(device))}
-    row = Row(labels=labels, values={"times": None}, goal=Goal(at_most=0.5))
-    return row.unmeasured()
+    if device.type != "cuda":
+        return Row(labels=labels, values={"times": None}, goal=Goal(at_most=0.5)).unmeasured()
+    rows = CNN.make_rows(device)
+    sides = {"replayed": partial(time_traced, CNN, rows, 0), "eager": partial(time_traced, CNN, rows, 10**9)}
+    found = interleave(sides, repeats)
+    return make_row(CNN, labels["what"], device, (found["replayed"], found["eager"]), Goal(at_most=0.5))
+
+
+def time_traced(case: Case, rows: Rows, fewest_steps: int) -> float:
+    """Seconds of a plain epoch; of so many steps or more, it is traced (on a GPU: recorded)."""
+    with patch("pipeline.training.stack.FEWEST_STEPS", fewest_steps):
+        return time_ours(case, rows, CE)
 
 
 def measure(most: int, device: torch.device, repeats: int) -> Iterator[tuple[str, Row]]:
@@ -138,7 +148,7 @@ def measure(most: int, device: torch.device, repeats: int) -> Iterator[tuple[str
     yield "epochs", measure_bits(fit_to(MLP, most), device, repeats)
     for case, teacher, least in TEACHERS:
         yield "live", measure_live(fit_to(case, most), teacher, least, device, -(-repeats // 2))
-    yield "graphs", measure_graphs(device)
+    yield "graphs", measure_graphs(device, repeats)
 
 
 def main() -> None:

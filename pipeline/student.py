@@ -121,7 +121,7 @@ def _describe_structure(phase: Phase, samples: int) -> list[Any]:
     options, terms = phase.options, phase.recipe.terms
     # A term without weight is not computed: what it would be (NaN, perhaps) must not reach its run.
     weighed = [[bool(term.weight(epoch)) for epoch in range(options.count_epochs(samples))] for term in terms]
-    length = options.epochs, options.steps, options.batch_size, options.drop_last, bool(options.l1)
+    length = options.epochs, options.steps, options.batch_size, options.drop_last, bool(options.l1), options.compile
     return [
         length,
         phase.trainable,

@@ -47,6 +47,11 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
         self.average = average
 
+    def compute_in(self, precision: str, layout: str | None) -> None:
+        """How the networks are computed from now on; see `Network.compute_in`."""
+        for member in self.members:
+            member.compute_in(precision, layout)  # type: ignore[operator]
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
         answers = [member(images) for member in self.members]

@@ -13,6 +13,7 @@ def tune(
     name: Annotated[str, typer.Argument(help="A name under students: or teachers: in params.yaml.")],
     steps: options.StepsOption = 10,
     repeats: options.TimesOption = 5,
+    compiled: Annotated[bool, typer.Option("--compile", help="Time each choice compiled, too.")] = False,
     params: options.ParamsOption = options.PARAMS,
     device: options.DeviceOption = "auto",
     memory: options.MemoryOption = None,
@@ -21,7 +22,8 @@ def tune(
     """Time a network's training steps in each precision and layout on this machine; nothing is written."""
     from pipeline import runs
 
-    found = runs.time_choices(runs.open_study(params), name, device, steps=steps, repeats=repeats, memory=memory)
+    study = runs.open_study(params)
+    found = runs.time_choices(study, name, device, steps=steps, repeats=repeats, memory=memory, compiled=compiled)
     cli.show(found, as_json=as_json)
 
 

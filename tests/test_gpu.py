@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.base.device import collect_nondeterministic, explain_lack_of_memory, resolve_device
+from pipeline.base.device import collect_nondeterministic, resolve_device
 from pipeline.base.errors import InputError
+from pipeline.base.full_memory import explain_lack_of_memory
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import dump_fields
 from pipeline.fields import load_field

@@ -18,6 +18,7 @@ from pipeline.base.sizes import format_size
 LOG = logging.getLogger(__name__)
 NAMES = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
 NONDETERMINISTIC = r"(\S+) does not have a deterministic implementation"  # how torch's warning begins
+TF32_SINCE = (8, 0)  # compute capability
 
 
 def resolve_device(device: str) -> torch.device:
@@ -103,23 +104,27 @@ def _prepare_gpu(device: torch.device) -> torch.device:
     # A kernel for each new tensor; nothing reads such memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    # Float32 is float32: by default, convolutions would round what they multiply to 10 bits (TF32).
-    # (By torch's older switches: after the newer ones its own reading of these fails.)
+    # Float32 is float32: by default, convolutions would be in TF32, matrix products not.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return device
 
 
-def explain_lack_of_memory(error: RuntimeError) -> InputError | None:
-    """One line of an error that says that a device's memory is full; None of any other."""
-    text = str(error).splitlines()
-    on_gpu = isinstance(error, torch.OutOfMemoryError)
-    if not text or not (on_gpu or "can't allocate memory" in text[0] or "not enough memory" in text[0]):
-        return None
-    return InputError(
-        "memory of the GPU" if on_gpu else "memory",
-        expected="room for the networks, their activations and the data",
-        found=text[0],
-        fix="lower batch_size (dumps: batch), seeds or peers, or leave more of the data on disk: `--memory 2GB`",
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU rounds the factors of float32 products to 10 bits, from now on."""
+    if torch.backends.cuda.matmul.allow_tf32 != allowed:
+        # By torch's older switches: after the newer ones its own reading of these fails.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def refuse_tf32(precision: str, device: torch.device, what: str) -> None:
+    """Raise InputError where `tf32` is asked of a device that has no such products."""
+    if precision != "tf32" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_SINCE):
+        return
+    raise InputError(
+        f"{what}: precision tf32",
+        expected="a GPU that has it (Ampere or later)",
+        found=describe_device(device),
+        fix="use float32 or bfloat16, or another --device",
     )
 
 

@@ -146,11 +146,13 @@ class ComputedInfo(_Entry):
 
     Attributes:
         device: "cpu", or the kind and name of a GPU.
-        precision: of the network's products; null where several networks answer as one.
+        precision: of the network's products.
+        layout: of the weights of convolutions; null: the architecture's own.
     """
 
     device: Annotated[str, Field(min_length=1, max_length=200)]
-    precision: Annotated[str, Field(min_length=1, max_length=100)] | None
+    precision: Annotated[str, Field(min_length=1, max_length=100)]
+    layout: Annotated[str, Field(min_length=1, max_length=100)] | None
 
 
 class ArrayInfo(_Entry):

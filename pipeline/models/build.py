@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.base.device import refuse_tf32
 from pipeline.base.errors import InputError
 from pipeline.base.registry import AbsentError, import_object
 from pipeline.base.seeds import fork_seeded_rng
 from pipeline.models import MODELS
 from pipeline.models.heads import HEADS
 from pipeline.models.network import Network
-
-LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def build_network(
@@ -52,10 +51,8 @@ def build_network(
         )
     try:
         body = _build_body(model["name"], options, shape, classes)
-        computed = model.get("computed", {})
-        if computed.get("layout"):
-            body = body.to(memory_format=LAYOUTS[computed["layout"]])
-        network = Network(body, mean, std, computed.get("precision", "float32"))
+        network = Network(body, mean, std)
+        network.compute_in(**model.get("computed", {}))
         with torch.no_grad():  # two black images tell whether the options suit the shape
             probe = network.eval()(torch.zeros((2, *shape), dtype=torch.uint8))
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
@@ -70,7 +67,12 @@ def build_network(
 def draw_network(
     model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, *, seed: int, device: torch.device
 ) -> Network:
-    """A network on the device, with initial weights that the seed alone decides; other arguments as above."""
+    """A network on the device, with initial weights that the seed alone decides; other arguments as above.
+
+    Raises:
+        InputError: also where the device has no such precision.
+    """
+    refuse_tf32(model.get("computed", {}).get("precision", ""), device, f"model {model['name']}")
     with fork_seeded_rng(seed, device):
         return build_network(model, shape, classes).to(device)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pipeline.base.device import allow_tf32
 from pipeline.base.errors import InputError
 from pipeline.base.registry import describe_unknown
 
@@ -28,6 +29,7 @@ class Layers(nn.Sequential):
 
 
 Keep = Callable[[str, object], None]  # takes a tap's name and what a module gives
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 FEATURES = "features"  # of a network that names no such tap: what its last linear layer is given
 
 
@@ -45,7 +47,9 @@ class Network(nn.Module):
     Args:
         body: float images (B, C, H, W) -> logits (B, classes).
         mean, std: per channel, subtracted and divided after pixels are scaled to [0, 1].
-        precision: of the body's products: under `bfloat16` its weights, logits and taps stay float32.
+
+    Attributes:
+        precision, layout: see `compute_in`.
     """
 
     scale: Tensor
@@ -56,11 +60,11 @@ class Network(nn.Module):
         body: nn.Module,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.body = body
-        self.precision = precision
+        self.precision: str = "float32"
+        self.layout: str | None = None
         self.taps: dict[str, str] = dict(getattr(body, "taps", {}))
         channels = len(mean or std or (0.0,))
         center = torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(-1, 1, 1)
@@ -70,10 +74,27 @@ class Network(nn.Module):
         self.register_buffer("scale", 1 / (255 * spread), persistent=False)
         self.register_buffer("shift", None if mean is None else -center / spread, persistent=False)
 
+    def compute_in(self, precision: str = "float32", layout: str | None = None) -> None:
+        """How the body is computed from now on; its weights, logits and taps stay float32.
+
+        Args:
+            precision: of its products: `float32`, `tf32` (factors of 10 bits, on a GPU) or `bfloat16`.
+            layout: of the weights of convolutions (`LAYOUTS`); None: as they are.
+        """
+        self.precision, self.layout = precision, layout
+        if layout is not None:
+            self.body.to(memory_format=LAYOUTS[layout])
+
+    def set_products(self, device: torch.device) -> None:
+        """Have a GPU round factors as `precision` says, until another network is asked: in backward passes, too."""
+        if device.type == "cuda":
+            allow_tf32(self.precision == "tf32")
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
         inputs = self.scale_pixels(images)
-        if self.precision == "float32":
+        self.set_products(inputs.device)
+        if self.precision != "bfloat16":
             logits: Tensor = self.body(inputs)
             return logits
         # Each weight is cast where it is used: a cast that is kept could outlive an optimiser's step.

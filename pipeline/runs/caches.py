@@ -10,8 +10,9 @@ import torch
 
 from pipeline import cache
 from pipeline.base.errors import InputError
-from pipeline.base.expected_values import ANYTHING
+from pipeline.base.expected_values import ANYTHING, differences
 from pipeline.cache import Cache
+from pipeline.cache.manifest import Manifest
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.field import EXTERNAL, select_decisive
 from pipeline.dumps.hooks import count_rows, list_derived_parameters, needs_head, plan_arrays, select_plan_options
@@ -20,7 +21,7 @@ from pipeline.models.network import Network
 from pipeline.runs.networks import describe_architecture, recorded_weights
 from pipeline.study.dump_stages import find_dump_stage
 from pipeline.study.layout import Layout
-from pipeline.study.part_sections import DumpParams
+from pipeline.study.part_sections import DumpParams, ForwardParams
 from pipeline.study.sections import Study
 
 
@@ -34,9 +35,26 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     field = {"field.name": spec.field, "field.parameters": expected_parameters(spec)}
     expect = {**field, **_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
     opened = cache.open(folder, expect, fix=_how_to_make(study, dump))
+    _refuse_other_forward(opened, spec)
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
     return opened
+
+
+def read_forward(manifest: Manifest) -> dict[str, Any]:
+    """How a cache's network was computed, as `ForwardParams`; one that does not say was computed as by default."""
+    computed = manifest.computed
+    return ForwardParams().model_dump() if computed is None else computed.model_dump(exclude={"device"})
+
+
+def _refuse_other_forward(opened: Cache, spec: DumpParams) -> None:
+    for key, wanted, found in differences(spec.forward.model_dump(), read_forward(opened.manifest)):
+        raise InputError(
+            f"cache {opened.folder.name} was computed otherwise: forward.{key}",
+            expected=str(wanted),
+            found=str(found),
+            fix=opened.fix,
+        )
 
 
 def expected_parameters(spec: DumpParams) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from pipeline.base.device import collect_nondeterministic, describe_device, resolve_device
+from pipeline.base.device import collect_nondeterministic, describe_device, refuse_tf32, resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.registry import describe_unknown
 from pipeline.cache import Format
@@ -120,7 +120,7 @@ def _dump_together(study: Study, names: Sequence[str], device: torch.device) -> 
     if "doubt" in teacher.card:  # before hours are spent on it
         LOG.warning("%r, dumped as %s, %s", spec.of, ", ".join(names), teacher.card["doubt"])
     wanted = [wanted_cache(study, name) for name in names]
-    computed = ComputedInfo(device=describe_device(teacher.device), precision=teacher.card.get("precision"))
+    computed = ComputedInfo(device=describe_device(teacher.device), **spec.forward.model_dump())
     views = study.views.views()
     with collect_nondeterministic():
         made = dump_fields(
@@ -156,4 +156,7 @@ def load_teacher_and_data(study: Study, spec: DumpParams, device: torch.device) 
     """The trained network that a dump asks, and the data set that it asks about."""
     dataset = load_dataset(Layout(Path()).prepared(str(spec.dataset)), resident=False)
     folder, fix = find_network(study, spec.of, spec.of_seed)
-    return load_teacher(folder, device, fix), dataset
+    teacher = load_teacher(folder, device, fix)
+    refuse_tf32(spec.forward.precision, device, f"dump of {spec.of!r}")
+    teacher.network.compute_in(**spec.forward.model_dump())
+    return teacher, dataset

@@ -15,7 +15,7 @@ from pipeline.cache.folder import LocalFolder
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.rewrite import repair_cache as rewrite_damaged
 from pipeline.dumps.one_pass import make_block_function
-from pipeline.runs.caches import expected_parameters
+from pipeline.runs.caches import expected_parameters, read_forward
 from pipeline.runs.dumps import load_teacher_and_data, plan_dump
 from pipeline.runs.new_folders import open_work_beside, refuse_existing
 from pipeline.runs.result import Result
@@ -81,6 +81,12 @@ def compute_from_study(study: Study, manifest: Manifest, device: str) -> BlockFu
 
 def _made(study: Study, spec: DumpParams, manifest: Manifest) -> bool:
     """Whether a configured dump is the one that made a cache, teacher and data apart."""
-    ours = spec.field, spec.of, spec.batch, study.views.views().parameters
-    its = manifest.field.name, manifest.teacher.name, manifest.batch, manifest.views.model_dump()
+    ours = spec.field, spec.of, spec.batch, study.views.views().parameters, spec.forward.model_dump()
+    its = (
+        manifest.field.name,
+        manifest.teacher.name,
+        manifest.batch,
+        manifest.views.model_dump(),
+        read_forward(manifest),
+    )
     return ours == its and not list(differences(expected_parameters(spec), manifest.field.parameters))

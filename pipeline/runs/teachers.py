@@ -33,7 +33,7 @@ from pipeline.training.rows import Rows, Splits, evaluate, load_splits, per_clas
 # What the metrics take from the card.
 METRICS = (
     *("test_accuracy", "test_accuracy_per_class", "parameters", "bytes", "bits"),
-    *("precision", "layout", "device"),
+    *("precision", "layout", "compile", "device"),
     *("multiply_adds", "activation_bytes"),
     *("restores", "weights_sha256", "best_epoch", "epochs", "doubt"),
 )

@@ -26,6 +26,7 @@ def training_options(params: TrainingParams) -> TrainingOptions:
         order=partial(ORDERS.import_function(params.order.name), **params.order.options) if params.has_order else None,
         l1=params.l1,
         on_nan=None if params.on_nan is None else Restore(params.on_nan.divide, params.on_nan.at_most),
+        compile=params.compile,
     )
 
 

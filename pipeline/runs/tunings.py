@@ -36,7 +36,7 @@ from pipeline.training.run import Data, Plan, Run
 from pipeline.training.stack import find_obstacle
 from pipeline.training.step_times import StepTime, choose_fastest, describe_failure, measure_steps
 
-COLUMNS = ("precision", "layout", "ms a step", "quartiles", "ratio", "")
+COLUMNS = ("precision", "layout", "compile", "ms a step", "quartiles", "ratio", "")
 TOGETHER = "timed step by step; a long training may stack or trace such a network, and then gain less"
 NOTE = "another precision changes results: train again, and compare"
 
@@ -46,6 +46,7 @@ class Choice(NamedTuple):
 
     precision: str
     layout: str | None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def time_choices(
     steps: int = 10,
     repeats: int = 5,
     memory: str | int | None = None,
+    compiled: bool = False,
 ) -> Result:
     """Time a network's steps in each precision and layout, on its own data with its own losses; nothing is written.
 
@@ -84,6 +86,7 @@ def time_choices(
         steps: of training, each time; at most those of an epoch.
         repeats: times that each choice is timed.
         memory: how much of its data may lie on the device, as `--memory`.
+        compiled: time each compiled, too; compiling takes ten seconds or more of each.
 
     Raises:
         InputError: as the training of the network does before its first step; or every choice fails.
@@ -93,7 +96,7 @@ def time_choices(
     subject = find(study, name, where, memory, steps)
     present = _describe_present(subject)
     with ExitStack() as stack:
-        choices = list(_list_choices(present, where))
+        choices = list(_list_choices(present, where, compiled=compiled))
         timed, failures = _start_runs(stack, subject, choices)
         together = find_obstacle([timed[present].plan], where) is None
         measured = measure_steps(timed, repeats) | failures
@@ -169,19 +172,19 @@ def _describe_present(subject: _Subject) -> Choice:
     layout = subject.params.layout
     if layout is None and weights:
         layout = "channels_last" if any(map(_is_channels_last, weights)) else "contiguous"
-    return Choice(subject.params.precision, layout)
+    return Choice(subject.params.precision, layout, subject.params.compile)
 
 
 def _is_channels_last(weight: Tensor) -> bool:
     return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
-def _list_choices(present: Choice, device: torch.device) -> Iterator[Choice]:
+def _list_choices(present: Choice, device: torch.device, *, compiled: bool) -> Iterator[Choice]:
     """The present one first, then all others that the study's sections know and the device has."""
     yield present
     precisions = get_args(NetworkParams.model_fields["precision"].annotation)
     layouts = ("contiguous", "channels_last") if present.layout else (None,)
-    for choice in map(Choice._make, product(precisions, layouts)):
+    for choice in map(Choice._make, product(precisions, layouts, (False, True) if compiled else (False,))):
         if choice != present and (choice.precision != "tf32" or device.type == "cuda"):
             yield choice
 
@@ -209,9 +212,10 @@ def _describe_time(time: StepTime) -> dict[str, Any]:
 def _make_table(times: Mapping[Choice, StepTime], present: Choice, fastest: Choice | None) -> Table:
     marks = {fastest: "fastest", present: "present"}
     rows = []
-    for (precision, layout), time in times.items():
+    for choice, time in times.items():
         cells = [f"fails: {time.failure}", "", ""] if time.failure else _format_time(time, times[present])
-        rows.append((precision, layout or "-", *cells, marks.get(Choice(precision, layout), "")))
+        compiled = "yes" if choice.compile else "-"
+        rows.append((choice.precision, choice.layout or "-", compiled, *cells, marks.get(choice, "")))
     return Table("", COLUMNS, rows)
 
 
@@ -229,6 +233,9 @@ def _tell_fastest(
         return
     gain = "" if times[present].failure else f", {times[present].median / times[fastest].median:.2f} times as fast"
     yield f"the fastest{gain}; in params.yaml, under {entry}:"
-    yield from (f"  {key}: {value}" for key, value in fastest._asdict().items() if value is not None)
+    lines = {**fastest._asdict(), "compile": str(fastest.compile).lower()}
+    if not (fastest.compile or present.compile):
+        del lines["compile"]
+    yield from (f"  {key}: {value}" for key, value in lines.items() if value is not None)
     if fastest.precision != present.precision:
         yield NOTE

@@ -48,7 +48,7 @@ def group_dumps(study: Study, dumps: Iterable[str]) -> list[tuple[str, ...]]:
     passes: dict[tuple[object, ...], tuple[str, ...]] = {}
     for name in dumps:
         spec = study.dumps[name]
-        seen = spec.of, spec.of_seed, spec.dataset, spec.samples, spec.batch
+        seen = spec.of, spec.of_seed, spec.dataset, spec.samples, spec.batch, spec.forward
         passes[seen] = (*passes.get(seen, ()), name)
     return list(passes.values())
 

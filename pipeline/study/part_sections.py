@@ -174,6 +174,17 @@ class HeadParams(Section):
 ChunkKib = Annotated[int, Field(ge=1, le=MAX_CHUNK_BYTES >> 10)]
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+MemoryLayout = Literal["channels_last", "contiguous"]
+
+
+class ForwardParams(Section):
+    """How the forward pass of a dump is computed; a `layout` of None is the architecture's own."""
+
+    precision: Precision = "float32"
+    layout: MemoryLayout | None = None
+
+
 class DumpParams(Section):
     """One field of a teacher (or of a student) on a data set; further keys are the field's own."""
 
@@ -184,6 +195,7 @@ class DumpParams(Section):
     samples: Literal["train", "all"] = "train"
     format: Format | None = None
     batch: PositiveInt = 512
+    forward: ForwardParams = ForwardParams()
     chunk_kib: ChunkKib | None = None
 
     @property

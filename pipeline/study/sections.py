@@ -28,10 +28,12 @@ from pipeline.study.part_sections import (
     Dump,
     Head,
     LrSchedule,
+    MemoryLayout,
     Model,
     ModelParams,
     Name,
     Optimizer,
+    Precision,
     SampleOrder,
     Source,
     TermParams,
@@ -74,6 +76,7 @@ class TrainingParams(Section):
     order: SampleOrder = Field(default_factory=partial(parse_order, "shuffled"))
     l1: NonNegativeFloat = 0.0
     on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_parse_on_nan)] = None
+    compile: bool = False
 
     @property
     def has_order(self) -> bool:
@@ -93,8 +96,8 @@ class NetworkParams(TrainingParams):
     model: Model | None = None
     head: Head | None = None
     binary: Binary | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-    layout: Literal["channels_last", "contiguous"] | None = None
+    precision: Precision = "float32"
+    layout: MemoryLayout | None = None
 
     @model_validator(mode="after")
     def _refuse_without_model(self) -> NetworkParams:
@@ -253,7 +256,7 @@ def describe_model(
     """
     assert params.model is not None
     made = params.model.model_dump(mode=mode, exclude=without)
-    computed = describe_computation(params)
+    computed = {"precision": params.precision, "layout": params.layout}
     if mode == "python" and computed != {"precision": "float32", "layout": None}:
         made["computed"] = computed
     changes = {"head": params.head, "binary": params.binary}
@@ -262,7 +265,7 @@ def describe_model(
 
 def describe_computation(params: TeacherParams | StudentParams) -> dict[str, Any]:
     """How a network is computed; a `layout` of None is its architecture's own."""
-    return {"precision": params.precision, "layout": params.layout}
+    return {"precision": params.precision, "layout": params.layout, "compile": params.compile}
 
 
 def weight_files(params: TeacherParams | StudentParams) -> list[Path]:

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.base.errors import InputError
 from pipeline.models.network import Network
 from pipeline.training.network_trainer import FitResult, History, Member, Objective
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows
 from pipeline.training.run import Data, Plan, Run, load_checkpoint, save_checkpoint
-from pipeline.training.stack import NotStackableError, Stack, find_obstacle, is_worth_tracing
+from pipeline.training.stack import NotStackableError, Stack, find_obstacle, find_untraceable, is_worth_tracing
+from pipeline.training.traced_graph import NotCompilableError
 from pipeline.views.view import PLAIN, Views
 
 LOG = logging.getLogger(__name__)
@@ -103,6 +105,8 @@ def _stack_runs(plans: Sequence[Plan], data: Data) -> Stack | None:
             stack.prepare()
         except NotStackableError as error:
             reason = str(error)
+        except NotCompilableError as error:  # a lone run then refuses it
+            reason = str(error)
         except torch.OutOfMemoryError:
             reason = "they do not fit the device together"
         else:
@@ -112,7 +116,13 @@ def _stack_runs(plans: Sequence[Plan], data: Data) -> Stack | None:
 
 
 def _trace_run(run: Run) -> Stack | None:
-    """A lone run whose steps are traced, where that pays."""
+    """A lone run whose steps are traced, where that pays or where they are to be compiled.
+
+    Raises:
+        InputError: they are to be compiled, and cannot be.
+    """
+    if run.options.compile:
+        return compile_run(run)
     if not is_worth_tracing(run):
         return None
     try:
@@ -121,6 +131,26 @@ def _trace_run(run: Run) -> Stack | None:
     except NotStackableError:
         return None
     return stack
+
+
+def compile_run(run: Run) -> Stack:
+    """A lone run whose steps are compiled.
+
+    Raises:
+        InputError: they cannot be.
+    """
+    reason, expected = find_untraceable([run.plan]), "a training whose steps can be traced"
+    if reason is None:
+        try:
+            stack = Stack([run])
+            stack.prepare()
+        except NotStackableError as error:
+            reason = str(error)
+        except NotCompilableError as error:
+            expected, reason = "a C++ compiler that torch can use", str(error)
+        else:
+            return stack
+    raise InputError(f"{run.plan.what}: compile", expected=expected, found=reason, fix="leave `compile` out")
 
 
 def _train(

@@ -40,6 +40,7 @@ class TrainingOptions:
             the training's fields bring a batch plan.
         l1: adds l1 * sum |w| to the loss.
         on_nan: what to do about numbers that are not finite; None stops the training.
+        compile: each step is one compiled graph (`traced_graph.trace`).
     """
 
     optimizer: Callable[[Iterable[Tensor]], Optimizer]
@@ -51,6 +52,7 @@ class TrainingOptions:
     order: Callable[[int, int], Order] | None = None
     l1: float = 0.0
     on_nan: Restore | None = None
+    compile: bool = False
 
     def steps_per_epoch(self, samples: int) -> int:
         """Steps of one whole pass over `samples` training rows."""

@@ -24,6 +24,7 @@ from pipeline.models.network import Network
 from pipeline.training.batches import Batch, iterate_batches
 from pipeline.training.dropout import Masks, list_dropouts, record_calls, replaced_dropout
 from pipeline.training.network_trainer import Trainee
+from pipeline.training.recorded_graph import record
 from pipeline.training.run import Plan, Run
 from pipeline.training.sample_order import PlannedOrder
 from pipeline.training.stacked_state import StackedState, Unit
@@ -34,6 +35,7 @@ from pipeline.training.traced_graph import trace
 MOST_WEIGHTS_ON_CPU = 100_000
 FEWEST_STEPS = 2_000  # of a lone run: a trace costs as much as some hundred steps, and saves less than half of each
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NETWORK = "network."  # how the names of a network's own weights begin, in a `Unit`
 KNOWN = ("torch", "torchvision", "timm", "pipeline")  # whose layers do nothing that a trace does not see
 
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, IndexError, KeyError)
@@ -72,6 +74,12 @@ def is_worth_tracing(run: Run) -> bool:
 
 def find_obstacle(plans: Sequence[Plan], device: torch.device) -> str | None:
     """Why runs are not stacked, as a clause; None where nothing speaks against it so far."""
+    reason = find_untraceable(plans)
+    return reason or (_find_processor_obstacle(plans[0].members[0].network) if device.type == "cpu" else None)
+
+
+def find_untraceable(plans: Sequence[Plan]) -> str | None:
+    """Why the runs' steps are not traced, as a clause; None where nothing speaks against it so far."""
     members = [member for plan in plans for member in plan.members]
     if len(members) > len(plans):
         return "networks that learn from each other are stepped in turn"
@@ -81,7 +89,7 @@ def find_obstacle(plans: Sequence[Plan], device: torch.device) -> str | None:
     foreign = next((type(each) for each in network.modules() if type(each).__module__.split(".")[0] not in KNOWN), None)
     if foreign is not None:
         return f"layer {foreign.__name__} of {foreign.__module__} may do what a trace does not see"
-    return _find_processor_obstacle(network) if device.type == "cpu" else None
+    return None
 
 
 def _find_processor_obstacle(network: Network) -> str | None:
@@ -122,6 +130,7 @@ class Stack:
         self.calls = record_calls(self.first.network, self.data.train.images[:2])
         self.masks = Masks(self.layers, [seed for run in runs for seed in run.dropout_seeds], self.device)
         self._traced: dict[_Shape, Callable[..., Any]] = {}
+        self._reached: dict[tuple[str, ...], list[bool]] = {}  # by terms: of each leaf, whether they depend on it
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -135,8 +144,7 @@ class Stack:
         """Trace a first step, before anything is trained.
 
         Raises:
-            NotStackableError: a network or a term does what cannot be traced, or leaves something that is
-                trained alone.
+            NotStackableError: a network or a term does what cannot be traced.
         """
         samples = len(self.runs[0].order)
         planned = isinstance(self.runs[0].order, PlannedOrder)
@@ -144,23 +152,32 @@ class Stack:
         ids = ids if self.shared_rows else ids.expand(len(self.runs), -1)
         with closing(self._iterate(ids, 0, 1)) as batches:
             batch = next(batches)
-        names, _, weights = self._weigh(0)
-        self._require_all_reached(batch)
-        self._find_trace(*self._list_inputs(batch, weights), names)
+        for epoch in range(self.runs[0].epochs):
+            names = self._list_names(epoch)
+            if names not in self._reached:
+                self._reached[names] = self._find_reached(batch, names)
+        names = self._list_names(0)
+        network = [name.startswith(NETWORK) for name in self.state.leaves]
+        if not any(reached and its for reached, its in zip(self._reached[names], network, strict=True)):
+            raise NotStackableError("at first no loss depends on the part of the network that is trained")
+        self._find_trace(*self._list_inputs(batch, self._weigh(0, names)), names)
 
     def train_epoch(self) -> None:
         """One pass over the data by all runs; a run whose epoch ends in NaN goes back, and tries again, alone."""
         before = [run.remember() for run in self.runs]
         self.state.begin_epoch()
-        self._run_steps()
+        self.run_steps()
         self.state.end_epoch()
         for run, its in zip(self.runs, before, strict=True):
             run.end_epoch(its)
 
-    def _run_steps(self) -> None:
+    def run_steps(self) -> None:
+        """The epoch's batches: all runs step on each, or on their own of that number."""
         run = self.runs[0]
         epoch, first_step = run.epoch, run.first_step
-        names, terms, weights = self._weigh(epoch)
+        names = self._list_names(epoch)
+        weights = self._weigh(epoch, names)
+        self.first.network.set_products(self.device)
         ids = [each.order.ids(epoch) for each in self.runs]
         steps = run.options.count_steps(epoch, len(run.order))
         losses: list[Tensor] = []
@@ -169,29 +186,39 @@ class Stack:
             for batch in batches:
                 self.masks.begin_step(first_step + batch.number)
                 losses.append(self._step(batch, names, weights))
-        self._note_losses(torch.stack(losses), names, terms)
+        self._note_losses(torch.stack(losses), names)
 
     def _iterate(self, ids: Tensor, epoch: int, steps: int) -> Generator[Batch, None, None]:
         data, size = self.data, self.runs[0].options.batch_size
         return iterate_batches(data.train, ids, size, steps, epoch, views=data.views, streams=data.streams)
 
-    def _weigh(self, epoch: int) -> tuple[tuple[str, ...], list[str], Tensor]:
-        """The terms that weigh something in an epoch, all terms, and their weights: (K, T), or (T,)."""
-        weights = [
+    def _list_weights(self, epoch: int) -> list[dict[str, float]]:
+        """For each run, the weights of its terms in an epoch."""
+        return [
             {**objective.weights(epoch), **_l1(each)}
             for objective, each in zip(self.objectives, self.trainees, strict=True)
         ]
-        names = tuple(name for name in weights[0] if any(each[name] for each in weights))
+
+    def _list_names(self, epoch: int) -> tuple[str, ...]:
+        """The terms that weigh something in an epoch."""
+        weights = self._list_weights(epoch)
+        return tuple(name for name in weights[0] if any(each[name] for each in weights))
+
+    def _weigh(self, epoch: int, names: tuple[str, ...]) -> Tensor:
+        """The weights of these terms in an epoch: (K, T), or (T,)."""
         dtype = next(self.first.network.parameters()).dtype
-        table = torch.tensor([[each[name] for name in names] for each in weights], device=self.device, dtype=dtype)
-        return names, list(weights[0]), table[0] if self.alone else table
+        weights = [[each[name] for name in names] for each in self._list_weights(epoch)]
+        table = torch.tensor(weights, device=self.device, dtype=dtype)
+        return table[0] if self.alone else table
 
     def _step(self, batch: Batch, names: tuple[str, ...], weights: Tensor) -> Tensor:
         """One step of every run; their weighted terms, (K, T), or (T,) of one run."""
         inputs, targets = self._list_inputs(batch, weights)
-        *gradients, losses = self._find_trace(inputs, targets, names)(*inputs)
-        self.state.step(gradients)
-        return losses  # type: ignore[no-any-return]
+        *found, losses = self._find_trace(inputs, targets, names)(*inputs)
+        gradients = iter(found)
+        self.state.step([next(gradients) if reached else None for reached in self._reached[names]])
+        made: Tensor = losses
+        return made.clone() if self.device.type == "cuda" else made  # a replay overwrites it
 
     def _list_inputs(self, batch: Batch, weights: Tensor) -> tuple[list[Tensor], Targets]:
         """What a step takes, one behind the other, its targets the last; and these by name."""
@@ -210,28 +237,27 @@ class Stack:
         """The step's graph for so many samples and these terms."""
         shape = _Shape(inputs[-1].shape[: 1 if self.shared_rows else 2].numel(), names)
         if shape not in self._traced:
-            self._traced[shape] = self._trace(inputs, targets, names)
+            made = self._trace(inputs, targets, names)
+            state = self.state
+            kept = len(state.leaves) + len(state.fixed) + len(state.shared)
+            self._traced[shape] = record(made, inputs, kept) if self.device.type == "cuda" else made
         return self._traced[shape]
 
-    def _require_all_reached(self, batch: Batch) -> None:
-        """Raise NotStackableError where in some epoch the terms do not reach all that is trained.
-
-        A plain step leaves alone what has no gradient; here it would have one of zeros, and decay and momentum act.
-        """
+    def _find_reached(self, batch: Batch, names: Sequence[str]) -> list[bool]:
+        """Of each leaf, whether these terms depend on it: a step leaves the others alone, decay included."""
         trainee, objective = self.first, self.objectives[0]
-        run = self.runs[0]
-        targets = objective.read_targets(batch)
-        for names in {self._weigh(epoch)[0] for epoch in range(run.epochs)}:
-            trainee.network.eval()
-            terms = [name for name in names if name != "l1"]
-            with torch.enable_grad():
-                values = objective.values(trainee.network, batch.images, batch.labels, targets, terms)
-                total = torch.stack([*values.values()]).sum() if values else None
-            if total is None or not total.requires_grad:
-                raise NotStackableError("in some epoch no loss depends on what is trained")
-            found = torch.autograd.grad(total, trainee.parameters, allow_unused=True)
-            if any(gradient is None for gradient in found):
-                raise NotStackableError("in some epoch the losses do not reach all that is trained")
+        trainee.network.eval()
+        terms = [name for name in names if name != "l1"]
+        with torch.enable_grad():
+            targets = objective.read_targets(batch)
+            values = objective.values(trainee.network, batch.images, batch.labels, targets, terms)
+            total = torch.stack([*values.values()]).sum() if values else None
+        shrunk = ["l1" in names and name.startswith(NETWORK) for name in self.state.leaves]
+        if total is None or not total.requires_grad:
+            return shrunk
+        parameters = dict(Unit(trainee).named_parameters())
+        found = torch.autograd.grad(total, [parameters[name] for name in self.state.leaves], allow_unused=True)
+        return [gradient is not None or small for gradient, small in zip(found, shrunk, strict=True)]
 
     def _trace(self, inputs: Sequence[Tensor], targets: Targets, names: tuple[str, ...]) -> Callable[..., Any]:
         """The step of all runs, from the inputs to the gradients and the weighted terms (K, T)."""
@@ -239,14 +265,20 @@ class Stack:
         masks = len(self.calls)
         counts = [len(leaves), len(fixed), len(shared), 1, masks]
         rows = len(inputs) - sum(counts)
+        reached = dict(zip(leaves, self._reached[names], strict=True))
 
         def step_one(*given: Tensor) -> tuple[Tensor, ...]:
             parts = _cut(given, [*counts, rows])
-            others = {**dict(zip(fixed, parts[1], strict=True)), **dict(zip(shared, parts[2], strict=True))}
+            trained = dict(zip(leaves, parts[0], strict=True))
+            others = {name: leaf for name, leaf in trained.items() if not reached[name]}
+            others |= {**dict(zip(fixed, parts[1], strict=True)), **dict(zip(shared, parts[2], strict=True))}
             loss = grad(partial(self._loss, weights=parts[3][0], masks=parts[4], names=names), has_aux=True)
             images, labels, *others_of_batch = parts[5]
             rows_of_one = images, labels, _name_tensors(targets, others_of_batch)
-            gradients, weighted = loss(dict(zip(leaves, parts[0], strict=True)), others, rows_of_one)
+            differentiated = {name: leaf for name, leaf in trained.items() if reached[name]}
+            if not differentiated:  # which `grad` does not take
+                return (self._loss({}, others, rows_of_one, weights=parts[3][0], masks=parts[4], names=names)[1],)
+            gradients, weighted = loss(differentiated, others, rows_of_one)
             return *gradients.values(), weighted
 
         stacked: list[int | None] = [0] * (len(leaves) + len(fixed))
@@ -255,7 +287,8 @@ class Stack:
         try:
             # What the trace itself draws is no draw of the run.
             with torch.enable_grad(), fork_seeded_rng(0, self.device):
-                return trace(step_one if self.alone else vmap(step_one, in_dims=in_dims), inputs)
+                step = step_one if self.alone else vmap(step_one, in_dims=in_dims)
+                return trace(step, inputs, compiled=self.runs[0].options.compile)
         except UNTRACEABLE as error:
             raise NotStackableError((str(error) or type(error).__name__).splitlines()[0]) from error
 
@@ -274,13 +307,14 @@ class Stack:
         with replaced_dropout(self.layers, lambda _, inputs: inputs * next(given).to(inputs.dtype)):
             values = functional_call(_Terms(self.first, names), {**leaves, **others}, rows)
         if "l1" in names:
-            trained = [leaf for name, leaf in leaves.items() if name.startswith("network.")]
+            trained = [leaf for name, leaf in leaves.items() if name.startswith(NETWORK)]
             values = {**values, "l1": torch.stack([leaf.abs().sum() for leaf in trained]).sum()}
         weighted = weights * torch.stack([values[name] for name in names]) if names else weights.new_zeros(0)
         return weighted.sum(), weighted
 
-    def _note_losses(self, losses: Tensor, names: Sequence[str], terms: list[str]) -> None:
+    def _note_losses(self, losses: Tensor, names: Sequence[str]) -> None:
         """Hand each run its losses, (steps, K, names); a term that is not among the names weighed nothing."""
+        terms = list(self._list_weights(0)[0])
         losses = losses[:, None] if self.alone else losses
         nothing = losses.new_zeros(losses.shape[:2])
         columns = [losses[..., names.index(term)] if term in names else nothing for term in terms]

@@ -83,8 +83,8 @@ class StackedState:
                     key: _join_entry(key, [state[key] for state in states]) for key in states[0]
                 }
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step of the optimisers on gradients of the leaves."""
+    def step(self, gradients: Sequence[Tensor | None]) -> None:
+        """One step of the optimisers on gradients of the leaves; what has none is left alone."""
         if self._joint:
             for leaf, gradient in zip(self.leaves.values(), gradients, strict=True):
                 leaf.grad = gradient
@@ -92,7 +92,7 @@ class StackedState:
             return
         for row, (trainee, own) in enumerate(zip(self.trainees, self._parameters, strict=True)):
             for parameter, gradient in zip(own, gradients, strict=True):
-                parameter.grad = gradient if self.alone else gradient[row]
+                parameter.grad = gradient if gradient is None or self.alone else gradient[row]
             trainee.optimizer.step()
 
     def end_epoch(self) -> None:

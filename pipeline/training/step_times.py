@@ -12,7 +12,9 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
+from pipeline.training.fit import compile_run
 from pipeline.training.run import Run
+from pipeline.training.stack import Stack
 
 K = TypeVar("K")
 
@@ -35,13 +37,16 @@ def measure_steps(runs: Mapping[K, Run], repeats: int) -> dict[K, StepTime]:
         repeats: of each, after one that warms up.
     """
     seconds: dict[K, list[float]] = {key: [] for key in runs}
+    compiled: dict[K, Stack] = {}
     failures: dict[K, StepTime] = {}
     turns = [*runs.items()] * (1 + repeats)
     for key, run in track(turns, "times", len(turns)):
         if key in failures:
             continue
         try:
-            seconds[key].append(_time_steps(run))
+            if run.options.compile and key not in compiled:
+                compiled[key] = compile_run(run)
+            seconds[key].append(_time_steps(run, compiled.get(key, run)))
         except (InputError, RuntimeError) as error:
             failures[key] = describe_failure(error)
     return {key: failures.get(key) or summarise_seconds(seconds[key][1:]) for key in runs}
@@ -68,17 +73,17 @@ def choose_fastest(times: Mapping[K, StepTime], present: K) -> K | None:
     return min(faster, key=lambda key: times[key].median, default=None)
 
 
-def _time_steps(run: Run) -> float:
-    """Seconds a step, of the first steps of the run's epoch.
+def _time_steps(run: Run, stepped: Run | Stack) -> float:
+    """Seconds a step, of the first steps of the run's epoch; `stepped` is the run, or what takes its steps.
 
     Raises:
         NotFiniteError: they end in numbers that are not finite.
     """
     device = run.data.train.labels.device
-    with run.open():
+    with stepped.open():
         _finish(device)
         start = time.perf_counter()
-        run.run_steps()
+        stepped.run_steps()
         _finish(device)
         passed = time.perf_counter() - start
     for trainee in run.trainees:

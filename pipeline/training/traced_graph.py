@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,10 +13,19 @@ from torch.fx.experimental.proxy_tensor import make_fx
 aten = torch.ops.aten
 RESHAPES = (aten.expand.default, aten.view.default, aten._unsafe_view.default)  # noqa: SLF001 - as torch names it
 TRANSPOSES = (aten.t.default, aten.transpose.int)
+# These change running statistics, and not all of them say so.
+NORMS = (
+    *(aten.native_batch_norm.default, aten.cudnn_batch_norm.default, aten.miopen_batch_norm.default),
+    *(aten._native_batch_norm_legit.default, aten._batch_norm_with_update.default),  # noqa: SLF001
+)
 COPIES = (aten.alias.default, aten.detach.default)
 
 
-def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+class NotCompilableError(Exception):
+    """Why a graph cannot be compiled."""
+
+
+def trace(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: bool = False) -> Callable[..., Any]:
     """The function as one graph for inputs of these shapes; what it does to them in place, the graph does too.
 
     It runs once while it is traced, on copies.
@@ -23,8 +33,10 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..
     Args:
         function: of tensors, in whose course only tensors (no numbers read from them) decide.
         inputs: tensors like those to come.
+        compiled: the graph becomes fused kernels (torch's compiler); its numbers differ in the last bits.
 
     Raises:
+        NotCompilableError: it is traced, and not compiled.
         RuntimeError: and others of torch's, where that is not so.
     """
     graph = make_fx(function)(*(tensor.detach().clone() for tensor in inputs))
@@ -36,9 +48,26 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..
             node.replace_all_uses_with(node.args[0].args[0])
     for node in list(graph.graph.nodes):
         _fuse_product_and_sum(graph.graph, node)
-    graph.graph.eliminate_dead_code()
+    graph.graph.eliminate_dead_code(_acts)
     graph.recompile()
-    return graph.forward  # not the module's call, with its hooks
+    return _compile(graph, inputs) if compiled else graph.forward  # not the module's call, with its hooks
+
+
+def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """The graph as fused kernels, made now: whoever cannot is told before anything is trained."""
+    made: Callable[..., Any] = torch.compile(graph, dynamic=False, fullgraph=True)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler about itself
+            made(*(tensor.detach().clone() for tensor in inputs))
+    except Exception as error:  # compilers, linkers and file systems have errors of all kinds
+        raise NotCompilableError((str(error) or type(error).__name__).splitlines()[0]) from error
+    return made
+
+
+def _acts(node: fx.Node) -> bool:
+    """Whether a node is more than its value."""
+    return bool(node.is_impure()) or node.target in NORMS
 
 
 def _changes_nothing(node: fx.Node) -> bool:

@@ -91,7 +91,7 @@ def test_what_is_written_is_read(tmp_path: Path, store: Store, dtype: DType, chu
 
 @pytest.mark.parametrize("store", STORES)
 def test_how_values_were_computed_is_written_where_somebody_says_it(tmp_path: Path, store: Store) -> None:
-    array, computed = values("float32"), ComputedInfo(device="cuda (Card 5)", precision=None)
+    array, computed = values("float32"), ComputedInfo(device="cuda (Card 5)", precision="tf32", layout=None)
     made = writer.write_cache(
         tmp_path / "said/dump",
         tmp_path / "said/work",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 from pipeline.models.build import draw_network
 from pipeline.models.network import Network
@@ -97,6 +98,21 @@ def test_bfloat16_networks_can_be_stacked() -> None:
     together = torch.func.vmap(run)(stacked)
     for logits, net in zip(together, nets, strict=True):
         assert distance(logits, net(images())) < 0.05
+
+
+def test_each_pass_sets_how_a_gpu_rounds_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors that are nowhere, of a card that is not there; a backward pass finds the switch as its forward left it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before, found = (matmul.allow_tf32, cudnn.allow_tf32), []
+    for precision in ("tf32", "float32", "tf32", "bfloat16"):
+        network = drawn("mlp")
+        network.compute_in(precision)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            network.set_products(torch.empty(1, device="cuda").device)
+        found.append((matmul.allow_tf32, cudnn.allow_tf32))
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+    assert found == [(True, True), (False, False), (True, True), (False, False)]
 
 
 def study_of(**keys: Any) -> dict[str, Any]:

@@ -7,14 +7,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import cache, runs
 from pipeline.cache.rewrite import convert_cache
 from pipeline.runs import dumps
 from pipeline.runs.seeds import train_seeds
+from pipeline.study.dump_stages import group_dumps
+from pipeline.study.params_file import parse_study
 from tests.base.test_device import POOLING
-from tests.conftest import Run
+from tests.conftest import STUDY, Capture, Run, copied, refused, write_study
 
 
 def read(folder: Path, path: str) -> Any:
@@ -45,7 +48,8 @@ def test_a_stage_that_chooses_no_device_notes_none(made: Path) -> None:
 def test_a_manifest_says_how_it_was_computed(made: Path, tmp_path: Path) -> None:
     folder = made / "data/cache/big-logits"
     opened = cache.open(folder)
-    assert json.loads((folder / "manifest.json").read_text())["computed"] == {"device": "cpu", "precision": "float32"}
+    computed = {"device": "cpu", "precision": "float32", "layout": None}
+    assert json.loads((folder / "manifest.json").read_text())["computed"] == computed
     converted = convert_cache(opened, tmp_path / "hdf5", tmp_path / "work", store="hdf5")
     assert converted.computed == opened.manifest.computed
 
@@ -80,3 +84,47 @@ def test_what_differs_each_time_stands_in_the_cards(
     assert runs.open_study(copy_of / "params.yaml").students["kd"].seeds == len(
         [*(copy_of / "data/students/kd").rglob("card.json")]
     )
+
+
+def change_forward(folder: Path, dump: str, forward: Any) -> None:
+    study = copied(STUDY)
+    study["dumps"][dump]["forward"] = forward
+    write_study(folder, study)
+
+
+def test_a_dump_is_computed_as_it_says(copy_of: Path, run: Run, capsys: Capture) -> None:
+    place = copy_of / "data/cache/big-logits"
+    before = cache.open(place).load()
+    change_forward(copy_of, "big-logits", {"precision": "bfloat16"})
+    assert "forward.precision: expected bfloat16, found float32" in refused(run, capsys, copy_of, "train-student", "kd")
+    assert run(copy_of, "dump-logits", "big-logits") == 0
+    opened = cache.open(place)
+    assert opened.manifest.computed is not None
+    assert opened.manifest.computed.precision == "bfloat16"
+    spread = np.abs(before).max()
+    assert 0 < np.abs(opened.load().astype("f4") - before.astype("f4")).max() < 0.05 * spread
+    assert run(copy_of, "train-student", "kd") == 0
+    change_forward(copy_of, "big-logits", {"precision": "bfloat16", "layout": "contiguous"})
+    assert "forward.layout: expected contiguous, found None" in refused(run, capsys, copy_of, "train-student", "kd")
+
+
+def test_dumps_that_are_computed_otherwise_are_not_made_in_one_pass() -> None:
+    study = copied(STUDY)
+    study["dumps"]["half"] = {**study["dumps"]["big-logits"], "forward": {"precision": "bfloat16"}}
+    study["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    passes = group_dumps(parse_study(study), ["big-logits", "half"])
+    assert passes == [("big-logits",), ("half",)]
+
+
+@pytest.mark.parametrize("what", ["teachers", "students", "dumps"])
+def test_tf32_is_refused_without_a_gpu_that_has_it(copy_of: Path, run: Run, capsys: Capture, what: str) -> None:
+    study = copied(STUDY)
+    name, changed, command = {
+        "teachers": ("big", {"precision": "tf32"}, "train-teacher"),
+        "students": ("kd", {"precision": "tf32"}, "train-student"),
+        "dumps": ("big-logits", {"forward": {"precision": "tf32"}}, "dump-logits"),
+    }[what]
+    study[what][name] |= changed
+    write_study(copy_of, study)
+    told = refused(run, capsys, copy_of, command, name, "--device", "cpu")
+    assert "precision tf32: expected a GPU that has it (Ampere or later), found cpu; use float32" in told

@@ -13,6 +13,7 @@ import pytest
 from pipeline import runs
 from pipeline.runs import tunings
 from pipeline.training.run import Run as Training
+from pipeline.training.stack import Stack
 from pipeline.training.step_times import StepTime
 from tests.conftest import STUDY, Capture, Run, copied, write_study
 
@@ -44,7 +45,7 @@ def list_files(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize(("name", "present"), [("conv", "channels_last"), ("stated", "contiguous")])
 def test_convolutions_have_layouts_and_the_present_one_comes_first(folder: Path, name: str, present: str) -> None:
     found = tune(folder, name)
-    assert found["present"] == {"precision": "float32", "layout": present}
+    assert found["present"] == {"precision": "float32", "layout": present, "compile": False}
     assert choices(found)[0] == ("float32", present)
     both = ("contiguous", "channels_last")
     assert sorted(choices(found)) == sorted((kind, layout) for kind in ("float32", "bfloat16") for layout in both)
@@ -99,7 +100,12 @@ def test_a_choice_that_fails_is_told_in_its_row(
     monkeypatch.setattr(Training, "run_steps", fail)
     assert run(folder, "tune", "kd", "--steps", "1", "--repeats", "2", "--json", "--device", "cpu") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["choices"][1] == {"precision": "bfloat16", "layout": None, "failure": "no such kernel"}
+    assert found["choices"][1] == {
+        "precision": "bfloat16",
+        "layout": None,
+        "compile": False,
+        "failure": "no such kernel",
+    }
     assert found["fastest"] is None
     assert run(folder, "tune", "kd", "--steps", "1", "--repeats", "2", "--device", "cpu") == 0
     assert "fails: no such kernel" in " ".join(capsys.readouterr().out.split())
@@ -130,8 +136,44 @@ def test_the_fastest_is_told_in_lines_for_the_parameters(
         f"  precision: bfloat16\n  layout: contiguous\n{tunings.NOTE}\n"
     )
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in told.splitlines() if line.startswith("│")]
-    assert rows[0] == ["float32", "channels_last", "10", "9 to 11", "1.00", "present"]
-    assert ["bfloat16", "contiguous", "2", "1 to 3", "0.20", "fastest"] in rows
+    assert rows[0] == ["float32", "channels_last", "-", "10", "9 to 11", "1.00", "present"]
+    assert ["bfloat16", "contiguous", "-", "2", "1 to 3", "0.20", "fastest"] in rows
+
+
+def test_each_choice_is_timed_compiled_too(
+    folder: Path, run: Run, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, timed = Stack.run_steps, []
+
+    def watch(stack: Stack) -> None:
+        timed.append(stack.first.network.precision)
+        real(stack)
+
+    monkeypatch.setattr(Stack, "run_steps", watch)
+    capsys.readouterr()
+    arguments = ("--compile", "--steps", "1", "--repeats", "2", "--json", "--device", "cpu")
+    assert run(folder, "tune", "baseline", *arguments) == 0
+    found = json.loads(capsys.readouterr().out)["choices"]
+    assert [(each["precision"], each["compile"]) for each in found] == [
+        *(("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True))
+    ]
+    assert sorted(timed) == ["bfloat16"] * 3 + ["float32"] * 3
+    assert all(each["median_ms"] > 0 for each in found)
+
+
+def test_a_compiled_network_is_told_what_is_faster_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Capture
+) -> None:
+    study = copied(STUDY)
+    study["students"]["kd"]["compile"] = True
+    write_study(folder, study)
+
+    def measure(timed: Mapping[tunings.Choice, Any], _: int) -> dict[tunings.Choice, StepTime]:
+        return {key: StepTime(0.01, 0.009, 0.011) if key.compile else StepTime(0.002, 0.001, 0.003) for key in timed}
+
+    monkeypatch.setattr(tunings, "measure_steps", measure)
+    assert run(folder, "tune", "kd", "--device", "cpu") == 0
+    assert "\n  precision: float32\n  compile: false\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
