@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,9 @@ from pipeline.teacher import Ensemble, Teacher, train_teacher
 from pipeline.training import run as run_module
 from pipeline.training import stack as stack_module
 from pipeline.training.batches import Batch, iterate_batches
-from pipeline.training.optimizers import adam, constant
+from pipeline.training.optimizers import adam, constant, sgd
 from pipeline.training.options import TrainingOptions
+from pipeline.training.recorded_graph import RecordedGraph, record
 from pipeline.training.rows import Rows, Splits
 from pipeline.views.view import PLAIN, Views
 from tests.cached_scene import CASES, STUDENT, Scene, make_scene
@@ -247,6 +248,94 @@ def test_no_step_waits_for_the_gpu(scene: Scene, monkeypatch: pytest.MonkeyPatch
     runs = [StudentRun(STUDENT, [Phase(Recipe(terms), options(**changes))], seed, "s") for seed in range(seeds)]
     train_cohort(splits, fields, runs, views=views)
     assert watched
+
+
+STEPPED = [case for case in CASES if case in ("no field", "several", "affinities", "views", "half an epoch")]
+
+
+@pytest.mark.parametrize("case", STEPPED)
+@pytest.mark.parametrize("how", ["recorded", "compiled", "together"])
+def test_recorded_compiled_and_stacked_steps_are_the_plain_ones(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str, how: str
+) -> None:
+    """In float32, so within what an epoch makes of its rounding."""
+    terms, views, changes = CASES[case]
+    recorded = watch_records(monkeypatch)
+    splits = Splits.from_dataset(scene.dataset, DEVICE)
+    dumps = {dump for each in terms for dump in each.reads.values()}
+    fields = {name: load_field(scene.caches[name], DEVICE) for name in dumps}
+    shortened = {**changes, **({"steps": 8} if "steps" in changes else {"epochs": 1})}
+
+    def train(seeds: Sequence[int], fewest_steps: int, **more: Any) -> list[Mapping[str, Tensor]]:
+        monkeypatch.setattr(stack_module, "FEWEST_STEPS", fewest_steps)
+        phase = Phase(Recipe(terms), options(**{**shortened, "optimizer": partial(sgd, lr=0.01), **more}))
+        runs = [StudentRun(STUDENT, [phase], seed, "s") for seed in seeds]
+        return [only.state("last") for (only,) in train_cohort(splits, fields, runs, views=views)]
+
+    (plain,) = train([2], 10**9)
+    assert not recorded
+    made = {
+        "recorded": lambda: train([2], 0),
+        "compiled": lambda: train([2], 0, compile=True),
+        "together": lambda: train([1, 2, 3], 0)[1:2],
+    }[how]()[0]
+    assert recorded
+    assert "not replayed" not in caplog.text
+    for name, values in plain.items():
+        assert torch.allclose(made[name], values, rtol=1e-3, atol=1e-5), name
+
+
+def watch_records(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
+    """Grows by one with each CUDA graph that is recorded from now on."""
+    made: list[RecordedGraph] = []
+    real = RecordedGraph.__init__
+
+    def note(self: RecordedGraph, *about: Any) -> None:
+        real(self, *about)
+        made.append(self)
+
+    monkeypatch.setattr(RecordedGraph, "__init__", note)
+    return made
+
+
+def test_what_cannot_be_recorded_is_left_as_it_is_and_a_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    def read_back(values: Tensor) -> tuple[Tensor]:
+        return (values * float(values.sum().item()),)
+
+    values = torch.ones(3, device=DEVICE)
+    assert record(read_back, [values], 0) is read_back
+    assert "steps are not replayed as a CUDA graph" in caplog.text
+    assert torch.equal(read_back(values)[0].cpu(), torch.full((3,), 3.0))
+
+
+def test_a_record_leaves_what_it_is_made_of_as_it_was() -> None:
+    def step(kept: Tensor, given: Tensor) -> tuple[Tensor]:
+        kept.add_(given.sum())
+        return (kept * 2,)
+
+    kept, given = torch.zeros(2, device=DEVICE), torch.ones(3, device=DEVICE)
+    recorded = record(step, [kept, given], 1)
+    assert isinstance(recorded, RecordedGraph)
+    assert not kept.any()
+    assert torch.equal(recorded(kept, given)[0].cpu(), torch.full((2,), 6.0))
+    assert torch.equal(recorded(kept, given * 2)[0].cpu(), torch.full((2,), 18.0))
+    assert torch.equal(kept.cpu(), torch.full((2,), 9.0))
+
+
+def test_tf32_is_float32_with_shorter_factors(dataset: Dataset) -> None:
+    network = build_network({"name": "mlp", "widths": [256]}, dataset.shape, 10).to(DEVICE).eval()
+    images = torch.from_numpy(dataset.images[:256]).to(DEVICE)
+    answers = {}
+    with torch.no_grad():
+        for precision in ("float32", "tf32", "bfloat16"):
+            network.compute_in(precision)
+            answers[precision] = network(images)
+        network.compute_in("float32")
+        assert torch.equal(network(images), answers["float32"])
+    exact = answers["float32"]
+    off = {name: float((values - exact).norm() / exact.norm()) for name, values in answers.items()}
+    assert 1e-6 < off["tf32"] < 5e-3
+    assert off["tf32"] < off["bfloat16"] < 5e-2
 
 
 def test_full_memory_is_one_line() -> None:
