@@ -73,7 +73,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountReads]:
     ids = PlannedOrder.ids
     monkeypatch.setattr(PlannedOrder, "ids", draw)
     watch(Run, "run_steps")
-    watch(stack.Stack, "_run_steps")
+    watch(stack.Stack, "run_steps")
     yield mode
 
 
