@@ -17,7 +17,11 @@ from pipeline.base.sizes import format_size
 
 LOG = logging.getLogger(__name__)
 NAMES = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", re.ASCII)
-NONDETERMINISTIC = r"(\S+) does not have a deterministic implementation"  # how torch's warning begins
+# How torch's warnings begin; that of attention comes once a process unless it is told otherwise.
+NONDETERMINISTIC = (
+    r"(?P<name>\S+(?= does not have a deterministic implementation)"
+    r"|[\w ]+(?= defaults to a non-deterministic algorithm))"
+)
 TF32_SINCE = (8, 0)  # compute capability
 
 
@@ -111,7 +115,7 @@ def _prepare_gpu(device: torch.device) -> torch.device:
 
 def allow_tf32(allowed: bool) -> None:
     """Whether a GPU rounds the factors of float32 products to 10 bits, from now on."""
-    if torch.backends.cuda.matmul.allow_tf32 != allowed:
+    if not torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed:
         # By torch's older switches: after the newer ones its own reading of these fails.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
@@ -140,11 +144,16 @@ def collect_nondeterministic() -> Iterator[list[str]]:
         known = re.match(NONDETERMINISTIC, str(message))
         if known is None:
             show_other(message, *where, **how)
-        elif known[1] not in found:
-            found.append(known[1])
-            LOG.warning("%s has no deterministic form here: the same run again may end in other last bits", known[1])
+        elif known["name"] not in found:
+            found.append(known["name"])
+            LOG.warning("%s: not deterministic here; the same run again may end in other last bits", known["name"])
 
+    always = torch.is_warn_always_enabled()
     with warnings.catch_warnings():
         warnings.filterwarnings("default", NONDETERMINISTIC)
         show_other, warnings.showwarning = warnings.showwarning, show
-        yield found
+        torch.set_warn_always(True)
+        try:
+            yield found
+        finally:
+            torch.set_warn_always(always)

@@ -132,21 +132,23 @@ def _plan_answers(
     starts = range(0, samples.rows, samples.batch)
     places = [(view, start) for view in range(samples.views.count) for start in starts]
     reads = {place: _list_reads(collectors, *place) for place in places}
-    needed = [place for place in places if reads[place]]
+    needed = [place for place in places if reads[place] is not None]
 
     def ask() -> Generator[TeacherOutputs, None, None]:
         for (view, asked), together in groupby(needed, lambda place: (place[0], reads[place])):
             for first, last in _join_neighbours([start for _, start in together], samples.batch):
                 stop = min(last + samples.batch, samples.rows)
-                for answer in teacher.compute_outputs(samples, asked, view, first, stop):
+                for answer in teacher.compute_outputs(samples, asked or (), view, first, stop):
                     yield from answer.split(samples.batch)
 
     return ask(), len(needed)
 
 
-def _list_reads(collectors: Sequence[RowCollector], view: int, start: int) -> tuple[str, ...]:
-    """What the collectors that wait for a batch read of the network; nothing where none waits."""
+def _list_reads(collectors: Sequence[RowCollector], view: int, start: int) -> tuple[str, ...] | None:
+    """What the collectors that wait for a batch read of the network; None where none waits."""
     waiting = [collector for collector in collectors if collector.find_block(view, start)]
+    if not waiting:
+        return None
     return tuple(dict.fromkeys(read for collector in waiting for read in collector.field.reads))
 
 

@@ -59,7 +59,7 @@ def tsne(
 
 
 class _Divergence(torch.autograd.Function):
-    """The loss with its gradient, in half of the time that autograd takes for it.
+    """The loss with its gradient, in half of the time that autograd takes for it; it has no second derivative.
 
     With s_ij = |y_i - y_j|^2, w_ij = p_ij where q_ij is above the floor, else 0, and W = sum_ij w_ij:
 

@@ -23,7 +23,6 @@ from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows
 from pipeline.training.run import Data, Plan, Run, load_checkpoint, save_checkpoint
 from pipeline.training.stack import NotStackableError, Stack, find_obstacle, find_untraceable, is_worth_tracing
-from pipeline.training.traced_graph import NotCompilableError
 from pipeline.views.view import PLAIN, Views
 
 LOG = logging.getLogger(__name__)
@@ -105,8 +104,6 @@ def _stack_runs(plans: Sequence[Plan], data: Data) -> Stack | None:
             stack.prepare()
         except NotStackableError as error:
             reason = str(error)
-        except NotCompilableError as error:  # a lone run then refuses it
-            reason = str(error)
         except torch.OutOfMemoryError:
             reason = "they do not fit the device together"
         else:
@@ -139,17 +136,16 @@ def compile_run(run: Run) -> Stack:
     Raises:
         InputError: they cannot be.
     """
-    reason, expected = find_untraceable([run.plan]), "a training whose steps can be traced"
+    reason = find_untraceable([run.plan])
     if reason is None:
         try:
             stack = Stack([run])
             stack.prepare()
         except NotStackableError as error:
             reason = str(error)
-        except NotCompilableError as error:
-            expected, reason = "a C++ compiler that torch can use", str(error)
         else:
             return stack
+    expected = "a training whose steps can be traced"
     raise InputError(f"{run.plan.what}: compile", expected=expected, found=reason, fix="leave `compile` out")
 
 

@@ -28,7 +28,7 @@ from pipeline.training.recorded_graph import record
 from pipeline.training.run import Plan, Run
 from pipeline.training.sample_order import PlannedOrder
 from pipeline.training.stacked_state import StackedState, Unit
-from pipeline.training.traced_graph import trace
+from pipeline.training.traced_graph import Trace, trace
 
 # On a processor a step of a small network is mostly the cost of calling operations, which a stack shares; that of a
 # large one is arithmetic, and products of stacks are slower than one after the other.
@@ -240,26 +240,32 @@ class Stack:
             made = self._trace(inputs, targets, names)
             state = self.state
             kept = len(state.leaves) + len(state.fixed) + len(state.shared)
-            self._traced[shape] = record(made, inputs, kept) if self.device.type == "cuda" else made
+            recordable = self.device.type == "cuda" and not made.draws
+            self._traced[shape] = record(made.run, inputs, kept) if recordable else made.run
         return self._traced[shape]
 
     def _find_reached(self, batch: Batch, names: Sequence[str]) -> list[bool]:
         """Of each leaf, whether these terms depend on it: a step leaves the others alone, decay included."""
-        trainee, objective = self.first, self.objectives[0]
-        trainee.network.eval()
-        terms = [name for name in names if name != "l1"]
-        with torch.enable_grad():
-            targets = objective.read_targets(batch)
-            values = objective.values(trainee.network, batch.images, batch.labels, targets, terms)
+        unit = Unit(self.first)
+        parameters = dict(unit.named_parameters())
+        # In training mode, whose layers may go another way; its statistics, and what it draws, are none of the run's.
+        buffers = {name: buffer.clone() for name, buffer in unit.named_buffers()}
+        rows = batch.images, batch.labels, self.objectives[0].read_targets(batch)
+        self.first.network.train()
+        with (
+            torch.enable_grad(),
+            fork_seeded_rng(0, self.device),
+            replaced_dropout(self.layers, lambda _, inputs: inputs),
+        ):
+            values = functional_call(_Terms(self.first, names), {**parameters, **buffers}, rows)
             total = torch.stack([*values.values()]).sum() if values else None
         shrunk = ["l1" in names and name.startswith(NETWORK) for name in self.state.leaves]
         if total is None or not total.requires_grad:
             return shrunk
-        parameters = dict(Unit(trainee).named_parameters())
         found = torch.autograd.grad(total, [parameters[name] for name in self.state.leaves], allow_unused=True)
         return [gradient is not None or small for gradient, small in zip(found, shrunk, strict=True)]
 
-    def _trace(self, inputs: Sequence[Tensor], targets: Targets, names: tuple[str, ...]) -> Callable[..., Any]:
+    def _trace(self, inputs: Sequence[Tensor], targets: Targets, names: tuple[str, ...]) -> Trace:
         """The step of all runs, from the inputs to the gradients and the weighted terms (K, T)."""
         leaves, fixed, shared = (list(each) for each in (self.state.leaves, self.state.fixed, self.state.shared))
         masks = len(self.calls)

@@ -96,7 +96,9 @@ class StackedState:
             trainee.optimizer.step()
 
     def end_epoch(self) -> None:
-        """Hand each trainee's optimiser its rows."""
+        """Hand each trainee's optimiser its rows; gradients, which a recorded step may own, are nobody's."""
+        for tensor in (*self.leaves.values(), *(parameter for own in self._parameters for parameter in own)):
+            tensor.grad = None
         if not self._joint:
             return
         for trainee in self.trainees:

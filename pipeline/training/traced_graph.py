@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from pipeline.base.errors import InputError
 
 aten = torch.ops.aten
 RESHAPES = (aten.expand.default, aten.view.default, aten._unsafe_view.default)  # noqa: SLF001 - as torch names it
@@ -21,11 +24,24 @@ NORMS = (
 COPIES = (aten.alias.default, aten.detach.default)
 
 
-class NotCompilableError(Exception):
-    """Why a graph cannot be compiled."""
+class NotCompilableError(InputError):
+    """A graph cannot be compiled."""
 
 
-def trace(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: bool = False) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class Trace:
+    """A function as one graph.
+
+    Attributes:
+        run: takes and gives what the function does.
+        draws: whether it draws random numbers.
+    """
+
+    run: Callable[..., Any]
+    draws: bool
+
+
+def trace(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: bool = False) -> Trace:
     """The function as one graph for inputs of these shapes; what it does to them in place, the graph does too.
 
     It runs once while it is traced, on copies.
@@ -50,7 +66,8 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: b
         _fuse_product_and_sum(graph.graph, node)
     graph.graph.eliminate_dead_code(_acts)
     graph.recompile()
-    return _compile(graph, inputs) if compiled else graph.forward  # not the module's call, with its hooks
+    # Not the module's call, with its hooks.
+    return Trace(_compile(graph, inputs) if compiled else graph.forward, any(map(_draws, graph.graph.nodes)))
 
 
 def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
@@ -60,9 +77,21 @@ def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., A
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler about itself
             made(*(tensor.detach().clone() for tensor in inputs))
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
     except Exception as error:  # compilers, linkers and file systems have errors of all kinds
-        raise NotCompilableError((str(error) or type(error).__name__).splitlines()[0]) from error
+        raise NotCompilableError(
+            "compile",
+            expected="a training that torch's compiler takes, and a C++ compiler for it",
+            found=(str(error) or type(error).__name__).splitlines()[0],
+            fix="leave `compile` out",
+        ) from error
     return made
+
+
+def _draws(node: fx.Node) -> bool:
+    """Whether a node draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _acts(node: fx.Node) -> bool:

@@ -151,10 +151,21 @@ def test_what_a_card_computes_in_another_order_each_time_is_said_once(caplog: py
         for text in (POOLING, POOLING, POOLING.replace("adaptive_avg_pool2d", "upsample_bilinear2d"), POOLING):
             warnings.warn(text, stacklevel=1)
     assert found == ["adaptive_avg_pool2d_backward_cuda", "upsample_bilinear2d_backward_cuda"]
-    assert [line.partition(" has no deterministic form here")[0] for line in caplog.messages] == found
+    assert [line.partition(": not deterministic here")[0] for line in caplog.messages] == found
     said = describe_execution(torch.device("cpu"), found[::-1])
     assert said == {"device": "cpu", "nondeterministic": found}
     assert describe_execution(torch.device("cpu"), []) == {"device": "cpu"}
+
+
+@pytest.mark.parametrize("kernel", ["Flash Attention", "Memory Efficient attention", "cuDNN Attention"])
+def test_attention_says_so_in_other_words_and_once_a_process(kernel: str) -> None:
+    assert not torch.is_warn_always_enabled()
+    with collect_nondeterministic() as found:
+        assert torch.is_warn_always_enabled()
+        told = f"{kernel} defaults to a non-deterministic algorithm. To explicitly enable determinism call ..."
+        warnings.warn(told, stacklevel=1)
+    assert found == [kernel]
+    assert not torch.is_warn_always_enabled()
 
 
 def test_another_warning_is_none_of_that_and_stays_one() -> None:

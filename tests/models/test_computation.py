@@ -105,14 +105,15 @@ def test_each_pass_sets_how_a_gpu_rounds_factors(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before, found = (matmul.allow_tf32, cudnn.allow_tf32), []
-    for precision in ("tf32", "float32", "tf32", "bfloat16"):
+    matmul.allow_tf32, cudnn.allow_tf32 = False, True  # as torch begins
+    for precision in ("float32", "tf32", "float32", "tf32", "bfloat16"):
         network = drawn("mlp")
         network.compute_in(precision)
         with FakeTensorMode(allow_non_fake_inputs=True):
             network.set_products(torch.empty(1, device="cuda").device)
         found.append((matmul.allow_tf32, cudnn.allow_tf32))
     matmul.allow_tf32, cudnn.allow_tf32 = before
-    assert found == [(True, True), (False, False), (True, True), (False, False)]
+    assert found == [(False, False), (True, True), (False, False), (True, True), (False, False)]
 
 
 def study_of(**keys: Any) -> dict[str, Any]:

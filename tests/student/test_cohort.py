@@ -331,6 +331,36 @@ def test_what_no_loss_reaches_is_left_alone(scene: Scene, stacked: list[int], op
     assert stacked == [2, 2]
 
 
+def test_what_acts_in_training_alone_is_trained(
+    scene: Scene, stacked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.always, self.in_training = nn.Linear(64, 10), nn.Linear(64, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            rows = images.flatten(1)
+            logits: Tensor = self.always(rows)
+            return logits + self.in_training(rows) if self.training else logits
+
+    Doubled.__module__ = "timm.layers"
+    real = build.draw_network
+
+    def doubled(*args: Any, **how: Any) -> Network:
+        network = real(*args, **how)
+        with torch.random.fork_rng():
+            torch.manual_seed(how["seed"] % 2**32)
+            network.body = Doubled()
+        return network.double()
+
+    monkeypatch.setattr(student, "draw_network", doubled)
+    made = refuse_company(scene, [run_of(seed, Phase(Recipe((CE,)), options())) for seed in (1, 2)])
+    assert 2 in stacked
+    first, second = (dict(each.state("last"))["body.in_training.weight"] for each in made)
+    assert not torch.allclose(first, second)
+
+
 @pytest.mark.parametrize("optimizer", DECAYING)
 def test_a_regressor_rests_while_its_term_weighs_nothing(scene: Scene, stacked: list[int], optimizer: str) -> None:
     points = ((0, 1.0), (1, 1.0), (2, 0.0), (3, 0.0), (4, 1.0))
