@@ -21,6 +21,7 @@ def create(
     top_k: options.TopKOption = None,
     temperature: options.TemperatureOption = None,
     batch: options.BatchOption = 512,
+    terms: options.TermsOption = None,
 ) -> None:
     """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own.
 
@@ -29,11 +30,10 @@ def create(
     """
     from pipeline import runs
 
-    made = runs.create_cache(
-        to, source, teacher, data, field=field, values=values, floor=floor, classes=classes, sha256=sha256,
-        store=store, dtype=dtype, codec=codec, top_k=top_k, temperature=temperature, batch=batch,
-    )  # fmt: skip
-    cli.show(made)
+    cli.show(runs.create_cache(
+        to, source, teacher, data, field=field, values=values, floor=floor, classes=classes, sha256=sha256, store=store,
+        dtype=dtype, codec=codec, top_k=top_k, temperature=temperature, batch=batch, terms=cli.read_terms(terms),
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

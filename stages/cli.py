@@ -132,7 +132,17 @@ def echo_json(values: Iterable[Any]) -> None:
 
 
 def storage_options(given: list[str] | None) -> dict[str, str]:
-    """What `--storage KEY=VALUE` says.
+    """What `--storage KEY=VALUE` says; see `_read_pairs`."""
+    return _read_pairs("--storage", given)
+
+
+def read_terms(given: list[str] | None) -> dict[str, str]:
+    """What `--terms KEY=VALUE` says; see `_read_pairs`."""
+    return _read_pairs("--terms", given)
+
+
+def _read_pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """What an option that may be repeated says as KEY=VALUE.
 
     Raises:
         InputError: no KEY=VALUE.
@@ -142,7 +152,7 @@ def storage_options(given: list[str] | None) -> dict[str, str]:
     pairs = [item.partition("=") for item in given or ()]
     for key, equals, value in pairs:
         if not key or not equals:
-            raise InputError("--storage", expected="KEY=VALUE", found=f"{key}{equals}{value}")
+            raise InputError(option, expected="KEY=VALUE", found=f"{key}{equals}{value}")
     return {key: value for key, _, value in pairs}
 
 

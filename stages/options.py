@@ -78,6 +78,11 @@ SampleSeedOption = Annotated[
 ]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Begin anew, whatever an interrupted run has checked.")]
 
+# Of `cache inspect`.
+NumbersOption = Annotated[
+    bool, typer.Option("--numbers", help="Of a URL, too: fetch the data, and say how the numbers look.")
+]
+
 # Of `cache convert`: as they are unless given.
 ConvertToArgument = Annotated[Path, typer.Argument(help="A new folder.")]
 OtherStoreOption = Annotated[Literal["zarr", "hdf5"] | None, typer.Option("--format", help="Unchanged unless given.")]
@@ -94,6 +99,11 @@ ChunkKibOption = Annotated[
         max=1 << 20,
         help="KiB of a decoded chunk, what a random row costs; unless given, 1024, of compressed fields 128.",
     ),
+]
+
+TermsOption = Annotated[
+    list[str] | None,
+    typer.Option("--terms", help="licence=TEXT, citation=TEXT or contact=TEXT, which others find in it; repeatable."),
 ]
 
 # Of `cache create`.

@@ -150,13 +150,21 @@ def test_a_folded_sentence_stays_in_its_cell() -> None:
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_cache_s_page_shows_the_name(name: str) -> None:
     plan = plan_store({"logits": ArrayPlan((2,), "float16")}, views=1, rows=3, batch=3)
-    teacher = {"name": name, "architecture": {"name": "mlp"}, "test_accuracy": None, "weights_sha256": "ab"}
-    dataset = {"name": "digits", "samples": 3, "classes": ["a", "b"], "fingerprint": "cd"}
+    teacher = {
+        "name": name, "architecture": {"name": "mlp"}, "test_accuracy": None, "weights_sha256": "ab", "seed": None,
+    }  # fmt: skip
+    dataset = {"name": "digits", "samples": 3, "classes": ["a", "b"], "fingerprint": "cd", "shape": [1, 8, 8]}
+    sharing = {"licence": name, "contact": name, "citation": name}
     views = {"count": 1, "policy": "none"}
     field = {"name": "logits", "parameters": {}}
-    page = cache_card({"field": field, "teacher": teacher, "dataset": dataset, "views": views}, plan, "zarr")
+    description = {"field": field, "teacher": teacher, "dataset": dataset, "views": views, "sharing": sharing}
+    page = cache_card(description, plan, "zarr", "ef" * 32, {"logits": 12})
     assert shown(page, "h1") == [f"logits of {escape_unprintable(name)} on digits"]
-    assert f"teacher: {escape_unprintable(name)} (mlp)" in html.unescape(MARKDOWN.render(page))
+    text = html.unescape(MARKDOWN.render(page))
+    assert f"teacher: {escape_unprintable(name)} (mlp)" in text
+    assert f"licence: {escape_unprintable(name).rstrip()}" in text
+    assert f"contact: {escape_unprintable(name).rstrip()}" in text
+    assert shown(page, "code")[-1].splitlines() == [escape_unprintable(line) for line in name.strip().splitlines()]
 
 
 # ------------------------------------------------------------------ pictures

@@ -38,12 +38,15 @@ MAX_MANIFEST_BYTES = 8 << 20  # of a manifest
 MAX_SHARDS = 1000  # of an array, that a reader takes
 MAX_CHUNKS = 1 << 26  # of a cache: 8 TB in the smallest
 MAX_DEPTH = 16  # nested values in it
+OPTIONAL_ENTRIES = ("computed", "sharing")  # not among the bytes where nobody gave them
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ARRAY_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 ArrayName = Annotated[str, Field(pattern=rf"^{ARRAY_NAME}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=1 << 48)]
+TermsText = Annotated[str, Field(min_length=1, max_length=4000, pattern=r"\S")]
+TermsLine = Annotated[str, Field(max_length=200, pattern=r"^[^\n]*[^\s][^\n]*$")]
 Axes = Literal["view, sample", "plan, batch"]  # what the first two axes of every array are
 
 
@@ -155,6 +158,32 @@ class ComputedInfo(_Entry):
     layout: Annotated[str, Field(min_length=1, max_length=100)] | None
 
 
+class SharingInfo(_Entry):
+    """The terms on which others may have the cache, as whoever made it says them; null where nothing is said.
+
+    Attributes:
+        licence: its name, best an SPDX identifier.
+        citation: what to cite, of any number of lines.
+        contact: whom to ask.
+    """
+
+    licence: TermsLine | None
+    citation: TermsText | None
+    contact: TermsLine | None
+
+    @classmethod
+    def from_terms(cls, terms: Mapping[str, str | None], kept: SharingInfo | None = None) -> SharingInfo | None:
+        """What is said now, and what was said before of the rest; None where nothing is.
+
+        Args:
+            terms: by name; None stands for nothing.
+            kept: what was said before.
+        """
+        before = {} if kept is None else kept.model_dump()
+        entries = {key: before.get(key) if terms.get(key) is None else terms[key] for key in cls.model_fields}
+        return cls.model_validate(entries) if any(value is not None for value in entries.values()) else None
+
+
 class ArrayInfo(_Entry):
     """One array: its first two axes are the keys, little-endian, cut into chunks of `chunk_rows` rows.
 
@@ -212,6 +241,7 @@ class Manifest(_Entry):
         rows: length of the second axis; of samples: the ids held are [0, rows).
         batch: rows a forward pass of the fixed partition.
         computed: how the values were computed; not there where nobody said so.
+        sharing: the terms of use; not there where nobody said any.
         arrays: by name.
         files: by path below the cache's folder; every file but the manifest itself.
         values: SHA-256 over the arrays' names, shapes, dtypes and little-endian bytes: equal
@@ -231,6 +261,7 @@ class Manifest(_Entry):
     rows: Size
     batch: PositiveInt
     computed: ComputedInfo | None = None
+    sharing: SharingInfo | None = None
     arrays: Annotated[dict[ArrayName, ArrayInfo], Field(min_length=1, max_length=1000), _validate_each(ArrayInfo)]
     files: Annotated[dict[str, FileInfo], _validate_each(FileInfo)]
     values: Digest
@@ -248,9 +279,8 @@ class Manifest(_Entry):
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_there(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         entries: dict[str, Any] = serialize(self)
-        if self.computed is None:
-            entries.pop("computed", None)
-        return entries
+        absent = [key for key in OPTIONAL_ENTRIES if getattr(self, key) is None]
+        return {key: value for key, value in entries.items() if key not in absent}
 
     @property
     def chunks(self) -> int:

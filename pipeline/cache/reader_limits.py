@@ -83,7 +83,8 @@ def refuse_unreadable(target: Path, plan: StorePlan, store: Format, description:
 def _draft_manifest(plan: StorePlan, store: Format, description: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with the most digits that this plan's files may have; its root digest is right."""
     sizes = dict.fromkeys(paths.list_metadata_paths(store, plan.arrays), METADATA_ROOM)
-    sizes[paths.CARD_PATH] = len(render_card(description, plan, store).encode())
+    stored = dict.fromkeys(plan.arrays, plan.bytes)
+    sizes[paths.CARD_PATH] = len(render_card(description, plan, store, "f" * 64, stored).encode())
     sizes[paths.CHUNKS_PATH] = plan.chunks * RECORD_BYTES
     for name, array in plan.arrays.items():
         grid = plan.grids[name]

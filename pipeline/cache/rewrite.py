@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from pipeline.base.errors import InputError
 from pipeline.cache.block_files import BlockFunction
 from pipeline.cache.blocks import ArrayPlan, Block
-from pipeline.cache.cache_paths import CHUNKS_PATH
+from pipeline.cache.cache_paths import CARD_PATH, CHUNKS_PATH
 from pipeline.cache.chunk_table import ChunkTable
 from pipeline.cache.codecs import CODECS, Codec, Format
 from pipeline.cache.decoded_array import read_rows
 from pipeline.cache.dtypes import DType, round_to_dtype, widen_bfloat16
 from pipeline.cache.folder import LocalFolder, read_table
-from pipeline.cache.manifest import ArrayInfo, Manifest
+from pipeline.cache.manifest import ArrayInfo, Manifest, SharingInfo
 from pipeline.cache.reader import Cache
 from pipeline.cache.store_plan import count_whole_rows, plan_store, replan_store
 from pipeline.cache.verify import Verification
 from pipeline.cache.writer import write_cache
 
 # What a rewritten cache keeps of the old one's manifest.
-KEPT_ENTRIES = ("field", "teacher", "dataset", "views", "batch", "axes", "computed")
+KEPT_ENTRIES = ("field", "teacher", "dataset", "views", "batch", "axes", "computed", "sharing")
 FIXED_DTYPE_ARRAYS = {"tail"}  # arrays that have one number format only
 
 
@@ -38,8 +38,9 @@ def convert_cache(
     dtype: str | None = None,
     codec: Codec | None = None,
     chunk_kib: int | None = None,
+    sharing: SharingInfo | None = None,
 ) -> Manifest:
-    """Write a cache again in another store, number format, compression or chunks.
+    """Write a cache again in another store, number format, compression or chunks, or with other terms of use.
 
     Args:
         cache: the source.
@@ -50,6 +51,7 @@ def convert_cache(
             checked to have stayed the same.
         codec: None keeps it where the store has it (HDF5 knows no zstd: gzip then).
         chunk_kib: KiB of a decoded chunk; None: by the codec.
+        sharing: the terms of use; None keeps them.
 
     Raises:
         InputError: a number beyond the new format's range, or a field that has no choice of one.
@@ -80,6 +82,8 @@ def convert_cache(
             raise InputError(f"cache {target}", expected=f"values of digest {manifest.values}", found=made.values)
 
     description = {key: value for key, value in manifest.model_dump().items() if key in KEPT_ENTRIES}
+    if sharing is not None:
+        description["sharing"] = sharing
     if changed:
         description["field"] = {**description["field"], "parameters": _change_dtype(manifest, str(before), str(dtype))}
     place = work / manifest.root[:16]
@@ -173,5 +177,12 @@ def repair_cache(
     description = {key: value for key, value in manifest.model_dump().items() if key in (*KEPT_ENTRIES, "package")}
     place = work / manifest.root[:16]
     return write_cache(
-        target, place, plan, compute_or_copy, store=manifest.store, description=description, accept=accept
+        target,
+        place,
+        plan,
+        compute_or_copy,
+        store=manifest.store,
+        description=description,
+        accept=accept,
+        card_sha256=manifest.files[CARD_PATH].sha256,
     )

@@ -16,6 +16,7 @@ from pipeline.base.files import flush_file, remove_path, write_bytes
 from pipeline.base.progress import track
 from pipeline.base.threads import map_ahead
 from pipeline.cache import cache_paths as paths
+from pipeline.cache import earlier_card
 from pipeline.cache.block_files import BlockFiles, FinishedChunk, Put
 from pipeline.cache.blocks import BlockKey
 from pipeline.cache.card import render_card
@@ -38,8 +39,17 @@ class ReadBlock(NamedTuple):
     records: NDArray[Any]
 
 
-def seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any]) -> Manifest:
+def seal_store(
+    folder: Path, blocks: BlockFiles, description: Mapping[str, Any], card_sha256: str | None = None
+) -> Manifest:
     """Make a whole cache, in a new folder, of blocks that are all there.
+
+    Args:
+        folder: the new one.
+        blocks: all there.
+        description: the manifest's entries that say what it is.
+        card_sha256: of the card that is wanted: a cache sealed by an earlier version is mended with the card of that
+            time. None, or one that no version has written: today's.
 
     Raises:
         InputError: a block has changed since it was written.
@@ -51,8 +61,11 @@ def seal_store(folder: Path, blocks: BlockFiles, description: Mapping[str, Any])
     records = {name: np.zeros(grid.count, RECORD) for name, grid in plan.grids.items()}
     with store.assemble_store(folder, blocks, records) as put:
         values = _hash_blocks(blocks, records, put, title)
-    page = render_card(plain, plan, blocks.store)
-    (folder / paths.CARD_PATH).write_bytes(page.encode())  # the same line ends on any system
+    stored = {name: int(its["bytes"].sum()) for name, its in records.items()}
+    page = render_card(plain, plan, blocks.store, values, stored).encode()  # the same line ends on any system
+    earlier = earlier_card.render_card(plain, plan, blocks.store).encode()
+    is_earlier = hashlib.sha256(earlier).hexdigest() == card_sha256
+    (folder / paths.CARD_PATH).write_bytes(earlier if is_earlier else page)
 
     data = {
         name: paths.list_data_paths(blocks.store, name, grid.shards, len(plan.shape(name)))

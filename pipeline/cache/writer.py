@@ -43,12 +43,14 @@ def write_cache(
     description: Mapping[str, Any],
     device: str = "cpu",
     accept: Callable[[Manifest], None] = lambda _: None,
+    card_sha256: str | None = None,
 ) -> Manifest:
     """Compute every block that is not there yet, then seal the store and put it in its place.
 
     Args:
         compute: a block's values, (rows, ...) by array, in the plan's dtypes.
         accept: sees the sealed manifest before anything is published, and may refuse it.
+        card_sha256: of the card that is wanted, where an earlier version may have written it; see `seal_store`.
         target, work, plan, store, description, device: see `open_unfinished`.
 
     Raises:
@@ -59,7 +61,7 @@ def write_cache(
     with open_unfinished(target, work, plan, store=store, description=description, device=device) as unfinished:
         pending = unfinished.pending_blocks()
         write_blocks(unfinished.blocks, track(pending, f"dump {target.name}", len(pending)), compute)
-        return unfinished.publish(accept)
+        return unfinished.publish(accept, card_sha256)
 
 
 @contextmanager
@@ -125,9 +127,9 @@ class UnfinishedCache:
         """Room for rows that the blocks are made from, kept as long as they are."""
         return BlockFiles(self.blocks.folder / "rows", plan, "zarr")
 
-    def publish(self, accept: Callable[[Manifest], None] = lambda _: None) -> Manifest:
+    def publish(self, accept: Callable[[Manifest], None] = lambda _: None, card_sha256: str | None = None) -> Manifest:
         """Seal the store, all of whose blocks are there, read it back, and put it in its place."""
-        manifest = seal_store(self.work / "sealed", self.blocks, self.description)
+        manifest = seal_store(self.work / "sealed", self.blocks, self.description, card_sha256)
         check_sealed(self.work / "sealed")
         accept(manifest)
         publish_output(self.work / "sealed", self.target)
@@ -136,9 +138,10 @@ class UnfinishedCache:
 
 
 def _digest_plan(plan: StorePlan, store: Format, description: Mapping[str, Any], device: str) -> str:
-    """Digest of everything that decides a block's bytes; blocks of another dump are not reused."""
+    """Digest of everything that decides a block's bytes: all but the terms of use. Others are not taken up."""
     arrays = {
         name: [list(plan.shape(name)), array.dtype, array.codec, plan.grids[name].chunk_rows]
         for name, array in plan.arrays.items()
     }
-    return hash_json([hash_code(), device, store, plan.block_rows, arrays, to_plain_entries(description)])
+    decisive = {key: value for key, value in to_plain_entries(description).items() if key != "sharing"}
+    return hash_json([hash_code(), device, store, plan.block_rows, arrays, decisive])

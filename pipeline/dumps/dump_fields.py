@@ -15,7 +15,15 @@ from pipeline.cache import reader_limits
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block
 from pipeline.cache.codecs import CODECS, Format
-from pipeline.cache.manifest import ComputedInfo, DatasetInfo, FieldInfo, Manifest, TeacherInfo, ViewsInfo
+from pipeline.cache.manifest import (
+    ComputedInfo,
+    DatasetInfo,
+    FieldInfo,
+    Manifest,
+    SharingInfo,
+    TeacherInfo,
+    ViewsInfo,
+)
 from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.store_plan import StorePlan, plan_store, plan_whole_blocks
 from pipeline.cache.writer import UnfinishedCache, open_unfinished
@@ -57,6 +65,7 @@ def dump_fields(
     samples: Literal["train", "all"] = "train",
     views: Views = PLAIN,
     computed: ComputedInfo | None = None,
+    sharing: SharingInfo | None = None,
 ) -> list[Manifest]:
     """Compute fields of a teacher in one pass over a data set, and publish each as a cache.
 
@@ -69,6 +78,7 @@ def dump_fields(
         samples: the training rows, or all rows of the data set.
         views: the augmentation that the teacher answers for.
         computed: what the manifests say of how; None: nothing.
+        sharing: the terms that they name; None: none.
 
     Raises:
         InputError: teacher and data set do not fit, or a value that cannot be stored: then
@@ -84,7 +94,8 @@ def dump_fields(
         for each, field in zip(requests, fields, strict=True):
             plan = plan_field_store(field, seen, each.chunk_kib)
             described = describe_cache(teacher.card, dataset, each, field, seen)
-            described |= {} if computed is None else {"computed": computed}
+            optional = {"computed": computed, "sharing": sharing}
+            described |= {key: value for key, value in optional.items() if value is not None}
             opened = open_unfinished(
                 each.target, each.work, plan, store=each.store, description=described, device=teacher.device.type
             )

@@ -9,14 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import InputError
-from pipeline.cache import Cache
+from pipeline.cache import Cache, Manifest
 from pipeline.datasets.dataset import load_dataset
 from pipeline.dumps.hooks import plan_arrays
 from pipeline.inspection import INSPECTIONS
 
 
+def describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    """What a manifest alone says: what the cache is, from whom, of which data, on which terms, how large.
+
+    What it does not say (the stored bytes of each array, the field's own facts) is None.
+    """
+    kept = {"computed": None, "sharing": None, **manifest.comparable_entries()}
+    arrays = {
+        name: {
+            "shape": array.shape,
+            "dtype": array.dtype,
+            "codec": array.codec,
+            "bytes": array.bytes,
+            "stored_bytes": None,
+            "chunks": array.grid.count,
+        }
+        for name, array in manifest.arrays.items()
+    }
+    return {
+        **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "axes", "rows", "batch", "computed")},
+        **{key: kept[key] for key in ("sharing", "store", "version", "package", "values", "root")},
+        "arrays": arrays,
+        "files": len(manifest.files),
+        "bytes": sum(file.bytes for file in manifest.files.values()),
+        "facts": None,
+    }
+
+
 def inspect_cache(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, Any]:
-    """What it is, from whom, of which data, how large, and the field's own facts.
+    """What its manifest says, the stored bytes of its arrays, and the field's own facts.
 
     Args:
         cache: opened.
@@ -26,27 +53,10 @@ def inspect_cache(cache: Cache, labels: NDArray[np.int64] | None) -> dict[str, A
     known = name in INSPECTIONS.entries
     if known:
         cache.refuse_other_arrays(plan_arrays(name, manifest.field.parameters, len(manifest.dataset.classes)))
-    kept = manifest.comparable_entries()
-    arrays = {
-        name: {
-            "shape": array.shape,
-            "dtype": array.dtype,
-            "codec": array.codec,
-            "bytes": array.bytes,
-            "stored_bytes": int(cache.table.arrays[name].records["bytes"].sum()),
-            "chunks": array.grid.count,
-        }
-        for name, array in manifest.arrays.items()
-    }
-    facts = INSPECTIONS.import_function(name)(cache, labels) if known else {}
-    return {
-        **{key: kept[key] for key in ("field", "teacher", "dataset", "views", "axes", "rows", "batch")},
-        **{key: kept[key] for key in ("store", "version", "package", "values", "root")},
-        "arrays": arrays,
-        "files": len(manifest.files),
-        "bytes": sum(file.bytes for file in manifest.files.values()),
-        "facts": facts,
-    }
+    made = describe_manifest(manifest)
+    for array, its in made["arrays"].items():
+        its["stored_bytes"] = int(cache.table.arrays[array].records["bytes"].sum())
+    return {**made, "facts": INSPECTIONS.import_function(name)(cache, labels) if known else {}}
 
 
 def read_labels(cache: Cache, prepared: Path) -> NDArray[np.int64]:

@@ -9,6 +9,19 @@ from pipeline.base.table import Table
 from pipeline.inspection.hooks import describe_facts, uses_labels
 
 
+def format_manifest(name: str, facts: dict[str, Any]) -> Iterator[str | Table]:
+    """What `cache inspect` prints of a cache's manifest.
+
+    Args:
+        name: of the cache, as the user has written it.
+        facts: see `overview.describe_manifest`.
+    """
+    yield Table(f"cache {name}", ("", ""), list(_origin(facts)))
+    yield Table("arrays", ("array", "shape", "dtype", "codec", "chunks", "bytes", "stored"), _arrays(facts))
+    citation = (facts["sharing"] or {}).get("citation")
+    yield from ("cite:", *(f"  {line}" for line in citation.strip().splitlines())) if citation else ()
+
+
 def format_cache(name: str, facts: dict[str, Any], *, known_labels: bool) -> Iterator[str | Table]:
     """What `cache inspect` prints.
 
@@ -17,8 +30,7 @@ def format_cache(name: str, facts: dict[str, Any], *, known_labels: bool) -> Ite
         facts: see `overview.inspect_cache`.
         known_labels: whether the true classes were there.
     """
-    yield Table(f"cache {name}", ("", ""), list(_origin(facts)))
-    yield Table("arrays", ("array", "shape", "dtype", "codec", "chunks", "bytes", "stored"), _arrays(facts))
+    yield from format_manifest(name, facts)
     field = facts["field"]["name"]
     yield from describe_facts(field, facts["facts"], facts["dataset"]["classes"])
     if not known_labels and uses_labels(field):
@@ -37,9 +49,19 @@ def _origin(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield _rows(facts)
     policy = f"{views['count']} of {views['policy']}, seed {views['seed']}"
     yield "views", "none" if views["policy"] == "none" else policy
+    yield "computed", "nobody said how" if facts["computed"] is None else _computation(facts["computed"])
+    sharing = facts["sharing"] or {}
+    yield "licence", sharing.get("licence") or "none is named"
+    if sharing.get("contact"):
+        yield "contact", sharing["contact"]
     yield "store", f"{facts['store']}, {facts['files']} files, {facts['bytes']:,} bytes"
     yield "root digest", facts["root"]
     yield "digest of the values", facts["values"]
+
+
+def _computation(computed: dict[str, Any]) -> str:
+    layout = f", {computed['layout']}" if computed["layout"] else ""
+    return f"on {computed['device']}, in {computed['precision']}{layout}"
 
 
 def _rows(facts: dict[str, Any]) -> tuple[str, str]:
@@ -55,7 +77,8 @@ def _arrays(facts: dict[str, Any]) -> list[tuple[object, ...]]:
             name,
             "x".join(map(str, each["shape"])),
             *(each[key] for key in ("dtype", "codec", "chunks")),
-            *(f"{each[key]:,}" for key in ("bytes", "stored_bytes")),
+            f"{each['bytes']:,}",
+            "" if each["stored_bytes"] is None else f"{each['stored_bytes']:,}",
         )
         for name, each in facts["arrays"].items()
     ]

@@ -16,6 +16,7 @@ from pipeline.dumps import FIELDS
 from pipeline.dumps.logits import LogitsType
 from pipeline.runs.new_folders import open_work_beside, refuse_codec, refuse_existing
 from pipeline.runs.result import Result
+from pipeline.runs.terms import read_terms
 from pipeline.study.part_sections import DumpParams
 
 
@@ -27,9 +28,10 @@ def convert_cache(
     dtype: LogitsType | None = None,
     codec: Codec | None = None,
     chunk_kib: int | None = None,
+    terms: Mapping[str, str | None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Write a cache in another form; without `dtype` the digest of its values stays the same.
+    """Write a cache in another form or on other terms; without `dtype` the digest of its values stays the same.
 
     Args:
         cache: its folder, or a URL.
@@ -38,6 +40,7 @@ def convert_cache(
         dtype: of the numbers; None keeps every bit.
         codec: None keeps it where the store has it.
         chunk_kib: KiB of a decoded chunk, 1 to 1,048,576; None: by the codec.
+        terms: `licence`, `citation` and `contact`; what is left out stays as it is.
         storage_options: of the URL's file system.
 
     Raises:
@@ -50,14 +53,16 @@ def convert_cache(
         raise InputError("chunk_kib", expected=f"1 to {MAX_CHUNK_BYTES >> 10:,}", found=f"{chunk_kib:,}")
     if dtype is not None and "dtype" in opened.manifest.field.parameters:
         _refuse_dtype(opened.manifest.field.name, dtype)
+    form: dict[str, Any] = {"store": store, "dtype": dtype, "codec": codec, "chunk_kib": chunk_kib}
+    sharing = read_terms(terms, opened.manifest.sharing)
     with open_work_beside(to) as work:
-        made = rewrite_cache(opened, to, work, store=store, dtype=dtype, codec=codec, chunk_kib=chunk_kib)
+        made = rewrite_cache(opened, to, work, **form, sharing=sharing)
     kept = made.values == opened.manifest.values
     size = sum(file.bytes for file in made.files.values())
-    form = f"{made.store}, {len(made.files)} files, {size:,} bytes, {'the same' if kept else 'other'} values"
+    summary = f"{made.store}, {len(made.files)} files, {size:,} bytes, {'the same' if kept else 'other'} values"
     return Result(
         {"root": made.root, "same_values": kept, "files": len(made.files), "bytes": size},
-        text=(f"{to}: {form}, root {made.root[:12]}",),
+        text=(f"{to}: {summary}, root {made.root[:12]}",),
     )
 
 

@@ -14,7 +14,7 @@ from pipeline.base.device import collect_nondeterministic, describe_device, refu
 from pipeline.base.errors import InputError
 from pipeline.base.registry import describe_unknown
 from pipeline.cache import Format
-from pipeline.cache.manifest import ComputedInfo, Manifest
+from pipeline.cache.manifest import ComputedInfo, Manifest, SharingInfo
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
@@ -124,7 +124,14 @@ def _dump_together(study: Study, names: Sequence[str], device: torch.device) -> 
     views = study.views.views()
     with collect_nondeterministic():
         made = dump_fields(
-            teacher, dataset, wanted, batch=spec.batch, samples=spec.samples, views=views, computed=computed
+            teacher,
+            dataset,
+            wanted,
+            batch=spec.batch,
+            samples=spec.samples,
+            views=views,
+            computed=computed,
+            sharing=SharingInfo.from_terms(study.sharing.model_dump()),
         )
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from pipeline.dumps.foreign.teacher import read_outputs
 from pipeline.dumps.logits import LogitsType, check_options
 from pipeline.runs.new_folders import open_work_beside, refuse_codec, refuse_existing
 from pipeline.runs.result import Result
+from pipeline.runs.terms import read_terms
 
 
 def create_cache(
@@ -33,6 +35,7 @@ def create_cache(
     top_k: int | None = None,
     temperature: float | None = None,
     batch: int = 512,
+    terms: Mapping[str, str | None] | None = None,
 ) -> Result:
     """Seal a foreign teacher's outputs (another framework, an API) in a cache, checked as our own.
 
@@ -47,6 +50,7 @@ def create_cache(
         store, dtype, codec: of the cache.
         top_k, temperature: see `logits.logits`.
         batch: rows at a time, as the study's dump states it.
+        terms: `licence`, `citation` and `contact`, as far as they are known.
 
     Raises:
         InputError: outputs that are not of these data, a place that is taken, or options that contradict each other.
@@ -55,6 +59,7 @@ def create_cache(
     _refuse_odd_names(teacher, sha256)
     refuse_codec(codec, store)
     _check_top_k(top_k, temperature)
+    sharing = read_terms(terms)
     options = {"dtype": dtype, "codec": codec, "top_k": top_k, "temperature": temperature}
     dataset = load_dataset(data, resident=False)
     foreign, samples = read_outputs(source, dataset, teacher, sha256, values=values, floor=floor, classes=classes)
@@ -62,7 +67,7 @@ def create_cache(
         # Blocks of another file's outputs, or of its columns in another order, are never taken up.
         identity = hash_json([hash_file(source), foreign.columns])
         wanted = DumpRequest(to, work / identity[:16], field, options, store)
-        (made,) = dump_fields(foreign, dataset, [wanted], batch=batch, samples=samples)
+        (made,) = dump_fields(foreign, dataset, [wanted], batch=batch, samples=samples, sharing=sharing)
     weights = made.teacher.weights_sha256
     summary = f"{to}: {made.rows} samples of {teacher}, weights {weights}, root {made.root[:12]}"
     return Result(

@@ -20,7 +20,7 @@ from pydantic import (
 
 from pipeline.base.registry import FilePath, Section, validate_nested
 from pipeline.cache.codecs import Codec, Format
-from pipeline.cache.manifest import Digest
+from pipeline.cache.manifest import Digest, TermsLine, TermsText
 from pipeline.study.grid import Points
 from pipeline.study.part_sections import (
     Binary,
@@ -284,6 +284,14 @@ class CacheParams(Section):
     chunk_kib: ChunkKib | None = None
 
 
+class SharingParams(Section):
+    """The terms that caches name in their cards: see `SharingInfo`."""
+
+    licence: TermsLine | None = None
+    citation: TermsText | None = None
+    contact: TermsLine | None = None
+
+
 class Study(Section):
     """A whole `params.yaml`; `load_study` fills in what may be left out."""
 
@@ -301,6 +309,7 @@ class Study(Section):
     apart: bool | tuple[Name, ...] = False
     students: dict[Name, StudentParams] = Field(default_factory=dict)
     report: ReportParams = ReportParams()
+    sharing: SharingParams = SharingParams()
 
     @property
     def file(self) -> str:
