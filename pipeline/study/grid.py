@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import Any
 
 from pipeline.base.registry import describe_unknown
@@ -53,9 +54,10 @@ def _expand(name: str, section: Mapping[str, Any]) -> tuple[dict[str, Any], Poin
         )
     for option, values in grid.items():
         _refuse_values(f"{key}.{option}", str(option), values)
+    count = prod(map(len, grid.values()))
+    if count > MOST_MEMBERS:  # before they are listed: ten options of ten values would fill the memory
+        raise ValueError(f"{key}: expected at most {MOST_MEMBERS} points, found {count}")
     points = [dict(zip(map(str, grid), values, strict=True)) for values in product(*grid.values())]
-    if len(points) > MOST_MEMBERS:
-        raise ValueError(f"{key}: expected at most {MOST_MEMBERS} points, found {len(points)}")
     rest = {option: value for option, value in section.items() if option != GRID}
     called = shorten_keys([*points[0]])
     members, found = {}, {}

@@ -69,6 +69,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"seeds": [1, 2]}, "all points of a grid have the same seeds"),
     ({"init.seed": [1, 2]}, "all points of a grid have the same init"),
     ({"epochs": list(range(1, 300))}, "expected at most 256 points, found 299"),
+    ({f"losses.ce.{place}": [*range(10)] for place in range(12)}, "at most 256 points, found 1000000000000"),
     ({"epochs": ["two"]}, "students.many-epochs-two.epochs"),
     ({"pretrain.3.epochs": [1]}, "students.many.grid.pretrain.3.epochs: unknown option 'pretrain'"),
 ]
