@@ -16,6 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pipeline.models.network import Network
+
 
 @dataclass(frozen=True)
 class ImageCost:
@@ -36,6 +38,8 @@ class ImageCost:
 def measure_image_cost(network: nn.Module, shape: tuple[int, int, int]) -> ImageCost:
     """Follow a black image through a network, always on the CPU, so that all devices count the same.
 
+    What a network was trained in is left out of it: whatever reads the network later computes in float32.
+
     (Tensors without numbers would compute nothing, but the meta device's first use imports torch's compiler, which
     takes a second; so does `FlopCounterMode`.)
 
@@ -46,7 +50,7 @@ def measure_image_cost(network: nn.Module, shape: tuple[int, int, int]) -> Image
     here = all(tensor.device.type == "cpu" for tensor in network.parameters())
     followed = network if here else deepcopy(network).cpu()
     image = torch.zeros((1, *shape), dtype=torch.uint8)
-    with _evaluation_mode(followed), _plain_attention(), _Operations(image) as operations:
+    with _evaluation_mode(followed), _plain_precision(followed), _plain_attention(), _Operations(image) as operations:
         followed(image)
     return ImageCost(operations.flops // 2, operations.find_peak())
 
@@ -61,6 +65,19 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module, is_training in modes.items():
             module.training = is_training
+
+
+@contextmanager
+def _plain_precision(network: nn.Module) -> Iterator[None]:
+    """Products of float32 while it is open: casts of weights would count as activations, too."""
+    precisions = {module: module.precision for module in network.modules() if isinstance(module, Network)}
+    for module in precisions:
+        module.precision = "float32"
+    try:
+        yield
+    finally:
+        for module, precision in precisions.items():
+            module.precision = precision
 
 
 @contextmanager

@@ -159,6 +159,16 @@ def test_the_network_is_left_as_it_was() -> None:
     assert all(torch.equal(value, made.state_dict()[name]) for name, value in state.items())
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
+def test_what_a_network_was_trained_in_does_not_count(precision: str) -> None:
+    """It is read in float32 later: by `predict`, by `cost`, by dumps."""
+    made = network("cnn", GREY, widths=[4, 6, 9])
+    expected = measure_image_cost(made, GREY)
+    made.compute_in(precision)
+    assert measure_image_cost(made, GREY) == expected
+    assert made.precision == precision
+
+
 def test_torch_s_compiler_is_not_imported() -> None:
     """Its import alone takes most of a second."""
 
