@@ -50,7 +50,7 @@ AccuracyOption = Annotated[
     typer.Option("--accuracy", min=0, max=1, help="Find the smallest student that reaches this: 0.97, say."),
 ]
 RepeatsOption = Annotated[int, typer.Option("--repeats", min=1, help="Passes of each that are timed.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Of torch on the CPU.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Of torch on the CPU.")]
 
 # Of `tune`.
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Of training, each time; at most an epoch's.")]

@@ -171,6 +171,7 @@ def test_the_command(run: Run, capsys: Capture, folder: Path) -> None:
         ("kd --accuracy 97", "--accuracy"),
         ("kd --repeats 0", "--repeats"),
         ("kd --threads 0", "--threads"),
+        ("kd --threads 100000", "--threads"),  # more than a system starts: OpenMP would end the process
         ("kd --device tpu", "--device"),
     ],
 )
