@@ -1213,7 +1213,15 @@ def test_a_flipped_byte_in_the_weights_is_refused(tmp_path: Path, offset: int) -
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     path.write_bytes(data)
-    with refused(str(path), "expected", "found"):
+    with refused(str(path), "expected SHA-256", "found another", FIX):
+        load_network(tmp_path, CPU, FIX)
+
+
+def test_weights_that_are_cut_short_come_with_what_makes_them_anew(tmp_path: Path) -> None:
+    saved(tmp_path)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with refused(f"{path}: expected SHA-256 ", FIX):
         load_network(tmp_path, CPU, FIX)
 
 
