@@ -70,20 +70,25 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
     return Result(metrics if name in study.grids else metrics[name], text=texts, warnings=tuple(doubts))
 
 
-def find_students(study: Study, name: str) -> list[str]:
+def find_students(
+    study: Study, name: str, fix: str = "train them all: `teachercache train-student {grid}`"
+) -> list[str]:
     """The students that a name stands for.
+
+    Args:
+        study: with the students.
+        name: a student's, or a grid's.
+        fix: what to do instead where it is a member's of a `{grid}`.
 
     Raises:
         InputError: it is neither a student's nor a grid's.
     """
-    names = study.list_trained_with(name)
-    if name not in study.grids:
-        find_entry(study.students, "students", name, study.file)
-        grid = study.find_stage_name(name)
-        if grid != name:
-            expected, fix = "a student or a grid", f"train them all: `teachercache train-student {grid}`"
-            raise InputError(f"students: {name}", expected=expected, found=f"one member of grid {grid!r}", fix=fix)
-    return names
+    grid = study.find_stage_name(name)
+    if grid != name:
+        found, fix = f"one member of grid {grid!r}", fix.format(grid=grid)
+        raise InputError(f"students: {name}", expected="a student or a grid", found=found, fix=fix)
+    find_entry({study.find_stage_name(each): each for each in study.students}, "students", name, study.file)
+    return study.list_trained_with(name)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from pipeline.training.step_times import StepTime, choose_fastest, describe_fail
 
 COLUMNS = ("precision", "layout", "compile", "ms a step", "quartiles", "ratio", "")
 TOGETHER = "timed step by step; a long training may stack or trace such a network, and then gain less"
+FIX = "time its first member: `teachercache tune {grid}`"
 NOTE = "another precision changes results: train again, and compare"
 
 
@@ -123,7 +124,7 @@ def time_choices(
 
 def _find_student(study: Study, name: str, device: torch.device, memory: str | int | None, steps: int) -> _Subject:
     """A student with the caches it reads; the last of its phases is timed."""
-    member, *_ = names = find_students(study, name)
+    member, *_ = names = find_students(study, name, FIX)
     inputs, spec = read_inputs(study, names, device, memory), study.students[member]
     epochs = phase_epochs(spec, inputs.splits, inputs.targets)[-1]
     scene, what = Scene(inputs.splits, inputs.targets, study.views.views()), f"student {member!r}"

@@ -134,3 +134,7 @@ def test_a_grid_is_trained_reported_and_drawn(run: Run, capsys: Capture, tmp_pat
     assert (folder / "data/report/sweep-many-lr.png").exists()
     line = refused(run, capsys, folder, "train-student", "many-weight-0_1-lr-0_003")
     assert "train them all: `teachercache train-student many`" in line
+    line = refused(run, capsys, folder, "tune", "many-weight-0_1-lr-0_003")
+    assert line.endswith("time its first member: `teachercache tune many`\n")
+    line = refused(run, capsys, folder, "train-student", "nobody")
+    assert line.endswith("students: unknown name 'nobody': expected one of alone, many\n")
