@@ -141,6 +141,11 @@ def read_terms(given: list[str] | None) -> dict[str, str]:
     return _read_pairs("--terms", given)
 
 
+def read_expectations(given: list[str] | None) -> dict[str, str]:
+    """What `--expect KEY=VALUE` says; see `_read_pairs`."""
+    return _read_pairs("--expect", given)
+
+
 def _read_pairs(option: str, given: list[str] | None) -> dict[str, str]:
     """What an option that may be repeated says as KEY=VALUE.
 

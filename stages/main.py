@@ -13,6 +13,8 @@ from stages.cache_convert import convert
 from stages.cache_create import create
 from stages.cache_diff import diff
 from stages.cache_inspect import inspect
+from stages.cache_pull import pull
+from stages.cache_push import push
 from stages.cache_verify import verify
 from stages.cost import cost
 from stages.dump import dump
@@ -76,8 +78,8 @@ for command in (
     app.command()(command)
 
 
-tools = typer.Typer(name="cache", no_args_is_help=True, help="Look at caches, check, convert, compare and make them.")
-for tool in (inspect, verify, convert, diff, create):
+tools = typer.Typer(name="cache", no_args_is_help=True, help="Look at caches, check, convert, make and share them.")
+for tool in (inspect, verify, convert, diff, create, push, pull):
     tools.command()(tool)
 app.add_typer(tools)
 

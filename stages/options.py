@@ -83,6 +83,27 @@ NumbersOption = Annotated[
     bool, typer.Option("--numbers", help="Of a URL, too: fetch the data, and say how the numbers look.")
 ]
 
+# Of `cache push`, `cache pull`.
+PushedArgument = Annotated[str, typer.Argument(metavar="CACHE", help="A cache's folder; it is verified first.")]
+PushUrlArgument = Annotated[
+    str,
+    typer.Argument(help="Where its files are to lie: s3://, gs://, sftp://, webdav://, hf://, file://; #ROOT pins it."),
+]
+PullUrlArgument = Annotated[
+    str, typer.Argument(help="The cache's: https://, s3://, sftp://, ...; #ROOT, 12 or more digits, pins it.")
+]
+PullToArgument = Annotated[
+    Path | None, typer.Argument(metavar="[TO]", help="A new folder; of the URL's last name, here, unless given.")
+]
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option("--expect", help="KEY=VALUE that its manifest must have: teacher.name=big; may be repeated."),
+]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let another cache that lies there make room.")]
+ReadBackOption = Annotated[
+    bool, typer.Option("--check", help="Read back and hash all that is there; else sizes decide.")
+]
+
 # Of `cache convert`: as they are unless given.
 ConvertToArgument = Annotated[Path, typer.Argument(help="A new folder.")]
 OtherStoreOption = Annotated[Literal["zarr", "hdf5"] | None, typer.Option("--format", help="Unchanged unless given.")]

@@ -22,7 +22,7 @@ import torch
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from pipeline.cache import content_check, damage
+from pipeline.cache import content_check, damage, remote_errors
 from pipeline.cache.folder import LocalFolder
 from stages import cli
 from tests.warm import Programs
@@ -69,6 +69,12 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers in trouble are tried as often as ever, and at once."""
+    monkeypatch.setattr(remote_errors, "PAUSES", (0.0,) * len(remote_errors.PAUSES))
 
 
 @pytest.fixture

@@ -21,9 +21,12 @@ from pipeline.cache.chunk_grid import RECORD
 from pipeline.cache.chunk_table import ChunkTable, StoredChunk, divide_records, find_misplaced_chunk
 from pipeline.cache.crc import CRC_PIECE_BYTES, crc32c
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from pipeline.cache.remote_errors import find_cause, persist
 from pipeline.cache.symlinks import explain_link, resolve_links
+from pipeline.cache.url_systems import connect_url, hide_password
 
 T = TypeVar("T")
+READING = "to read it"  # what was expected of a file far away
 # Windows lacks the first two; without the third it would take some bytes for ends of lines.
 REGULAR_FILE_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
@@ -148,16 +151,18 @@ class RemoteFolder:
 
     @property
     def name(self) -> str:
-        return self.url
+        return hide_password(self.url)
 
     @property
     def system(self) -> Any:
         """The file system of this process."""
         if os.getpid() not in self.systems:
-            import fsspec
-
-            self.systems[os.getpid()], _ = fsspec.core.url_to_fs(self.url, **self.options, skip_instance_cache=True)
+            self.systems[os.getpid()], _ = connect_url(self.url, {**self.options, "skip_instance_cache": True})
         return self.systems[os.getpid()]
+
+    def reconnect(self) -> None:
+        """Forget this process's connection; the next call makes another one."""
+        self.systems.pop(os.getpid(), None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "systems": {}}
@@ -173,18 +178,18 @@ class RemoteFolder:
             return data
 
         return refuse_large_manifest(
-            self._try_reading(read, paths.MANIFEST_PATH, fix), f"{self.url}/{paths.MANIFEST_PATH}", fix
+            self.attempt(read, paths.MANIFEST_PATH, fix), f"{self.name}/{paths.MANIFEST_PATH}", fix
         )
 
     def read_chunk(self, info: StoredChunk, fix: str) -> NDArray[np.uint8]:
         data = self.read_range(info.file, info.offset, info.offset + info.bytes, fix)
         if hashlib.sha256(data).hexdigest() != info.sha256:
-            raise chunk_error(self.url, info, f"{len(data)} bytes of another SHA-256", fix)
+            raise chunk_error(self.name, info, f"{len(data)} bytes of another SHA-256", fix)
         return data
 
     def read_range(self, file: str, start: int, end: int, fix: str) -> NDArray[np.uint8]:
         path = f"{self.root}/{file}"
-        data = self._try_reading(lambda: self.system.cat_file(path, start=start, end=end), file, fix)
+        data = self.attempt(lambda: self.system.cat_file(path, start=start, end=end), file, fix)
         # A server that knows no ranges sends the whole file.
         return np.frombuffer(data if len(data) <= end - start else data[start:end], np.uint8)
 
@@ -196,61 +201,49 @@ class RemoteFolder:
         """Raise InputError where a listed file is not there, or is of another size."""
         for name, listed in manifest.files.items():
             path = f"{self.root}/{name}"
-            size = self._try_reading(lambda path=path: self.system.info(path).get("size"), name, fix)  # type: ignore[misc]
+            size = self.attempt(lambda path=path: self.system.info(path).get("size"), name, fix)  # type: ignore[misc]
             if size is not None and size != listed.bytes:  # None where a server does not tell
                 raise InputError(
-                    f"cache {self.url}: file {name}",
+                    f"cache {self.name}: file {name}",
                     expected=f"{listed.bytes} bytes",
                     found=str(size),
                     fix=fix,
                 )
 
-    def _try_reading(self, read: Callable[[], T], name: str, fix: str) -> T:
+    def attempt(self, action: Callable[[], T], name: str, fix: str, *, expected: str = READING) -> T:
+        """Do something with one of its files, again where the connection or the server fails for a while.
+
+        Raises:
+            InputError: the file is not there.
+            NotNowError: anything else goes wrong, and goes on to.
+        """
         try:
-            return read()
+            return persist(action, self.reconnect)
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 - every protocol raises errors of its own
-            reason = _find_cause(error)
-            if reason is None:
-                raise InputError(
-                    f"{self.url}: {name}", expected="a file of a cache", found="nothing", fix=fix
-                ) from None
-            raise NotNowError(
-                f"{self.url}: {name}",
-                expected="to read it",
-                found=f"{type(reason).__name__}: {reason}",
-                fix="check the address, your rights and the network",
-            ) from None
+            raise self.explain_failure(error, name, fix, expected=expected) from None
 
-
-def _find_cause(error: Exception) -> BaseException | None:
-    """Why a file could not be read; None where it is not there. (For fsspec's HTTP any trouble is a
-    missing file; what it was stands behind it.)
-    """
-    if not isinstance(error, FileNotFoundError):
-        return error
-    cause = error.__cause__
-    missing = cause is None or isinstance(cause, FileNotFoundError | LookupError) or getattr(cause, "status", 0) == 404
-    return None if missing else cause
+    def explain_failure(self, error: Exception, name: str, fix: str, *, expected: str = READING) -> InputError:
+        """What an error of its file system means for one of its files; NotNowError unless one to read is not there."""
+        where, reason = f"{self.name}: {name}", find_cause(error)
+        if reason is None and expected == READING:
+            return InputError(where, expected="a file of a cache", found="nothing", fix=fix)
+        found = f"{type(reason or error).__name__}: {reason or error}"
+        return NotNowError(where, expected=expected, found=found, fix="check the address, your rights and the network")
 
 
 def locate_folder(path: Path | str, options: Mapping[str, Any] | None = None) -> LocalFolder | RemoteFolder:
     """A path (perhaps of links to a cache), or a URL (`memory://`, `https://`, `s3://`, `dvc://`, ...) and its options.
 
     Raises:
-        InputError: a protocol that fsspec does not know, or whose library is not installed.
+        InputError: a protocol that fsspec does not know, or whose package is not installed.
     """
     text = str(path)
     if "://" not in text:
         return LocalFolder(resolve_links(Path(path)))
-    import fsspec
-
-    try:
-        system, root = fsspec.core.url_to_fs(text, **(options or {}))
-    except (ImportError, ValueError, TypeError, OSError) as error:
-        raise InputError(text, expected="a URL that fsspec reads", found=str(error)) from None
-    return RemoteFolder(text.rstrip("/"), dict(options or {}), root.rstrip("/"), {os.getpid(): system})
+    system, root = connect_url(text, options or {})
+    return RemoteFolder(text.rstrip("/"), dict(options or {}), root, {os.getpid(): system})
 
 
 def read_manifest(folder: Folder, fix: str) -> Manifest:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pipeline.runs.students import train_student as train_student
     from pipeline.runs.studies import open_study as open_study
     from pipeline.runs.teachers import train_teacher as train_teacher
+    from pipeline.runs.transfers import pull_cache as pull_cache
+    from pipeline.runs.transfers import push_cache as push_cache
     from pipeline.runs.tunings import time_choices as time_choices
     from pipeline.runs.verification import CheckedCache as CheckedCache
     from pipeline.runs.verification import verify_cache as verify_cache
@@ -59,6 +61,8 @@ MODULES = {
     "plan_dumps": "plans",
     "predict_images": "predictions",
     "prepare_dataset": "datasets",
+    "pull_cache": "transfers",
+    "push_cache": "transfers",
     "repair_cache": "repair",
     "time_choices": "tunings",
     "train_student": "students",

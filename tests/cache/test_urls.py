@@ -44,8 +44,8 @@ def values() -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=(VIEWS, ROWS, CLASSES)).astype("<f4")
 
 
-def write(folder: Path, store: Format, codec: Codec) -> Path:
-    array = values()
+def write(folder: Path, store: Format, codec: Codec, array: NDArray[np.float32] | None = None) -> Path:
+    array = values() if array is None else array
 
     def compute(block: Block) -> Mapping[str, NDArray[Any]]:
         return {"logits": array[block.view, block.start : block.stop]}
