@@ -170,7 +170,7 @@ def _shorten(options: TrainingOptions, steps: int) -> TrainingOptions:
 def _describe_present(subject: _Subject) -> Choice:
     """How the network is computed now: what its section leaves to the architecture is read off the weights."""
     weights = [parameter for parameter in subject.network.parameters() if parameter.dim() == 4]
-    layout = subject.params.layout
+    layout = subject.params.layout if weights else None  # one that is stated for no convolution says nothing
     if layout is None and weights:
         layout = "channels_last" if any(map(_is_channels_last, weights)) else "contiguous"
     return Choice(subject.params.precision, layout, subject.params.compile)

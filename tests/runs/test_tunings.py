@@ -57,6 +57,15 @@ def test_other_networks_have_precisions_alone(folder: Path, name: str) -> None:
     assert choices(tune(folder, name)) == [("float32", None), ("bfloat16", None)]
 
 
+def test_a_layout_that_is_stated_without_convolutions_is_no_choice(folder: Path) -> None:
+    study = copied(STUDY)
+    study["students"]["kd"]["layout"] = "channels_last"
+    write_study(folder, study)
+    found = tune(folder, "kd")
+    assert found["present"] == {"precision": "float32", "layout": None, "compile": False}
+    assert choices(found) == [("float32", None), ("bfloat16", None)]
+
+
 def test_each_choice_is_trained_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[tuple[str, bool], int] = {}
     real = Training.run_steps
