@@ -292,6 +292,13 @@ class SharingParams(Section):
     contact: TermsLine | None = None
 
 
+def _parse_apart(value: Any) -> bool | tuple[str, ...]:
+    named = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    if not isinstance(value, bool) and not named:
+        raise ValueError(f"expected true, false or a list of dumps, such as [NAME], found {value!r}")
+    return value if isinstance(value, bool) else tuple(value)
+
+
 class Study(Section):
     """A whole `params.yaml`; `load_study` fills in what may be left out."""
 
@@ -306,7 +313,7 @@ class Study(Section):
     datasets: dict[Name, Source] = Field(min_length=1)
     teachers: dict[Name, TeacherParams] = Field(default_factory=dict)
     dumps: dict[Name, Dump] = Field(default_factory=dict)
-    apart: bool | tuple[Name, ...] = False
+    apart: Annotated[bool | tuple[Name, ...], PlainValidator(_parse_apart)] = False
     students: dict[Name, StudentParams] = Field(default_factory=dict)
     report: ReportParams = ReportParams()
     sharing: SharingParams = SharingParams()

@@ -86,6 +86,14 @@ def test_an_unknown_dump_is_not_apart(several: dict[str, Any]) -> None:
         parse_study(several)
 
 
+@pytest.mark.parametrize("apart", ["l", 1, {"l": True}, [["l"]], [True]])
+def test_what_is_neither_a_list_nor_a_boolean_is_refused_once(several: dict[str, Any], apart: Any) -> None:
+    several["apart"] = apart
+    with pytest.raises(InputError, match=r"params.yaml: apart: expected true, false or a list of dumps") as caught:
+        parse_study(several)
+    assert "more)" not in str(caught.value)
+
+
 def test_every_stage_has_a_name_of_its_own(several: dict[str, Any]) -> None:
     several["teachers"]["big-small"] = several["teachers"]["big"]
     several["dumps"] |= {name: {"field": field, "of": "big-small"} for name, field in (("x", "logits"), ("y", "hints"))}
