@@ -324,14 +324,39 @@ def order_students(study: Study) -> list[str]:
             circle = " <- ".join((*pupils[pupils.index(name) :], name))
             raise ValueError(f"students.{name}: expected other teachers (or start) than itself, found {circle}")
         if name not in order:
-            params = study.students[name]
-            before = [study.dumps[dump].of for dump in params.list_all_dumps()]
-            before += [params.init.student] if params.init else []
-            for source in before:
-                if source in study.students:
-                    visit(source, (*pupils, name))
+            for source in _list_sources(study, name):
+                visit(source, (*pupils, name))
             order.append(name)
 
     for name in study.students:
         visit(name, ())
     return order
+
+
+def _list_sources(study: Study, student: str) -> list[str]:
+    """The students that must be trained before another one."""
+    params = study.students[student]
+    before = [study.dumps[dump].of for dump in params.list_all_dumps()]
+    before += [params.init.student] if params.init else []
+    return [source for source in before if source in study.students]
+
+
+def refuse_circles(study: Study) -> None:
+    """Raise ValueError where a grid needs one of its own members first: it is trained by one command."""
+    needed = {name: _list_sources(study, name) for name in study.students}
+
+    def visit(name: str, grid: str, seen: set[str]) -> None:
+        for each in study.list_trained_with(name):
+            for source in needed[each]:
+                stage = study.find_stage_name(source)
+                if stage == grid:
+                    raise ValueError(
+                        f"students.{grid}: expected members that are trained together, found {each!r}, "
+                        f"which needs {source!r} before; write that one out as a student of its own"
+                    )
+                if stage not in seen:
+                    seen.add(stage)
+                    visit(stage, grid, seen)
+
+    for grid in study.grids:
+        visit(grid, grid, set())

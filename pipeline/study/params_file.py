@@ -17,7 +17,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.files import refuse_irregular_file
 from pipeline.base.registry import AbsentError, flatten_errors
 from pipeline.models import MODELS
-from pipeline.study.cross_references import complete_study
+from pipeline.study.cross_references import complete_study, refuse_circles
 from pipeline.study.grid import expand_grids
 from pipeline.study.sections import Study
 
@@ -117,6 +117,8 @@ def parse_study(raw: Mapping[str, Any], file: str = "params.yaml", folder: Path 
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         raise InputError(f"{file}: {key}: {text}{more}" if key else f"{file}: {text}{more}") from None
     try:
-        return complete_study(study).with_file(file, folder, raw).with_grids(grids)
+        made = complete_study(study).with_file(file, folder, raw).with_grids(grids)
+        refuse_circles(made)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
+    return made

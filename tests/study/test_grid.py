@@ -88,6 +88,21 @@ def test_two_students_of_one_name_are_refused(study: dict[str, Any]) -> None:
         parsed(made)
 
 
+def test_no_member_waits_for_another(study: dict[str, Any]) -> None:
+    """Directly, or by way of a student between them: one command trains them all."""
+    made = with_grid(study, {"losses.soft_targets.reads": ["big-logits", "own"]})
+    first = "many-reads-big-logits"
+    made["dumps"]["own"] = {"field": "logits", "of": first}
+    made["students"]["kd"]["losses"]["soft_targets"]["reads"] = "big-logits"
+    with pytest.raises(InputError, match=f"students.many: expected members that are .* needs '{first}' before"):
+        parsed(made)
+    made["students"]["kd"]["losses"]["soft_targets"]["reads"] = "own"
+    made["dumps"]["own-too"] = {"field": "logits", "of": "kd"}
+    made["students"]["many"]["grid"] = {"losses.soft_targets.reads": ["big-logits", "own-too"]}
+    with pytest.raises(InputError, match=f"students.many: expected members that are .* needs '{first}' before"):
+        parsed(made)
+
+
 def test_a_grid_is_one_stage(study: dict[str, Any]) -> None:
     stages = {stage.name: stage for stage in compile_stages(parsed(with_grid(study, GRID)))}
     assert [name for name in stages if "many" in name] == ["train-student-many"]
