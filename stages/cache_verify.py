@@ -14,13 +14,15 @@ def verify(
     restart: options.RestartOption = False,
     sample: options.SampleOption = None,
     seed: options.SampleSeedOption = None,
+    signed_by: options.SignedByOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Recompute every digest of a cache, and name each file and chunk that is damaged."""
     from pipeline import runs
 
     share = cli.read_sample(sample, seed, without={"--repair": repair is not None, "--restart": restart})
-    found = runs.verify_cache(cache, cli.storage_options(storage), restart=restart, sample=share, seed=seed)
+    url = cli.storage_options(storage)
+    found = runs.verify_cache(cache, url, restart=restart, sample=share, seed=seed, signed_by=signed_by)
     cli.show(found, as_json=as_json)
     if repair is None:
         found.refuse_damage()

@@ -15,6 +15,7 @@ from stages.cache_diff import diff
 from stages.cache_inspect import inspect
 from stages.cache_pull import pull
 from stages.cache_push import push
+from stages.cache_sign import sign
 from stages.cache_verify import verify
 from stages.cost import cost
 from stages.dump import dump
@@ -78,8 +79,8 @@ for command in (
     app.command()(command)
 
 
-tools = typer.Typer(name="cache", no_args_is_help=True, help="Look at caches, check, convert, make and share them.")
-for tool in (inspect, verify, convert, diff, create, push, pull):
+tools = typer.Typer(name="cache", no_args_is_help=True, help="Look at caches, check, sign, convert, make, share them.")
+for tool in (inspect, verify, sign, convert, diff, create, push, pull):
     tools.command()(tool)
 app.add_typer(tools)
 

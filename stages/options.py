@@ -104,6 +104,15 @@ ReadBackOption = Annotated[
     bool, typer.Option("--check", help="Read back and hash all that is there; else sizes decide.")
 ]
 
+# Of `cache sign`, `cache verify`.
+KeyOption = Annotated[
+    Path, typer.Option("--key", help="A private ECDSA key in PEM that nobody else can read (teachercache[sign]).")
+]
+SignedByOption = Annotated[
+    Path | None,
+    typer.Option("--signed-by", help="A public ECDSA key in PEM: refuse a cache that its owner has not signed."),
+]
+
 # Of `cache convert`: as they are unless given.
 ConvertToArgument = Annotated[Path, typer.Argument(help="A new folder.")]
 OtherStoreOption = Annotated[Literal["zarr", "hdf5"] | None, typer.Option("--format", help="Unchanged unless given.")]

@@ -168,18 +168,26 @@ class RemoteFolder:
         return {**vars(self), "systems": {}}
 
     def read_manifest_bytes(self, fix: str) -> bytes:
-        path = f"{self.root}/{paths.MANIFEST_PATH}"
+        path, most = f"{self.root}/{paths.MANIFEST_PATH}", MAX_MANIFEST_BYTES + 1
+        data = self.attempt(lambda: self._read_first_bytes(path, most), paths.MANIFEST_PATH, fix)
+        return refuse_large_manifest(data, f"{self.name}/{paths.MANIFEST_PATH}", fix)
 
-        def read() -> bytes:
-            data = b""
-            with self.system.open(path, "rb") as file:
-                while len(data) <= MAX_MANIFEST_BYTES and (piece := file.read(MAX_MANIFEST_BYTES + 1 - len(data))):
-                    data += piece
-            return data
+    def read_beside(self, suffix: str, most: int) -> bytes:
+        """The bytes of the file beside this folder that has its name and a suffix; the first `most` of them.
 
-        return refuse_large_manifest(
-            self.attempt(read, paths.MANIFEST_PATH, fix), f"{self.name}/{paths.MANIFEST_PATH}", fix
-        )
+        Raises:
+            InputError: it is not there.
+            NotNowError: it cannot be read.
+        """
+        path = f"{self.root}{suffix}"
+        return self.attempt(lambda: self._read_first_bytes(path, most), f"its {suffix}", "")
+
+    def _read_first_bytes(self, path: str, most: int) -> bytes:
+        data = b""
+        with self.system.open(path, "rb") as file:
+            while len(data) < most and (piece := file.read(most - len(data))):
+                data += piece
+        return data
 
     def read_chunk(self, info: StoredChunk, fix: str) -> NDArray[np.uint8]:
         data = self.read_range(info.file, info.offset, info.offset + info.bytes, fix)

@@ -10,7 +10,7 @@ from pipeline.base.files import write_bytes
 from pipeline.graph.git_checkout import find_repository
 
 # Each line, and a path that it is there for, of a name that nothing else ignores. What came from elsewhere may be kept
-# by `dvc add`, whose files are git's.
+# by `dvc add`, whose files are git's, as signatures are.
 LINES = {
     "/.work/": ".work/made-by-a-stage",
     "/data/raw/*": "data/raw/made-by-a-stage",
@@ -19,6 +19,7 @@ LINES = {
     "/data/teachers/": "data/teachers/made-by-a-stage",
     "/data/cache/*": "data/cache/made-by-a-stage",
     "!/data/cache/*.dvc": "",
+    "!/data/cache/*.sig.json": "",
     "/data/students/": "data/students/made-by-a-stage",
     "/data/timings/": "data/timings/made-by-a-stage",
 }
@@ -49,7 +50,12 @@ def _ask_git(study: Path) -> tuple[list[str], bool]:
     if ignored.get("/.work/") is None:  # of paths beyond a link git says nothing, and takes up nothing
         return list(LINES), False
     missing = {line for line, answer in ignored.items() if answer is False}
-    return [line for line in LINES if line.removeprefix("!").removesuffix(".dvc") in missing], True
+    return [line for line in LINES if _find_rule(line) in missing], True
+
+
+def _find_rule(line: str) -> str:
+    """The line that another is an exception to; itself, of one that is none."""
+    return line.removeprefix("!").removesuffix(".dvc").removesuffix(".sig.json")
 
 
 def _is_ignored(study: Path, path: str) -> bool | None:

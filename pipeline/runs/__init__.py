@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.runs.report import write_report as write_report
     from pipeline.runs.result import Result as Result
     from pipeline.runs.result import Table as Table
+    from pipeline.runs.signatures import sign_cache as sign_cache
     from pipeline.runs.stage_graph import compile_graph as compile_graph
     from pipeline.runs.students import train_student as train_student
     from pipeline.runs.studies import open_study as open_study
@@ -64,6 +65,7 @@ MODULES = {
     "pull_cache": "transfers",
     "push_cache": "transfers",
     "repair_cache": "repair",
+    "sign_cache": "signatures",
     "time_choices": "tunings",
     "train_student": "students",
     "train_teacher": "teachers",

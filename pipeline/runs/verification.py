@@ -19,6 +19,7 @@ from pipeline.cache.sample_check import Sample
 from pipeline.cache.verify import Verification, take_up_parts, verify_sample
 from pipeline.cache.verify import verify_cache as verify_bytes
 from pipeline.runs.result import Result
+from pipeline.runs.signatures import refuse_other_signature
 
 # Said before it begins, and not in the result. No warning: the name is another than this module's.
 LOG = logging.getLogger("pipeline.verification")
@@ -29,6 +30,7 @@ class CheckedCache(Result):
     """What a check found: `values["whole"]`, and `values["problems"]`, a line each.
 
     Of a sample also `values["sampled"]`: what was looked at; `whole` is None where nothing is wrong and not all was.
+    Of a signature that was asked for `values["signature"]`, its place, and `values["signed_by"]`, what names the key.
 
     Attributes:
         folder, manifest: of the cache.
@@ -59,6 +61,7 @@ def verify_cache(
     restart: bool = False,
     sample: float | None = None,
     seed: int | None = None,
+    signed_by: Path | None = None,
 ) -> CheckedCache:
     """Recompute every digest of a cache, and name each file and chunk that is damaged.
 
@@ -70,38 +73,42 @@ def verify_cache(
         restart: begin anew, whatever an interrupted run has checked.
         sample: look only at this share of the chunks of each file, in (0, 1], and at all that lies beside chunks.
         seed: that these are drawn with; None: a random one.
+        signed_by: a public key in PEM, whose owner must have signed this very cache; None asks for no signature.
 
     Raises:
-        InputError: no cache is there, or its manifest is none; the sample is no such share.
+        InputError: no cache is there, or its manifest is none; the sample is no such share; no such signature.
     """
     if sample is not None and not 0 < sample <= 1:
         raise InputError("sample", expected="a share of the chunks, more than 0 and at most 1", found=str(sample))
     folder = locate_folder(cache, storage_options)
     manifest = read_manifest(folder, "dump it again")
+    signed = {} if signed_by is None else refuse_other_signature(cache, folder, manifest, signed_by)
     if sample is not None:
         found = verify_sample(folder, manifest, sample, secrets.randbits(32) if seed is None else seed)
-        return _describe_check(str(cache), folder, manifest, found)
+        return _describe_check(str(cache), folder, manifest, found, signed)
     parts = take_up_parts(folder, manifest, restart=restart)
     if parts and parts.noted is not None:
         LOG.warning("%s", _describe_beginning(str(cache), manifest, parts))
-    return _describe_check(str(cache), folder, manifest, verify_bytes(folder, manifest, parts))
+    return _describe_check(str(cache), folder, manifest, verify_bytes(folder, manifest, parts), signed)
 
 
 def _describe_check(
-    cache: str, folder: LocalFolder | RemoteFolder, manifest: Manifest, found: Verification
+    cache: str, folder: LocalFolder | RemoteFolder, manifest: Manifest, found: Verification, signed: Mapping[str, str]
 ) -> CheckedCache:
     whole = f"{cache}: whole: {len(manifest.files)} files, {manifest.chunks} chunks, root {manifest.root[:12]}"
     if not found.saw_all and found.sample:
         whole = f"{cache}: whole as far as was looked: {_describe_sample(found.sample)}"
     sampled = {"sampled": asdict(found.sample)} if found.sample else {}
+    by = [f"{cache}: root {manifest.root[:12]} is signed by key {signed['signed_by'][:12]}"] if signed else []
     return CheckedCache(
         {
             "cache": cache,
             "whole": None if found.is_whole and not found.saw_all else found.is_whole,
             "problems": found.lines(),
             **sampled,
+            **signed,
         },
-        text=(*found.labelled_lines(), *([whole] if found.is_whole else [])),
+        text=(*by, *found.labelled_lines(), *([whole] if found.is_whole else [])),
         folder=folder,
         manifest=manifest,
         found=found,
