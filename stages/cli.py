@@ -55,7 +55,7 @@ def single(command: Callable[..., Any]) -> typer.Typer:
 
 
 def refuse(error: Exception) -> None:
-    """Print one line and exit with 2."""
+    """Print one line and exit with 2; each of several processes has a line, since each may have its error."""
     print(printable(f"error: {error}"), file=sys.stderr)
     sys.exit(2)
 
@@ -73,8 +73,10 @@ class Notices(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        from pipeline.base.ranks import find_ranks
+
         line = record.getMessage()
-        if line not in self._said:
+        if line not in self._said and find_ranks().is_first:  # of several processes, each has the same to say
             self._said.add(line)
             (warn if record.name.startswith("pipeline.runs.") else notice)(line)
 
@@ -108,8 +110,11 @@ def printable(text: str) -> str:
 
 def show(result: Result, *, as_json: bool = False, sort_keys: bool = False) -> None:
     """Print what a run tells: text (or values as JSON) on standard output, notes and warnings on standard error."""
+    from pipeline.base.ranks import find_ranks
     from pipeline.base.table import Table
 
+    if not find_ranks().is_first:
+        return
     for line in result.notes:
         notice(line)
     for line in result.warnings:

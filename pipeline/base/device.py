@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.base.errors import InputError
+from pipeline.base.ranks import find_ranks
 from pipeline.base.sizes import format_size
 
 LOG = logging.getLogger(__name__)
@@ -84,9 +85,12 @@ def _choose_device() -> torch.device:
     """The GPU where there is one that works, else the processor; a GPU that does not work is told."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    reason = _find_failure(torch.device("cuda"))
+    ranks = find_ranks()
+    several = ranks.are_several
+    device = torch.device("cuda", ranks.local % torch.cuda.device_count()) if several else torch.device("cuda")
+    reason = _find_failure(device)
     if reason is None:
-        return _prepare_gpu(torch.device("cuda"))
+        return _prepare_gpu(device)
     LOG.warning("the GPU does not work (%s): the processor is used instead; --device cuda insists on the GPU", reason)
     return torch.device("cpu")
 

@@ -19,6 +19,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from pipeline.base.ranks import find_ranks
+
 T = TypeVar("T")
 
 
@@ -42,7 +44,10 @@ def progress_bar(description: str, total: float, *, done: float = 0, in_bytes: b
     columns = TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(
-        *columns, TextColumn("{task.fields[note]}", markup=False), console=console, disable=not sys.stderr.isatty()
+        *columns,
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        disable=not (sys.stderr.isatty() and find_ranks().is_first),
     ) as bars:
         task = bars.add_task(description, total=total, completed=int(done), note="")
         yield lambda completed, note="": bars.update(task, completed=completed, note=note)

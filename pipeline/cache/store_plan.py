@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.base.errors import InputError
 from pipeline.cache.blocks import ArrayPlan, Block, cut_blocks
@@ -101,11 +101,20 @@ def plan_store(
     return StorePlan(arrays, views, rows, block_rows, {name: _pack(grid, files) for name, grid in grids.items()})
 
 
-def plan_whole_blocks(array: str, plan: ArrayPlan, rows: int, batch: int) -> StorePlan:
-    """One array of one view whose blocks are each one chunk: for rows that are kept for a while, and mapped."""
-    block_rows = _choose_block_rows(plan.row_bytes, 1, rows, batch, MAX_FILES)
-    chunk = min(block_rows, rows)
-    return StorePlan({array: plan}, 1, rows, block_rows, {array: ChunkGrid(1, rows, chunk, (1, chunk))})
+def plan_whole_blocks(
+    arrays: Mapping[str, ArrayPlan], *, views: int, rows: int, batch: int, block_rows: int | None = None
+) -> StorePlan:
+    """Arrays whose blocks are each one chunk, as it is in memory: for rows that are kept for a while, and mapped.
+
+    Args:
+        arrays, views, rows, batch: see `plan_store`; no codec is kept.
+        block_rows: rows of a block; None: as of a dump.
+    """
+    widest = max(array.row_bytes for array in arrays.values())
+    block = block_rows or _choose_block_rows(widest, views, rows, batch, MAX_FILES)
+    chunk = min(block, rows)
+    plain = {name: replace(array, codec="none") for name, array in arrays.items()}
+    return StorePlan(plain, views, rows, block, dict.fromkeys(plain, ChunkGrid(views, rows, chunk, (1, chunk))))
 
 
 def replan_store(arrays: Mapping[str, ArrayPlan], grids: Mapping[str, ChunkGrid], batch: int) -> StorePlan:

@@ -6,12 +6,15 @@ from the blocks that are there.
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import InputError
 from pipeline.base.files import (
     explain_disk_full,
     hash_json,
@@ -19,9 +22,11 @@ from pipeline.base.files import (
     publish_output,
     recover_output,
     remove_path,
+    write_bytes,
 )
 from pipeline.base.progress import track
 from pipeline.base.provenance import hash_code
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.cache.array_order import sort_arrays
 from pipeline.cache.block_files import BlockFiles, BlockFunction, write_blocks
 from pipeline.cache.blocks import Block
@@ -31,6 +36,8 @@ from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.reader_limits import check_sealed, refuse_unreadable
 from pipeline.cache.seal import seal_store
 from pipeline.cache.store_plan import StorePlan
+
+TRIES, DELAY = 20, 0.5  # looks for a file that another machine has made, and seconds between them
 
 
 def write_cache(
@@ -73,6 +80,7 @@ def open_unfinished(
     store: Format,
     description: Mapping[str, Any],
     device: str = "cpu",
+    ranks: Ranks = ALONE,
 ) -> Iterator[UnfinishedCache]:
     """Hold a cache's lock while it is written.
 
@@ -84,6 +92,7 @@ def open_unfinished(
         description: the manifest's entries `field`, `teacher`, `dataset`, `views`, `batch`.
         device: the kind that computes; blocks of another kind differ in their last bits: they are
             not taken up, and kept, for a run on that kind.
+        ranks: the processes that write it, of which the first holds the lock for all.
 
     Raises:
         InputError: no reader would take the cache, or another process writes the same one.
@@ -93,14 +102,41 @@ def open_unfinished(
     refuse_unreadable(target, plan, store, described)
     # The blocks; and where they are not the store's own files, those that are made of them.
     needed = plan.bytes * (1 if store == "zarr" and plan.files == plan.block_files else 2)
-    with hold_lock(work.with_suffix(".lock")), explain_disk_full(target, needed):
-        recover_output(work / "sealed", target)
-        digest = _digest_plan(plan, store, description, device)[:16]
-        blocks = BlockFiles(work / f"blocks-{device}-{digest}", plan, store)
-        for stale in work.glob(f"blocks-{device}-*"):
-            if stale != blocks.folder:
-                remove_path(stale)
+    digest = _digest_plan(plan, store, description, device)[:16]
+    blocks = BlockFiles(work / f"blocks-{device}-{digest}", plan, store)
+    with ExitStack() as stack:
+        stack.enter_context(explain_disk_full(target, needed))
+        if ranks.is_first:
+            stack.enter_context(hold_lock(work.with_suffix(".lock")))
+            recover_output(work / "sealed", target)
+            for stale in work.glob(f"blocks-{device}-*"):
+                if stale != blocks.folder:
+                    remove_path(stale)
+        if ranks.are_several:
+            _require_one_folder(blocks.folder, ranks)
         yield UnfinishedCache(target, work, blocks, description)
+
+
+def _require_one_folder(folder: Path, ranks: Ranks) -> None:
+    """Raise InputError where the processes do not see one and the same folder."""
+    mark = folder / ranks.agree(lambda: f"mark-{uuid.uuid4()}")
+    if ranks.is_first:
+        write_bytes(mark, b"")
+    ranks.wait()
+    for _ in range(TRIES):
+        if mark.exists():
+            break
+        time.sleep(DELAY)  # a network's file system may show it late
+    else:
+        raise InputError(
+            f"{folder.parent}, process {ranks.number}",
+            expected="a folder that all processes share",
+            found="one of this machine alone",
+            fix="put the study on a disk that all machines see",
+        )
+    ranks.wait()
+    if ranks.is_first:
+        mark.unlink()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.cache import reader_limits
 from pipeline.cache.block_files import BlockFiles, write_blocks
 from pipeline.cache.blocks import Block
@@ -30,7 +31,8 @@ from pipeline.cache.writer import UnfinishedCache, open_unfinished
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, select_decisive
-from pipeline.dumps.one_pass import make_gather, run_one_pass
+from pipeline.dumps.one_pass import WantedRows, make_gather, run_one_pass
+from pipeline.dumps.shared_pass import run_shared, share_rows
 from pipeline.teacher import Samples, TeacherLike, refuse_other_images
 from pipeline.views.view import PLAIN, Views
 
@@ -66,6 +68,7 @@ def dump_fields(
     views: Views = PLAIN,
     computed: ComputedInfo | None = None,
     sharing: SharingInfo | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Manifest]:
     """Compute fields of a teacher in one pass over a data set, and publish each as a cache.
 
@@ -79,6 +82,7 @@ def dump_fields(
         views: the augmentation that the teacher answers for.
         computed: what the manifests say of how; None: nothing.
         sharing: the terms that they name; None: none.
+        ranks: the processes, of which this is one, that share the work out; all have the same arguments.
 
     Raises:
         InputError: teacher and data set do not fit, or a value that cannot be stored: then
@@ -97,11 +101,15 @@ def dump_fields(
             optional = {"computed": computed, "sharing": sharing}
             described |= {key: value for key, value in optional.items() if value is not None}
             opened = open_unfinished(
-                each.target, each.work, plan, store=each.store, description=described, device=teacher.device.type
+                *(each.target, each.work, plan),
+                store=each.store,
+                description=described,
+                device=teacher.device.type,
+                ranks=ranks,
             )
             unfinished.append(stack.enter_context(opened))
-        _compute_blocks(teacher, seen, list(zip(fields, unfinished, strict=True)))
-        return [each.publish() for each in unfinished]
+        _compute_blocks(teacher, seen, list(zip(fields, unfinished, strict=True)), ranks)
+        return ranks.agree(lambda: [each.publish() for each in unfinished])
 
 
 def refuse_unreadable_request(
@@ -130,22 +138,29 @@ def _refuse_codecs(request: DumpRequest, field: Field) -> None:
         raise InputError(f"dump {request.target.name!r}: codec", expected=f"one of {known}", found=min(unknown))
 
 
-def _compute_blocks(teacher: TeacherLike, seen: Samples, caches: Sequence[tuple[Field, UnfinishedCache]]) -> None:
+def _compute_blocks(
+    teacher: TeacherLike, seen: Samples, caches: Sequence[tuple[Field, UnfinishedCache]], ranks: Ranks
+) -> None:
     """Every block that is not there yet: rows in one pass, then the batches that are made from them."""
     rows: list[tuple[RowField, BlockFiles]] = []
     batches: list[tuple[BatchField, UnfinishedCache, list[Block], BlockFiles]] = []
     for field, unfinished in caches:
         if isinstance(field, RowField):
             rows.append((field, unfinished.blocks))
-        elif pending := unfinished.pending_blocks():
+        elif pending := ranks.agree(unfinished.pending_blocks):
             row_files = unfinished.open_row_files(plan_row_store(field, seen))
             rows.append((field.source, row_files))
             batches.append((field, unfinished, pending, row_files))
     title = "dump " + ", ".join(unfinished.target.name for _, unfinished in caches)
-    run_one_pass(teacher, seen, rows, title)
+    if ranks.are_several:
+        shared = [share_rows(field, blocks, seen.batch) for field, blocks in rows]
+        run_shared(shared, ranks, lambda wanted: run_one_pass(teacher, seen, wanted, title))
+    else:
+        run_one_pass(teacher, seen, [WantedRows(*each, each[1].missing_blocks()) for each in rows], title)
     for field, unfinished, pending, row_files in batches:
-        compute = field.prepare(make_gather(row_files))
-        write_blocks(unfinished.blocks, track(pending, f"dump {unfinished.target.name}", len(pending)), compute)
+        compute, mine = field.prepare(make_gather(row_files)), ranks.take_share(pending)
+        write_blocks(unfinished.blocks, track(mine, f"dump {unfinished.target.name}", len(mine)), compute)
+    ranks.wait()
 
 
 def select_samples(dataset: Dataset, *, batch: int, samples: Literal["train", "all"], views: Views) -> Samples:
@@ -169,8 +184,7 @@ def plan_field_store(field: Field, seen: Samples, chunk_kib: int | None) -> Stor
 
 def plan_row_store(field: BatchField, seen: Samples) -> StorePlan:
     """How the rows that batches are made from are cut while they are kept."""
-    ((name, array),) = field.source.arrays.items()
-    return plan_whole_blocks(name, array, seen.rows, seen.batch)
+    return plan_whole_blocks(field.source.arrays, views=1, rows=seen.rows, batch=seen.batch)
 
 
 def describe_cache(

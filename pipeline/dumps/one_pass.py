@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,18 +24,25 @@ from pipeline.teacher import Samples, TeacherLike, TeacherOutputs
 RUN_BATCHES = 16  # asked of a network together, so that images are read ahead of it
 
 
+class WantedRows(NamedTuple):
+    """A field, where its blocks lie, and those of them that are to be computed."""
+
+    field: RowField
+    blocks: BlockFiles
+    pending: Sequence[Block]
+
+
 class RowCollector:
     """Gathers the rows of one field until a block is whole, and has it written.
 
     Args:
-        field: what is made of each answer.
-        blocks: the field's finished blocks.
+        wanted: what is made of each answer, and what of it is wanted.
         submit: runs a function in the background; the disk takes one block in while the next is computed.
     """
 
-    def __init__(self, field: RowField, blocks: BlockFiles, submit: Callable[[Callable[[], None]], None]) -> None:
-        self.field, self.blocks, self.submit = field, blocks, submit
-        self.pending = {(block.view, block.index): block for block in blocks.missing_blocks()}
+    def __init__(self, wanted: WantedRows, submit: Callable[[Callable[[], None]], None]) -> None:
+        self.field, self.blocks, self.submit = wanted.field, wanted.blocks, submit
+        self.pending = {(block.view, block.index): block for block in wanted.pending}
         self.rows: dict[str, NDArray[Any]] = {}
 
     def find_block(self, view: int, start: int) -> Block | None:
@@ -67,17 +74,15 @@ def _write_block(blocks: BlockFiles, block: Block, rows: dict[str, NDArray[Any]]
         flush_file(blocks.path(name, block))
 
 
-def run_one_pass(
-    teacher: TeacherLike, samples: Samples, wanted: Sequence[tuple[RowField, BlockFiles]], title: str
-) -> None:
-    """Compute every block of these fields that is not there yet, asking the network once for each batch.
+def run_one_pass(teacher: TeacherLike, samples: Samples, wanted: Sequence[WantedRows], title: str) -> None:
+    """Compute the wanted blocks of these fields, asking the network once for each batch.
 
     One thread reads images ahead of the network, one packs its answers behind it, and one writes blocks.
 
     Args:
         teacher: answers over the fixed partition.
         samples: what it answers for.
-        wanted: fields, each with its finished blocks.
+        wanted: of fields with a row a sample.
         title: of the progress bar.
 
     Raises:
@@ -85,7 +90,7 @@ def run_one_pass(
     """
     # Two blocks in memory beside those that are being filled, and one answer beside the one that is computed.
     with Background(2) as writing, Background(1) as packing:
-        collectors = [RowCollector(field, blocks, writing.submit) for field, blocks in wanted]
+        collectors = [RowCollector(each, writing.submit) for each in wanted]
         pack = _make_packing(collectors, teacher.device)
         answers, count = _plan_answers(teacher, samples, collectors)
         with closing(answers):

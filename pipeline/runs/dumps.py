@@ -12,6 +12,7 @@ import torch
 
 from pipeline.base.device import collect_nondeterministic, describe_device, refuse_tf32, resolve_device
 from pipeline.base.errors import InputError
+from pipeline.base.ranks import find_ranks
 from pipeline.base.registry import describe_unknown
 from pipeline.cache import Format
 from pipeline.cache.manifest import ComputedInfo, Manifest, SharingInfo
@@ -124,14 +125,13 @@ def _dump_together(study: Study, names: Sequence[str], device: torch.device) -> 
     views = study.views.views()
     with collect_nondeterministic():
         made = dump_fields(
-            teacher,
-            dataset,
-            wanted,
+            *(teacher, dataset, wanted),
             batch=spec.batch,
             samples=spec.samples,
             views=views,
             computed=computed,
             sharing=SharingInfo.from_terms(study.sharing.model_dump()),
+            ranks=find_ranks(),
         )
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},

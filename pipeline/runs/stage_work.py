@@ -15,6 +15,7 @@ import psutil
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, work_in, write_json
 from pipeline.base.provenance import hash_code
+from pipeline.base.ranks import find_ranks
 from pipeline.base.registry import describe_unknown
 from pipeline.runs.own_modules import find_own_modules_in
 from pipeline.study.layout import Layout
@@ -114,6 +115,8 @@ def record_seconds(stage: str, device: str | None = None) -> Iterator[None]:
     startup = max(0.0, time.time() - psutil.Process().create_time())
     start = time.perf_counter()
     yield
+    if not find_ranks().is_first:
+        return
     taken = {"seconds": round(time.perf_counter() - start, 2), "startup": round(startup, 2)}
     where = {} if device is None else {"device": device}
     write_json(Layout(Path()).timings(stage), {"stage": stage, **where, **taken})

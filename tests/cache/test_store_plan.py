@@ -170,7 +170,7 @@ def test_shards_that_no_block_fits_are_refused() -> None:
 
 @pytest.mark.parametrize(("rows", "batch"), [(1, 512), (511, 512), (513, 512), (100_000, 512), (1000, 7)])
 def test_rows_that_are_kept_for_a_while_lie_in_one_chunk_a_block(rows: int, batch: int) -> None:
-    plan = plan_whole_blocks("a", ArrayPlan((1000,), "float32"), rows, batch)
+    plan = plan_whole_blocks({"a": ArrayPlan((1000,), "float32", "zstd")}, views=1, rows=rows, batch=batch)
     (grid,) = plan.grids.values()
     assert plan.block_rows % batch == 0
     assert [grid.numbers(block) for block in plan.blocks()] == [

@@ -18,7 +18,7 @@ from pipeline.cache.store_plan import plan_store
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.dump_fields import DumpRequest, dump_fields
 from pipeline.dumps.field import RowField
-from pipeline.dumps.one_pass import _join_neighbours, run_one_pass
+from pipeline.dumps.one_pass import WantedRows, _join_neighbours, run_one_pass
 from pipeline.teacher import Samples, Teacher, TeacherOutputs
 from pipeline.views.view import PLAIN, Views
 from tests.conftest import Capture, Run, refused, write_study
@@ -115,7 +115,7 @@ def test_a_field_that_does_not_make_what_it_planned_is_a_bug(
     blocks_of_x = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=100, batch=BATCH), "zarr")
     samples = Samples(dataset.images, 100, BATCH)
     with pytest.raises(ValueError, match="array 'x': planned uint8"):
-        run_one_pass(teacher, samples, [(field, blocks_of_x)], "x")
+        run_one_pass(teacher, samples, [WantedRows(field, blocks_of_x, blocks_of_x.missing_blocks())], "x")
 
 
 def test_a_block_with_a_part_that_was_refused_is_never_written(
@@ -134,7 +134,12 @@ def test_a_block_with_a_part_that_was_refused_is_never_written(
     blocks = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=4 * BATCH, batch=BATCH), "zarr")
     assert len(blocks.missing_blocks()) == 1
     with pytest.raises(InputError, match="refused"):
-        run_one_pass(teacher, Samples(dataset.images, 4 * BATCH, BATCH), [(field, blocks)], "x")
+        run_one_pass(
+            teacher,
+            Samples(dataset.images, 4 * BATCH, BATCH),
+            [WantedRows(field, blocks, blocks.missing_blocks())],
+            "x",
+        )
     assert asked == [0, BATCH]
     assert len(blocks.missing_blocks()) == 1
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -160,7 +165,9 @@ def test_the_network_answers_while_the_answer_before_is_packed(
 
     field = RowField({"x": ArrayPlan((10,), "float32")}, ("logits",), extract)
     blocks = BlockFiles(tmp_path, plan_store(field.arrays, views=1, rows=4 * BATCH, batch=BATCH), "zarr")
-    run_one_pass(Watched(), Samples(dataset.images, 4 * BATCH, BATCH), [(field, blocks)], "x")
+    run_one_pass(
+        Watched(), Samples(dataset.images, 4 * BATCH, BATCH), [WantedRows(field, blocks, blocks.missing_blocks())], "x"
+    )
     assert not blocks.missing_blocks()
 
 
