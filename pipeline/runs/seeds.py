@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.base.seeds import derive_seed
 from pipeline.models.network_files import save_network
 from pipeline.runs.recipes import build_recipe
@@ -30,6 +31,7 @@ def train_seeds(
     targets: Mapping[str, CachedField],
     initial: Mapping[str, Tensor] | None,
     works: Sequence[StageWork],
+    ranks: Ranks = ALONE,
 ) -> list[list[list[TrainedStudent]]]:
     """Train each seed of students, and its peers, and write their curves.
 
@@ -38,15 +40,17 @@ def train_seeds(
         names: theirs: a student's, or those of a grid's members.
         splits, targets, initial: see `student.train_cohort`.
         works: of each student, where its curves go; unfinished training goes to the first's.
+        ranks: the processes that the runs are spread over.
 
     Returns:
-        By student and seed, the student and its peers.
+        By student and seed, the student and its peers; for the first process alone.
     """
-    runs = [
+    every = [
         (name, work, seed)
         for name, work in zip(names, works, strict=True)
         for seed in range(study.students[name].seeds)
     ]
+    runs = ranks.take_share(every)
     lengths = [phase_epochs(study.students[name], splits, targets) for name, *_ in runs]
     curves = [
         _open_curves(study.students[name], work, seed, len(phases))
@@ -63,9 +67,14 @@ def train_seeds(
             peers=study.students[names[0]].peers,
             initial=initial,
             views=study.views.views(),
-            checkpoints=Checkpoints(works[0].checkpoint()),
+            checkpoints=Checkpoints(works[0].checkpoint(ranks=ranks)),
         )
-    return [[made for (of, *_), made in zip(runs, trained, strict=True) if of == name] for name in names]
+    shares = ranks.collect(trained)
+    if not shares:
+        return []
+    # The runs were dealt out in turn.
+    dealt = [shares[number % ranks.count][number // ranks.count] for number in range(len(every))]
+    return [[made for (of, *_), made in zip(every, dealt, strict=True) if of == name] for name in names]
 
 
 def _write_title(study: Study, names: Sequence[str], runs: int) -> str:

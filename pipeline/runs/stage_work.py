@@ -15,7 +15,7 @@ import psutil
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, hold_lock, publish_output, recover_output, remove_path, work_in, write_json
 from pipeline.base.provenance import hash_code
-from pipeline.base.ranks import find_ranks
+from pipeline.base.ranks import ALONE, Ranks, find_ranks
 from pipeline.base.registry import describe_unknown
 from pipeline.runs.own_modules import find_own_modules_in
 from pipeline.study.layout import Layout
@@ -68,14 +68,17 @@ class StageWork:
     folder: Path
     out: Path
 
-    def checkpoint(self, number: int = 0) -> Path:
-        """Where run `number` of the stage keeps its unfinished training."""
-        return self.folder / f"checkpoint-{number}.pt"
+    def checkpoint(self, number: int = 0, ranks: Ranks = ALONE) -> Path:
+        """Where run `number` of the stage keeps its unfinished training; of several processes, each what it has."""
+        share = f"-share-{ranks.number}-of-{ranks.count}" if ranks.are_several else ""
+        return self.folder / f"checkpoint-{number}{share}.pt"
 
 
 @contextmanager
 def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any, device: str = "cpu") -> Iterator[StageWork]:
     """Hold the stage's lock, hand out its work folder, publish `out` as `target` at the end.
+
+    Of several processes the first holds and publishes; the others find its folders, and go on when it has published.
 
     Args:
         layout: of the study.
@@ -86,15 +89,23 @@ def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any, devi
     """
     work = layout.work(stage)
     folder = work / f"{device}-{hash_json([hash_code(), *inputs])[:16]}"
+    ranks = find_ranks()
+    if not ranks.is_first:
+        ranks.wait()
+        yield StageWork(folder, work / "out")
+        ranks.wait()
+        return
     with hold_lock(layout.work(f"{stage}.lock")):
         recover_output(work / "out", target)
         for stale in work.glob("*"):
             if stale != folder and not _is_of_other_device(stale.name, device):
                 remove_path(stale)
         (work / "out").mkdir(parents=True)
+        ranks.wait()
         yield StageWork(folder, work / "out")
         publish_output(work / "out", target)
         remove_path(work)
+    ranks.wait()
 
 
 def _is_of_other_device(name: str, device: str) -> bool:

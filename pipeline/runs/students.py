@@ -16,6 +16,7 @@ from pipeline.base.device import collect_nondeterministic, describe_device, desc
 from pipeline.base.errors import InputError
 from pipeline.base.expected_values import differences
 from pipeline.base.files import write_json
+from pipeline.base.ranks import find_ranks
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.models.cost import ImageCost, measure_image_cost
@@ -62,6 +63,8 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
                 for each in names
             ]
             made = _train_students(study, names, inputs, works)
+        if not made:  # another process has written all that there is to write
+            return Result({})
         metrics = {each: _metrics(study, each, inputs, made[each]) for each in names}
         for each in names:
             write_json(layout.metrics("students", each), metrics[each])
@@ -182,11 +185,18 @@ def _load_initial(study: Study, spec: StudentParams) -> tuple[dict[str, Tensor] 
 def _train_students(
     study: Study, names: Sequence[str], inputs: StudentInputs, works: Sequence[StageWork]
 ) -> dict[str, _Seeds]:
-    """Train students together; what became of each."""
+    """Train students together; what became of each; of several processes the first one knows."""
     with collect_nondeterministic() as kernels:
         trained = train_seeds(
-            study, names, splits=inputs.splits, targets=inputs.targets, initial=inputs.initial, works=works
+            *(study, names),
+            splits=inputs.splits,
+            targets=inputs.targets,
+            initial=inputs.initial,
+            works=works,
+            ranks=find_ranks(),
         )
+    if not trained:
+        return {}
     return {
         name: _save_student(study, name, inputs, cohorts, work, execution=describe_execution(inputs.device, kernels))
         for name, cohorts, work in zip(names, trained, works, strict=True)
