@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.base.seeds import derive_seed
 from pipeline.losses.recipe import Recipe
 from pipeline.models.build import draw_network
@@ -77,6 +78,7 @@ def train_cohort(
     initial: Mapping[str, Tensor] | None = None,
     views: Views = PLAIN,
     checkpoints: Checkpoints = Checkpoints(),
+    ranks: Ranks = ALONE,
 ) -> list[list[TrainedStudent]]:
     """Train independent students, those that are alike together, each with its peers; measure each on the test part.
 
@@ -90,6 +92,7 @@ def train_cohort(
         initial: the state dict that students start from instead of weights drawn from their seeds.
         views: augments the training images.
         checkpoints: where unfinished training is kept.
+        ranks: the processes that train each run together; all have the result.
 
     Returns:
         For each run, the student and its peers.
@@ -97,7 +100,7 @@ def train_cohort(
     Raises:
         InputError: see `training.fit_runs`; or a part to train, fields or initial weights that do not fit.
     """
-    scene = Scene(splits, targets, views)
+    scene = Scene(splits, targets, views, ranks)
     trained: dict[int, list[TrainedStudent]] = {}
     for group, numbers in enumerate(_group_alike(runs, splits, targets)):
         started = [start_run(runs[number], splits, peers, initial) for number in numbers]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.fields.rows import Target
 from pipeline.losses.outputs import Outputs
@@ -85,11 +86,13 @@ class Scene:
         splits: the prepared data set, for the device where everything happens.
         targets: by dump name, the cached fields that the recipes read.
         views: augments the training images.
+        ranks: the processes that train each run, each its rows of every batch.
     """
 
     splits: Splits
     targets: Mapping[str, CachedField]
     views: Views = PLAIN
+    ranks: Ranks = ALONE
 
 
 @dataclass
@@ -133,7 +136,7 @@ def plan_phase(stack: ExitStack, started: Started, scene: Scene, number: int) ->
             _build_member(stack, network, train, scene.targets, phase, watch=watch, prepared=modules)
             for network, watch in zip(started.networks, watches, strict=True)
         ]
-    return Plan(members, phase.options, seed, what, phase.recipe.is_mutual, order)
+    return Plan(members, phase.options, seed, what, phase.recipe.is_mutual, order, scene.ranks)
 
 
 def list_streams(recipe: Recipe, targets: Mapping[str, CachedField]) -> list[Stream]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import hash_json, read_json
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.base.seeds import derive_seed
 from pipeline.datasets.dataset import Dataset, Images
 from pipeline.models.build import build_network, draw_network
@@ -212,6 +213,7 @@ def train_teacher(
     checkpoint: Path | None = None,
     checkpoint_seconds: float | None = None,
     on_epoch: Callable[[History], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Network, FitResult]:
     """Fit a teacher on the true labels; the network returned is that of the best validation accuracy.
 
@@ -233,6 +235,7 @@ def train_teacher(
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         on_epoch=on_epoch,
+        ranks=ranks,
     )
     network.load_state_dict(fitted.best)
     return network, fitted

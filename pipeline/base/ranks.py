@@ -13,6 +13,8 @@ from pipeline.base.errors import InputError, NotNowError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from torch import Tensor
+
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)  # one may work for long while others wait; torchrun itself ends all where one has ended
@@ -68,6 +70,22 @@ class Ranks:
         _talk(lambda group: group.gather_object(value, found, dst=0))
         return found or []
 
+    def exchange(self, value: T) -> list[T]:
+        """Every one's value, in their order, for all."""
+        if not self.are_several:
+            return [value]
+        found: list[Any] = [None] * self.count
+        _talk(lambda group: group.all_gather_object(found, value))
+        return found
+
+    def add_tensor(self, tensor: Tensor) -> None:
+        """Replace a tensor by the sum of everyone's."""
+        _talk(lambda group: group.all_reduce(tensor))
+
+    def gather_tensors(self, room: list[Tensor], tensor: Tensor) -> None:
+        """Fill the room with everyone's tensors, all of one shape."""
+        _talk(lambda group: group.all_gather(room, tensor))
+
 
 ALONE = Ranks()
 
@@ -90,13 +108,23 @@ def find_ranks() -> Ranks:
     return Ranks(number, count, local)
 
 
+def _choose_backend() -> str:
+    """What carries tensors: between processors gloo, between GPUs NCCL."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "gloo"
+    torch.cuda.set_device(find_ranks().local % torch.cuda.device_count())
+    return "cpu:gloo,cuda:nccl"
+
+
 def _talk(what: Callable[[ModuleType], object]) -> None:
     """Have torch's process group do something, and begin it where there is none yet."""
     import torch.distributed as group  # a second, which a lone process need not spend
 
     try:
         if not group.is_initialized():
-            group.init_process_group("gloo", timeout=PATIENCE)
+            group.init_process_group(_choose_backend(), timeout=PATIENCE)
         what(group)
     except (RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

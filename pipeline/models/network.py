@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,18 @@ class Layers(nn.Sequential):
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.taps = dict(taps)
+
+
+class Shares(Protocol):
+    """How several processes share a batch out; see `training.shared_batches`."""
+
+    def cut(self, images: Tensor) -> Tensor:
+        """One's own rows of a batch."""
+        ...
+
+    def join(self, values: Tensor) -> Tensor:
+        """The values of the whole batch, of those of one's own rows."""
+        ...
 
 
 Keep = Callable[[str, object], None]  # takes a tap's name and what a module gives
@@ -69,6 +82,7 @@ class Network(nn.Module):
         channels = len(mean or std or (0.0,))
         center = torch.tensor(mean or [0.0] * channels, dtype=torch.float32).view(-1, 1, 1)
         spread = torch.tensor(std or [1.0] * channels, dtype=torch.float32).view(-1, 1, 1)
+        self.shares: Shares | None = None  # where each of several processes computes its rows of a batch
         self._frozen: list[nn.Module] = []  # batch normalisations whose running statistics a phase leaves alone
         # x / 255 * scale + shift, on the network's device, and no part of its weights.
         self.register_buffer("scale", 1 / (255 * spread), persistent=False)
@@ -92,6 +106,11 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
+        shares = self.shares if self.training else None
+        logits = self._compute(images if shares is None else shares.cut(images))
+        return logits if shares is None else shares.join(logits)
+
+    def _compute(self, images: Tensor) -> Tensor:
         inputs = self.scale_pixels(images)
         self.set_products(inputs.device)
         if self.precision != "bfloat16":
@@ -208,7 +227,8 @@ class Network(nn.Module):
                 expected = f"a row for each of {counted[0]} images"
                 raise InputError(f"tap {name!r}", expected=expected, found=f"shape {tuple(output.shape)}")
             # A copy: later layers may work in place (`ReLU(inplace=True)`, `+=`).
-            activations[name] = output.float() if output.dtype == torch.bfloat16 else output.clone()
+            own = output.float() if output.dtype == torch.bfloat16 else output.clone()
+            activations[name] = self.shares.join(own) if self.shares is not None and self.training else own
 
         handles = [self.body.register_forward_pre_hook(count), *self._hook_features(linear, keep)]
         for name, path in paths.items():

@@ -13,7 +13,7 @@ from pipeline.base.seeds import derive_seed
 from pipeline.models.network_files import save_network
 from pipeline.runs.recipes import build_recipe
 from pipeline.runs.stage_work import StageWork
-from pipeline.runs.training import Watch, show_epochs, trainable_part, training_options
+from pipeline.runs.training import Watch, ignore_history, show_epochs, trainable_part, training_options
 from pipeline.student import Checkpoints, train_cohort
 from pipeline.student_phase import CachedField, Phase, StudentRun, samples_per_epoch
 from pipeline.study.layout import network_folder
@@ -50,10 +50,11 @@ def train_seeds(
         for name, work in zip(names, works, strict=True)
         for seed in range(study.students[name].seeds)
     ]
-    runs = ranks.take_share(every)
+    spread = ranks if len(every) > 1 else ALONE  # a lone run is trained by all of them
+    runs = spread.take_share(every)
     lengths = [phase_epochs(study.students[name], splits, targets) for name, *_ in runs]
     curves = [
-        _open_curves(study.students[name], work, seed, len(phases))
+        _open_curves(study.students[name], work, seed, len(phases), write=spread.are_several or ranks.is_first)
         for (name, work, seed), phases in zip(runs, lengths, strict=True)
     ]
     with show_epochs(_write_title(study, names, len(runs)), lengths, curves) as watch:
@@ -67,13 +68,15 @@ def train_seeds(
             peers=study.students[names[0]].peers,
             initial=initial,
             views=study.views.views(),
-            checkpoints=Checkpoints(works[0].checkpoint(ranks=ranks)),
+            checkpoints=Checkpoints(works[0].checkpoint(ranks=spread)),
+            ranks=ALONE if spread.are_several else ranks,
         )
-    shares = ranks.collect(trained)
-    if not shares:
+    if not ranks.is_first:
+        spread.collect(trained)
         return []
+    shares = spread.collect(trained)
     # The runs were dealt out in turn.
-    dealt = [shares[number % ranks.count][number // ranks.count] for number in range(len(every))]
+    dealt = [shares[number % spread.count][number // spread.count] for number in range(len(every))]
     return [[made for (of, *_), made in zip(every, dealt, strict=True) if of == name] for name in names]
 
 
@@ -82,8 +85,10 @@ def _write_title(study: Study, names: Sequence[str], runs: int) -> str:
     return of if runs == 1 else f"{of}, {runs} runs"
 
 
-def _open_curves(spec: StudentParams, work: StageWork, seed: int, phases: int) -> list[list[Curves]]:
-    """By phase and peer, where the curves of a seed go."""
+def _open_curves(spec: StudentParams, work: StageWork, seed: int, phases: int, *, write: bool) -> list[list[Watch]]:
+    """By phase and peer, what takes the curves of a seed; nowhere where another process writes them."""
+    if not write:
+        return [[ignore_history] * spec.peers] * phases
     names = [*(f"pretrain-{place}/curves" for place in range(1, phases)), "curves"]
     return [[Curves(network_folder(work.out, seed, peer) / name) for peer in range(spec.peers)] for name in names]
 

@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.base.device import collect_nondeterministic, describe_device, describe_execution, resolve_device
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_json
+from pipeline.base.ranks import find_ranks
 from pipeline.base.seeds import derive_seed
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.models.cost import measure_image_cost
@@ -21,7 +22,7 @@ from pipeline.runs.checks import build_and_check
 from pipeline.runs.networks import describe_architecture, describe_network, weight_digests
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import StageWork, find_entry, in_study_folder, open_stage_work, record_seconds
-from pipeline.runs.training import show_epochs, training_options
+from pipeline.runs.training import ignore_history, show_epochs, training_options
 from pipeline.study.layout import Layout
 from pipeline.study.sections import Study, TeacherParams, describe_model
 from pipeline.teacher import join_teachers, load_foreign_teacher
@@ -61,6 +62,8 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
         with open_stage_work(layout, stage, layout.teacher(name), *inputs, device=where.type) as work:
             with collect_nondeterministic() as kernels:
                 network, entries = _make_network(study, name, dataset, splits, work)
+            if not find_ranks().is_first:
+                return Result({})
             entries |= describe_execution(where, kernels)
             measured = _measure(network, splits.test, dataset.classes)
             measured |= asdict(cost or measure_image_cost(network, dataset.shape))
@@ -93,7 +96,9 @@ def _train(study: Study, name: str, splits: Splits, work: StageWork) -> tuple[nn
     spec = study.teachers[name]
     options = training_options(spec)
     epochs = options.count_epochs(len(splits.train))
-    with show_epochs(f"teacher {name}", [[epochs]], [[[Curves(work.out / "curves")]]]) as (((on_epoch,),),):
+    ranks = find_ranks()
+    log = Curves(work.out / "curves") if ranks.is_first else ignore_history
+    with show_epochs(f"teacher {name}", [[epochs]], [[[log]]]) as (((on_epoch,),),):
         network, fitted = train_network(
             splits,
             model=describe_model(spec),
@@ -103,6 +108,7 @@ def _train(study: Study, name: str, splits: Splits, work: StageWork) -> tuple[nn
             what=f"teacher {name!r}",
             checkpoint=work.checkpoint(),
             on_epoch=on_epoch,
+            ranks=ranks,
         )
     entries = {"epochs": len(fitted.history), "best_epoch": fitted.best_epoch, "restores": fitted.restores}
     return network, {"seed": study.seed, **entries}

@@ -27,6 +27,7 @@ def training_options(params: TrainingParams) -> TrainingOptions:
         l1=params.l1,
         on_nan=None if params.on_nan is None else Restore(params.on_nan.divide, params.on_nan.at_most),
         compile=params.compile,
+        batch_norm=params.batch_norm,
     )
 
 
@@ -36,6 +37,10 @@ def trainable_part(params: TrainableParams) -> TrainablePart:
 
 
 Watch = Callable[[History], None]
+
+
+def ignore_history(history: History) -> None:
+    """Do nothing: another process writes the curves."""
 
 
 @contextmanager

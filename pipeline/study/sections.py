@@ -77,6 +77,7 @@ class TrainingParams(Section):
     l1: NonNegativeFloat = 0.0
     on_nan: Annotated[SerializeAsAny[RestoreParams] | None, PlainValidator(_parse_on_nan)] = None
     compile: bool = False
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
 
     @property
     def has_order(self) -> bool:

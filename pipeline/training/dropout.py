@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pipeline.training.shared_batches import SharedBatches
 from pipeline.views.counter_random import LOW, mix_counters
 
 CHANNELWISE = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # drop whole maps
@@ -38,6 +39,7 @@ class Masks:
 
     def __init__(self, layers: Sequence[nn.Module], seeds: Sequence[int], device: torch.device) -> None:
         self.layers, self.seeds, self.device = layers, seeds, device
+        self.shares: SharedBatches | None = None  # where the inputs are one process's rows of a batch
         self._step = 0
         self._calls = [0] * len(layers)
         self._drawn: dict[tuple[int, int], _Drawn] = {}
@@ -66,7 +68,10 @@ class Masks:
         """The layer's output in training mode, of a single network."""
         call = self._calls[layer]
         self._calls[layer] += 1
-        return inputs * self.draw(layer, inputs.shape, call)[0].to(inputs.dtype)
+        if self.shares is None:
+            return inputs * self.draw(layer, inputs.shape, call)[0].to(inputs.dtype)
+        whole = self.draw(layer, (self.shares.total, *inputs.shape[1:]), call)[0]
+        return inputs * whole[self.shares.own].to(inputs.dtype)
 
     def _draw_ahead(self, layer: int, call: int, samples: int, units: list[int]) -> _Drawn:
         """The factors of this step and of some after it: a hundred tiny operations in every step would cost more."""

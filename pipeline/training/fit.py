@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pipeline.base.errors import InputError
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.models.network import Network
 from pipeline.training.network_trainer import FitResult, History, Member, Objective
 from pipeline.training.options import TrainingOptions
@@ -41,6 +42,7 @@ def fit(
     learned: nn.Module | None = None,
     on_epoch: Callable[[History], None] = lambda _: None,
     views: Views = PLAIN,
+    ranks: Ranks = ALONE,
     **how: Any,
 ) -> FitResult:
     """Train one network, keeping the state that was best on validation.
@@ -48,10 +50,10 @@ def fit(
     Args:
         network, objective, learned, on_epoch: see `network_trainer.Member`.
         train, validation, views: see `run.Data`.
-        options, seed, what: see `run.Plan`.
+        options, seed, what, ranks: see `run.Plan`.
         how: see `fit_runs`.
     """
-    plan = Plan([Member(network, objective, learned or nn.Module(), on_epoch)], options, seed, what)
+    plan = Plan([Member(network, objective, learned or nn.Module(), on_epoch)], options, seed, what, ranks=ranks)
     ((fitted,),) = fit_runs([plan], Data(train, validation, views), **how)
     return fitted
 
@@ -159,17 +161,20 @@ def _train(
     """Train runs, that go on together, from the beginning or from a checkpoint to their end."""
     pause = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
     with chance:
-        if checkpoint is not None and checkpoint.exists():
+        ranks = runs[0].plan.ranks
+        if checkpoint is not None and ranks.agree(checkpoint.exists):
             load_checkpoint(runs, checkpoint)
             _report(runs)
         saved = time.monotonic()
         while runs[0].epoch < runs[0].epochs:
             train_epoch()
             _report(runs)
-            if checkpoint is not None and time.monotonic() - saved >= pause:
+            if checkpoint is not None and ranks.is_first and time.monotonic() - saved >= pause:
                 save_checkpoint(runs, checkpoint)
                 saved = time.monotonic()
-    if checkpoint is not None:  # so that what is killed in a later phase, or another run, keeps the finished ones
+    if (
+        checkpoint is not None and ranks.is_first
+    ):  # so that what is killed in a later phase, or another run, keeps the finished ones
         save_checkpoint(runs, checkpoint)
     return [run.results() for run in runs]
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.base.errors import InputError
+from pipeline.base.ranks import ALONE
 from pipeline.models.network import Network
 from pipeline.training.batches import Batch
 from pipeline.training.dropout import Masks
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows, evaluate
+from pipeline.training.shared_batches import SharedBatches
 
 History = list[dict[str, float]]  # one row an epoch: its losses, rate and validation scores
 
@@ -103,6 +105,7 @@ class Trainee:
         self.history: History = []
         self.best = BestState()
         self.masks = Masks([], [], torch.device("cpu"))  # of its dropout; a run hands out its own
+        self.shares: SharedBatches | None = None  # where several processes train it
         self._losses: list[Tensor] = []
         self._names: list[str] = []
 
@@ -110,16 +113,26 @@ class Trainee:
         """One step on one batch."""
         terms = dict(self.objective(self.network, batch))
         if self.options.l1:
-            terms["l1"] = self.options.l1 * torch.stack([parameter.abs().sum() for parameter in self.trainable]).sum()
+            terms["l1"] = self._weigh_sizes()
         for parameter in self.parameters:  # a tenth of the time of `zero_grad`
             parameter.grad = None
         values = torch.stack(list(terms.values()))
         if values.requires_grad:
             values.sum().backward()  # type: ignore[no-untyped-call]
+            if self.shares is not None:
+                self.shares.add_up([parameter.grad for parameter in self.trainable])
         if not self._names:
             self.refuse_idle(terms)
         self.optimizer.step()
         self.note_losses(list(terms), values.detach())
+
+    def _weigh_sizes(self) -> Tensor:
+        """The L1 term; of several processes, whose gradients are added up, each has a share in its gradient."""
+        term: Tensor = self.options.l1 * torch.stack([parameter.abs().sum() for parameter in self.trainable]).sum()
+        if self.shares is None:
+            return term
+        part = term / self.shares.ranks.count
+        return part + (term - part).detach()
 
     def note_losses(self, names: list[str], values: Tensor) -> None:
         """Take down the terms (T,) of a step, or those of several (steps, T).
@@ -179,11 +192,16 @@ class Trainee:
 
     def finish_epoch(self, row: dict[str, float], validation: Rows) -> None:
         """Measure, keep the best state, step the learning rate, add the row to the history."""
+        if self.shares is not None:
+            if self.options.batch_norm == "local":
+                self.shares.average_statistics(self.network)
+            self.shares.refuse_difference(self.network, self.what)
         epoch = len(self.history)
         accuracy = float(epoch)  # without validation each epoch counts as better than the one before
         watched = row["train/loss"]
         if len(validation):
-            correct, watched = evaluate(self.network, validation)
+            ranks = ALONE if self.shares is None else self.shares.ranks
+            correct, watched = evaluate(self.network, validation, ranks)
             accuracy = float(correct.double().mean())
             row |= {"validation/accuracy": accuracy, "validation/loss": watched}
         if accuracy > self.best.accuracy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -41,6 +42,7 @@ class TrainingOptions:
         l1: adds l1 * sum |w| to the loss.
         on_nan: what to do about numbers that are not finite; None stops the training.
         compile: each step is one compiled graph (`traced_graph.trace`).
+        batch_norm: where several processes train it, normalise by the whole batch's moments, or one's own rows'.
     """
 
     optimizer: Callable[[Iterable[Tensor]], Optimizer]
@@ -53,6 +55,7 @@ class TrainingOptions:
     l1: float = 0.0
     on_nan: Restore | None = None
     compile: bool = False
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
 
     def steps_per_epoch(self, samples: int) -> int:
         """Steps of one whole pass over `samples` training rows."""

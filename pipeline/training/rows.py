@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.base.memory import find_budget
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.datasets.dataset import SPLITS, Dataset, ImagesFile, Split
 from pipeline.training.feeder import Arrays, BatchKeys, feed, split_batches
 from pipeline.training.memory import IMAGES, Source, plan_memory
@@ -159,16 +160,26 @@ def count_evaluation_batch(shape: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, rows: Rows) -> tuple[Tensor, float]:
-    """Which rows the network classifies correctly, (n,) bool on the CPU, and its mean cross-entropy."""
+def evaluate(network: nn.Module, rows: Rows, ranks: Ranks = ALONE) -> tuple[Tensor, float]:
+    """Which rows the network classifies correctly, (n,) bool on the CPU, and its mean cross-entropy.
+
+    Args:
+        network: in whatever mode; it is left in evaluation mode.
+        rows: at least one.
+        ranks: the processes that share the batches out; all have the result.
+    """
     network.eval()
-    correct, loss = [], torch.zeros((), dtype=torch.float64, device=rows.labels.device)
+    correct: dict[int, Tensor] = {}
+    loss = torch.zeros((), dtype=torch.float64, device=rows.labels.device)
     with closing(rows.batches(count_evaluation_batch(rows.image_shape))) as batches:
-        for images, labels in batches:
-            logits = network(images)
-            correct.append(logits.argmax(1) == labels)
-            loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
-    return torch.cat(correct).cpu(), float(loss) / len(rows)
+        for number, (images, labels) in enumerate(batches):
+            if number % ranks.count == ranks.number:
+                logits = network(images)
+                correct[number] = logits.argmax(1) == labels
+                loss += functional.cross_entropy(logits.double(), labels, reduction="sum")
+    parts = ranks.exchange(({number: right.cpu() for number, right in correct.items()}, float(loss)))
+    right = {number: each for part, _ in parts for number, each in part.items()}
+    return torch.cat([right[number] for number in sorted(right)]), sum(total for _, total in parts) / len(rows)
 
 
 def per_class_accuracy(correct: Tensor, rows: Rows) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.base.errors import InputError
 from pipeline.base.files import write_bytes
+from pipeline.base.ranks import ALONE, Ranks
 from pipeline.base.seeds import derive_seed, fork_seeded_rng
 from pipeline.models.weights import UNREADABLE
 from pipeline.training.batches import Batch, iterate_batches
@@ -24,6 +25,7 @@ from pipeline.training.network_trainer import FitResult, Member, NotFiniteError,
 from pipeline.training.options import TrainingOptions
 from pipeline.training.rows import Rows
 from pipeline.training.sample_order import Order, RandomOrder
+from pipeline.training.shared_batches import SharedBatches, share_network
 from pipeline.views.view import PLAIN, Views
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -56,6 +58,7 @@ class Plan:
         what: names the run in messages ("student 'small'").
         mutual: each step is shown the others' logits as they are at that moment (`Batch.peers`).
         order: that of a batch plan, instead of the one that the options make.
+        ranks: the processes that train it, each its rows of every batch.
     """
 
     members: Sequence[Member]
@@ -64,6 +67,7 @@ class Plan:
     what: str
     mutual: bool = False
     order: Order | None = None
+    ranks: Ranks = ALONE
 
 
 class Run:
@@ -82,7 +86,7 @@ class Run:
         samples = len(data.train)
         self.order = plan.order or (plan.options.order or RandomOrder)(samples, derive_seed(plan.seed, "order"))
         for member in plan.members:
-            check_batches(member.network, len(self.order), plan.options, plan.what)
+            check_batches(member.network, len(self.order), plan.options, plan.what, plan.ranks)
         self.epochs = plan.options.count_epochs(len(self.order))
         self.trainees = [Trainee(member, plan.options, self.epochs, plan.what) for member in plan.members]
         self.restores = 0
@@ -114,8 +118,22 @@ class Run:
         with ExitStack() as stack:
             for trainee, seed in zip(self.trainees, self.dropout_seeds, strict=True):
                 trainee.masks = stack.enter_context(counted_dropout(trainee.network, seed, device))
+                if self.plan.ranks.are_several:
+                    stack.enter_context(self._share(trainee))
             stack.enter_context(fork_seeded_rng(derive_seed(self.plan.seed, "dropout"), device))
             yield
+
+    @contextmanager
+    def _share(self, trainee: Trainee) -> Iterator[None]:
+        """While it is open, a network is computed by several processes."""
+        shares = SharedBatches(self.plan.ranks)
+        trainee.shares = trainee.masks.shares = trainee.network.shares = shares
+        synchronised = self.options.batch_norm == "synchronised"
+        try:
+            with share_network(trainee.network, shares, self.plan.what, synchronised=synchronised):
+                yield
+        finally:
+            trainee.shares = trainee.network.shares = None
 
     def report_histories(self) -> None:
         """Hand each trainee's history to its watcher."""
@@ -230,14 +248,23 @@ def _copy(state: Any) -> Any:
     return [_copy(value) for value in state] if isinstance(state, list) else copy.copy(state)
 
 
-def check_batches(network: nn.Module, samples: int, options: TrainingOptions, what: str) -> None:
-    """Refuse batch sizes that leave no step, or one sample to a batch normalisation."""
+def check_batches(network: nn.Module, samples: int, options: TrainingOptions, what: str, ranks: Ranks = ALONE) -> None:
+    """Refuse batch sizes that leave no step, one sample to a batch normalisation, or nothing to a process."""
     if not options.steps_per_epoch(samples):
         raise InputError(
             f"{what}: batch_size",
             expected=f"at most the {samples} training images",
             found=str(options.batch_size),
             fix="lower it or leave drop_last out",
+        )
+    last = 0 if options.drop_last else samples % options.batch_size
+    fewest = min(options.batch_size, last or options.batch_size)
+    if ranks.are_several and fewest < 2 * ranks.count:
+        raise InputError(
+            f"{what}: batch_size",
+            expected=f"at least {2 * ranks.count} samples in every batch, two for each process",
+            found=f"a batch of {fewest} ({samples} images in batches of {options.batch_size})",
+            fix="start fewer processes, choose another batch_size or set drop_last: true",
         )
     alone = options.batch_size == 1 or (samples % options.batch_size == 1 and not options.drop_last)
     if alone and any(isinstance(module, BATCH_NORMS) for module in network.modules()):

@@ -81,6 +81,8 @@ def find_obstacle(plans: Sequence[Plan], device: torch.device) -> str | None:
 def find_untraceable(plans: Sequence[Plan]) -> str | None:
     """Why the runs' steps are not traced, as a clause; None where nothing speaks against it so far."""
     members = [member for plan in plans for member in plan.members]
+    if plans[0].ranks.are_several:
+        return "several processes train it, each its rows of every batch"
     if len(members) > len(plans):
         return "networks that learn from each other are stepped in turn"
     if not all(isinstance(member.objective, Stackable) for member in members):

@@ -1,0 +1,96 @@
+"""Stages under torchrun: one output, one line, the results of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import STUDY, Run, copied, write_study
+
+ROOT = Path(__file__).parents[2]
+GRID = {
+    **STUDY["students"]["kd"],
+    "seeds": 1,
+    "grid": {"losses.soft_targets.weight": [0.25, 0.5, 1.0]},
+}
+
+
+def launch(folder: Path, processes: int, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", f"stages.{stage}"]
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, *arguments, "--device", "cpu"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def compare_weights(one: Path, other: Path) -> None:
+    expected, found = load_file(one), load_file(other)
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        assert float((found[name] - values).abs().max()) < 1e-5, name
+
+
+def test_a_teacher_is_trained_by_two_as_by_one(copy_of: Path) -> None:
+    place, before = copy_of / "data/teachers/big", copy_of / "before"
+    shutil.copytree(place, before)
+    shutil.rmtree(place)
+    done = launch(copy_of, 2, "train_teacher", "big")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert list_files(place) == list_files(before)
+    compare_weights(before / "weights.safetensors", place / "weights.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["seeds", "grid"])
+def test_runs_are_spread_over_processes(copy_of: Path, run: Run, kind: str) -> None:
+    study: dict[str, Any] = copied(STUDY)
+    study["students"]["swept"] = copied(GRID)
+    write_study(copy_of, study)
+    name = {"seeds": "kd", "grid": "swept"}[kind]
+    assert run(copy_of, "train-student", name, "--device", "cpu") == 0
+    students, metrics = copy_of / "data/students", copy_of / "data/metrics/students"
+    names = [path.name for path in students.iterdir() if path.name.startswith(name)]
+    before = copy_of / "before"
+    shutil.copytree(students, before)
+    expected = {each: json.loads((metrics / f"{each}.json").read_text()) for each in names}
+    for each in names:
+        shutil.rmtree(students / each)
+        (metrics / f"{each}.json").unlink()
+    done = launch(copy_of, 2, "train_student", name)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(names)
+    for each in names:
+        found = json.loads((metrics / f"{each}.json").read_text())
+        assert found["test_accuracy"] == expected[each]["test_accuracy"]
+        assert found.keys() == expected[each].keys()
+        assert list_files(students / each) == list_files(before / each)
+        for weights in (before / each).rglob("weights.safetensors"):
+            compare_weights(weights, students / each / weights.relative_to(before / each))
+
+
+def test_what_is_wrong_is_told_and_nothing_is_written(copy_of: Path) -> None:
+    shutil.rmtree(copy_of / "data/prepared")
+    before = list_files(copy_of / "data")
+    done = launch(copy_of, 2, "train_student", "kd")
+    assert done.returncode != 0
+    told = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
+    assert len(told) == 1
+    assert "prepare" in told.pop()
+    assert list_files(copy_of / "data") == before
