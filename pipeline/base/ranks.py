@@ -108,6 +108,14 @@ def find_ranks() -> Ranks:
     return Ranks(number, count, local)
 
 
+def _begin_group(group: ModuleType) -> None:
+    """Meet the others where torchrun says; after a restart not where those met that are no more."""
+    store, number, count = next(group.rendezvous("env://", timeout=PATIENCE))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = group.PrefixStore(f"attempt-{attempt}", store)
+    group.init_process_group(_choose_backend(), store=store, rank=number, world_size=count, timeout=PATIENCE)
+
+
 def _choose_backend() -> str:
     """What carries tensors: between processors gloo, between GPUs NCCL."""
     import torch
@@ -124,7 +132,7 @@ def _talk(what: Callable[[ModuleType], object]) -> None:
 
     try:
         if not group.is_initialized():
-            group.init_process_group(_choose_backend(), timeout=PATIENCE)
+            _begin_group(group)
         what(group)
     except (RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
