@@ -78,6 +78,14 @@ def sign_manifest(manifest: Manifest, name: str, key: ec.EllipticCurvePrivateKey
     )
 
 
+def names_manifest(data: bytes, manifest: Manifest) -> bool:
+    """Whether a signature, by whomever and good or not, claims to be of this very cache."""
+    try:
+        return states_manifest(_Bundle.model_validate_json(data).envelope.payload, manifest)
+    except ValueError:  # pydantic's, too
+        return False
+
+
 def check_signature(data: bytes, manifest: Manifest, key: ec.EllipticCurvePublicKey, where: str) -> None:
     """Raise InputError unless a signature is of this key, and of this very cache.
 

@@ -34,7 +34,7 @@ def read_signature(cache: Path | str, folder: LocalFolder | RemoteFolder) -> tup
         where, read = f"{folder.name}{SUFFIX}", partial(folder.read_beside, SUFFIX, MAX_BYTES + 1)
     else:
         path = locate_signature(cache)
-        where, read = str(path), partial(_read_first_bytes, path)
+        where, read = str(path), partial(read_local_signature, path)
     expected = "the signature of the cache beside it"
     try:
         data = read()
@@ -48,7 +48,8 @@ def read_signature(cache: Path | str, folder: LocalFolder | RemoteFolder) -> tup
     return where, data
 
 
-def _read_first_bytes(path: Path) -> bytes:
+def read_local_signature(path: Path) -> bytes:
+    """The bytes of such a file, or one more than any has."""
     refuse_irregular_file(path, "the signature of the cache beside it")
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)

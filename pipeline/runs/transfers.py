@@ -18,6 +18,7 @@ from pipeline.cache.folder import RemoteFolder, locate_folder, read_manifest
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.reader import refuse_mismatch
 from pipeline.cache.root_pins import PIN_DIGITS, refuse_other_root, split_pin
+from pipeline.cache.signature_transfer import fetch_signature, send_signature
 from pipeline.cache.upload import Upload
 from pipeline.cache.url_systems import hide_password
 from pipeline.runs.new_folders import open_work_beside, refuse_existing
@@ -60,10 +61,11 @@ def push_cache(
     manifest = opened.manifest
     size = sum(manifest.files[name].bytes for name in sent)
     told = f"{_describe(manifest)}; {len(sent)} files, {format_size(size)}, were sent"
+    signature = send_signature(cache, manifest, remote)
     pinned = f"{remote.name}#{manifest.root[:PIN_DIGITS]}"
     return Result(
         {"root": manifest.root, "files": len(manifest.files), "sent_files": len(sent), "sent_bytes": size},
-        text=(f"{remote.name}: {told}", f"to get it: teachercache cache pull {pinned}"),
+        text=(f"{remote.name}: {told}", *filter(None, [signature]), f"to get it: teachercache cache pull {pinned}"),
     )
 
 
@@ -92,14 +94,14 @@ def pull_cache(
     _refuse_other(remote.name, manifest, expect, pin)
     target = Path(to or place.rstrip("/").rpartition("/")[2])
     if _is_here(target, manifest):
-        return _tell_pull(target, manifest, 0)
+        return _tell_pull(target, manifest, 0, _fetch_signature(remote, manifest, target))
     refuse_existing(target)
     with open_work_beside(target) as work:
         part = work / manifest.root[:16]
         travelled = _fetch(remote, manifest, part)
         publish_output(part, target)
     checked_copies.remember_copy(target, checked_copies.compute_signature(target, manifest.files, manifest.root))
-    return _tell_pull(target, manifest, travelled)
+    return _tell_pull(target, manifest, travelled, _fetch_signature(remote, manifest, target))
 
 
 def _is_here(target: Path, manifest: Manifest) -> bool:
@@ -117,9 +119,18 @@ def _fetch(remote: RemoteFolder, manifest: Manifest, part: Path) -> int:
         raise NotNowError(str(error), fix=f"what has arrived is kept in {part.parent.parent}") from None
 
 
-def _tell_pull(target: Path, manifest: Manifest, travelled: int) -> Result:
+def _fetch_signature(remote: RemoteFolder, manifest: Manifest, target: Path) -> str:
+    """What became of the signature beside it; the cache is here whether there is one or not."""
+    try:
+        return fetch_signature(remote, manifest, target)
+    except NotNowError as error:
+        return f"whether it is signed is not known: {error}"
+
+
+def _tell_pull(target: Path, manifest: Manifest, travelled: int, signature: str) -> Result:
     values = {"root": manifest.root, "files": len(manifest.files), "fetched_bytes": travelled}
-    return Result(values, text=(f"{target}: {_describe(manifest)}; {format_size(travelled)} were fetched",))
+    fetched = f"{target}: {_describe(manifest)}; {format_size(travelled)} were fetched"
+    return Result(values, text=(fetched, *filter(None, [signature])))
 
 
 def _describe(manifest: Manifest) -> str:

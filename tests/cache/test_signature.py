@@ -20,7 +20,7 @@ import pytest
 from pipeline import cache, runs
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.files import encode_json, hash_json
-from pipeline.cache import signature, signing_keys
+from pipeline.cache import remote_errors, signature, signing_keys
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.statement import describe_statement
 from tests.cache.test_cache import flip, tree, write
@@ -462,6 +462,39 @@ def test_over_a_url(signed: Path, mine: Pair, tmp_path: Path) -> None:
         assert {each.path for each in served.requests} == {"/dump/manifest.json", "/dump.sig.json"}  # and no data
 
 
+def test_a_signature_travels_with_its_cache(signed: Path, mine: Pair, tmp_path: Path) -> None:
+    url = f"file://{tmp_path / 'store/dump'}"
+    pushed = runs.push_cache(signed, url)
+    assert pushed.text[1] == f"{url}.sig.json: its signature was sent, too"
+    assert (tmp_path / "store/dump.sig.json").read_bytes() == beside(signed).read_bytes()
+    assert runs.verify_cache(url, signed_by=mine.public).values["whole"]
+    for number, name in enumerate(["new", "new"]):  # the second time only the signature is missing
+        pulled = runs.pull_cache(url, tmp_path / name)
+        assert pulled.text[1] == f"{tmp_path / name}.sig.json: its signature was fetched, too"
+        assert bool(pulled.values["fetched_bytes"]) == (number == 0)
+        assert runs.verify_cache(tmp_path / name, signed_by=mine.public).values["whole"]
+        beside(tmp_path / name).unlink()
+    (tmp_path / "store/dump.sig.json").unlink()
+    assert len(runs.pull_cache(url, tmp_path / "unsigned").text) == 1
+    assert not beside(tmp_path / "unsigned").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b" " * ((1 << 20) + 1), b"{}"])
+def test_a_signature_of_something_else_stays_where_it_is(signed: Path, mine: Pair, tmp_path: Path, data: bytes) -> None:
+    url = f"file://{tmp_path / 'store/dump'}"
+    good = beside(signed).read_bytes()
+    beside(signed).write_bytes(data)
+    assert "it was left behind" in str(runs.push_cache(signed, url).text[1])
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["dump"]
+    (tmp_path / "store/dump.sig.json").write_bytes(data)
+    assert "it was left behind" in str(runs.pull_cache(url, tmp_path / "new").text[1])
+    assert not beside(tmp_path / "new").exists()
+    write(tmp_path / "b", dtype="float16")
+    shutil.copytree(tmp_path / "b/dump", tmp_path / "other")
+    beside(tmp_path / "other").write_bytes(good)
+    assert "it was left behind" in str(runs.push_cache(tmp_path / "other", f"{url}2").text[1])
+
+
 class Silent(Plain):
     """A server that has trouble with signatures alone."""
 
@@ -469,9 +502,16 @@ class Silent(Plain):
         return self.send_error(503) if "sig" in self.path else super().send_head()
 
 
-def test_a_server_in_trouble_is_no_missing_signature(signed: Path, mine: Pair) -> None:
-    with over_http(signed.parent, Silent, []) as served, pytest.raises(NotNowError, match="expected to read it"):
-        runs.verify_cache(f"{served.url}/dump", signed_by=mine.public)
+def test_a_server_in_trouble_is_no_missing_signature(
+    signed: Path, mine: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_errors.time, "sleep", lambda _: None)
+    with over_http(signed.parent, Silent, []) as served:
+        with pytest.raises(NotNowError, match="expected to read it"):
+            runs.verify_cache(f"{served.url}/dump", signed_by=mine.public)
+        pulled = runs.pull_cache(f"{served.url}/dump", tmp_path / "new")
+    assert str(pulled.text[1]).startswith("whether it is signed is not known: ")
+    assert cache.open(tmp_path / "new").manifest.root == pulled.values["root"]
 
 
 def test_git_keeps_signatures(tmp_path: Path, run: Run, study: dict[str, Any]) -> None:
