@@ -270,6 +270,9 @@ def explain_os_error(error: OSError) -> InputError | None:
             found=os.strerror(number),
             fix="use a folder on another file system, and unset HDF5_USE_FILE_LOCKING where it is set",
         )
+    if number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY):
+        fix = "move away what is in its place; it is neither the folder nor the file that belongs there"
+        return InputError(where, expected="a place for an output", found=os.strerror(number), fix=fix)
     if number == errno.ENAMETOOLONG:
         return InputError(where, expected="a name that the file system takes", found=os.strerror(number))
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):

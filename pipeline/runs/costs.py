@@ -14,13 +14,13 @@ from torch import Tensor
 from pipeline.base.device import resolve_device
 from pipeline.base.errors import InputError, join_names
 from pipeline.base.expected_values import differences
-from pipeline.base.files import read_json
 from pipeline.base.statistics import Summary
 from pipeline.base.table import Table
 from pipeline.models.cost import ImageCost, measure_image_cost
 from pipeline.models.latency import Latency, measure_latencies
 from pipeline.models.network import Network
 from pipeline.models.size import count_bits
+from pipeline.runs.metrics_files import read_metrics
 from pipeline.runs.networks import find_network, load_student, recorded_weights
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import find_entry, in_study_folder
@@ -142,7 +142,8 @@ def _load(study: Study, name: str, device: torch.device) -> _Student:
     """
     fix = find_network(study, name)[1]
     network, card = load_student(study, name, 0, device)
-    metrics = read_json(Layout(Path()).metrics("students", name), fix, keys=("test_accuracy", "weights_sha256"))
+    path = Layout(Path()).metrics("students", name)
+    metrics = read_metrics(path, "student", fix, keys=("test_accuracy", "weights_sha256"))
     made = card["weights_sha256"]
     if list(differences(recorded_weights(study, "student", name), made)):
         expected = f"the weights that its metrics name, {metrics['weights_sha256'][0][:12]}..."

@@ -9,10 +9,11 @@ import torch
 
 from pipeline.base.errors import InputError
 from pipeline.base.expected_values import ANYTHING, AtLeast, differences
-from pipeline.base.files import hash_file, read_json
+from pipeline.base.files import hash_file
 from pipeline.datasets.dataset import Dataset
 from pipeline.models.network import Network
 from pipeline.models.network_files import load_network
+from pipeline.runs.metrics_files import read_metrics
 from pipeline.study.layout import Layout
 from pipeline.study.sections import (
     StudentParams,
@@ -80,9 +81,8 @@ def recorded_weights(study: Study, kind: Literal["teacher", "student"], name: st
     metrics = layout.metrics(f"{kind}s", name)
     if not metrics.exists():
         return ANYTHING
-    weights = read_json(metrics, layout.how_to_train(kind, study.find_stage_name(name)), keys=("weights_sha256",))[
-        "weights_sha256"
-    ]
+    fix = layout.how_to_train(kind, study.find_stage_name(name))
+    weights = read_metrics(metrics, kind, fix, keys=("weights_sha256",))["weights_sha256"]
     return weights if kind == "teacher" else dict(enumerate(weights)).get(seed)
 
 

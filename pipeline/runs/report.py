@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.base.files import read_json, write_bytes, write_json
+from pipeline.base.files import write_bytes, write_json
 from pipeline.cache import Cache
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.models.network import Network
@@ -33,6 +33,7 @@ from pipeline.report.pictures.from_caches import (
 from pipeline.report.published import Published
 from pipeline.report.table import COLUMNS, PAGES_ALONE
 from pipeline.runs.caches import open_dump
+from pipeline.runs.metrics_files import read_metrics
 from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result, Table
 from pipeline.runs.stage_work import in_study_folder, open_stage_work, record_seconds
@@ -68,8 +69,7 @@ def _read_metrics(study: Study, kind: Literal["teacher", "student"], name: str, 
     """The metrics file of a teacher or student."""
     layout = Layout(Path())
     fix = layout.how_to_train(kind, study.find_stage_name(name))
-    made: dict[str, Any] = read_json(layout.metrics(f"{kind}s", name), fix, keys)
-    return made
+    return read_metrics(layout.metrics(f"{kind}s", name), kind, fix, keys)
 
 
 def _build(study: Study, teachers: Mapping[str, Metrics], students: Students) -> Report:

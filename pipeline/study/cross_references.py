@@ -167,6 +167,8 @@ def _refuse_start(study: Study, key: str, params: StudentParams) -> None:
 
 
 def _complete_losses(study: Study, student: str, key: str, phase: PhaseParams) -> dict[str, TermParams]:
+    if all(term.weight == 0 for term in phase.losses.values()):
+        raise ValueError(f"{key}.losses: expected a weight above 0, found none; nothing would be learned")
     _refuse_headless(study.students[student], key, phase)
     _refuse_peerless(study.students[student], key, phase)
     terms = {

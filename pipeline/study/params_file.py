@@ -46,7 +46,7 @@ def read_params(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise InputError(str(path), expected="valid YAML", found=f"{error.problem} (line {line})") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # no text; a number of thousands of digits
         raise InputError(str(path), expected="valid YAML", found=str(error)) from None
     if raw is None:
         raise InputError(str(path), expected="a mapping of sections", found="an empty file")

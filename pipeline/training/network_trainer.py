@@ -185,7 +185,7 @@ class Trainee:
                 f"{self.what}: weights after epoch {len(self.history) + 1}",
                 expected="finite numbers",
                 found="NaN or inf",
-                fix="lower the learning rate",
+                fix="lower the learning rate, or let `on_nan: restore` do so",
             )
         row = {"train/loss": float(table.sum(1).mean()), "lr": float(self.optimizer.param_groups[0]["lr"])}
         return row | {f"train/{name}": float(mean) for name, mean in zip(self._names, table.mean(0), strict=True)}
@@ -264,7 +264,7 @@ def refuse_non_finite(table: NDArray[np.float64], names: list[str], first_step: 
             f"{what}: loss term {names[term]!r} at step {first_step + step + 1}",
             expected="a finite number",
             found=str(table[step, term]),
-            fix="lower the learning rate or the term's weight",
+            fix="lower the learning rate or the term's weight, or let `on_nan: restore` go back",
         )
 
 

@@ -153,3 +153,14 @@ def test_a_grid_is_trained_reported_and_drawn(run: Run, capsys: Capture, tmp_pat
     assert line.endswith("time its first member: `teachercache tune many`\n")
     line = refused(run, capsys, folder, "train-student", "nobody")
     assert line.endswith("students: unknown name 'nobody': expected one of alone, many\n")
+
+
+def test_a_point_whose_weights_are_all_nothing_is_refused_by_its_key(study: dict[str, Any]) -> None:
+    grid = {"losses.ce.weight": [0.5, 0], "losses.soft_targets.weight": [0, 0.5]}
+    with pytest.raises(InputError, match=r"students\.many-.*losses: expected a weight above 0, found none"):
+        parse_study(with_grid(study, grid))
+
+
+def test_a_number_of_thousands_of_digits_is_no_traceback(tmp_path: Path, run: Run, capsys: Capture) -> None:
+    (tmp_path / "params.yaml").write_text("seed: " + "9" * 5000)
+    assert "params.yaml: expected valid YAML" in refused(run, capsys, tmp_path, "graph")
