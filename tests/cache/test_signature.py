@@ -20,7 +20,7 @@ import pytest
 from pipeline import cache, runs
 from pipeline.base.errors import InputError, NotNowError
 from pipeline.base.files import encode_json, hash_json
-from pipeline.cache import remote_errors, signature, signing_keys
+from pipeline.cache import signature, signing_keys
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.statement import describe_statement
 from tests.cache.test_cache import flip, tree, write
@@ -505,7 +505,7 @@ class Silent(Plain):
 def test_a_server_in_trouble_is_no_missing_signature(
     signed: Path, mine: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_errors.time, "sleep", lambda _: None)
+    monkeypatch.setattr("pipeline.cache.remote_errors.time.sleep", lambda _: None)
     with over_http(signed.parent, Silent, []) as served:
         with pytest.raises(NotNowError, match="expected to read it"):
             runs.verify_cache(f"{served.url}/dump", signed_by=mine.public)
