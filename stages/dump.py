@@ -16,11 +16,13 @@ def dump(
     ] = None,
     params: options.ParamsOption = options.PARAMS,
     device: options.DeviceOption = "auto",
+    part: Annotated[str | None, typer.Option(help="One part, such as 2/3, for `cache merge`.")] = None,
 ) -> None:
     """Compute configured dumps of a network in a single forward pass, the same bytes as one by one."""
     from pipeline import runs
 
-    runs.make_dumps(runs.open_study(params), network, device, dumps=dumps or (), show=cli.show)
+    share = None if part is None else runs.read_part(part)
+    runs.make_dumps(runs.open_study(params), network, device, dumps=dumps or (), part=share, show=cli.show)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from stages.cache_convert import convert
 from stages.cache_create import create
 from stages.cache_diff import diff
 from stages.cache_inspect import inspect
+from stages.cache_merge import merge
 from stages.cache_pull import pull
 from stages.cache_push import push
 from stages.cache_sign import sign
@@ -80,7 +81,7 @@ for command in (
 
 
 tools = typer.Typer(name="cache", no_args_is_help=True, help="Look at caches, check, sign, convert, make, share them.")
-for tool in (inspect, verify, sign, convert, diff, create, push, pull):
+for tool in (inspect, verify, sign, convert, diff, create, merge, push, pull):
     tools.command()(tool)
 app.add_typer(tools)
 

@@ -123,7 +123,7 @@ def test_the_cache_is_read_without_torch() -> None:
                 "library_names",
             },
         ),
-        ("dumps", {"hooks", "field", "dump_fields", "one_pass"}),
+        ("dumps", {"hooks", "field", "dump_fields", "one_pass", "parts", "shared_pass"}),
         ("views", {"counter_random", "mirror", "view", "view_limits"}),
         ("models/heads", {"channels"}),
         ("losses", {"hooks", "outputs", "recipe", "hint_choice", "discriminator", "discriminator_options"}),

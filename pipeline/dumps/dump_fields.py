@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, select_decisive
 from pipeline.dumps.one_pass import WantedRows, make_gather, run_one_pass
+from pipeline.dumps.parts import Part, publish_part
 from pipeline.dumps.shared_pass import run_shared, share_rows
 from pipeline.teacher import Samples, TeacherLike, refuse_other_images
 from pipeline.views.view import PLAIN, Views
@@ -89,6 +90,80 @@ def dump_fields(
             nothing is published.
     """
     seen = select_samples(dataset, batch=batch, samples=samples, views=views)
+    optional = {"computed": computed, "sharing": sharing}
+    with _open_requests(teacher, dataset, requests, seen, optional=optional, ranks=ranks) as caches:
+        _compute_blocks(teacher, seen, caches, ranks)
+        return ranks.agree(lambda: [unfinished.publish() for _, unfinished in caches])
+
+
+def dump_part(
+    teacher: TeacherLike,
+    dataset: Dataset,
+    requests: Sequence[DumpRequest],
+    part: Part,
+    folders: Sequence[Path],
+    *,
+    batch: int = 512,
+    samples: Literal["train", "all"] = "train",
+    views: Views = PLAIN,
+    computed: ComputedInfo | None = None,
+    sharing: SharingInfo | None = None,
+) -> list[Path]:
+    """Compute one part of fields of a teacher, as folders that `parts.merge_parts` joins; others may be elsewhere.
+
+    Args:
+        part: which.
+        folders: for each request, the part's.
+        teacher, dataset, requests, batch, samples, views, computed, sharing: as of `dump_fields`.
+
+    Raises:
+        InputError: as there; or a field of batches, which are made of all rows.
+    """
+    seen = select_samples(dataset, batch=batch, samples=samples, views=views)
+    optional, title = {"computed": computed, "sharing": sharing}, f"part {part.number} of {part.count}"
+    with _open_requests(teacher, dataset, requests, seen, optional=optional, ranks=ALONE) as caches:
+        shared = []
+        for field, unfinished in caches:
+            if isinstance(field, BatchField):
+                raise InputError(
+                    f"dump {unfinished.target.name!r}: --part",
+                    expected="a field with a row a sample",
+                    found="one of batches, which need all rows",
+                    fix="name the other dumps, and make this one in one process",
+                )
+            shared.append(share_rows(field, unfinished.blocks, seen.batch))
+        wanted = [
+            WantedRows(each.field, each.computed, [b for b in each.find_missing() if each.is_of(b, part.share())])
+            for each in shared
+        ]
+        run_one_pass(teacher, seen, wanted, title)
+        return [
+            publish_part(
+                *(unfinished, its, part, folder),
+                batch=batch,
+                chunk_kib=request.chunk_kib,
+                device="cuda" if teacher.device.type == "cuda" else "cpu",
+            )
+            for (_, unfinished), its, folder, request in zip(caches, shared, folders, requests, strict=True)
+        ]
+
+
+@contextmanager
+def _open_requests(
+    teacher: TeacherLike,
+    dataset: Dataset,
+    requests: Sequence[DumpRequest],
+    seen: Samples,
+    *,
+    optional: Mapping[str, Any],
+    ranks: Ranks,
+) -> Iterator[list[tuple[Field, UnfinishedCache]]]:
+    """Each request's field, and its unfinished cache, while it is open.
+
+    Args:
+        optional: entries of the manifests, None where there is nothing to say.
+        teacher, dataset, requests, seen, ranks: what is dumped, and by whom.
+    """
     refuse_other_images(teacher.card, dataset, f"dump {requests[0].target.name!r} of {teacher.card['name']!r}")
     fields = [_make_requested_field(teacher, seen, each) for each in requests]
     for each, field in zip(requests, fields, strict=True):
@@ -98,7 +173,6 @@ def dump_fields(
         for each, field in zip(requests, fields, strict=True):
             plan = plan_field_store(field, seen, each.chunk_kib)
             described = describe_cache(teacher.card, dataset, each, field, seen)
-            optional = {"computed": computed, "sharing": sharing}
             described |= {key: value for key, value in optional.items() if value is not None}
             opened = open_unfinished(
                 *(each.target, each.work, plan),
@@ -108,8 +182,7 @@ def dump_fields(
                 ranks=ranks,
             )
             unfinished.append(stack.enter_context(opened))
-        _compute_blocks(teacher, seen, list(zip(fields, unfinished, strict=True)), ranks)
-        return ranks.agree(lambda: [each.publish() for each in unfinished])
+        yield list(zip(fields, unfinished, strict=True))
 
 
 def refuse_unreadable_request(

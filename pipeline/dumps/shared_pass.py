@@ -59,6 +59,12 @@ class SharedRows:
         """The segment that something computed lies in."""
         return block.view, block.start // self.segment
 
+    def is_of(self, block: Block, ranks: Ranks) -> bool:
+        """Whether something computed is one process's, where none knows of the others."""
+        view, number = self.find_segment(block)
+        per_view = -(-self.blocks.plan.rows // self.segment)
+        return (view * per_view + number) % ranks.count == ranks.number
+
     def join_pieces(self, block: Block) -> None:
         """Make a block of its pieces, and write it."""
         pieces = [piece for piece in self.computed.plan.blocks() if piece.overlaps(block)]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipeline.runs.fidelity import compare_encodings as compare_encodings
     from pipeline.runs.foreign_caches import create_cache as create_cache
     from pipeline.runs.inspections import inspect_cache as inspect_cache
+    from pipeline.runs.parts import merge_parts as merge_parts
+    from pipeline.runs.parts import read_part as read_part
     from pipeline.runs.plans import plan_dumps as plan_dumps
     from pipeline.runs.predictions import Predictions as Predictions
     from pipeline.runs.predictions import predict_images as predict_images
@@ -58,12 +60,14 @@ MODULES = {
     "make_dump": "dumps",
     "make_dumps": "dumps",
     "measure_costs": "costs",
+    "merge_parts": "parts",
     "open_study": "studies",
     "plan_dumps": "plans",
     "predict_images": "predictions",
     "prepare_dataset": "datasets",
     "pull_cache": "transfers",
     "push_cache": "transfers",
+    "read_part": "parts",
     "repair_cache": "repair",
     "sign_cache": "signatures",
     "time_choices": "tunings",

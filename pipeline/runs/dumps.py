@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -18,8 +18,9 @@ from pipeline.cache import Format
 from pipeline.cache.manifest import ComputedInfo, Manifest, SharingInfo
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.dumps import FIELDS
-from pipeline.dumps.dump_fields import DumpRequest, dump_fields, make_field, select_samples
+from pipeline.dumps.dump_fields import DumpRequest, dump_fields, dump_part, make_field, select_samples
 from pipeline.dumps.field import Field
+from pipeline.dumps.parts import Part
 from pipeline.runs.networks import find_network
 from pipeline.runs.result import Result
 from pipeline.runs.stage_work import find_entry, in_study_folder, record_seconds
@@ -67,6 +68,7 @@ def make_dumps(
     device: str = "auto",
     *,
     dumps: Sequence[str] = (),
+    part: Part | None = None,
     show: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Compute configured dumps of a network in a single forward pass, the same bytes as one by one.
@@ -76,6 +78,7 @@ def make_dumps(
         network: a teacher's or a student's name.
         device: where it runs.
         dumps: which of its dumps; all unless given.
+        part: of each, as a folder beside its cache that `merge_parts` takes; None: the whole.
         show: is given each pass's result as it is there, and at last what DVC is to be told of them.
 
     Raises:
@@ -87,9 +90,9 @@ def make_dumps(
         stage = find_dump_stage(study, wanted[0]).name if dumps else f"dump-{network}"
         with record_seconds(stage, describe_device(where)):
             for names in passes:
-                made.append(_dump_together(study, names, where))
+                made.append(_dump_together(study, names, where, part))
                 show(made[-1])
-                done += names
+                done += names if part is None else ()
     finally:
         if done and Layout(Path()).is_under_dvc and "DVC_STAGE" not in os.environ:
             stages = " ".join(dict.fromkeys(find_dump_stage(study, name).name for name in done))
@@ -114,25 +117,27 @@ def _select_dumps(study: Study, network: str, dumps: Sequence[str]) -> list[str]
     return list(dict.fromkeys(dumps)) or its
 
 
-def _dump_together(study: Study, names: Sequence[str], device: torch.device) -> Result:
-    """Compute dumps of one network on the same samples in one pass."""
+def _dump_together(study: Study, names: Sequence[str], device: torch.device, part: Part | None = None) -> Result:
+    """Compute dumps of one network on the same samples in one pass, or one part of each."""
     spec = study.dumps[names[0]]
     teacher, dataset = load_teacher_and_data(study, spec, device)
     if "doubt" in teacher.card:  # before hours are spent on it
         LOG.warning("%r, dumped as %s, %s", spec.of, ", ".join(names), teacher.card["doubt"])
     wanted = [wanted_cache(study, name) for name in names]
     computed = ComputedInfo(device=describe_device(teacher.device), **spec.forward.model_dump())
-    views = study.views.views()
+    how: dict[str, Any] = {
+        "batch": spec.batch,
+        "samples": spec.samples,
+        "views": study.views.views(),
+        "computed": computed,
+        "sharing": SharingInfo.from_terms(study.sharing.model_dump()),
+    }
     with collect_nondeterministic():
-        made = dump_fields(
-            *(teacher, dataset, wanted),
-            batch=spec.batch,
-            samples=spec.samples,
-            views=views,
-            computed=computed,
-            sharing=SharingInfo.from_terms(study.sharing.model_dump()),
-            ranks=find_ranks(),
-        )
+        if part is not None:
+            places = [Layout(Path()).part(name, str(part)) for name in names]
+            folders = dump_part(teacher, dataset, wanted, part, places, **how)
+            return Result(text=tuple(f"{folder}: part {part.number} of {part.count}" for folder in folders))
+        made = dump_fields(teacher, dataset, wanted, **how, ranks=find_ranks())
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},
         text=tuple(_summary(name, manifest) for name, manifest in zip(names, made, strict=True)),

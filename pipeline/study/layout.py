@@ -22,6 +22,10 @@ class Layout:
     def cache(self, dump: str) -> Path:
         return self.root / "data/cache" / dump
 
+    def part(self, dump: str, part: str) -> Path:
+        """One part of a dump, for `cache merge`; made by hand, no DVC output."""
+        return self.root / "data/cache" / f"{dump}.part-{part}"
+
     def student(self, student: str) -> Path:
         return self.root / "data/students" / student
 
