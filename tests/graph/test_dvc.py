@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from tests.conftest import STUDY as DIGITS
 from tests.conftest import shell, write_study
 from tests.warm import Programs
 
@@ -217,3 +219,34 @@ def test_a_stage_of_several_dumps_makes_the_bytes_of_each_alone(origin: Path, cl
     apart = shell(clone, "teachercache graph && dvc repro --pull dump-hints-big-hints")
     assert ran(apart) == ["dump-hints-big-hints"]
     assert lock(clone)["data/cache/big-hints"] == made
+
+
+def test_two_of_a_queue_are_trained_at_a_time_from_the_cache(tmp_path: Path) -> None:
+    """As docs/experiments.md has it: neither trains the teacher, each has a result, the workspace stays as it was."""
+    folder = write_study(tmp_path / "queue", DIGITS)
+    shell(folder, "git init -q -b main && git config user.name t && git config user.email t@t")
+    shell(folder, "dvc init -q && dvc config core.analytics false && dvc config core.check_update false")
+    shell(folder, "teachercache graph && dvc repro && git add -A && git commit -qm made")
+    before = lock(folder)
+    for temperature in ("2.0", "8.0"):
+        option = f"students.kd.losses.soft_targets.temperature={temperature}"
+        shell(folder, f"dvc exp run --queue -n at-{temperature[0]} -S {option}")
+    shell(folder, "dvc queue start -j 2")
+    deadline = time.monotonic() + 240
+    while "Queued" in (told := shell(folder, "dvc queue status")) or "Running" in told:
+        assert time.monotonic() < deadline, told
+        time.sleep(1.0)
+    assert told.count("Success") == 2, told
+    assert lock(folder) == before
+    weights = {json.loads((folder / "data/metrics/students/kd.json").read_text())["weights_sha256"][0]}
+    for name in ("at-2", "at-8"):
+        assert "train-teacher-big" not in ran(shell(folder, f"dvc queue logs {name}"))
+        metrics = json.loads(shell(folder, f"git show {find_experiment(folder, name)}:data/metrics/students/kd.json"))
+        weights.add(metrics["weights_sha256"][0])
+    assert len(weights) == 3
+
+
+def find_experiment(folder: Path, name: str) -> str:
+    """The commit in which DVC keeps an experiment."""
+    refs = shell(folder, "git for-each-ref --format '%(objectname) %(refname)' refs/exps").splitlines()
+    return next(line.split()[0] for line in refs if line.endswith(f"/{name}"))
