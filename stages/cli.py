@@ -78,7 +78,8 @@ class Notices(logging.Handler):
         line = record.getMessage()
         if line not in self._said and find_ranks().is_first:  # of several processes, each has the same to say
             self._said.add(line)
-            (warn if record.name.startswith("pipeline.runs.") else notice)(line)
+            doubtful = record.levelno >= logging.WARNING and record.name.startswith("pipeline.runs.")
+            (warn if doubtful else notice)(line)
 
 
 @contextmanager

@@ -194,7 +194,7 @@ class _Compiler:
             deps=(
                 self.prepared_path(params),
                 *dict.fromkeys(path for each in students for path in _files_inside(*weight_files(each))),
-                *(self.path(self.layout.cache(dump)) for dump in dumps),
+                *self.cache_paths(dumps),
                 *((self.path(self.layout.student(params.init.student)),) if params.init else ()),
             ),
             params=self.present_keys("seed", "views", f"students.{name}", *self.external_keys(dumps)),
@@ -220,7 +220,7 @@ class _Compiler:
                 *(self.path(self.layout.metrics("students", name)) for name in students),
                 *self.teacher_paths(curves),
                 *dict.fromkeys(map(self.prepared_path, dumps)),
-                *(self.path(self.layout.cache(name)) for name in drawn),
+                *self.cache_paths(drawn),
                 *(self.path(self.layout.student(name)) for name in students),
             ),
             # The names too: DVC does not run a stage again that merely lost a dependency.
@@ -228,6 +228,10 @@ class _Compiler:
             outs_in_git=(self.path(self.layout.report()),),
             metrics=(self.path(self.layout.metrics("report", "summary")),),
         )
+
+    def cache_paths(self, dumps: Iterable[str]) -> tuple[str, ...]:
+        """The caches that lie in the study: those at a pinned URL are said by the parameters."""
+        return tuple(self.path(self.layout.cache(dump)) for dump in dumps if self.study.dumps[dump].at is None)
 
     def external_keys(self, dumps: Iterable[str]) -> tuple[str, ...]:
         """What says which cache of an external teacher is meant: no stage stands for it."""

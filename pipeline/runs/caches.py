@@ -19,6 +19,7 @@ from pipeline.dumps.hooks import count_rows, list_derived_parameters, needs_head
 from pipeline.models.heads import CHANNELS
 from pipeline.models.network import Network
 from pipeline.runs.networks import describe_architecture, recorded_weights
+from pipeline.runs.pinned_caches import fetch_pinned
 from pipeline.study.dump_stages import find_dump_stage
 from pipeline.study.layout import Layout
 from pipeline.study.part_sections import DumpParams, ForwardParams
@@ -31,11 +32,30 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     The teacher itself is not looked at: it need not be there. Where its metrics file is (git
     keeps it), the weights it names must be those that made the cache.
     """
-    spec, folder = study.dumps[dump], Layout(Path()).cache(dump)
+    spec = study.dumps[dump]
+    if spec.at is not None:
+        return _open_pinned(study, spec, dataset)
+    folder = Layout(Path()).cache(dump)
     field = {"field.name": spec.field, "field.parameters": expected_parameters(spec)}
     expect = {**field, **_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
     opened = cache.open(folder, expect, fix=_how_to_make(study, dump))
     _refuse_other_forward(opened, spec)
+    parameters = opened.manifest.field.parameters
+    opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
+    return opened
+
+
+def _open_pinned(study: Study, spec: DumpParams, dataset: Dataset) -> Cache:
+    """The cache at a URL that is pinned: how it was computed and stored is its own, what it says is checked as ever."""
+    assert spec.at is not None
+    rows = _expected_rows(study, spec, dataset)
+    expect = {
+        "field.name": spec.field,
+        "field.parameters": expected_parameters(spec),
+        "teacher.weights_sha256": study.teachers[spec.of].external,
+        **{key: value for key, value in rows.items() if key not in ("batch", "store")},
+    }
+    opened = cache.open(fetch_pinned(spec.at), expect, fix=f"see `teachercache cache inspect {spec.at}`")
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
     return opened

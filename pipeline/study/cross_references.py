@@ -82,15 +82,15 @@ def _complete_dump(study: Study, name: str) -> DumpParams:
         raise ValueError(
             f"{key}.of: " + describe_unknown("teacher or student", params.of, [*study.teachers, *study.students])
         )
+    outside = isinstance(source, TeacherParams) and source.external is not None
+    if params.at is not None and not outside:
+        raise ValueError(
+            f"{key}.at: expected a teacher that is known by its outputs alone (external), found {params.of!r}"
+        )
     if isinstance(source, StudentParams) and params.of_seed >= source.seeds:
         raise ValueError(f"{key}.of_seed: expected 0 to {source.seeds - 1}, found {params.of_seed}")
-    if needs_head(params.field) and isinstance(source, TeacherParams) and source.model is None:
-        raise ValueError(f"{key}.of: expected a single network that is run here, found {params.of!r}")
-    if needs_head(params.field) and source.head is None:
-        raise ValueError(
-            f"{key}.of: expected a network with channels, found {params.of!r}; "
-            "train it with `head: {multichannel: {}}`"
-        )
+    if params.at is None:
+        _refuse_source(study, key, params, source)
     update: dict[str, Any] = {
         "dataset": _complete_dataset(study, key, params.dataset or source.dataset),
         "format": params.format or study.cache.format,
@@ -102,13 +102,24 @@ def _complete_dump(study: Study, name: str) -> DumpParams:
             update[option] = chosen
     update |= _choose_codec(key, params, update)
     _refuse_format(key, params, update)
-    if isinstance(source, TeacherParams) and source.external is not None and study.views.policy != "none":
-        raise ValueError(f"{key}.of: expected a teacher that is run here to answer for views, found an external one")
     if params.samples == "all" and study.views.policy != "none":
         raise ValueError(f"{key}.samples: expected train, since only training images have views, found all")
     if params.samples == "all" and select_plan_options(params.field, params.options):
         raise ValueError(f"{key}.samples: expected train, since only training batches are planned, found all")
     return params.model_copy(update=update)
+
+
+def _refuse_source(study: Study, key: str, params: DumpParams, source: TeacherParams | StudentParams) -> None:
+    """A network that is asked here can answer for what is asked; a cache at a URL has its answers."""
+    if needs_head(params.field) and isinstance(source, TeacherParams) and source.model is None:
+        raise ValueError(f"{key}.of: expected a single network that is run here, found {params.of!r}")
+    if needs_head(params.field) and source.head is None:
+        raise ValueError(
+            f"{key}.of: expected a network with channels, found {params.of!r}; "
+            "train it with `head: {multichannel: {}}`"
+        )
+    if isinstance(source, TeacherParams) and source.external is not None and study.views.policy != "none":
+        raise ValueError(f"{key}.of: expected a teacher that is run here to answer for views, found an external one")
 
 
 def _choose_codec(key: str, params: DumpParams, update: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from pipeline.base.registry import (
     validate_nested,
 )
 from pipeline.cache.codecs import Format
+from pipeline.cache.root_pins import split_pin
 from pipeline.cache.store_plan import MAX_CHUNK_BYTES
 from pipeline.datasets import SOURCES
 from pipeline.datasets.duplicates import Duplicates
@@ -196,7 +197,20 @@ class DumpParams(Section):
     format: Format | None = None
     batch: PositiveInt = 512
     forward: ForwardParams = ForwardParams()
+    at: str | None = None
     chunk_kib: ChunkKib | None = None
+
+    @field_validator("at")
+    @classmethod
+    def _require_pin(cls, url: str | None) -> str | None:
+        """Refuse a URL that does not say which cache is meant: whoever keeps it could put another there."""
+        try:
+            pin = None if url is None else split_pin(url)[1]
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        if url is not None and pin is None:
+            raise ValueError(f"expected URL#root, pinned by the cache's root digest, found {url!r}")
+        return url
 
     @property
     def options(self) -> dict[str, Any]:
