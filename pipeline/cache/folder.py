@@ -23,7 +23,7 @@ from pipeline.cache.crc import CRC_PIECE_BYTES, crc32c
 from pipeline.cache.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from pipeline.cache.remote_errors import find_cause, persist
 from pipeline.cache.symlinks import explain_link, resolve_links
-from pipeline.cache.url_systems import connect_url, hide_password
+from pipeline.cache.url_systems import HELD_PROTOCOLS, connect_url, hide_password
 
 T = TypeVar("T")
 READING = "to read it"  # what was expected of a file far away
@@ -161,8 +161,9 @@ class RemoteFolder:
         return self.systems[os.getpid()]
 
     def reconnect(self) -> None:
-        """Forget this process's connection; the next call makes another one."""
-        self.systems.pop(os.getpid(), None)
+        """Forget this process's connection, where the file system holds one; the next call makes another."""
+        if self.url.partition("://")[0] in HELD_PROTOCOLS:
+            self.systems.pop(os.getpid(), None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "systems": {}}
