@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.base.errors import InputError
 from pipeline.base.files import READ_PIECE
 from pipeline.cache import remote_errors
 from pipeline.cache.folder import RemoteFolder
@@ -32,6 +33,8 @@ def stream_file(folder: RemoteFolder, name: str, start: int, end: int) -> Iterat
                     at += len(piece)
                     yield piece
             _refuse_early_end(at, end)
+        except InputError:  # it cannot be reached, and was tried for long enough
+            raise
         except Exception as error:  # noqa: BLE001 - every protocol raises errors of its own
             # A server that breaks off at every byte would be tried for ever.
             failures = 1 if at - failed_at >= READ_PIECE else failures + 1

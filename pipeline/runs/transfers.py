@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import cache as room
 from pipeline.base import checked_copies
 from pipeline.base.errors import InputError, NotNowError
-from pipeline.base.files import publish_output
+from pipeline.base.files import explain_disk_full, publish_output
 from pipeline.base.sizes import format_size
 from pipeline.cache.cache_paths import MANIFEST_PATH
 from pipeline.cache.download import fetch_cache
@@ -114,7 +114,8 @@ def _is_here(target: Path, manifest: Manifest) -> bool:
 def _fetch(remote: RemoteFolder, manifest: Manifest, part: Path) -> int:
     """Fetch a cache; whatever is wrong with it there, what has arrived stays here."""
     try:
-        return fetch_cache(remote, manifest, part)
+        with explain_disk_full(part, sum(each.bytes for each in manifest.files.values())):
+            return fetch_cache(remote, manifest, part)
     except InputError as error:
         raise NotNowError(str(error), fix=f"what has arrived is kept in {part.parent.parent}") from None
 

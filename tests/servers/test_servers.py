@@ -17,7 +17,7 @@ from pipeline.base.errors import InputError, NotNowError
 from pipeline.cache.push_record import BEGUN_PATH, PROGRESS_PATH, parse_record
 from tests.cache.test_transfer import PARTS, files, flipped, other, refusal
 from tests.cache.test_urls import values, write
-from tests.conftest import Capture, Run, refused
+from tests.conftest import Capture, Run, refused, shell
 from tests.servers.stores import STORES, Store
 
 pytestmark = [
@@ -27,6 +27,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+# By protocol: the package with which DVC reaches it, and its options, by the names of ours.
+DVC_REMOTES = {
+    "s3": ("dvc_s3", {"endpointurl": "endpoint_url", "access_key_id": "key", "secret_access_key": "secret"}),
+    "webdav": ("dvc_webdav", {"user": "user", "password": "password"}),
+    "ssh": ("dvc_ssh", {"keyfile": "client_keys"}),
+    "sftp": ("dvc_ssh", {"keyfile": "client_keys"}),
+}
 
 
 @pytest.fixture(params=list(STORES), scope="module")
@@ -187,3 +195,26 @@ def test_a_bucket_that_is_not_there_is_not_made(tmp_path: Path, store: Store) ->
         pytest.skip("this server has no buckets")
     push = functools.partial(runs.push_cache, write(tmp_path, "zarr", "none"), storage_options=store.options)
     refusal(lambda: push("s3://no-such-bucket/x"), "s3://no-such-bucket/x", "bucket does not exist")
+
+
+@pytest.mark.dvc
+def test_a_dvc_remote_on_the_same_server(tmp_path: Path, store: Store) -> None:
+    """A cache that `dvc push` sent there is pulled into a fresh clone, and read without one."""
+    kind, options = DVC_REMOTES[store.url.partition(":")[0]]
+    pytest.importorskip(kind, reason=f"DVC reaches this server with {kind}, which is not installed")
+    origin, url = tmp_path / "origin", store.url  # DVC's WebDAV wants a folder that is there
+    made = write(origin / "data/cache", "zarr", "none")
+    sealed = files(made)
+    for lock in made.parent.glob("*.lock"):
+        lock.unlink()
+    shell(origin, "git init -q && git config user.name t && git config user.email t@t && dvc init -q")
+    shell(origin, f"dvc config core.analytics false && dvc remote add -q -d shared '{url}'")
+    for key, name in options.items():
+        shell(origin, f"dvc remote modify -q shared {key} '{store.options[name]}'")
+    shell(origin, "dvc config remote.shared.verify true && dvc add -q data/cache && dvc push -q")
+    shell(origin, "git add -A && git commit -qm made && rm -r data/cache .dvc/cache")
+    shell(tmp_path, "git clone -q origin clone")
+    shell(tmp_path / "clone", "dvc pull -q")
+    assert files(tmp_path / "clone/data/cache/dump") == sealed
+    opened = cache.open("dvc://data/cache/dump", storage_options={"repo": str(origin)})
+    assert np.array_equal(opened.rows([69, 0]), values()[0][[69, 0]])
