@@ -59,6 +59,7 @@ PLANS = {
     "dump": Plan(1.5, ("--repeats", "2", "--rows", "10000", "--steps", "100"), folders=("mnist",), on_gpu=True),
     "scale": Plan(0.8, ("--samples", "20000", "--views", "50")),
     "streaming": Plan(2.0, ("--repeats", "3", "--rows", "12000", "--limited", "100000")),
+    "ranks": Plan(2.0),
     "prepare": Plan(1.0, ("--repeats", "1"), folders=("photos", "before"), needs=("photos", "before")),
     "study": Plan(3.0, only_named=True),
 }

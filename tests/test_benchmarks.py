@@ -42,6 +42,7 @@ BENCHMARKS = (
     "scale",
     "prepare",
     "streaming",
+    "ranks",
 )
 TINY = {
     "engine": ["--samples", "100"],
@@ -58,6 +59,7 @@ TINY = {
     "cache_open": ["--chunks", "100", "--megabytes", "2"],
     "scale": ["--samples", "200", "--views", "2"],
     "prepare": ["--images", "120"],
+    "ranks": ["--views", "1"],
     "streaming": ["--rows", "2000", "--limited", "4000"],
 }
 RESULTS = sorted(measurement.RESULTS.glob("*.json"))
