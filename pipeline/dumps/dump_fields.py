@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from pipeline.base.errors import InputError
 from pipeline.base.progress import track
@@ -33,7 +33,7 @@ from pipeline.dumps import FIELDS
 from pipeline.dumps.field import BatchField, Field, RowField, select_decisive
 from pipeline.dumps.one_pass import WantedRows, make_gather, run_one_pass
 from pipeline.dumps.parts import Part, publish_part
-from pipeline.dumps.shared_pass import run_shared, share_rows
+from pipeline.dumps.shared_pass import SharedRows, run_shared, share_rows
 from pipeline.teacher import Samples, TeacherLike, refuse_other_images
 from pipeline.views.view import PLAIN, Views
 
@@ -59,17 +59,31 @@ class DumpRequest:
     chunk_kib: int | None = None
 
 
+class Scope(TypedDict, total=False):
+    """Of what fields are dumped, and what their manifests say of that.
+
+    Attributes:
+        batch: rows a forward pass, fixed for all time by the manifest; 512 unless given.
+        samples: the training rows (unless given), or all rows of the data set.
+        views: the augmentation that the teacher answers for; none unless given.
+        computed: what the manifests say of how; None: nothing.
+        sharing: the terms that they name; None: none.
+    """
+
+    batch: int
+    samples: Literal["train", "all"]
+    views: Views
+    computed: ComputedInfo | None
+    sharing: SharingInfo | None
+
+
 def dump_fields(
     teacher: TeacherLike,
     dataset: Dataset,
     requests: Sequence[DumpRequest],
     *,
-    batch: int = 512,
-    samples: Literal["train", "all"] = "train",
-    views: Views = PLAIN,
-    computed: ComputedInfo | None = None,
-    sharing: SharingInfo | None = None,
     ranks: Ranks = ALONE,
+    **scope: Unpack[Scope],
 ) -> list[Manifest]:
     """Compute fields of a teacher in one pass over a data set, and publish each as a cache.
 
@@ -78,20 +92,14 @@ def dump_fields(
     Args:
         teacher, dataset: of the same image shape and classes.
         requests: the caches, at least one.
-        batch: rows a forward pass, fixed for all time by the manifest.
-        samples: the training rows, or all rows of the data set.
-        views: the augmentation that the teacher answers for.
-        computed: what the manifests say of how; None: nothing.
-        sharing: the terms that they name; None: none.
         ranks: the processes, of which this is one, that share the work out; all have the same arguments.
+        scope: of what.
 
     Raises:
         InputError: teacher and data set do not fit, or a value that cannot be stored: then
             nothing is published.
     """
-    seen = select_samples(dataset, batch=batch, samples=samples, views=views)
-    optional = {"computed": computed, "sharing": sharing}
-    with _open_requests(teacher, dataset, requests, seen, optional=optional, ranks=ranks) as caches:
+    with _open_requests(teacher, dataset, requests, ranks, **scope) as (seen, caches):
         _compute_blocks(teacher, seen, caches, ranks)
         return ranks.agree(lambda: [unfinished.publish() for _, unfinished in caches])
 
@@ -102,45 +110,29 @@ def dump_part(
     requests: Sequence[DumpRequest],
     part: Part,
     folders: Sequence[Path],
-    *,
-    batch: int = 512,
-    samples: Literal["train", "all"] = "train",
-    views: Views = PLAIN,
-    computed: ComputedInfo | None = None,
-    sharing: SharingInfo | None = None,
+    **scope: Unpack[Scope],
 ) -> list[Path]:
     """Compute one part of fields of a teacher, as folders that `parts.merge_parts` joins; others may be elsewhere.
 
     Args:
         part: which.
         folders: for each request, the part's.
-        teacher, dataset, requests, batch, samples, views, computed, sharing: as of `dump_fields`.
+        teacher, dataset, requests, scope: as of `dump_fields`.
 
     Raises:
         InputError: as there; or a field of batches, which are made of all rows.
     """
-    seen = select_samples(dataset, batch=batch, samples=samples, views=views)
-    optional, title = {"computed": computed, "sharing": sharing}, f"part {part.number} of {part.count}"
-    with _open_requests(teacher, dataset, requests, seen, optional=optional, ranks=ALONE) as caches:
-        shared = []
-        for field, unfinished in caches:
-            if isinstance(field, BatchField):
-                raise InputError(
-                    f"dump {unfinished.target.name!r}: --part",
-                    expected="a field with a row a sample",
-                    found="one of batches, which need all rows",
-                    fix="name the other dumps, and make this one in one process",
-                )
-            shared.append(share_rows(field, unfinished.blocks, seen.batch))
+    with _open_requests(teacher, dataset, requests, ALONE, **scope) as (seen, caches):
+        shared = [_share_part(field, unfinished, seen.batch) for field, unfinished in caches]
         wanted = [
             WantedRows(each.field, each.computed, [b for b in each.find_missing() if each.is_of(b, part.share())])
             for each in shared
         ]
-        run_one_pass(teacher, seen, wanted, title)
+        run_one_pass(teacher, seen, wanted, f"part {part.number} of {part.count}")
         return [
             publish_part(
                 *(unfinished, its, part, folder),
-                batch=batch,
+                batch=seen.batch,
                 chunk_kib=request.chunk_kib,
                 device="cuda" if teacher.device.type == "cuda" else "cpu",
             )
@@ -148,22 +140,33 @@ def dump_part(
         ]
 
 
+def _share_part(field: Field, unfinished: UnfinishedCache, batch: int) -> SharedRows:
+    if isinstance(field, BatchField):
+        raise InputError(
+            f"dump {unfinished.target.name!r}: --part",
+            expected="a field with a row a sample",
+            found="one of batches, which need all rows",
+            fix="name the other dumps, and make this one in one process",
+        )
+    return share_rows(field, unfinished.blocks, batch)
+
+
 @contextmanager
 def _open_requests(
     teacher: TeacherLike,
     dataset: Dataset,
     requests: Sequence[DumpRequest],
-    seen: Samples,
-    *,
-    optional: Mapping[str, Any],
     ranks: Ranks,
-) -> Iterator[list[tuple[Field, UnfinishedCache]]]:
-    """Each request's field, and its unfinished cache, while it is open.
-
-    Args:
-        optional: entries of the manifests, None where there is nothing to say.
-        teacher, dataset, requests, seen, ranks: what is dumped, and by whom.
-    """
+    *,
+    batch: int = 512,
+    samples: Literal["train", "all"] = "train",
+    views: Views = PLAIN,
+    computed: ComputedInfo | None = None,
+    sharing: SharingInfo | None = None,
+) -> Iterator[tuple[Samples, list[tuple[Field, UnfinishedCache]]]]:
+    """What is dumped, with each request's field and its unfinished cache, while it is open."""
+    seen = select_samples(dataset, batch=batch, samples=samples, views=views)
+    optional = {"computed": computed, "sharing": sharing}
     refuse_other_images(teacher.card, dataset, f"dump {requests[0].target.name!r} of {teacher.card['name']!r}")
     fields = [_make_requested_field(teacher, seen, each) for each in requests]
     for each, field in zip(requests, fields, strict=True):
@@ -182,7 +185,7 @@ def _open_requests(
                 ranks=ranks,
             )
             unfinished.append(stack.enter_context(opened))
-        yield list(zip(fields, unfinished, strict=True))
+        yield seen, list(zip(fields, unfinished, strict=True))
 
 
 def refuse_unreadable_request(

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -18,7 +18,7 @@ from pipeline.cache import Format
 from pipeline.cache.manifest import ComputedInfo, Manifest, SharingInfo
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.dumps import FIELDS
-from pipeline.dumps.dump_fields import DumpRequest, dump_fields, dump_part, make_field, select_samples
+from pipeline.dumps.dump_fields import DumpRequest, Scope, dump_fields, dump_part, make_field, select_samples
 from pipeline.dumps.field import Field
 from pipeline.dumps.parts import Part
 from pipeline.runs.networks import find_network
@@ -125,7 +125,7 @@ def _dump_together(study: Study, names: Sequence[str], device: torch.device, par
         LOG.warning("%r, dumped as %s, %s", spec.of, ", ".join(names), teacher.card["doubt"])
     wanted = [wanted_cache(study, name) for name in names]
     computed = ComputedInfo(device=describe_device(teacher.device), **spec.forward.model_dump())
-    how: dict[str, Any] = {
+    scope: Scope = {
         "batch": spec.batch,
         "samples": spec.samples,
         "views": study.views.views(),
@@ -135,9 +135,9 @@ def _dump_together(study: Study, names: Sequence[str], device: torch.device, par
     with collect_nondeterministic():
         if part is not None:
             places = [Layout(Path()).part(name, str(part)) for name in names]
-            folders = dump_part(teacher, dataset, wanted, part, places, **how)
+            folders = dump_part(teacher, dataset, wanted, part, places, **scope)
             return Result(text=tuple(f"{folder}: part {part.number} of {part.count}" for folder in folders))
-        made = dump_fields(teacher, dataset, wanted, **how, ranks=find_ranks())
+        made = dump_fields(teacher, dataset, wanted, ranks=find_ranks(), **scope)
     return Result(
         {name: manifest.root for name, manifest in zip(names, made, strict=True)},
         text=tuple(_summary(name, manifest) for name, manifest in zip(names, made, strict=True)),
