@@ -17,7 +17,7 @@ from pipeline.cache.folder import LocalFolder, RemoteFolder, read_manifest, read
 from pipeline.cache.manifest import Manifest
 from pipeline.cache.remote_stream import stream_file
 from pipeline.cache.stores import load_store
-from pipeline.cache.stream_check import ChangedError, FileCheck
+from pipeline.cache.stream_check import ChangedError, FileCheck, RestChangedError
 
 
 def fetch_cache(remote: RemoteFolder, manifest: Manifest, place: Path) -> int:
@@ -56,6 +56,7 @@ class FileFetch:
 
     Attributes:
         check: what has come so far.
+        travelled: how many bytes this run has fetched.
     """
 
     def __init__(
@@ -69,25 +70,16 @@ class FileFetch:
             name: of the file.
             path: where it is to lie.
         """
-        self.remote, self.manifest, self.name, self.path = remote, manifest, name, path
-        self.size = manifest.files[name].bytes
-        self.check = FileCheck(manifest, records, name)
+        self.remote, self.manifest, self.records, self.name, self.path = remote, manifest, records, name, path
+        self.check, self.travelled = FileCheck(manifest, records, name), 0
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._take_up()
         except ChangedError:
-            path.unlink()
-            self.check = FileCheck(manifest, records, name)
+            self._begin_anew()
+        self._taken_up = self.check.at
 
-    def _take_up(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            while self.check.at < self.size and (piece := file.read(min(READ_PIECE, self.size - self.check.at))):
-                self.check.take(piece)
-        os.truncate(self.path, self.check.go_back())
-
-    def receive(self, advance: Callable[[int], None]) -> None:
+    def run(self, advance: Callable[[int], None]) -> None:
         """Fetch what is missing.
 
         Args:
@@ -96,24 +88,44 @@ class FileFetch:
         Raises:
             ChangedError: bytes are not those that were sealed.
         """
+        try:
+            self._receive(advance)
+        except RestChangedError:
+            if not self._taken_up:
+                raise
+            self._begin_anew()  # what was taken up of these bytes was not checked before now
+            self._receive(advance)
+        flush_file(self.path)
+
+    def _take_up(self) -> None:
+        size = self.manifest.files[self.name].bytes
+        with self.path.open("a+b") as file:
+            file.seek(0)
+            while self.check.at < size and (piece := file.read(min(READ_PIECE, size - self.check.at))):
+                self.check.take(piece)
+        os.truncate(self.path, self.check.go_back())
+
+    def _begin_anew(self) -> None:
+        self.path.unlink()
+        self.check = FileCheck(self.manifest, self.records, self.name)
+
+    def _receive(self, advance: Callable[[int], None]) -> None:
+        advance(self.check.at)
         with self.path.open("ab") as file:
-            for piece in stream_file(self.remote, self.name, self.check.at, self.size):
+            for piece in stream_file(self.remote, self.name, self.check.at, self.manifest.files[self.name].bytes):
+                self.travelled += len(piece)
                 self.check.take(piece)
                 file.write(piece)
                 advance(self.check.at)
-        flush_file(self.path)
 
 
 def _run_fetch(fetch: FileFetch, advance: Callable[[int], None]) -> int:
     """Fetch a file, where it is not whole; how many bytes travelled."""
-    before = fetch.check.at
-    advance(before)
     try:
-        if before < fetch.size or not fetch.path.exists():
-            fetch.receive(advance)
+        fetch.run(advance)
     except ChangedError as error:
         raise _explain_change(fetch, error) from None
-    return fetch.check.at - before
+    return fetch.travelled
 
 
 def _explain_change(fetch: FileFetch, change: ChangedError) -> InputError:

@@ -17,6 +17,10 @@ class ChangedError(InputError):
     """Bytes are not those that were sealed; the text says which."""
 
 
+class RestChangedError(ChangedError):
+    """They lie in no chunk: which of the file's they are is not known."""
+
+
 class FileCheck:
     """The digests of one file, taken as its bytes come, in order.
 
@@ -75,7 +79,7 @@ class FileCheck:
 
     def _end_file(self) -> None:
         if self._outside.hexdigest() != self._listed.sha256:
-            raise ChangedError(f"file {self._file}: another SHA-256 of what lies in no chunk")
+            raise RestChangedError(f"file {self._file}: another SHA-256 of what lies in no chunk")
 
 
 def _iterate_stretches(records: NDArray[Any] | None, size: int) -> Iterator[tuple[int, bytes | None]]:

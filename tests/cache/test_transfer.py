@@ -84,7 +84,7 @@ class FlakyFile:
     def read(self, size: int = -1) -> bytes:
         data = self.file.read(size)
         part = Flaky.pass_on(Flaky.read, self.path, data)
-        if len(part) < len(data):
+        if data and not part:
             raise Flaky.error("broken off")
         return part
 
@@ -369,6 +369,27 @@ def test_unfinished_work_that_was_changed_is_not_trusted(tmp_path: Path, flaky: 
             path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2))
         runs.pull_cache(url, target)
         assert files(target) == files(made)
+
+
+@pytest.mark.parametrize("store", PARTS)
+def test_a_part_of_a_damaged_chunk_is_fetched_again(tmp_path: Path, flaky: str, store: Format) -> None:
+    """It came before anybody could see that it is damaged, and was mended there since."""
+    made = write(tmp_path, store, "none")
+    runs.push_cache(made, flaky)
+    info = cache.open(made).table.arrays["logits"].find(2)
+    sound = (made / info.file).read_bytes()
+    before = [name for name in files(made) if name == "chunks.bin" or name < info.file]
+    begin = sum(len(files(made)[name]) for name in {*before, "manifest.json"})
+    put(flaky, info.file, flipped(sound, info.offset + 2))
+    Flaky.reset(begin + info.offset + 10, Killed)
+    with pytest.raises(Killed):
+        runs.pull_cache(flaky, tmp_path / "back")
+    (arrived,) = (tmp_path / ".back.work/work").glob(f"*/{info.file}")
+    assert arrived.stat().st_size == info.offset + 10
+    put(flaky, info.file, sound)
+    Flaky.reset()
+    runs.pull_cache(flaky, tmp_path / "back")
+    assert files(tmp_path / "back") == files(made)
 
 
 SLOW = """
