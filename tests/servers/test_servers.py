@@ -176,8 +176,22 @@ def test_a_cache_on_a_webdav_server_is_pulled_over_plain_http(tmp_path: Path, st
         pytest.skip("this server answers no plain HTTP")
     made = write(tmp_path, "zarr", "none")
     runs.push_cache(made, f"{store.url}/plain", storage_options=store.options)
+    store.line.mend()
     runs.pull_cache(f"{store.http}/plain", tmp_path / "back")
     assert files(tmp_path / "back") == files(made)
+    step, cuts = store.line.passed // 22, 0
+    for number in range(1, 21):
+        back = tmp_path / f"back-{number}"
+        store.line.mend(number * step)
+        try:
+            runs.pull_cache(f"{store.http}/plain", back)
+        except NotNowError:
+            cuts += 1
+            assert not back.exists()
+        store.line.mend()
+        runs.pull_cache(f"{store.http}/plain", back)
+        assert files(back) == files(made)
+    assert cuts >= 15
 
 
 def test_a_host_that_is_not_known_is_refused(tmp_path: Path, store: Store) -> None:
