@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.base.errors import InputError, NotNowError
+from pipeline.base.meeting import agree_on_round
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MEETING = timedelta(hours=1)  # until all have begun to work together
 PATIENCE = timedelta(days=30)  # one may work for long while others wait; torchrun itself ends all where one has ended
 
 
@@ -97,7 +99,7 @@ def find_ranks() -> Ranks:
         InputError: what it says makes no sense.
     """
     told = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    if told["WORLD_SIZE"] is None or told["RANK"] is None:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # others set ranks for whole machines, where one process runs
         return ALONE
     try:
         number, count, local = (int(value or 0) for value in told.values())
@@ -110,10 +112,10 @@ def find_ranks() -> Ranks:
 
 def _begin_group(group: ModuleType) -> None:
     """Meet the others where torchrun says; after a restart not where those met that are no more."""
-    store, number, count = next(group.rendezvous("env://", timeout=PATIENCE))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = group.PrefixStore(f"attempt-{attempt}", store)
-    group.init_process_group(_choose_backend(), store=store, rank=number, world_size=count, timeout=PATIENCE)
+    store, number, count = next(group.rendezvous("env://", timeout=MEETING))
+    name = agree_on_round(group.PrefixStore("meeting", store), number, count, MEETING.total_seconds())
+    place = group.PrefixStore(name, store)
+    group.init_process_group(_choose_backend(), store=place, rank=number, world_size=count, timeout=PATIENCE)
 
 
 def _choose_backend() -> str:
@@ -140,5 +142,5 @@ def _talk(what: Callable[[ModuleType], object]) -> None:
             "the other processes of this command",
             expected="all of them at work",
             found=reason,
-            fix="see what the one says that ended first; run again, and finished work is not done again",
+            fix="see what the one says that ended first; run again: finished pieces and checkpoints are taken up",
         ) from error

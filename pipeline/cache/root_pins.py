@@ -6,6 +6,7 @@ import re
 
 from pipeline.base.errors import InputError
 from pipeline.cache.manifest import Manifest
+from pipeline.cache.url_systems import hide_password
 
 PIN_DIGITS = 12  # at the least
 
@@ -21,7 +22,9 @@ def split_pin(url: str) -> tuple[str, str | None]:
         return url, None
     if not re.fullmatch(rf"[0-9a-f]{{{PIN_DIGITS},64}}", pin.lower()):
         expected = f"the first {PIN_DIGITS} or more digits of a cache's root digest after the #"
-        raise InputError(url, expected=expected, found=repr(pin), fix="`teachercache cache inspect` says it")
+        raise InputError(
+            hide_password(url), expected=expected, found=repr(pin), fix="`teachercache cache inspect` says it"
+        )
     return place, pin.lower()
 
 

@@ -12,16 +12,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from pipeline.base.errors import InputError, join_names
-from pipeline.base.files import hash_file, publish_output, read_json, remove_path, write_json
+from pipeline.base.files import (
+    hash_file,
+    publish_output,
+    read_json,
+    refuse_irregular_file,
+    remove_path,
+    write_json,
+)
 from pipeline.base.progress import track
 from pipeline.base.ranks import Ranks
 from pipeline.cache.blocks import ArrayPlan
 from pipeline.cache.codecs import Codec, Format
 from pipeline.cache.dtypes import DType
-from pipeline.cache.manifest import Digest, Manifest
+from pipeline.cache.manifest import (
+    ArrayName,
+    DatasetInfo,
+    Digest,
+    FieldInfo,
+    Manifest,
+    TeacherInfo,
+    ViewsInfo,
+)
 from pipeline.cache.manifest_entries import to_plain_entries
 from pipeline.cache.store_plan import StorePlan, plan_store
 from pipeline.cache.writer import UnfinishedCache, open_unfinished
@@ -29,12 +44,20 @@ from pipeline.dumps.field import RowField
 from pipeline.dumps.shared_pass import SharedRows, share_rows
 
 PART_FILE = "part.json"
+MOST_PARTS = 9999
+AGAIN = "copy the part again, or dump it again with `--part`"
+DESCRIBED: Mapping[str, type[BaseModel]] = {
+    "field": FieldInfo,
+    "teacher": TeacherInfo,
+    "dataset": DatasetInfo,
+    "views": ViewsInfo,
+}
 
 
 class _ArrayEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    row_shape: tuple[int, ...]
+    row_shape: tuple[PositiveInt, ...]
     dtype: DType
     codec: Codec
 
@@ -55,18 +78,26 @@ class PartInfo(BaseModel):
 
     format: Literal["teachercache part"] = "teachercache part"
     version: Literal[1] = 1
-    number: PositiveInt
-    count: PositiveInt
+    number: Annotated[int, Field(ge=1, le=MOST_PARTS)]
+    count: Annotated[int, Field(ge=1, le=MOST_PARTS)]
     plan: str
     device: Literal["cpu", "cuda"]
     store: Format
     batch: PositiveInt
     chunk_kib: PositiveInt | None
-    arrays: dict[str, _ArrayEntry]
+    arrays: Annotated[dict[ArrayName, _ArrayEntry], Field(min_length=1, max_length=1000)]
     views: PositiveInt
     rows: PositiveInt
     description: dict[str, Any]
-    files: dict[Annotated[str, Field(pattern=r"^(pieces-\d+/)?[^/\\]+\.raw$")], Digest]
+    files: dict[str, Digest]
+
+    @field_validator("description")
+    @classmethod
+    def _check_description(cls, described: dict[str, Any]) -> dict[str, Any]:
+        """As a manifest has these entries."""
+        for key, kind in DESCRIBED.items():
+            kind.model_validate(described.get(key))
+        return described
 
     def of_all(self) -> dict[str, Any]:
         """What all parts of a dump say alike."""
@@ -115,9 +146,8 @@ def publish_part(
     """
     made = unfinished.work / "part"
     remove_path(made)
-    own = [block for block in shared.computed.plan.blocks() if shared.is_of(block, part.share())]
     files = {}
-    for path in (shared.computed.path(name, block) for block in own for name in shared.computed.plan.arrays):
+    for path in shared.list_files(part.share()):
         place = path.relative_to(unfinished.blocks.folder)
         (made / place).parent.mkdir(parents=True, exist_ok=True)
         path.replace(made / place)
@@ -168,22 +198,38 @@ def merge_parts(folders: Sequence[Path], target: Path, work: Path) -> Manifest:
                 found="parts of another",
                 fix="merge with the version that dumped, or dump again",
             )
-        _copy_files(infos, unfinished)
         shared = share_rows(_without_network(plan), unfinished.blocks, first.batch)
+        for folder, info in infos.items():
+            _refuse_other_files(folder, info, shared)
+        _copy_files(infos, unfinished)
+        damaged = shared.find_missing()
+        if damaged:  # as its maker left it
+            raise InputError("parts", expected="whole pieces", found=f"none of {damaged[0]}", fix=AGAIN)
         for block in unfinished.pending_blocks():
             shared.join_pieces(block)
         return unfinished.publish()
 
 
+def _refuse_other_files(folder: Path, info: PartInfo, shared: SharedRows) -> None:
+    """Raise InputError unless a part lists just the files of its segments."""
+    paths = shared.list_files(Part(info.number, info.count).share())
+    expected = {path.relative_to(shared.blocks.folder).as_posix() for path in paths}
+    if info.files.keys() != expected:
+        other = min(info.files.keys() ^ expected)
+        raise InputError(f"{folder / PART_FILE}: files", expected="those of its segments", found=other, fix=AGAIN)
+
+
 def _read_part(folder: Path) -> PartInfo:
-    fix = "copy the part again, or dump it again with `--part`"
     path = folder / PART_FILE
+    refuse_irregular_file(path, "a part's description")
     try:
-        return PartInfo.model_validate(read_json(path, fix))
+        return PartInfo.model_validate(read_json(path, AGAIN))
+    except RecursionError:
+        raise InputError(str(path), expected="JSON", found="too many levels", fix=AGAIN) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {place}", expected=first["msg"], found=str(first["input"]), fix=fix) from None
+        raise InputError(f"{path}: {place}", expected=first["msg"], found=str(first["input"]), fix=AGAIN) from None
 
 
 def _refuse_mixture(infos: Mapping[Path, PartInfo]) -> PartInfo:
@@ -207,15 +253,14 @@ def _copy_files(infos: Mapping[Path, PartInfo], unfinished: UnfinishedCache) -> 
     for folder, place, digest in track(listed, f"merge {unfinished.target.name}", len(listed)):
         copy = unfinished.blocks.folder / place
         copy.parent.mkdir(parents=True, exist_ok=True)
+        refuse_irregular_file(folder / place, "a file of the part")
         try:
             shutil.copyfile(folder / place, copy)
         except FileNotFoundError:
-            raise InputError(str(folder / place), expected="a file of the part", found="nothing") from None
+            raise InputError(str(folder / place), expected="a file of the part", found="nothing", fix=AGAIN) from None
         if hash_file(copy) != digest:
             copy.unlink()
-            raise InputError(
-                str(folder / place), expected=f"SHA-256 {digest[:12]}...", found="another", fix="copy the part again"
-            )
+            raise InputError(str(folder / place), expected=f"SHA-256 {digest[:12]}...", found="another", fix=AGAIN)
 
 
 def _without_network(plan: StorePlan) -> RowField:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,11 @@ class SharedRows:
         view, number = self.find_segment(block)
         per_view = -(-self.blocks.plan.rows // self.segment)
         return (view * per_view + number) % ranks.count == ranks.number
+
+    def list_files(self, ranks: Ranks) -> list[Path]:
+        """The files of what is computed by one process, where none knows of the others."""
+        own = [block for block in self.computed.plan.blocks() if self.is_of(block, ranks)]
+        return [self.computed.path(name, block) for block in own for name in self.computed.plan.arrays]
 
     def join_pieces(self, block: Block) -> None:
         """Make a block of its pieces, and write it."""

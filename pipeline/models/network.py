@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -31,6 +31,10 @@ class Layers(nn.Sequential):
 
 class Shares(Protocol):
     """How several processes share a batch out; see `training.shared_batches`."""
+
+    def draw_apart(self, device: torch.device) -> AbstractContextManager[None]:
+        """While it is open, each process draws for its own rows."""
+        ...
 
     def cut(self, images: Tensor) -> Tensor:
         """One's own rows of a batch."""
@@ -107,8 +111,11 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of uint8 images (B, C, H, W)."""
         shares = self.shares if self.training else None
-        logits = self._compute(images if shares is None else shares.cut(images))
-        return logits if shares is None else shares.join(logits)
+        if shares is None:
+            return self._compute(images)
+        with shares.draw_apart(images.device):
+            logits = self._compute(shares.cut(images))
+        return shares.join(logits)
 
     def _compute(self, images: Tensor) -> Tensor:
         inputs = self.scale_pixels(images)

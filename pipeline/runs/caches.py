@@ -13,6 +13,9 @@ from pipeline.base.errors import InputError
 from pipeline.base.expected_values import ANYTHING, differences
 from pipeline.cache import Cache
 from pipeline.cache.manifest import Manifest
+from pipeline.cache.reader import refuse_mismatch
+from pipeline.cache.root_pins import refuse_other_root, split_pin
+from pipeline.cache.url_systems import hide_password
 from pipeline.datasets.dataset import Dataset
 from pipeline.dumps.field import EXTERNAL, select_decisive
 from pipeline.dumps.hooks import count_rows, list_derived_parameters, needs_head, plan_arrays, select_plan_options
@@ -55,7 +58,11 @@ def _open_pinned(study: Study, spec: DumpParams, dataset: Dataset) -> Cache:
         "teacher.weights_sha256": study.teachers[spec.of].external,
         **{key: value for key, value in rows.items() if key not in ("batch", "store")},
     }
-    opened = cache.open(fetch_pinned(spec.at), expect, fix=f"see `teachercache cache inspect {spec.at}`")
+    folder = fetch_pinned(spec.at)
+    fix, shown = f"delete {folder}, and it is fetched again", hide_password(spec.at)
+    opened = cache.open(folder, fix=fix)
+    refuse_other_root(folder.name, opened.manifest, split_pin(spec.at)[1], fix)
+    refuse_mismatch(shown, opened.manifest, expect, f"see `teachercache cache inspect {shown}`")
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
     return opened

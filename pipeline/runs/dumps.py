@@ -134,6 +134,8 @@ def _dump_together(study: Study, names: Sequence[str], device: torch.device, par
     }
     with collect_nondeterministic():
         if part is not None:
+            if find_ranks().are_several:
+                raise InputError("--part", expected="one process", found="several", fix="leave it out under torchrun")
             places = [Layout(Path()).part(name, str(part)) for name in names]
             folders = dump_part(teacher, dataset, wanted, part, places, **scope)
             return Result(text=tuple(f"{folder}: part {part.number} of {part.count}" for folder in folders))

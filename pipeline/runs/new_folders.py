@@ -48,6 +48,8 @@ def open_work_beside(target: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            raise _refuse_place(target, error) from None
         raise explain_os_error(error) or _refuse_place(target, error) from None
     try:
         with hold_lock(folder / "lock"):

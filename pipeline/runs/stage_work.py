@@ -75,7 +75,9 @@ class StageWork:
 
 
 @contextmanager
-def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any, device: str = "cpu") -> Iterator[StageWork]:
+def open_stage_work(
+    layout: Layout, stage: str, target: Path, *inputs: Any, device: str = "cpu", shared: bool = False
+) -> Iterator[StageWork]:
     """Hold the stage's lock, hand out its work folder, publish `out` as `target` at the end.
 
     Of several processes the first holds and publishes; the others find its folders, and go on when it has published.
@@ -86,14 +88,23 @@ def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any, devi
         target: the output.
         inputs: JSON values that decide the result: unfinished work of others is thrown away.
         device: the kind that computes; what another kind has begun is neither taken up nor thrown away.
+        shared: whether several processes know how to work on it.
+
+    Raises:
+        InputError: several do it that do not; or another command works on it.
     """
     work = layout.work(stage)
     folder = work / f"{device}-{hash_json([hash_code(), *inputs])[:16]}"
     ranks = find_ranks()
+    if ranks.are_several and not shared:
+        raise InputError(
+            stage, expected="one process", found=f"{ranks.count} of torchrun", fix="run it without torchrun"
+        )
     if not ranks.is_first:
         ranks.wait()
         yield StageWork(folder, work / "out")
-        ranks.wait()
+        ranks.wait()  # nothing more is written to it
+        ranks.wait()  # it is published
         return
     with hold_lock(layout.work(f"{stage}.lock")):
         recover_output(work / "out", target)
@@ -103,6 +114,7 @@ def open_stage_work(layout: Layout, stage: str, target: Path, *inputs: Any, devi
         (work / "out").mkdir(parents=True)
         ranks.wait()
         yield StageWork(folder, work / "out")
+        ranks.wait()
         publish_output(work / "out", target)
         remove_path(work)
     ranks.wait()

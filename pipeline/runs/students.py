@@ -58,7 +58,9 @@ def train_student(study: Study, name: str, device: str = "auto", *, memory: str 
             decisive = inputs.decisive(study, names)
             works = [
                 stack.enter_context(
-                    open_stage_work(layout, f"train-student-{each}", layout.student(each), *decisive, device=where.type)
+                    open_stage_work(
+                        layout, f"train-student-{each}", layout.student(each), *decisive, device=where.type, shared=True
+                    )
                 )
                 for each in names
             ]

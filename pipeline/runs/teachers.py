@@ -59,7 +59,7 @@ def train_teacher(study: Study, name: str, device: str = "auto", *, memory: str 
         views = study.views.model_dump(mode="json")
         options = spec.model_dump(mode="json"), views, study.seed
         inputs = *options, dataset.fingerprint, weight_digests(spec)
-        with open_stage_work(layout, stage, layout.teacher(name), *inputs, device=where.type) as work:
+        with open_stage_work(layout, stage, layout.teacher(name), *inputs, device=where.type, shared=True) as work:
             with collect_nondeterministic() as kernels:
                 network, entries = _make_network(study, name, dataset, splits, work)
             if not find_ranks().is_first:

@@ -83,10 +83,8 @@ def _complete_dump(study: Study, name: str) -> DumpParams:
             f"{key}.of: " + describe_unknown("teacher or student", params.of, [*study.teachers, *study.students])
         )
     outside = isinstance(source, TeacherParams) and source.external is not None
-    if params.at is not None and not outside:
-        raise ValueError(
-            f"{key}.at: expected a teacher that is known by its outputs alone (external), found {params.of!r}"
-        )
+    if params.at is not None:
+        _refuse_beside_url(key, params, outside=outside)
     if isinstance(source, StudentParams) and params.of_seed >= source.seeds:
         raise ValueError(f"{key}.of_seed: expected 0 to {source.seeds - 1}, found {params.of_seed}")
     if params.at is None:
@@ -107,6 +105,17 @@ def _complete_dump(study: Study, name: str) -> DumpParams:
     if params.samples == "all" and select_plan_options(params.field, params.options):
         raise ValueError(f"{key}.samples: expected train, since only training batches are planned, found all")
     return params.model_copy(update=update)
+
+
+def _refuse_beside_url(key: str, params: DumpParams, *, outside: bool) -> None:
+    """A cache at a URL is of a teacher that is not run here, and has decided how it was computed and stored."""
+    if not outside:
+        raise ValueError(
+            f"{key}.at: expected a teacher that is known by its outputs alone (external), found {params.of!r}"
+        )
+    stated = {"batch", "forward", "format", "chunk_kib", "of_seed"} & params.model_fields_set
+    if stated:
+        raise ValueError(f"{key}.{min(stated)}: the cache at the URL has its own; remove the key")
 
 
 def _refuse_source(study: Study, key: str, params: DumpParams, source: TeacherParams | StudentParams) -> None:

@@ -209,7 +209,7 @@ class DumpParams(Section):
         except InputError as error:
             raise ValueError(str(error)) from None
         if url is not None and pin is None:
-            raise ValueError(f"expected URL#root, pinned by the cache's root digest, found {url!r}")
+            raise ValueError("expected URL#root, pinned by the cache's root digest, found none")
         return url
 
     @property

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pipeline.base.errors import InputError
 from pipeline.training.shared_batches import SharedBatches
 from pipeline.views.counter_random import LOW, mix_counters
 
@@ -47,6 +48,8 @@ class Masks:
     def begin_step(self, step: int) -> None:
         """The masks that are asked for from now on are those of step `step` of the training, from 0."""
         self._step, self._calls = step, [0] * len(self.layers)
+        if self.shares is not None:
+            self.shares.begin_step(step)
 
     def draw(self, layer: int, shape: torch.Size | tuple[int, ...], call: int) -> Tensor:
         """What the inputs (B, ...) of a layer are multiplied by, (networks, B, ...) float32: 0, or 1 / (1 - p).
@@ -70,8 +73,17 @@ class Masks:
         self._calls[layer] += 1
         if self.shares is None:
             return inputs * self.draw(layer, inputs.shape, call)[0].to(inputs.dtype)
-        whole = self.draw(layer, (self.shares.total, *inputs.shape[1:]), call)[0]
-        return inputs * whole[self.shares.own].to(inputs.dtype)
+        own, total = self.shares.own, self.shares.total
+        each, left = divmod(len(inputs), own.stop - own.start)  # rows of the layer that are of one sample
+        if left:
+            raise InputError(
+                f"a dropout layer of {tuple(inputs.shape)}",
+                expected=f"inputs with {own.stop - own.start} samples first, to be shared by processes",
+                found="another order of axes",
+                fix="train it in one process",
+            )
+        whole = self.draw(layer, (total * each, *inputs.shape[1:]), call)[0]
+        return inputs * whole[own.start * each : own.stop * each].to(inputs.dtype)
 
     def _draw_ahead(self, layer: int, call: int, samples: int, units: list[int]) -> _Drawn:
         """The factors of this step and of some after it: a hundred tiny operations in every step would cost more."""

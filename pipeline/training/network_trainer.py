@@ -120,7 +120,7 @@ class Trainee:
         if values.requires_grad:
             values.sum().backward()  # type: ignore[no-untyped-call]
             if self.shares is not None:
-                self.shares.add_up([parameter.grad for parameter in self.trainable])
+                self.shares.add_gradients(self.trainable)
         if not self._names:
             self.refuse_idle(terms)
         self.optimizer.step()
@@ -179,7 +179,10 @@ class Trainee:
         table = torch.cat(self._losses).double().cpu().numpy()  # (steps, terms)
         self._losses = []
         refuse_non_finite(table, self._names, first_step, self.what)
-        if not torch.stack([tensor.isfinite().all() for tensor in self.finite]).all():
+        finite = bool(torch.stack([tensor.isfinite().all() for tensor in self.finite]).all())
+        if self.shares is not None:  # running statistics of one's own rows may overflow in one process alone
+            finite = all(self.shares.ranks.exchange(finite))
+        if not finite:
             # The last step's update is in no loss yet.
             raise NotFiniteError(
                 f"{self.what}: weights after epoch {len(self.history) + 1}",
@@ -195,7 +198,7 @@ class Trainee:
         if self.shares is not None:
             if self.options.batch_norm == "local":
                 self.shares.average_statistics(self.network)
-            self.shares.refuse_difference(self.network, self.what)
+            self.shares.refuse_difference([self.network, self.learned], row, self.what)
         epoch = len(self.history)
         accuracy = float(epoch)  # without validation each epoch counts as better than the one before
         watched = row["train/loss"]

@@ -126,7 +126,7 @@ class Run:
     @contextmanager
     def _share(self, trainee: Trainee) -> Iterator[None]:
         """While it is open, a network is computed by several processes."""
-        shares = SharedBatches(self.plan.ranks)
+        shares = SharedBatches(self.plan.ranks, derive_seed(self.plan.seed, "shares", self.trainees.index(trainee)))
         trainee.shares = trainee.masks.shares = trainee.network.shares = shares
         synchronised = self.options.batch_norm == "synchronised"
         try:

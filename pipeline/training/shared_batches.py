@@ -6,7 +6,7 @@ are added up. So the training is that of one process, but for the rounding of su
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.base.errors import InputError
 from pipeline.base.ranks import Ranks
+from pipeline.base.seeds import derive_seed, fork_seeded_rng
 
 Norm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - what its kinds have in common
 PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -26,11 +27,24 @@ class SharedBatches:
 
     Args:
         ranks: the processes.
+        seed: of what layers draw (dropout, whose masks are counted, apart): each process draws for its own rows.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, seed: int) -> None:
+        self.ranks, self.seed = ranks, seed
         self.total = 0  # rows of the batch that is computed
+        self._step = self._calls = 0
+
+    def begin_step(self, step: int) -> None:
+        """What is drawn from now on is of step `step` of the training, from 0."""
+        self._step, self._calls = step, 0
+
+    @contextmanager
+    def draw_apart(self, device: torch.device) -> Iterator[None]:
+        """While it is open, this process draws for its rows alone; after it, all draw alike again."""
+        self._calls += 1
+        with fork_seeded_rng(derive_seed(self.seed, self._step, self._calls, self.ranks.number), device):
+            yield
 
     def find_rows(self, number: int) -> slice:
         """Those of a process, of the batch that is computed."""
@@ -72,6 +86,17 @@ class SharedBatches:
             tensor.copy_(part.view_as(tensor))
 
     @torch.no_grad()
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Give each the sum of all processes' gradients; one that nobody's rows reach stays without."""
+        reached = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
+        self.ranks.add_tensor(reached)
+        own = [parameter for parameter, count in zip(parameters, reached.tolist(), strict=True) if count]
+        for parameter in own:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.add_up([parameter.grad for parameter in own])
+
+    @torch.no_grad()
     def average_statistics(self, network: nn.Module) -> None:
         """Give all the mean of everyone's running statistics."""
         buffers = [buffer for module in network.modules() for buffer in _list_statistics(module)]
@@ -79,16 +104,18 @@ class SharedBatches:
         for buffer in buffers:
             buffer.div_(self.ranks.count)
 
-    def refuse_difference(self, network: nn.Module, what: str) -> None:
-        """Raise InputError where the processes' weights are no longer the same."""
-        sums = [float(tensor.double().sum()) for tensor in network.state_dict().values()]
+    def refuse_difference(self, modules: Sequence[nn.Module], row: Mapping[str, float], what: str) -> None:
+        """Raise InputError where the processes' weights, or an epoch's losses, are no longer the same."""
+        states = [tensor for module in modules for tensor in module.state_dict().values()]
+        sums = [*(float(tensor.double().sum()) for tensor in states), *row.values()]
         found = self.ranks.exchange(sums)
         if any(each != found[0] for each in found):
             raise InputError(
                 what,
-                expected="the same weights in all processes",
+                expected="the same weights and losses in all processes",
                 found="others",
-                fix="give all the same machines, packages and number of threads (OMP_NUM_THREADS)",
+                fix="give all the same machines, packages and number of threads (OMP_NUM_THREADS); or, where a layer "
+                "or a loss of your own draws numbers or keeps rows that it sees, train it in one process",
             )
 
 
@@ -129,10 +156,10 @@ def share_network(network: nn.Module, shares: SharedBatches, what: str, *, synch
     Raises:
         InputError: they are to know the whole batch, and one is of a kind that is not known here.
     """
-    norms = [module for module in network.modules() if isinstance(module, Norm)]
+    norms = [module for module in network.modules() if getattr(module, "track_running_stats", False)]
     with ExitStack() as stack:
         for norm in norms if synchronised else ():
-            if type(norm) not in PLAIN_NORMS:
+            if type(norm) not in PLAIN_NORMS or not isinstance(norm, Norm):
                 raise InputError(
                     f"{what}: layer {type(norm).__name__}",
                     expected="a batch normalisation of torch's own, to be synchronised",

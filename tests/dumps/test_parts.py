@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline import runs
 from pipeline.base.errors import InputError
+from pipeline.base.files import hash_file
 from pipeline.dumps.parts import PART_FILE, Part
 from tests.conftest import Capture, Run, refused, write_study
 from tests.scenes import tree
@@ -94,6 +96,19 @@ def lead_out(part: Path) -> None:
     rewrite(part, files={"../../x.raw": next(iter(files.values()))})
 
 
+def shorten(part: Path) -> None:
+    file = min(part.rglob("*.raw"))
+    file.write_bytes(file.read_bytes()[:-4])
+    files = json.loads((part / PART_FILE).read_text())["files"]
+    rewrite(part, files={**files, file.relative_to(part).as_posix(): hash_file(file)})
+
+
+def replace_by_pipe(part: Path) -> None:
+    file = min(part.rglob("*.raw"))
+    file.unlink()
+    os.mkfifo(file)
+
+
 HOSTILE = {
     "a flipped bit": (damage, "expected SHA-256 .* found another; copy the part again"),
     "a missing file": (remove, "expected a file of the part, found nothing"),
@@ -103,6 +118,16 @@ HOSTILE = {
     "another version": (lambda part: rewrite(part, version=2), r"part\.json: version"),
     "a path that leads out": (lead_out, r"part\.json: files"),
     "an unknown key": (lambda part: rewrite(part, more=1), r"part\.json: more"),
+    "a file that it does not list": (lambda part: rewrite(part, files={}), "files: expected those of its segments"),
+    "no arrays": (lambda part: rewrite(part, arrays={}), r"part\.json: arrays"),
+    "rows of nothing": (
+        lambda part: rewrite(part, arrays={"logits": {"row_shape": [0], "dtype": "float16", "codec": "none"}}),
+        r"part\.json: arrays",
+    ),
+    "ten thousand million parts": (lambda part: rewrite(part, count=10**10), r"part\.json: count"),
+    "no such description": (lambda part: rewrite(part, description={"field": 1}), r"part\.json: description"),
+    "a short piece, vouched for": (shorten, "expected whole pieces"),
+    "a pipe": (replace_by_pipe, "expected a file of the part, found a pipe"),
     "a number twice": (lambda part: rewrite(part, number=3), "expected each of 3, once, found no part 1"),
 }
 

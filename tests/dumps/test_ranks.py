@@ -113,8 +113,9 @@ def test_what_is_refused_is_told_by_each_and_nothing_is_left(tmp_path: Path, run
 
 
 def test_who_runs_alone_is_not_told_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("RANK", "1")  # as some set it for whole machines
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert find_ranks() == ALONE
     assert ALONE.take_share([1, 2, 3]) == [1, 2, 3]
     assert ALONE.agree(lambda: 5) == 5
@@ -123,7 +124,7 @@ def test_who_runs_alone_is_not_told_of_others(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("RANK", "3"), ("WORLD_SIZE", "5"), ("LOCAL_RANK", "1")):
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "5"), ("LOCAL_RANK", "1"), ("TORCHELASTIC_RUN_ID", "x")):
         monkeypatch.setenv(name, value)
     assert find_ranks() == Ranks(3, 5, 1)
     assert not find_ranks().is_first
@@ -132,6 +133,7 @@ def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("told", [("x", "2"), ("2", "2"), ("-1", "2"), ("0", "0")])
 def test_nonsense_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch, told: tuple[str, str]) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("RANK", told[0])
     monkeypatch.setenv("WORLD_SIZE", told[1])
     with pytest.raises(InputError, match="RANK, WORLD_SIZE, LOCAL_RANK: expected as torchrun sets them"):

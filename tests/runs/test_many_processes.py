@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import STUDY, Run, copied, write_study
+from tests.scenes import tree
 
 ROOT = Path(__file__).parents[2]
 GRID = {
@@ -26,7 +29,7 @@ GRID = {
 def launch(folder: Path, processes: int, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", f"stages.{stage}"]
     return subprocess.run(
-        [sys.executable, "-m", *launcher, *arguments, "--device", "cpu"],
+        [sys.executable, "-m", *launcher, *arguments, *(() if stage == "prepare" else ("--device", "cpu"))],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -94,3 +97,41 @@ def test_what_is_wrong_is_told_and_nothing_is_written(copy_of: Path) -> None:
     assert len(told) == 1
     assert "prepare" in told.pop()
     assert list_files(copy_of / "data") == before
+
+
+def test_a_stage_of_one_process_is_refused_by_several(copy_of: Path) -> None:
+    before = list_files(copy_of / "data")
+    done = launch(copy_of, 2, "prepare", "digits")
+    assert done.returncode != 0
+    assert "prepare-digits: expected one process, found 2" in done.stderr
+    assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("torch/distributed")[0]
+    assert list_files(copy_of / "data") == before
+
+
+@pytest.mark.exhaustive
+def test_two_machines_meet_again_where_a_process_of_one_has_died(copy_of: Path) -> None:
+    """Two torchruns, each of which counts restarts for itself: one counts the death, the other a change of members."""
+    before = tree(copy_of / "data/cache/big-logits")
+    shutil.rmtree(copy_of / "data/cache/big-logits")
+    port = 29_000 + os.getpid() % 1000
+    agents = [start_agent(copy_of, port, number) for number in range(2)]
+    while not [*(copy_of / ".work").rglob("blocks-*")]:
+        assert agents[0].poll() is agents[1].poll() is None
+        time.sleep(0.01)
+    psutil.Process(agents[1].pid).children()[0].kill()
+    for agent in agents:
+        _, errors = agent.communicate(timeout=200)
+        assert agent.returncode == 0, errors
+    assert tree(copy_of / "data/cache/big-logits") == before
+
+
+def start_agent(folder: Path, port: int, number: int) -> subprocess.Popen[str]:
+    launcher = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", f"localhost:{port}"]
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, *meeting, "-m", "stages.dump", "big", "--device", "cpu"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GROUP_RANK": str(number)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )

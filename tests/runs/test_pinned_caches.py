@@ -51,7 +51,7 @@ def study_at(url: str, made: Path) -> dict[str, Any]:
     study: dict[str, Any] = copied(STUDY)
     weights = json.loads((made / "data/teachers/big/card.json").read_text())["weights_sha256"]
     study["teachers"] = {"big": {"external": weights, "dataset": "digits"}}
-    study["dumps"] = {"big-logits": {**study["dumps"]["big-logits"], "at": url}}
+    study["dumps"] = {"big-logits": {"field": "logits", "of": "big", "at": url}}
     study.pop("report", None)
     return study
 
@@ -94,6 +94,8 @@ def test_the_stage_depends_on_what_params_say_of_it(made: Path) -> None:
         ({"at": "https://example.org/x"}, "dumps.big-logits.at: expected URL#root"),
         ({"at": "https://example.org/x#abc"}, "dumps.big-logits.at"),
         ({"at": "/a/folder#" + "a" * 64}, "dumps.big-logits.at"),
+        ({"batch": 64}, "dumps.big-logits.batch: the cache at the URL has its own"),
+        ({"format": "hdf5"}, "dumps.big-logits.format: the cache at the URL has its own"),
     ],
 )
 def test_what_is_not_pinned_is_refused(made: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -116,7 +118,53 @@ def test_another_cache_than_is_pinned_is_refused(
     folder = somewhere_else(tmp_path, made, f"{served.url}/big-logits#{'0' * 64}")
     told = refused(run, capsys, folder, "train-student", "kd", *CPU)
     assert "root: expected 000000000000" in told
-    assert not [*copies.iterdir()]
+    assert [path.name for path in copies.iterdir()] == ["room.lock"]
+
+
+def test_another_cache_in_the_place_of_a_copy_is_refused(
+    made: Path, tmp_path: Path, run: Run, capsys: Capture, copies: Path
+) -> None:
+    root = root_of(made)
+    folder = somewhere_else(tmp_path, made, f"https://example.org/big-logits#{root}")
+    assert (
+        run(folder, "cache", "convert", str(made / "data/cache/big-logits"), str(copies / root), "--codec", "zstd") == 0
+    )
+    told = refused(run, capsys, folder, "train-student", "kd", *CPU)
+    assert "root: expected" in told
+    assert f"delete {copies / root}" in told
+
+
+def test_a_damaged_copy_says_how_to_get_another(
+    made: Path, served: Served, tmp_path: Path, run: Run, capsys: Capture, copies: Path
+) -> None:
+    root = root_of(made)
+    folder = somewhere_else(tmp_path, made, f"{served.url}/big-logits#{root}")
+    assert run(folder, "train-student", "kd", *CPU) == 0
+    (copies / root / "card.md").write_text("another")
+    assert f"delete {copies / root}, and it is fetched again" in refused(
+        run, capsys, folder, "train-student", "kd", *CPU
+    )
+    shutil.rmtree(copies / root)
+    assert run(folder, "train-student", "kd", *CPU) == 0
+
+
+def test_a_short_pin_of_two_copies_and_a_limit_that_is_none_are_refused(
+    made: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for end in "ab":
+        shutil.copytree(made / "data/cache/big-logits", copies / ("0" * 63 + end))
+    with pytest.raises(InputError, match="expected one cache that begins so"):
+        fetch_pinned(f"https://example.org/x#{'0' * 12}")
+    monkeypatch.setenv(pinned_caches.LIMIT, "much")
+    with pytest.raises(InputError, match=pinned_caches.LIMIT):
+        fetch_pinned(f"https://example.org/x#{'0' * 12}")
+
+
+def test_passwords_are_not_told(made: Path, tmp_path: Path) -> None:
+    study = study_at("https://me:SECRET@example.org/x#abc", made)
+    with pytest.raises(InputError) as refusal:
+        load_study(write_study(tmp_path, study) / "params.yaml")
+    assert "SECRET" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["data.zarr/logits/c/0/0/0", "chunks.bin", "card.md"])
