@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def _begin_group(group: ModuleType) -> None:
     name = agree_on_round(group.PrefixStore("meeting", store), number, count, MEETING.total_seconds())
     place = group.PrefixStore(name, store)
     group.init_process_group(_choose_backend(), store=place, rank=number, world_size=count, timeout=PATIENCE)
+    atexit.register(group.destroy_process_group)  # its threads end the process with an abort where they still run
 
 
 def _choose_backend() -> str:
