@@ -59,7 +59,6 @@ TINY = {
     "cache_open": ["--chunks", "100", "--megabytes", "2"],
     "scale": ["--samples", "200", "--views", "2"],
     "prepare": ["--images", "120"],
-    "ranks": ["--views", "1"],
     "streaming": ["--rows", "2000", "--limited", "4000"],
 }
 RESULTS = sorted(measurement.RESULTS.glob("*.json"))

@@ -30,7 +30,7 @@ def read_in_threads(folder: str, first: int, threads: int) -> list[int]:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize(
-    ("processes", "threads"), [(2, 20), pytest.param(10, 50, marks=pytest.mark.exhaustive)], ids=["40", "500"]
+    ("processes", "threads"), [(2, 20), pytest.param(10, 50, marks=pytest.mark.endurance)], ids=["40", "500"]
 )
 def test_many_readers_and_checks_at_once(tmp_path: Path, store: Store, processes: int, threads: int) -> None:
     """The copy is new, so that the first of them, whoever they are, have to check it in full."""

@@ -67,7 +67,7 @@ def start(folder: Path, processes: int, *arguments: str, restarts: int = 0) -> s
     )
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.endurance)])
 def test_several_processes_make_the_bytes_of_one(tmp_path: Path, run: Run, processes: int) -> None:
     alone = prepare(tmp_path, run)
     started = start(tmp_path, processes, "--device", "cpu")
@@ -79,7 +79,7 @@ def test_several_processes_make_the_bytes_of_one(tmp_path: Path, run: Run, proce
     assert timings.exists()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.endurance)])
 def test_processes_that_are_killed_cost_at_most_what_they_were_at(tmp_path: Path, run: Run, kills: int) -> None:
     """torchrun starts all of them again; finished pieces are taken up."""
     alone, drawn = prepare(tmp_path, run, views=12), random.Random(5)

@@ -61,7 +61,7 @@ def test_a_teacher_is_trained_by_two_as_by_one(copy_of: Path) -> None:
     compare_weights(before / "weights.safetensors", place / "weights.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["seeds", "grid"])
+@pytest.mark.parametrize("kind", ["grid", pytest.param("seeds", marks=pytest.mark.endurance)])
 def test_runs_are_spread_over_processes(copy_of: Path, run: Run, kind: str) -> None:
     study: dict[str, Any] = copied(STUDY)
     study["students"]["swept"] = copied(GRID)
@@ -108,7 +108,7 @@ def test_a_stage_of_one_process_is_refused_by_several(copy_of: Path) -> None:
     assert list_files(copy_of / "data") == before
 
 
-@pytest.mark.exhaustive
+@pytest.mark.endurance
 def test_two_machines_meet_again_where_a_process_of_one_has_died(copy_of: Path) -> None:
     """Two torchruns, each of which counts restarts for itself: one counts the death, the other a change of members."""
     before = tree(copy_of / "data/cache/big-logits")

@@ -60,10 +60,7 @@ def compile_phases(run: StudentRun) -> StudentRun:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.exhaustive] * (name not in ("dropout", "convolutions")))
-        for name in COMPILED
-    ],
+    [pytest.param(name, marks=[pytest.mark.endurance] * (name != "dropout")) for name in COMPILED],
 )
 def test_compiled_steps_are_the_plain_ones(scene: Scene, compiled: list[int], name: str) -> None:
     case, model = COMPILED[name]
@@ -84,6 +81,7 @@ def test_compiled_runs_cannot_tell_their_company(scene: Scene, compiled: list[in
         refuse_difference(train(scene, [run])[0], made)
 
 
+@pytest.mark.endurance
 def test_phases_are_compiled_where_they_say_so(scene: Scene, compiled: list[int]) -> None:
     hints = Phase(Recipe((HINT("hints"),)), options(epochs=1))
     run = run_of(1, hints, replace(phase_of("no field"), options=options(epochs=1, compile=True)))

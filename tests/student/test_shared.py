@@ -72,7 +72,7 @@ def refuse_difference(one: list[dict[str, Any]], other: list[dict[str, Any]], na
             torch.testing.assert_close(others["state"][key], values, rtol=1e-8, atol=1e-8, msg=f"{name}: {key}")
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.endurance)])
 def test_several_processes_follow_the_curve_of_one(scene: Scene, folder: Path, tmp_path: Path, processes: int) -> None:
     out = tmp_path / "found.pt"
     found = read(start(processes, str(folder), ",".join(TRAININGS), str(out)), out)
@@ -92,6 +92,7 @@ def test_one_that_is_killed_costs_nothing_of_the_result(scene: Scene, folder: Pa
     refuse_difference(collect(train_shared(scene, "dropout", ALONE, epochs=12)), found["dropout"], "dropout")
 
 
+@pytest.mark.endurance
 def test_another_number_of_processes_goes_on(scene: Scene, folder: Path, tmp_path: Path) -> None:
     out, checkpoint = tmp_path / "found.pt", tmp_path / "work/checkpoint.pt"
     checkpoint.parent.mkdir()
