@@ -53,7 +53,16 @@ STUDY: dict[str, Any] = {
 
 
 # The longest files come first, so that no process is left with one when all else is done.
-LONG = ("test_kill", "test_dvc", "test_export", "test_hostile", "test_commands", "test_sealing", "test_docs")
+LONG = (
+    "test_servers",
+    "test_kill",
+    "test_dvc",
+    "test_export",
+    "test_hostile",
+    "test_commands",
+    "test_sealing",
+    "test_docs",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
