@@ -1,6 +1,6 @@
 """A dump by two processes that torchrun starts, one thread each, beside one process with one thread.
 
-    python benchmarks/ranks.py [--repeats 3] [--views 60]
+    python benchmarks/ranks.py [--repeats 3] [--views 200]
 
 A NIN answers for augmented views of the digits. The seconds are those of the stage's work, of its own record: what a
 process takes to start (torchrun starts two) is left out.
@@ -61,7 +61,7 @@ def measure(views: int, repeats: int) -> Iterator[tuple[str, Row]]:
 def main() -> None:
     """Measure and record."""
     options = parser(__doc__, repeats=3)
-    options.add_argument("--views", type=int, default=60, help="of the digits")
+    options.add_argument("--views", type=int, default=200, help="of the digits")
     given = options.parse_args()
     record("ranks", measure(given.views, given.repeats), given, ["torch", "numpy"], views=given.views)
 
