@@ -36,35 +36,31 @@ def open_dump(study: Study, dump: str, dataset: Dataset) -> Cache:
     keeps it), the weights it names must be those that made the cache.
     """
     spec = study.dumps[dump]
-    if spec.at is not None:
-        return _open_pinned(study, spec, dataset)
-    folder = Layout(Path()).cache(dump)
-    field = {"field.name": spec.field, "field.parameters": expected_parameters(spec)}
-    expect = {**field, **_expected_network(study, spec), **_expected_rows(study, spec, dataset)}
-    opened = cache.open(folder, expect, fix=_how_to_make(study, dump))
-    _refuse_other_forward(opened, spec)
+    expect = {
+        "field.name": spec.field,
+        "field.parameters": expected_parameters(spec),
+        **_expected_rows(study, spec, dataset),
+    }
+    if spec.at is None:
+        expect |= _expected_network(study, spec)
+        opened = cache.open(Layout(Path()).cache(dump), expect, fix=_how_to_make(study, dump))
+        _refuse_other_forward(opened, spec)
+    else:
+        opened = _open_pinned(spec.at, expect, study.teachers[spec.of].external)
     parameters = opened.manifest.field.parameters
     opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
     return opened
 
 
-def _open_pinned(study: Study, spec: DumpParams, dataset: Dataset) -> Cache:
+def _open_pinned(url: str, expect: Mapping[str, Any], weights: str | None) -> Cache:
     """The cache at a URL that is pinned: how it was computed and stored is its own, what it says is checked as ever."""
-    assert spec.at is not None
-    rows = _expected_rows(study, spec, dataset)
-    expect = {
-        "field.name": spec.field,
-        "field.parameters": expected_parameters(spec),
-        "teacher.weights_sha256": study.teachers[spec.of].external,
-        **{key: value for key, value in rows.items() if key not in ("batch", "store")},
-    }
-    folder = fetch_pinned(spec.at)
-    fix, shown = f"delete {folder}, and it is fetched again", hide_password(spec.at)
+    of_it = {key: value for key, value in expect.items() if key not in ("batch", "store")}
+    folder = fetch_pinned(url)
+    fix, shown = f"delete {folder}, and it is fetched again", hide_password(url)
     opened = cache.open(folder, fix=fix)
-    refuse_other_root(folder.name, opened.manifest, split_pin(spec.at)[1], fix)
-    refuse_mismatch(shown, opened.manifest, expect, f"see `teachercache cache inspect {shown}`")
-    parameters = opened.manifest.field.parameters
-    opened.refuse_other_arrays(plan_arrays(spec.field, parameters, len(dataset.classes)))
+    refuse_other_root(folder.name, opened.manifest, split_pin(url)[1], fix)
+    of_it["teacher.weights_sha256"] = weights
+    refuse_mismatch(shown, opened.manifest, of_it, f"see `teachercache cache inspect {shown}`")
     return opened
 
 
