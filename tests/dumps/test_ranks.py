@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from pipeline.cache.blocks import ArrayPlan
 from pipeline.dumps.shared_pass import choose_segment_rows
 from tests.conftest import Run, write_study
 from tests.scenes import tree
+from tests.torchrun import start_processes
 
 ROOT = Path(__file__).parents[2]
 STUDY: dict[str, Any] = {
@@ -55,22 +53,10 @@ def take_dumps(folder: Path) -> dict[str, Any]:
     return made
 
 
-def start(folder: Path, processes: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, "--max-restarts", str(restarts), "-m", "stages.dump", "big", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.endurance)])
 def test_several_processes_make_the_bytes_of_one(tmp_path: Path, run: Run, processes: int) -> None:
     alone = prepare(tmp_path, run)
-    started = start(tmp_path, processes, "--device", "cpu")
+    started = start_processes(tmp_path, processes, "stages.dump", "big", "--device", "cpu")
     told, errors = started.communicate(timeout=300)
     assert started.returncode == 0, errors
     assert sorted(line.split(":")[0] for line in told.splitlines()) == sorted(STUDY["dumps"])  # once, not by each
@@ -83,7 +69,7 @@ def test_several_processes_make_the_bytes_of_one(tmp_path: Path, run: Run, proce
 def test_processes_that_are_killed_cost_at_most_what_they_were_at(tmp_path: Path, run: Run, kills: int) -> None:
     """torchrun starts all of them again; finished pieces are taken up."""
     alone, drawn = prepare(tmp_path, run, views=12), random.Random(5)
-    started = start(tmp_path, 2, "--device", "cpu", restarts=kills)
+    started = start_processes(tmp_path, 2, "stages.dump", "big", "--device", "cpu", restarts=kills)
     killed = 0
     while killed < kills and started.poll() is None:
         pieces = {*(tmp_path / ".work").rglob("*.raw")}
@@ -103,7 +89,7 @@ def test_processes_that_are_killed_cost_at_most_what_they_were_at(tmp_path: Path
 
 def test_what_is_refused_is_told_by_each_and_nothing_is_left(tmp_path: Path, run: Run) -> None:
     prepare(tmp_path, run)
-    started = start(tmp_path, 2, "nothing", "--device", "cpu")
+    started = start_processes(tmp_path, 2, "stages.dump", "big", "nothing", "--device", "cpu")
     _, errors = started.communicate(timeout=300)
     assert started.returncode != 0
     told = [line for line in errors.splitlines() if line.startswith("error: ")]

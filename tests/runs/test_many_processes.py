@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import STUDY, Run, copied, write_study
 from tests.scenes import tree
+from tests.torchrun import start_processes
 
-ROOT = Path(__file__).parents[2]
 GRID = {
     **STUDY["students"]["kd"],
     "seeds": 1,
@@ -27,16 +26,10 @@ GRID = {
 
 
 def launch(folder: Path, processes: int, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", f"stages.{stage}"]
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, *arguments, *(() if stage == "prepare" else ("--device", "cpu"))],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    device = () if stage == "prepare" else ("--device", "cpu")
+    started = start_processes(folder, processes, f"stages.{stage}", *arguments, *device)
+    told, errors = started.communicate(timeout=300)
+    return subprocess.CompletedProcess(started.args, started.returncode, told, errors)
 
 
 def list_files(folder: Path) -> list[str]:
@@ -114,7 +107,7 @@ def test_two_machines_meet_again_where_a_process_of_one_has_died(copy_of: Path) 
     before = tree(copy_of / "data/cache/big-logits")
     shutil.rmtree(copy_of / "data/cache/big-logits")
     port = 29_000 + os.getpid() % 1000
-    agents = [start_agent(copy_of, port, number) for number in range(2)]
+    agents = [start_agent(copy_of, port) for _ in range(2)]
     while not [*(copy_of / ".work").rglob("blocks-*")]:
         assert agents[0].poll() is agents[1].poll() is None
         time.sleep(0.01)
@@ -125,13 +118,6 @@ def test_two_machines_meet_again_where_a_process_of_one_has_died(copy_of: Path) 
     assert tree(copy_of / "data/cache/big-logits") == before
 
 
-def start_agent(folder: Path, port: int, number: int) -> subprocess.Popen[str]:
-    launcher = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"]
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", f"localhost:{port}"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, *meeting, "-m", "stages.dump", "big", "--device", "cpu"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GROUP_RANK": str(number)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start_agent(folder: Path, port: int) -> subprocess.Popen[str]:
+    meeting = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", f"localhost:{port}")
+    return start_processes(folder, 1, "stages.dump", "big", "--device", "cpu", where=meeting, restarts=3)

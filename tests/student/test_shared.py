@@ -5,9 +5,7 @@ another number of processes.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from pipeline.training.run import check_batches
 from tests.cached_scene import Scene, make_scene
 from tests.exact_training import options, train_in_float64
 from tests.shared_training import TRAININGS, collect, train_shared
+from tests.torchrun import ROOT, start_processes
 
-ROOT = Path(__file__).parents[2]
+MODULE = "tests.shared_training"
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +39,6 @@ def scene(folder: Path) -> Scene:
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     train_in_float64(monkeypatch)
-
-
-def start(processes: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, "--max-restarts", str(restarts), "-m", "tests.shared_training", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def read(started: subprocess.Popen[str], out: Path) -> dict[str, Any]:
@@ -75,7 +63,7 @@ def refuse_difference(one: list[dict[str, Any]], other: list[dict[str, Any]], na
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.endurance)])
 def test_several_processes_follow_the_curve_of_one(scene: Scene, folder: Path, tmp_path: Path, processes: int) -> None:
     out = tmp_path / "found.pt"
-    found = read(start(processes, str(folder), ",".join(TRAININGS), str(out)), out)
+    found = read(start_processes(ROOT, processes, MODULE, str(folder), ",".join(TRAININGS), str(out)), out)
     for name in TRAININGS:
         refuse_difference(collect(train_shared(scene, name, ALONE)), found[name], name)
 
@@ -84,7 +72,7 @@ def test_one_that_is_killed_costs_nothing_of_the_result(scene: Scene, folder: Pa
     """torchrun starts all again; they go on from the checkpoint."""
     out, checkpoint = tmp_path / "found.pt", tmp_path / "work/checkpoint.pt"
     checkpoint.parent.mkdir()
-    started = start(2, str(folder), "dropout", str(out), "12", str(checkpoint), restarts=1)
+    started = start_processes(ROOT, 2, MODULE, str(folder), "dropout", str(out), "12", str(checkpoint), restarts=1)
     wait_for(checkpoint, started)
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(started.pid).children()[-1].kill()
@@ -97,14 +85,14 @@ def test_another_number_of_processes_goes_on(scene: Scene, folder: Path, tmp_pat
     out, checkpoint = tmp_path / "found.pt", tmp_path / "work/checkpoint.pt"
     checkpoint.parent.mkdir()
     arguments = str(folder), "dropout", str(out), "12", str(checkpoint)
-    started = start(2, *arguments)
+    started = start_processes(ROOT, 2, MODULE, *arguments)
     wait_for(checkpoint, started)
     for process in psutil.Process(started.pid).children(recursive=True):
         process.kill()
     started.kill()
     started.communicate()
     assert not out.exists()
-    found = read(start(3, *arguments), out)
+    found = read(start_processes(ROOT, 3, MODULE, *arguments), out)
     refuse_difference(collect(train_shared(scene, "dropout", ALONE, epochs=12)), found["dropout"], "dropout")
 
 
